@@ -1,0 +1,68 @@
+package v1alpha1
+
+// Types of the conditions that the Vault controller writes.
+const (
+	// AvailableCondition is True while a node is active, so that the Service
+	// reaches a Vault that serves requests.
+	AvailableCondition = "Available"
+	// InitializedCondition is True when "vault operator init" was run. It is not
+	// named Initialized because the Helm reconciler has a condition of that name.
+	InitializedCondition = "VaultInitialized"
+	// UnsealedCondition is True when all nodes are unsealed, False when a person
+	// has to unseal one (the message names them), Unknown when some do not answer.
+	UnsealedCondition = "Unsealed"
+	// TLSReadyCondition is True when the Secrets with the certificates are
+	// there and usable.
+	TLSReadyCondition = "TLSReady"
+	// ConfigValidCondition is True when the configuration of configMapName is
+	// there and usable, or none was asked for.
+	ConfigValidCondition = "ConfigValid"
+	// StorageReadyCondition is True when enough members of the storage are ready
+	// to read and write.
+	StorageReadyCondition = "StorageReady"
+)
+
+// VaultConditions are all condition types that the Vault controller writes.
+var VaultConditions = []string{
+	AvailableCondition, InitializedCondition, UnsealedCondition,
+	TLSReadyCondition, ConfigValidCondition, StorageReadyCondition,
+}
+
+// Reasons of the conditions that the Vault controller writes.
+const (
+	// ReasonActive: a node is active.
+	ReasonActive = "Active"
+	// ReasonNoActiveNode: unsealed nodes are there, but none is active (yet).
+	ReasonNoActiveNode = "NoActiveNode"
+	// ReasonNotObserved: no node has answered since the operator started.
+	ReasonNotObserved = "NotObserved"
+	// ReasonAwaitingInit: Vault waits for "vault operator init".
+	ReasonAwaitingInit = "AwaitingInit"
+	// ReasonInitialized: Vault was initialized.
+	ReasonInitialized = "Initialized"
+	// ReasonAwaitingUnseal: nodes wait for "vault operator unseal".
+	ReasonAwaitingUnseal = "AwaitingUnseal"
+	// ReasonUnsealed: all nodes are unsealed.
+	ReasonUnsealed = "Unsealed"
+	// ReasonNodesUnreachable: nodes do not answer.
+	ReasonNodesUnreachable = "NodesUnreachable"
+	// ReasonNodesStarting: nodes are not running yet.
+	ReasonNodesStarting = "NodesStarting"
+	// ReasonSecretsValid: the Secrets with the certificates are usable.
+	ReasonSecretsValid = "SecretsValid"
+	// ReasonSecretNotFound: a Secret with certificates is missing.
+	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonSecretInvalid: a Secret lacks a key, or a key's content is unusable.
+	ReasonSecretInvalid = "SecretInvalid"
+	// ReasonConfigAccepted: the configuration is usable.
+	ReasonConfigAccepted = "ConfigAccepted"
+	// ReasonConfigMapNotFound: the ConfigMap of configMapName is missing.
+	ReasonConfigMapNotFound = "ConfigMapNotFound"
+	// ReasonConfigInvalid: the configuration does not parse, or sets what the
+	// operator owns.
+	ReasonConfigInvalid = "ConfigInvalid"
+	// ReasonQuorum: a majority of the etcd members is ready.
+	ReasonQuorum = "Quorum"
+	// ReasonNoQuorum: fewer than a majority of the etcd members is ready.
+	ReasonNoQuorum = "NoQuorum"
+)

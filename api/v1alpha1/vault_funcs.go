@@ -1,0 +1,103 @@
+package v1alpha1
+
+const (
+	// ClientPort is the port on which Vault nodes and the Service serve clients.
+	ClientPort = 8200
+
+	// ActiveLabel is set to ActiveLabelValue on the pod of the active node, and
+	// on no other. The Service selects it.
+	ActiveLabel = "vault.security.coreos.com/active"
+	// ActiveLabelValue is the value of ActiveLabel.
+	ActiveLabelValue = "true"
+
+	// NameLabel and its siblings are the recommended labels on all that is made
+	// for a Vault.
+	// https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
+	NameLabel = "app.kubernetes.io/name"
+	// InstanceLabel holds the name of the Vault.
+	InstanceLabel = "app.kubernetes.io/instance"
+	// ComponentLabel tells Vault nodes (ServerComponent) from storage (EtcdComponent).
+	ComponentLabel = "app.kubernetes.io/component"
+
+	// AppName is the value of NameLabel.
+	AppName = "vault"
+	// ServerComponent is the ComponentLabel of Vault nodes.
+	ServerComponent = "server"
+	// EtcdComponent is the ComponentLabel of etcd members.
+	EtcdComponent = "etcd"
+
+	// VaultContainer is the name of the container that runs Vault.
+	VaultContainer = "vault"
+
+	// ConfigMapKey is the key of the user's ConfigMap that holds the HCL.
+	ConfigMapKey = "vault.hcl"
+
+	// ServerCertKey, ServerKeyKey and ClientCAKey are the keys of the Secrets
+	// with Vault's certificates, the same as the CoreOS operator's.
+	ServerCertKey = "server.crt"
+	// ServerKeyKey holds the private key of the server certificate.
+	ServerKeyKey = "server.key"
+	// ClientCAKey holds the CA that clients verify the server certificate with.
+	ClientCAKey = "vault-client-ca.crt"
+)
+
+// PodLabels select the pods of the Vault nodes.
+func (v *Vault) PodLabels() map[string]string {
+	return map[string]string{
+		NameLabel:      AppName,
+		InstanceLabel:  v.Name,
+		ComponentLabel: ServerComponent,
+	}
+}
+
+// ServerName is the DNS name that the certificate of every node is valid for:
+// the Service's.
+func (v *Vault) ServerName() string {
+	return v.Name + "." + v.Namespace + ".svc"
+}
+
+// ServerSecretName is the name of the Secret with the certificate of the nodes.
+func (v *Vault) ServerSecretName() string {
+	if v.HasStaticTLS() {
+		return v.Spec.TLS.Static.ServerSecret
+	}
+	return v.Name + "-default-vault-server-tls"
+}
+
+// ClientSecretName is the name of the Secret with the CA for Vault's clients.
+func (v *Vault) ClientSecretName() string {
+	if v.HasStaticTLS() {
+		return v.Spec.TLS.Static.ClientSecret
+	}
+	return v.Name + "-default-vault-client-tls"
+}
+
+// HasStaticTLS says that the user brings the certificates of the nodes.
+func (v *Vault) HasStaticTLS() bool {
+	return v.Spec.TLS != nil && v.Spec.TLS.Static != nil
+}
+
+// EtcdName is the name of the etcd StatefulSet and of its headless Service.
+func (v *Vault) EtcdName() string {
+	return v.Name + "-etcd"
+}
+
+// EtcdServerSecretName is the name of the Secret that etcd members serve with
+// and authenticate to each other with.
+func (v *Vault) EtcdServerSecretName() string {
+	return v.EtcdName() + "-server-tls"
+}
+
+// EtcdClientSecretName is the name of the Secret that Vault authenticates to
+// etcd with.
+func (v *Vault) EtcdClientSecretName() string {
+	return v.EtcdName() + "-client-tls"
+}
+
+// WantedNodes is spec.nodes, or its default.
+func (v *Vault) WantedNodes() int32 {
+	if v.Spec.Nodes == nil {
+		return 2
+	}
+	return *v.Spec.Nodes
+}

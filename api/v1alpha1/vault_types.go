@@ -1,0 +1,404 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Vault is a highly available HashiCorp Vault: its nodes (pods), their storage
+// and certificates, and a Service of the same name that always points at the
+// active node.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:path=vaults,singular=vault,scope=Namespaced,shortName=vlt,categories=all
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.spec.nodes`,description="Vault nodes asked for"
+// +kubebuilder:printcolumn:name="Ready",type=integer,JSONPath=`.status.readyNodes`,description="Nodes that are unsealed"
+// +kubebuilder:printcolumn:name="Active",type=string,JSONPath=`.status.vaultStatus.active`,description="The active node"
+// +kubebuilder:printcolumn:name="Standby",type=integer,JSONPath=`.status.standbyNodes`,description="Nodes that are standby"
+// +kubebuilder:printcolumn:name="Sealed",type=integer,JSONPath=`.status.sealedNodes`,description="Nodes that wait to be unsealed"
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,description="Vault version that all nodes run"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`,priority=1
+// +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.status.serviceName`,priority=1
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].message`,priority=1
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="metadata.name: must be at most 40 characters, so that the names derived from it stay valid"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name: must start with a letter and contain only lower case letters, digits and '-', because the Service has the same name"
+type Vault struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is the Vault that is wanted.
+	// +kubebuilder:default={}
+	// +optional
+	Spec VaultSpec `json:"spec,omitempty"`
+
+	// status is the Vault that was last observed.
+	// +optional
+	Status VaultStatus `json:"status,omitempty"`
+}
+
+// VaultList is a list of Vaults.
+//
+// +kubebuilder:object:root=true
+type VaultList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Vault `json:"items"`
+}
+
+// VaultSpec is the Vault that is wanted.
+type VaultSpec struct {
+	// nodes is the number of Vault nodes (pods): one is active, the others are
+	// standby and take over when it fails. Defaults to 2, the least that is
+	// highly available.
+	// https://developer.hashicorp.com/vault/docs/concepts/ha
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=99
+	// +optional
+	Nodes *int32 `json:"nodes,omitempty"`
+
+	// version of Vault, the tag of baseImage, for example "1.21.0". Changing it
+	// upgrades the nodes one by one; each new node has to be unsealed.
+	// +kubebuilder:default="1.21.0"
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9]+[.][0-9]+[.][0-9]+([-.][0-9A-Za-z.-]+)?$')",message="must be a full Vault version such as 1.21.0"
+	// +optional
+	Version string `json:"version,omitempty"`
+
+	// baseImage is the container image of Vault without its tag. The binary has
+	// to be /bin/vault, as in HashiCorp's own image; the image's entrypoint is
+	// not used. Defaults to "hashicorp/vault".
+	// +kubebuilder:default="hashicorp/vault"
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-zA-Z0-9._/-]|:[0-9]+/)*$')",message="must be an image name without a tag or digest, such as hashicorp/vault; the tag is spec.version"
+	// +optional
+	BaseImage string `json:"baseImage,omitempty"`
+
+	// imagePullSecrets are the names of Secrets in the namespace of the Vault
+	// that hold the credentials for the images.
+	// https://kubernetes.io/docs/concepts/containers/images/#specifying-imagepullsecrets-on-a-pod
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
+
+	// configMapName is the name of a ConfigMap in the namespace of the Vault
+	// whose key "vault.hcl" holds more Vault configuration, for example ui,
+	// telemetry or max_lease_ttl. What the operator owns must not be in it:
+	// storage, ha_storage, listener, api_addr, cluster_addr, disable_mlock and
+	// service_registration. A ConfigMap that is missing or wrong is reported by
+	// the condition ConfigValid and changes nothing that runs; a changed one is
+	// rolled out as an upgrade is.
+	// https://developer.hashicorp.com/vault/docs/configuration
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	ConfigMapName string `json:"configMapName,omitempty"`
+
+	// pod is the policy for the Vault pods.
+	// +kubebuilder:default={}
+	// +optional
+	Pod PodPolicy `json:"pod,omitempty"`
+
+	// tls is the policy for certificates. When it is not set the operator makes
+	// a certificate authority and a server certificate for this Vault.
+	// +optional
+	TLS *TLSPolicy `json:"tls,omitempty"`
+
+	// storage is where Vault keeps its encrypted data. Its kind cannot be
+	// changed. Defaults to an etcd cluster of three members.
+	// https://developer.hashicorp.com/vault/docs/configuration/storage
+	// +kubebuilder:default={etcd: {}}
+	// +kubebuilder:validation:XValidation:rule="has(self.etcd)",message="exactly one kind of storage must be set: etcd"
+	// +optional
+	Storage StorageSpec `json:"storage,omitempty"`
+}
+
+// PodPolicy is the policy for the Vault pods.
+type PodPolicy struct {
+	// resources of the Vault container.
+	// Defaults to requests of 100m CPU and 256Mi memory, and no limits.
+	// https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
+	// +kubebuilder:default={requests: {cpu: "100m", memory: "256Mi"}}
+	// +optional
+	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
+
+	// nodeSelector restricts the Kubernetes nodes that the pods may run on.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#nodeselector
+	// +optional
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+
+	// affinity of the pods. When it is not set, pods of one Vault prefer
+	// different Kubernetes nodes.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#affinity-and-anti-affinity
+	// +optional
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+
+	// tolerations of the pods.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
+	// +listType=atomic
+	// +optional
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+
+	// topologySpreadConstraints of the pods.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/
+	// +listType=atomic
+	// +optional
+	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
+
+	// priorityClassName of the pods.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	PriorityClassName string `json:"priorityClassName,omitempty"`
+
+	// annotations added to the pods.
+	// +kubebuilder:validation:MaxProperties=64
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// labels added to the pods. Keys that start with "app.kubernetes.io/" or
+	// "vault.security.coreos.com/" are the operator's own and refused.
+	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('vault.security.coreos.com/'))",message="keys that start with app.kubernetes.io/ or vault.security.coreos.com/ are set by the operator"
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// TLSPolicy is the policy for certificates.
+type TLSPolicy struct {
+	// static names Secrets with certificates that the user made.
+	// +optional
+	Static *StaticTLS `json:"static,omitempty"`
+}
+
+// StaticTLS names Secrets, in the namespace of the Vault, with certificates
+// that the user made. The operator reads them and never writes them.
+type StaticTLS struct {
+	// serverSecret is the name of the Secret with the certificate of the Vault
+	// nodes in the keys "server.crt" (PEM, with intermediates) and "server.key".
+	// The certificate has to be valid for the DNS name NAME.NAMESPACE.svc, under
+	// which the operator and the applications reach Vault, and should be valid
+	// for localhost.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ServerSecret string `json:"serverSecret"`
+
+	// clientSecret is the name of the Secret whose key "vault-client-ca.crt"
+	// holds the certificate authority (PEM) that signed the server certificate.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ClientSecret string `json:"clientSecret"`
+}
+
+// StorageSpec is where Vault keeps its encrypted data: exactly one kind is set.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.etcd) == has(oldSelf.etcd)",message="the kind of storage cannot be changed; move the data to a new Vault with 'vault operator migrate'"
+type StorageSpec struct {
+	// etcd is an etcd cluster that is run for this Vault alone, with mutual TLS.
+	// https://developer.hashicorp.com/vault/docs/configuration/storage/etcd
+	// +optional
+	Etcd *EtcdStorage `json:"etcd,omitempty"`
+}
+
+// DataRetention says what happens to data when its Vault is deleted.
+// +kubebuilder:validation:Enum=Retain;Delete
+type DataRetention string
+
+const (
+	// RetainData keeps the volumes: a Vault that is created again under the same
+	// name and namespace finds its data, and is unsealed with the same keys.
+	RetainData DataRetention = "Retain"
+	// DeleteData deletes the volumes together with the Vault.
+	DeleteData DataRetention = "Delete"
+)
+
+// EtcdStorage is an etcd cluster that is run for one Vault.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",message="storageClassName cannot be changed: the volumes exist already"
+type EtcdStorage struct {
+	// nodes is the number of etcd members. Defaults to 3, which survives the
+	// loss of one; 1 survives none. It is odd, because an even number adds
+	// cost and no safety, and cannot be changed.
+	// https://etcd.io/docs/v3.6/faq/#why-an-odd-number-of-cluster-members
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=7
+	// +kubebuilder:validation:XValidation:rule="self % 2 == 1",message="must be odd: 1, 3, 5 or 7"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed: members of a living etcd cluster are not added or removed"
+	// +optional
+	Nodes *int32 `json:"nodes,omitempty"`
+
+	// version of etcd, the tag of baseImage without its "v", for example
+	// "3.6.16". 3.6 or later.
+	// +kubebuilder:default="3.6.16"
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^3[.]([6-9]|[1-9][0-9]+)[.][0-9]+([-.][0-9A-Za-z.-]+)?$')",message="must be a full etcd version, 3.6 or later, such as 3.6.16"
+	// +optional
+	Version string `json:"version,omitempty"`
+
+	// baseImage is the container image of etcd without its tag. The binary has
+	// to be /usr/local/bin/etcd, as in the etcd project's own image.
+	// Defaults to "gcr.io/etcd-development/etcd".
+	// +kubebuilder:default="gcr.io/etcd-development/etcd"
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-zA-Z0-9._/-]|:[0-9]+/)*$')",message="must be an image name without a tag or digest; the tag is version"
+	// +optional
+	BaseImage string `json:"baseImage,omitempty"`
+
+	// resources of the etcd container.
+	// Defaults to requests of 100m CPU and 128Mi memory, and no limits.
+	// +kubebuilder:default={requests: {cpu: "100m", memory: "128Mi"}}
+	// +optional
+	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
+
+	// volumeSize is the size of each member's volume. Defaults to 2Gi, and
+	// cannot be changed.
+	// +kubebuilder:default="2Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('0')) > 0",message="must be more than zero"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0",message="cannot be changed: the volumes exist already"
+	// +optional
+	VolumeSize *resource.Quantity `json:"volumeSize,omitempty"`
+
+	// storageClassName is the StorageClass of the volumes. When it is not set
+	// the cluster's default class is used. It cannot be changed.
+	// https://kubernetes.io/docs/concepts/storage/storage-classes/
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	StorageClassName *string `json:"storageClassName,omitempty"`
+
+	// whenDeleted says what happens to the volumes when the Vault is deleted:
+	// Retain (the default) keeps them, Delete deletes them. Deleting the whole
+	// namespace deletes them in any case.
+	// https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#persistentvolumeclaim-retention
+	// +kubebuilder:default=Retain
+	// +optional
+	WhenDeleted DataRetention `json:"whenDeleted,omitempty"`
+}
+
+// Phase is a summary of a Vault for people; programs read the conditions.
+// +kubebuilder:validation:Enum=Creating;Uninitialized;Sealed;Unavailable;Running
+type Phase string
+
+const (
+	// PhaseCreating means that no node has answered yet.
+	PhaseCreating Phase = "Creating"
+	// PhaseUninitialized means that nodes run and wait for "vault operator init".
+	PhaseUninitialized Phase = "Uninitialized"
+	// PhaseSealed means that Vault is initialized and no node is unsealed.
+	PhaseSealed Phase = "Sealed"
+	// PhaseUnavailable means that Vault is initialized and no node is active,
+	// although some are unsealed or none answers.
+	PhaseUnavailable Phase = "Unavailable"
+	// PhaseRunning means that a node is active.
+	PhaseRunning Phase = "Running"
+)
+
+// VaultStatus is the Vault that was last observed.
+type VaultStatus struct {
+	// phase is a summary for people: Creating, Uninitialized, Sealed,
+	// Unavailable or Running.
+	// Programs should read the conditions instead.
+	// +optional
+	Phase Phase `json:"phase,omitempty"`
+
+	// initialized says that "vault operator init" was run on this Vault.
+	// https://developer.hashicorp.com/vault/docs/commands/operator/init
+	// +optional
+	Initialized bool `json:"initialized"`
+
+	// serviceName is the name of the Service that points at the active node.
+	// +optional
+	ServiceName string `json:"serviceName,omitempty"`
+
+	// clientPort is the port of the Service.
+	// +optional
+	ClientPort int32 `json:"clientPort,omitempty"`
+
+	// vaultStatus names the pods by the state of their Vault node.
+	// +optional
+	VaultStatus NodesStatus `json:"vaultStatus,omitempty"`
+
+	// readyNodes is the number of nodes that are unsealed: active or standby.
+	// +optional
+	ReadyNodes int32 `json:"readyNodes"`
+
+	// standbyNodes is the length of vaultStatus.standby.
+	// +optional
+	StandbyNodes int32 `json:"standbyNodes"`
+
+	// sealedNodes is the length of vaultStatus.sealed.
+	// +optional
+	SealedNodes int32 `json:"sealedNodes"`
+
+	// updatedNodes are the names of the pods that run the pod template that the
+	// spec asks for.
+	// +listType=atomic
+	// +optional
+	UpdatedNodes []string `json:"updatedNodes,omitempty"`
+
+	// version is the Vault version that every node which answers reports; it is
+	// empty while they differ.
+	// +optional
+	Version string `json:"version,omitempty"`
+
+	// observedGeneration is the metadata.generation that this status was
+	// computed from.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions of the Vault. Available, VaultInitialized, Unsealed, TLSReady,
+	// ConfigValid and StorageReady are about Vault; Initialized, Deployed,
+	// ReleaseFailed and Irreconcilable are about the Helm release
+	// that renders its objects.
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// deployedRelease is the Helm release that is deployed.
+	// +optional
+	DeployedRelease *DeployedRelease `json:"deployedRelease,omitempty"`
+}
+
+// NodesStatus names the pods by the state of their Vault node. A pod that has
+// not answered yet is in none of the lists.
+type NodesStatus struct {
+	// active is the name of the pod whose node is active: it holds the lock of
+	// the storage and serves requests.
+	// +optional
+	Active string `json:"active,omitempty"`
+
+	// standby are the names of the pods whose nodes are unsealed and take over
+	// when the active one fails.
+	// +listType=atomic
+	// +optional
+	Standby []string `json:"standby,omitempty"`
+
+	// sealed are the names of the pods whose nodes have to be unsealed, or
+	// belong to a Vault that has to be initialized.
+	// +listType=atomic
+	// +optional
+	Sealed []string `json:"sealed,omitempty"`
+
+	// unreachable are the names of the pods whose Vault container runs but
+	// whose node does not answer the operator.
+	// +listType=atomic
+	// +optional
+	Unreachable []string `json:"unreachable,omitempty"`
+}
+
+// DeployedRelease is a Helm release.
+type DeployedRelease struct {
+	// name of the release: "helm status NAME" and "helm get manifest NAME" show it.
+	// +optional
+	Name string `json:"name,omitempty"`
+}

@@ -1,0 +1,91 @@
+// Command values-schema writes the schema of the chart's values from the schema
+// of the Vault resource, so that there is one source for both: the Go types.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	crdFile    = "config/crd/bases/vault.security.coreos.com_vaults.yaml"
+	schemaFile = "helm-charts/vault/values.schema.json"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "values-schema:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	content, err := os.ReadFile(crdFile)
+	if err != nil {
+		return err
+	}
+	schema, err := Generate(content)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(schemaFile, schema, 0o644)
+}
+
+// Generate returns the schema of the values, in JSON, for the CRD in YAML.
+func Generate(crdYAML []byte) ([]byte, error) {
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(crdYAML, &crd); err != nil {
+		return nil, err
+	}
+	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
+	encoded, err := json.Marshal(spec)
+	if err != nil {
+		return nil, err
+	}
+	var values map[string]any
+	if err := json.Unmarshal(encoded, &values); err != nil {
+		return nil, err
+	}
+	clean(values)
+	properties := values["properties"].(map[string]any)
+	// What the operator puts in place of the ConfigMap's name; see internal/helm.
+	delete(properties, "configMapName")
+	properties["config"] = map[string]any{"type": "string", "description": "config is more Vault configuration, in HCL."}
+	properties["operated"] = map[string]any{"type": "boolean", "description": "operated says that the Vault Operator runs this release."}
+	properties["global"] = map[string]any{"type": "object", "description": "global is Helm's own."}
+	values["$schema"] = "http://json-schema.org/draft-07/schema#"
+	delete(values, "default")
+	result, err := json.MarshalIndent(values, "", "  ")
+	return append(result, '\n'), err
+}
+
+// clean turns a structural schema into a plain one that refuses unknown keys.
+func clean(schema map[string]any) {
+	for key, value := range schema {
+		if strings.HasPrefix(key, "x-kubernetes-") {
+			delete(schema, key)
+		}
+		// What a format means is Kubernetes' own.
+		if key == "format" {
+			delete(schema, key)
+		}
+		if child, ok := value.(map[string]any); ok && (key == "items" || key == "additionalProperties") {
+			clean(child)
+		}
+	}
+	properties, ok := schema["properties"].(map[string]any)
+	if !ok {
+		return
+	}
+	for _, property := range properties {
+		clean(property.(map[string]any))
+	}
+	if schema["additionalProperties"] == nil {
+		schema["additionalProperties"] = false
+	}
+}
