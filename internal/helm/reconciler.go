@@ -1,0 +1,112 @@
+// Package helm runs the Helm reconciler of helm-operator-plugins on Vault
+// resources: what a Vault consists of is rendered by the chart in
+// helm-charts/vault. It keeps the reconciler's hands off what it does not own,
+// and lets it work only when something has changed.
+package helm
+
+import (
+	"fmt"
+
+	helmclient "github.com/operator-framework/helm-operator-plugins/pkg/client"
+	"github.com/operator-framework/helm-operator-plugins/pkg/reconciler"
+	"github.com/operator-framework/helm-operator-plugins/pkg/watches"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/references"
+)
+
+// maxReleaseHistory is how many revisions of a release are kept, each in a
+// Secret: enough for "helm history" to show what the last change was.
+const maxReleaseHistory = 3
+
+// SetupWithManager adds the Helm reconciler for Vaults to the manager, with the
+// chart that the watches file names for them.
+//
+// The reconciler's own SetupWithManager is not used: it would reconcile on each
+// write of the status, and cache every Secret and every rendered object of the
+// cluster. All that it would default is given as an option here.
+func SetupWithManager(mgr ctrl.Manager, watchesFile string) error {
+	watch, err := loadWatch(watchesFile)
+	if err != nil {
+		return err
+	}
+	r, err := newReconciler(mgr, watch)
+	if err != nil {
+		return err
+	}
+	options := controller.Options{}
+	if watch.MaxConcurrentReconciles != nil {
+		options.MaxConcurrentReconciles = *watch.MaxConcurrentReconciles
+	}
+	owned := builder.WithPredicates(dependentChanged())
+	reader := mgr.GetClient()
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("helm").
+		// The generation also changes when deletion begins; annotations carry
+		// Helm's options.
+		For(&v1alpha1.Vault{}, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		Owns(&appsv1.Deployment{}, owned).
+		Owns(&appsv1.StatefulSet{}, owned).
+		Owns(&corev1.Service{}, owned, builder.OnlyMetadata).
+		Owns(&corev1.ServiceAccount{}, owned, builder.OnlyMetadata).
+		Owns(&corev1.ConfigMap{}, owned, builder.OnlyMetadata).
+		Owns(&policyv1.PodDisruptionBudget{}, owned, builder.OnlyMetadata).
+		Owns(&networkingv1.NetworkPolicy{}, owned, builder.OnlyMetadata).
+		WatchesMetadata(references.Secret(), references.SecretHandler(reader)).
+		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
+		WithOptions(options).
+		Complete(r)
+}
+
+// loadWatch returns the entry for Vaults of the watches file.
+func loadWatch(path string) (*watches.Watch, error) {
+	all, err := watches.Load(path)
+	if err != nil {
+		return nil, fmt.Errorf("watches file: %w", err)
+	}
+	gvk := v1alpha1.GroupVersion.WithKind("Vault")
+	if len(all) != 1 || all[0].GroupVersionKind != gvk {
+		return nil, fmt.Errorf("watches file %s: want exactly one entry, for %s", path, gvk)
+	}
+	return &all[0], nil
+}
+
+func newReconciler(mgr ctrl.Manager, watch *watches.Watch) (*reconciler.Reconciler, error) {
+	configs, err := helmclient.NewActionConfigGetter(mgr.GetConfig(), mgr.GetRESTMapper())
+	if err != nil {
+		return nil, err
+	}
+	// A rollback of a failed installation is an uninstallation. When the record
+	// of a release was lost, installing means adopting what runs already, so a
+	// failure would delete a living Vault. What failed is tried again instead.
+	actions, err := helmclient.NewActionClientGetter(configs, helmclient.WithFailureRollbacks(false))
+	if err != nil {
+		return nil, err
+	}
+	opts := []reconciler.Option{
+		reconciler.WithGroupVersionKind(watch.GroupVersionKind),
+		reconciler.WithChart(*watch.Chart),
+		reconciler.WithOverrideValues(watch.OverrideValues),
+		reconciler.WithClient(NewClient(mgr.GetClient())),
+		reconciler.WithActionClientGetter(recovering{actions}),
+		reconciler.WithLog(mgr.GetLogger().WithName("helm")),
+		//nolint:staticcheck // the reconciler takes this kind of recorder only
+		reconciler.WithEventRecorder(mgr.GetEventRecorderFor("vault-operator")),
+		reconciler.WithValueTranslator(&translator{client: mgr.GetClient(), live: mgr.GetAPIReader()}),
+		reconciler.WithValueMapper(asTheyAre),
+		reconciler.WithMaxReleaseHistory(maxReleaseHistory),
+	}
+	if watch.ReconcilePeriod != nil {
+		opts = append(opts, reconciler.WithReconcilePeriod(watch.ReconcilePeriod.Duration))
+	}
+	return reconciler.New(opts...)
+}

@@ -1,0 +1,128 @@
+// Package operator puts the parts of the Vault Operator together in one manager.
+package operator
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/helm"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/routing"
+	"github.com/vault-operator/vault-operator/internal/vaultstatus"
+)
+
+// leaderElectionID is the name of the Lease that the replicas contend for.
+const leaderElectionID = "vault-operator"
+
+// Options are what the operator's flags set.
+type Options struct {
+	// WatchesFile names the chart that renders a Vault.
+	WatchesFile string
+	// MetricsAddress and ProbeAddress are what to listen at; "0" is nowhere.
+	MetricsAddress, ProbeAddress string
+	// LeaderElect lets one replica at a time write releases and statuses.
+	LeaderElect bool
+}
+
+// New returns a manager with all parts of the operator, ready to be started.
+func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := clientgoscheme.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	manager, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme,
+		Cache:  cacheOptions(),
+		// Users' objects are read when they are needed, and not kept.
+		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}}}},
+		Metrics: server.Options{
+			BindAddress:    options.MetricsAddress,
+			SecureServing:  true,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
+		},
+		HealthProbeBindAddress: options.ProbeAddress,
+		LeaderElection:         options.LeaderElect,
+		LeaderElectionID:       leaderElectionID,
+		// The process ends when the manager does, so the lease can be given up
+		// at once, and the next replica does not wait for it to run out.
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := addControllers(ctx, manager, options.WatchesFile); err != nil {
+		return nil, err
+	}
+	if err := manager.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return nil, err
+	}
+	return manager, manager.AddReadyzCheck("ping", healthz.Ping)
+}
+
+func addControllers(ctx context.Context, manager ctrl.Manager, watchesFile string) error {
+	if err := references.Index(ctx, manager); err != nil {
+		return fmt.Errorf("indexing: %w", err)
+	}
+	engine := probe.NewEngine()
+	if err := manager.Add(engine); err != nil {
+		return err
+	}
+	router := &routing.Reconciler{Client: manager.GetClient(), SecretReader: manager.GetAPIReader(), Engine: engine}
+	if err := router.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("routing controller: %w", err)
+	}
+	status := &vaultstatus.Reconciler{
+		Client: manager.GetClient(),
+		Live:   manager.GetAPIReader(),
+		Engine: engine,
+		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
+		Recorder: manager.GetEventRecorderFor("vault-operator"),
+	}
+	if err := status.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("status controller: %w", err)
+	}
+	if err := helm.SetupWithManager(manager, watchesFile); err != nil {
+		return fmt.Errorf("helm reconciler: %w", err)
+	}
+	return nil
+}
+
+// cacheOptions keep the cache to what belongs to Vaults. ConfigMaps and Secrets
+// that users name can have any label, so these are watched as metadata, all of
+// them, and their content is never cached.
+func cacheOptions() cache.Options {
+	ofVaults := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.NameLabel: v1alpha1.AppName})}
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Pod{}:                   ofVaults,
+			&corev1.Service{}:               ofVaults,
+			&corev1.ServiceAccount{}:        ofVaults,
+			&appsv1.Deployment{}:            ofVaults,
+			&appsv1.StatefulSet{}:           ofVaults,
+			&appsv1.ReplicaSet{}:            ofVaults,
+			&policyv1.PodDisruptionBudget{}: ofVaults,
+			&networkingv1.NetworkPolicy{}:   ofVaults,
+		},
+	}
+}

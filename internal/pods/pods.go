@@ -1,0 +1,81 @@
+// Package pods holds what the controllers have in common about Vault pods.
+package pods
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// List returns the pods of the Vault's nodes, by name, that have not ended.
+func List(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	if err := reader.List(ctx, &list, client.InNamespace(vault.Namespace), client.MatchingLabels(vault.PodLabels())); err != nil {
+		return nil, fmt.Errorf("listing the pods of Vault %s: %w", vault.Name, err)
+	}
+	// Pods that ended, for example by eviction, are never restarted.
+	living := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
+		return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	})
+	slices.SortFunc(living, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	return living, nil
+}
+
+// ToVault maps the pod of a Vault node to its Vault.
+func ToVault(_ context.Context, obj client.Object) []reconcile.Request {
+	labels := obj.GetLabels()
+	if labels[v1alpha1.NameLabel] != v1alpha1.AppName || labels[v1alpha1.InstanceLabel] == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{
+		Namespace: obj.GetNamespace(), Name: labels[v1alpha1.InstanceLabel],
+	}}}
+}
+
+// Started returns when the Vault container of the pod was started, and whether
+// it runs now at an address.
+func Started(pod *corev1.Pod) (time.Time, bool) {
+	for _, container := range pod.Status.ContainerStatuses {
+		if container.Name == v1alpha1.VaultContainer && container.State.Running != nil && pod.Status.PodIP != "" {
+			return container.State.Running.StartedAt.Time, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// Running says that the Vault container of the pod runs at an address.
+func Running(pod *corev1.Pod) bool {
+	_, running := Started(pod)
+	return running
+}
+
+// FastRetries is a rate limiter for work that must not wait: retries begin at
+// 20 ms and are never more than a second apart.
+func FastRetries() workqueue.TypedRateLimiter[reconcile.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](20*time.Millisecond, time.Second)
+}
+
+// startingFor is how long a container may run before it is expected to answer.
+const startingFor = 30 * time.Second
+
+// Starting says that the Vault container runs for so short a time that it need
+// not answer yet.
+func Starting(pod *corev1.Pod, now time.Time) bool {
+	started, running := Started(pod)
+	return running && now.Sub(started) < startingFor
+}
+
+// Terminating says that the pod is being deleted.
+func Terminating(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp != nil
+}

@@ -1,0 +1,139 @@
+// Package probe asks Vault nodes for their state, over verified TLS, and knows
+// when to ask: it is the only place that decides when a node is probed.
+package probe
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	vaultapi "github.com/hashicorp/vault/api"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// State is what a Vault node said of itself.
+type State int
+
+const (
+	// Unknown means that the node was not asked yet.
+	Unknown State = iota
+	// Unreachable means that the node was asked and gave no answer that counts.
+	Unreachable
+	// Uninitialized means that Vault waits for "vault operator init".
+	Uninitialized
+	// Sealed means that the node waits for "vault operator unseal".
+	Sealed
+	// Standby means that the node is unsealed and another one may be active.
+	Standby
+	// Active means that the node says that it serves requests.
+	Active
+)
+
+// String returns the name of the state.
+func (s State) String() string {
+	return [...]string{"Unknown", "Unreachable", "Uninitialized", "Sealed", "Standby", "Active"}[s]
+}
+
+// Answered says that the node itself told its state.
+func (s State) Answered() bool { return s >= Uninitialized }
+
+// Observation is the outcome of asking a node.
+type Observation struct {
+	State State
+	// Version of Vault that the node runs; empty when it did not answer.
+	Version string
+	// Err says why the node is Unreachable.
+	Err error
+}
+
+// same says that two observations mean the same to whoever acts on them.
+func (o Observation) same(other Observation) bool {
+	return o.State == other.State && o.Version == other.Version
+}
+
+// Target is a Vault node to ask.
+type Target struct {
+	// UID of the pod, so that a new pod of the same name is another target.
+	UID types.UID
+	// Address is host:port of the node.
+	Address string
+	// ServerName that the certificate of the node has to be valid for.
+	ServerName string
+	// CA is the PEM of the authority that the certificate is verified with. When
+	// it is empty the node cannot be asked and is Unreachable.
+	CA string
+}
+
+// errNoCA is the Err of a node that cannot be verified.
+var errNoCA = errors.New("the certificate authority of this Vault is not known")
+
+// asker asks one node. It keeps the connection between questions.
+type asker struct {
+	client    *vaultapi.Client
+	transport *http.Transport
+}
+
+func newAsker(target Target) (*asker, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(target.CA)) {
+		return nil, errNoCA
+	}
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: target.ServerName, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2: true,
+		Proxy:             nil, // pods are reached directly, whatever the operator's environment says
+	}
+	// Not DefaultConfig, which takes the address of an agent, timeouts and more
+	// from the operator's environment.
+	client, err := vaultapi.NewClient(&vaultapi.Config{
+		Address:    "https://" + target.Address,
+		HttpClient: &http.Client{Transport: transport},
+	})
+	if err != nil {
+		return nil, err
+	}
+	client.ClearToken()
+	return &asker{client: client, transport: transport}, nil
+}
+
+func (a *asker) close() { a.transport.CloseIdleConnections() }
+
+// ask asks for seal and leader state in one request.
+// https://developer.hashicorp.com/vault/api-docs/system/health
+func (a *asker) ask(ctx context.Context, timeout time.Duration) Observation {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	health, err := a.client.Sys().HealthWithContext(ctx)
+	if err != nil {
+		// The next question begins with a new connection: this one may lead to a
+		// process that hangs or a node that is gone.
+		a.transport.CloseIdleConnections()
+		return Observation{State: Unreachable, Err: err}
+	}
+	return Observation{State: stateOf(health), Version: health.Version}
+}
+
+func stateOf(health *vaultapi.HealthResponse) State {
+	switch {
+	case !health.Initialized:
+		return Uninitialized
+	case health.Sealed:
+		return Sealed
+	case health.Standby || health.PerformanceStandby:
+		return Standby
+	default:
+		return Active
+	}
+}
+
+// nobodyListens says that the error proves that no process listens at the
+// address, as opposed to one that is slow or cannot be reached.
+func nobodyListens(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
+}

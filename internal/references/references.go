@@ -1,0 +1,83 @@
+// Package references maps the Secrets and ConfigMaps that a Vault names to the
+// Vault, so that a change of their content is noticed. Only their metadata is
+// watched: their content is read from the API server when it is needed.
+package references
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// Names of the field indices.
+const (
+	secretIndex    = "references.secrets"
+	configMapIndex = "references.configMaps"
+)
+
+// Index adds the field indices that the handlers below need.
+func Index(ctx context.Context, mgr ctrl.Manager) error {
+	indexer := mgr.GetFieldIndexer()
+	if err := indexer.IndexField(ctx, &v1alpha1.Vault{}, secretIndex, secretsOf); err != nil {
+		return err
+	}
+	return indexer.IndexField(ctx, &v1alpha1.Vault{}, configMapIndex, configMapsOf)
+}
+
+func secretsOf(obj client.Object) []string {
+	vault := obj.(*v1alpha1.Vault)
+	return []string{
+		vault.ServerSecretName(), vault.ClientSecretName(),
+		vault.EtcdServerSecretName(), vault.EtcdClientSecretName(),
+	}
+}
+
+func configMapsOf(obj client.Object) []string {
+	if name := obj.(*v1alpha1.Vault).Spec.ConfigMapName; name != "" {
+		return []string{name}
+	}
+	return nil
+}
+
+// Secret is the object to watch for SecretHandler.
+func Secret() client.Object { return metadataOf("Secret") }
+
+// ConfigMap is the object to watch for ConfigMapHandler.
+func ConfigMap() client.Object { return metadataOf("ConfigMap") }
+
+func metadataOf(kind string) *metav1.PartialObjectMetadata {
+	obj := &metav1.PartialObjectMetadata{}
+	obj.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+	return obj
+}
+
+// SecretHandler reconciles the Vaults that use a Secret.
+func SecretHandler(reader client.Reader) handler.EventHandler {
+	return handlerFor(reader, secretIndex)
+}
+
+// ConfigMapHandler reconciles the Vaults that name a ConfigMap.
+func ConfigMapHandler(reader client.Reader) handler.EventHandler {
+	return handlerFor(reader, configMapIndex)
+}
+
+func handlerFor(reader client.Reader, index string) handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, obj client.Object) []reconcile.Request {
+		var vaults v1alpha1.VaultList
+		if err := reader.List(ctx, &vaults, client.InNamespace(obj.GetNamespace()), client.MatchingFields{index: obj.GetName()}); err != nil {
+			return nil // the cache does not fail once it is synced
+		}
+		requests := make([]reconcile.Request, 0, len(vaults.Items))
+		for i := range vaults.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&vaults.Items[i])})
+		}
+		return requests
+	})
+}

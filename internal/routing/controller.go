@@ -1,0 +1,174 @@
+package routing
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/references"
+)
+
+const (
+	// burstCheck is how often it is looked at whether a burst is still needed.
+	burstCheck = 10 * time.Second
+	// concurrency is how many Vaults are worked on at the same time.
+	concurrency = 16
+)
+
+// Reconciler points the probe engine at the pods of each Vault and patches the
+// active label by what the engine finds. It runs on every replica of the
+// operator: what it does follows from the observations alone, and a patch that
+// another replica has made already is a no-op.
+type Reconciler struct {
+	client.Client
+	// SecretReader reads Secrets from the API server and not from a cache.
+	SecretReader client.Reader
+	Engine       *probe.Engine
+
+	authorities authorityCache
+}
+
+// SetupWithManager adds the reconciler to the manager.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	everyReplica := false
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("routing").
+		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
+		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
+		WatchesRawSource(r.Engine.Source()).
+		WithOptions(controller.Options{
+			NeedLeaderElection:      &everyReplica,
+			MaxConcurrentReconciles: concurrency,
+			// A failed patch is an outage: it is tried again soon, and not in minutes.
+			RateLimiter: pods.FastRetries(),
+		}).
+		Complete(r)
+}
+
+// Reconcile brings the targets of the engine and the labels of the pods of one
+// Vault up to date.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var vault v1alpha1.Vault
+	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
+		r.Engine.SetTargets(req.NamespacedName, nil, false)
+		r.authorities.forget(req.NamespacedName)
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	list, err := pods.List(ctx, r, &vault)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	ca, err := r.authorities.get(ctx, r, r.SecretReader, &vault)
+	if client.IgnoreNotFound(err) != nil {
+		log.FromContext(ctx).Error(err, "The certificate authority of the Vault nodes could not be read")
+	}
+	targets := targetsOf(&vault, list, ca)
+	decision := Decide(nodesOf(list, r.Engine.Observations(req.NamespacedName), time.Now()))
+	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
+	if err := r.apply(ctx, list, decision); err != nil {
+		return reconcile.Result{}, err
+	}
+	if decision.ExpectChange {
+		// No event tells that a starting pod is not young any more.
+		return reconcile.Result{RequeueAfter: burstCheck}, nil
+	}
+	return reconcile.Result{}, nil
+}
+
+// apply demotes before it promotes: an error in between leaves no pod labelled,
+// which is an outage, and never two.
+func (r *Reconciler) apply(ctx context.Context, list []corev1.Pod, decision Decision) error {
+	byUID := map[types.UID]*corev1.Pod{}
+	for i := range list {
+		byUID[list[i].UID] = &list[i]
+	}
+	for _, uid := range decision.Demote {
+		if err := r.label(ctx, byUID[uid], nil); err != nil {
+			return fmt.Errorf("taking pod %s out of the Service: %w", byUID[uid].Name, err)
+		}
+	}
+	if decision.Promote == "" {
+		return nil
+	}
+	value := v1alpha1.ActiveLabelValue
+	if err := r.label(ctx, byUID[decision.Promote], &value); err != nil {
+		return fmt.Errorf("putting pod %s into the Service: %w", byUID[decision.Promote].Name, err)
+	}
+	return nil
+}
+
+// label sets the active label, or removes it when value is nil.
+func (r *Reconciler) label(ctx context.Context, pod *corev1.Pod, value *string) error {
+	// The UID makes the API server refuse the patch if the pod was replaced by
+	// another one of the same name.
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid":    pod.UID,
+		"labels": map[string]*string{v1alpha1.ActiveLabel: value},
+	}})
+	if err != nil {
+		return err
+	}
+	err = r.Patch(ctx, pod.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+	if value == nil && (apierrors.IsNotFound(err) || apierrors.IsConflict(err)) {
+		return nil // the pod is gone, and its label with it
+	}
+	if err == nil {
+		log.FromContext(ctx).Info("Active label patched", "pod", pod.Name, "active", value != nil)
+	}
+	return err
+}
+
+func targetsOf(vault *v1alpha1.Vault, list []corev1.Pod, ca string) []probe.Target {
+	var targets []probe.Target
+	for i := range list {
+		pod := &list[i]
+		if !pods.Running(pod) {
+			continue
+		}
+		targets = append(targets, probe.Target{
+			UID:        pod.UID,
+			Address:    net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.ClientPort)),
+			ServerName: vault.ServerName(),
+			CA:         ca,
+		})
+	}
+	return targets
+}
+
+func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation, now time.Time) []Node {
+	nodes := make([]Node, 0, len(list))
+	for i := range list {
+		pod := &list[i]
+		node := Node{
+			UID:      pod.UID,
+			Labelled: pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue,
+			State:    observations[pod.UID].State,
+		}
+		if !pods.Running(pod) {
+			// Nothing runs in it, so nothing answers: this is a fact, not a gap.
+			node.State = probe.Unreachable
+		}
+		node.Starting = pods.Starting(pod, now)
+		nodes = append(nodes, node)
+	}
+	return nodes
+}

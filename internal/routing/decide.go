@@ -1,0 +1,97 @@
+// Package routing keeps the active label on the pod of the active Vault node,
+// so that the Service always points at it.
+package routing
+
+import (
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/internal/probe"
+)
+
+// Node is what is known of one Vault pod.
+type Node struct {
+	UID types.UID
+	// Labelled says that the pod has the active label.
+	Labelled bool
+	// Starting says that the pod's container was started moments ago.
+	Starting bool
+	// State is what the node last said; Unknown when it was not asked yet.
+	State probe.State
+}
+
+// Decision is what has to be done to the labels: first all of Demote, and only
+// when that has succeeded, Promote.
+type Decision struct {
+	// Demote are the pods that lose the label.
+	Demote []types.UID
+	// Promote is the pod that gets the label; empty for none.
+	Promote types.UID
+	// ExpectChange says that nodes should be asked in a burst, because the
+	// active node is not known.
+	ExpectChange bool
+}
+
+// Decide computes the labels from what is known of all pods of one Vault, and
+// from nothing else, so that every replica of the operator comes to the same.
+//
+// There are never two active pods in the Service: the only pod that is promoted
+// is the only one that says it is active, and all others are demoted first. Two
+// that say so contradict each other, since the storage's lock has one holder:
+// both are demoted until one of them changes its mind.
+//
+// Nothing is done on missing facts: a labelled pod that was not asked yet keeps
+// the label, and so does one that does not answer while no other pod answers
+// either, because then it may be the operator that is cut off, and no other
+// node is known that could serve instead.
+func Decide(nodes []Node) Decision {
+	facts := gather(nodes)
+	d := Decision{
+		ExpectChange: facts.undecided || facts.starting || (facts.unsealed > 0 && facts.claimants != 1),
+	}
+	for _, node := range nodes {
+		rightful := node.State == probe.Active && facts.claimants == 1
+		switch {
+		case rightful && node.Labelled:
+		case rightful:
+			// A labelled pod that was not asked yet is neither demoted nor joined.
+			if !facts.undecided {
+				d.Promote = node.UID
+			}
+		case !node.Labelled, node.State == probe.Unknown:
+		case node.State == probe.Unreachable && facts.answered == 0:
+		default:
+			d.Demote = append(d.Demote, node.UID)
+		}
+	}
+	return d
+}
+
+// facts are counts over all pods of a Vault.
+type facts struct {
+	claimants, answered, unsealed int
+	// undecided says that a labelled pod was not asked yet.
+	undecided bool
+	// starting says that a young pod has not answered yet.
+	starting bool
+}
+
+func gather(nodes []Node) facts {
+	var f facts
+	for _, node := range nodes {
+		if node.State == probe.Active {
+			f.claimants++
+		}
+		if node.State == probe.Active || node.State == probe.Standby {
+			f.unsealed++
+		}
+		if node.State.Answered() {
+			f.answered++
+		} else if node.Starting {
+			f.starting = true
+		}
+		if node.Labelled && node.State == probe.Unknown {
+			f.undecided = true
+		}
+	}
+	return f
+}

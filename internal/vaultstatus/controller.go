@@ -1,0 +1,200 @@
+package vaultstatus
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/vaultconfig"
+)
+
+const (
+	// fieldOwner owns the fields of the status that this controller writes.
+	fieldOwner = client.FieldOwner("vault-operator")
+	// concurrency is how many Vaults are worked on at the same time.
+	concurrency = 8
+	// startingCheck is how often a pod that is starting is looked at: no event
+	// tells that it has been starting for too long.
+	startingCheck = 10 * time.Second
+	// revisionAnnotation is on a Deployment and on the ReplicaSets it made.
+	revisionAnnotation = "deployment.kubernetes.io/revision"
+)
+
+// Reconciler writes the status of Vaults, all but what the Helm reconciler
+// owns, and records events. It runs on the leader only, so that there is one
+// writer; nothing is written when nothing has changed.
+type Reconciler struct {
+	client.Client
+	// Live reads Secrets and ConfigMaps from the API server and not from a cache.
+	Live     client.Reader
+	Engine   *probe.Engine
+	Recorder record.EventRecorder
+
+	written sync.Map // types.UID of a Vault to the v1alpha1.VaultStatus last written
+}
+
+// SetupWithManager adds the reconciler to the manager.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("vaultstatus").
+		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Owns(&appsv1.Deployment{}).
+		Owns(&appsv1.StatefulSet{}).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
+		WatchesMetadata(&appsv1.ReplicaSet{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
+		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
+		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(r)).
+		WatchesRawSource(r.Engine.Source()).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries()}).
+		Complete(r)
+}
+
+// Reconcile brings the status of one Vault up to date.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var vault v1alpha1.Vault
+	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if vault.DeletionTimestamp != nil {
+		r.written.Delete(vault.UID)
+		return reconcile.Result{}, nil
+	}
+	f, err := r.gather(ctx, &vault)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if !f.complete() {
+		return reconcile.Result{}, nil // the engine calls again when it knows more
+	}
+	status := compute(f)
+	if !equality.Semantic.DeepEqual(f.previous, status) {
+		if err := r.write(ctx, &vault, status); err != nil {
+			// A Vault that was deleted meanwhile has no status.
+			return reconcile.Result{}, client.IgnoreNotFound(err)
+		}
+		for _, e := range transitions(&f.previous, &status) {
+			r.Recorder.Event(&vault, e.kind, e.reason, e.message)
+		}
+	}
+	for i := range f.pods {
+		if pods.Starting(&f.pods[i], f.now) {
+			return reconcile.Result{RequeueAfter: startingCheck}, nil
+		}
+	}
+	return reconcile.Result{}, nil
+}
+
+// gather collects the facts of a Vault.
+func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts, error) {
+	f := &facts{vault: vault, previous: r.previous(vault), now: time.Now()}
+	var err error
+	if f.pods, err = pods.List(ctx, r, vault); err != nil {
+		return nil, err
+	}
+	f.observations = r.Engine.Observations(client.ObjectKeyFromObject(vault))
+	if f.templateHash, err = r.templateHash(ctx, vault); err != nil {
+		return nil, err
+	}
+	var etcd appsv1.StatefulSet
+	err = r.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: vault.EtcdName()}, &etcd)
+	switch {
+	case err == nil:
+		f.etcd = &etcd
+	case !apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("reading StatefulSet %q: %w", vault.EtcdName(), err)
+	}
+	f.tlsErr = certs.Check(ctx, r.Live, vault, f.now)
+	_, f.configErr = vaultconfig.Load(ctx, r.Live, vault)
+	return f, nil
+}
+
+// previous is the status that this controller wrote last. The one in the cache
+// may be older than that, and would make the same events happen twice.
+func (r *Reconciler) previous(vault *v1alpha1.Vault) v1alpha1.VaultStatus {
+	if status, ok := r.written.Load(vault.UID); ok {
+		return status.(v1alpha1.VaultStatus)
+	}
+	return owned(vault.Status)
+}
+
+// owned is the part of the status that this controller writes.
+func owned(status v1alpha1.VaultStatus) v1alpha1.VaultStatus {
+	result := *status.DeepCopy()
+	result.DeployedRelease = nil
+	result.Conditions = nil
+	types := map[string]bool{}
+	for _, t := range v1alpha1.VaultConditions {
+		types[t] = true
+	}
+	for _, condition := range status.Conditions {
+		if types[condition.Type] {
+			result.Conditions = append(result.Conditions, condition)
+		}
+	}
+	return result
+}
+
+// write applies the status: only the fields that this controller owns.
+func (r *Reconciler) write(ctx context.Context, vault *v1alpha1.Vault, status v1alpha1.VaultStatus) error {
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+	if err != nil {
+		return err
+	}
+	applied := &unstructured.Unstructured{Object: map[string]any{"status": object}}
+	applied.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
+	applied.SetNamespace(vault.Namespace)
+	applied.SetName(vault.Name)
+	applied.SetUID(vault.UID)
+	if err := r.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), fieldOwner, client.ForceOwnership); err != nil {
+		return fmt.Errorf("writing the status: %w", err)
+	}
+	r.written.Store(vault.UID, status)
+	return nil
+}
+
+// templateHash returns the pod-template-hash of the pods that the Deployment
+// asks for, or nothing while its controller has not seen the last change.
+func (r *Reconciler) templateHash(ctx context.Context, vault *v1alpha1.Vault) (string, error) {
+	var deployment appsv1.Deployment
+	if err := r.Get(ctx, client.ObjectKeyFromObject(vault), &deployment); err != nil {
+		return "", client.IgnoreNotFound(err)
+	}
+	if deployment.Status.ObservedGeneration != deployment.Generation {
+		return "", nil
+	}
+	var sets metav1.PartialObjectMetadataList
+	sets.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSetList"))
+	if err := r.List(ctx, &sets, client.InNamespace(vault.Namespace), client.MatchingLabels(vault.PodLabels())); err != nil {
+		return "", fmt.Errorf("listing the ReplicaSets of Deployment %q: %w", vault.Name, err)
+	}
+	for i := range sets.Items {
+		set := &sets.Items[i]
+		if metav1.IsControlledBy(set, &deployment) && set.Annotations[revisionAnnotation] == deployment.Annotations[revisionAnnotation] {
+			return set.Labels[appsv1.DefaultDeploymentUniqueLabelKey], nil
+		}
+	}
+	return "", nil
+}

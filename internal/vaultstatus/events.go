@@ -1,0 +1,90 @@
+package vaultstatus
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// Reasons of the events about nodes. Events about conditions have the reason of
+// the condition.
+const (
+	eventInitialized   = "Initialized"
+	eventBecameActive  = "BecameActive"
+	eventBecameStandby = "BecameStandby"
+	eventNoActiveNode  = "NoActiveNode"
+	eventSealed        = "Sealed"
+	eventUnreachable   = "Unreachable"
+)
+
+// event is one line of what happened to a Vault.
+type event struct {
+	kind, reason, message string
+}
+
+// transitions tells what happened between two statuses.
+func transitions(before, after *v1alpha1.VaultStatus) []event {
+	var events []event
+	add := func(kind, reason, format string, args ...any) {
+		events = append(events, event{kind, reason, fmt.Sprintf(format, args...)})
+	}
+	was, is := &before.VaultStatus, &after.VaultStatus
+	if after.Initialized && !before.Initialized {
+		add(corev1.EventTypeNormal, eventInitialized, "Vault was initialized")
+	}
+	if is.Active != "" && is.Active != was.Active {
+		add(corev1.EventTypeNormal, eventBecameActive, "Pod %s became active", is.Active)
+	}
+	if is.Active == "" && was.Active != "" {
+		add(corev1.EventTypeWarning, eventNoActiveNode, "Pod %s is not active any more, and no other is yet", was.Active)
+	}
+	for _, pod := range added(was.Standby, is.Standby) {
+		add(corev1.EventTypeNormal, eventBecameStandby, "Pod %s became standby", pod)
+	}
+	for _, pod := range added(was.Sealed, is.Sealed) {
+		kind := corev1.EventTypeNormal
+		if pod == was.Active || slices.Contains(was.Standby, pod) {
+			kind = corev1.EventTypeWarning // a new node is sealed by nature, this one was not
+		}
+		add(kind, eventSealed, "Pod %s is sealed", pod)
+	}
+	for _, pod := range added(was.Unreachable, is.Unreachable) {
+		add(corev1.EventTypeWarning, eventUnreachable, "Pod %s does not answer", pod)
+	}
+	return append(events, conditionEvents(before.Conditions, after.Conditions)...)
+}
+
+// eventConditions are the conditions whose changes are events; those of the
+// nodes' states have events of their own.
+var eventConditions = []string{
+	v1alpha1.TLSReadyCondition, v1alpha1.ConfigValidCondition, v1alpha1.StorageReadyCondition,
+}
+
+func conditionEvents(before, after []metav1.Condition) []event {
+	var events []event
+	for _, conditionType := range eventConditions {
+		was, is := meta.FindStatusCondition(before, conditionType), meta.FindStatusCondition(after, conditionType)
+		if is == nil {
+			continue
+		}
+		broken := is.Status == metav1.ConditionFalse
+		wasBroken := was != nil && was.Status == metav1.ConditionFalse
+		switch {
+		case broken && !(wasBroken && was.Message == is.Message):
+			events = append(events, event{corev1.EventTypeWarning, is.Reason, is.Message})
+		case wasBroken && is.Status == metav1.ConditionTrue:
+			events = append(events, event{corev1.EventTypeNormal, is.Reason, is.Message})
+		}
+	}
+	return events
+}
+
+// added returns the names that are in after and not in before.
+func added(before, after []string) []string {
+	return slices.DeleteFunc(slices.Clone(after), func(name string) bool { return slices.Contains(before, name) })
+}

@@ -1,0 +1,162 @@
+// Package vaultstatus is the controller that writes what a person sees of a
+// Vault: the status of its nodes, the conditions and the events.
+package vaultstatus
+
+import (
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/probe"
+)
+
+// facts is all that a status is computed from.
+type facts struct {
+	vault *v1alpha1.Vault
+	// previous is the status that was written last.
+	previous v1alpha1.VaultStatus
+	// pods of the Vault, by name.
+	pods         []corev1.Pod
+	observations map[types.UID]probe.Observation
+	// templateHash is the pod-template-hash of pods that are up to date; empty
+	// when it is not known.
+	templateHash string
+	// etcd is the StatefulSet of the storage, or nil.
+	etcd *appsv1.StatefulSet
+	// tlsErr and configErr are what certs.Check and vaultconfig.Load said.
+	tlsErr, configErr error
+	now               time.Time
+}
+
+// complete says that every pod that runs was asked. Before that, for a moment
+// after the operator has started, a status would report what is not known.
+func (f *facts) complete() bool {
+	for i := range f.pods {
+		pod := &f.pods[i]
+		if pods.Running(pod) && !pods.Terminating(pod) && f.observations[pod.UID].State == probe.Unknown {
+			return false
+		}
+	}
+	return true
+}
+
+// compute returns the status that the facts add up to.
+func compute(f *facts) v1alpha1.VaultStatus {
+	status := v1alpha1.VaultStatus{
+		ObservedGeneration: f.vault.Generation,
+		ServiceName:        f.vault.Name,
+		ClientPort:         v1alpha1.ClientPort,
+		VaultStatus:        nodesStatus(f),
+		Initialized:        initialized(f),
+		Version:            version(f),
+		UpdatedNodes:       updatedNodes(f),
+	}
+	nodes := &status.VaultStatus
+	status.StandbyNodes = int32(len(nodes.Standby))
+	status.SealedNodes = int32(len(nodes.Sealed))
+	status.ReadyNodes = status.StandbyNodes
+	if nodes.Active != "" {
+		status.ReadyNodes++
+	}
+	status.Phase = phase(&status)
+	status.Conditions = conditions(f, &status)
+	return status
+}
+
+// nodesStatus sorts the pods by what their nodes said. A pod that is being
+// deleted is listed only as long as it is still the active one, since nobody
+// should unseal it or count on it.
+func nodesStatus(f *facts) v1alpha1.NodesStatus {
+	var nodes v1alpha1.NodesStatus
+	var active []string
+	for i := range f.pods {
+		pod := &f.pods[i]
+		if !pods.Running(pod) {
+			continue
+		}
+		state := f.observations[pod.UID].State
+		if state == probe.Active {
+			active = append(active, pod.Name)
+			continue
+		}
+		if pods.Terminating(pod) {
+			continue
+		}
+		switch state {
+		case probe.Standby:
+			nodes.Standby = append(nodes.Standby, pod.Name)
+		case probe.Sealed, probe.Uninitialized:
+			nodes.Sealed = append(nodes.Sealed, pod.Name)
+		case probe.Unreachable:
+			if !pods.Starting(pod, f.now) {
+				nodes.Unreachable = append(nodes.Unreachable, pod.Name)
+			}
+		}
+	}
+	// Two nodes that both say so contradict each other: which one is right shows
+	// within moments, and until then neither is named.
+	if len(active) == 1 {
+		nodes.Active = active[0]
+	}
+	return nodes
+}
+
+// initialized is what the nodes say; while none answers it is what was known.
+func initialized(f *facts) bool {
+	result := f.previous.Initialized
+	for _, o := range f.observations {
+		switch {
+		case o.State == probe.Uninitialized:
+			result = false
+		case o.State.Answered():
+			return true
+		}
+	}
+	return result
+}
+
+func version(f *facts) string {
+	result := ""
+	for i := range f.pods {
+		v := f.observations[f.pods[i].UID].Version
+		if v == "" || v == result || pods.Terminating(&f.pods[i]) {
+			continue
+		}
+		if result != "" {
+			return ""
+		}
+		result = v
+	}
+	return result
+}
+
+func updatedNodes(f *facts) []string {
+	var names []string
+	for i := range f.pods {
+		pod := &f.pods[i]
+		if f.templateHash != "" && pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == f.templateHash && !pods.Terminating(pod) {
+			names = append(names, pod.Name)
+		}
+	}
+	return names
+}
+
+func phase(status *v1alpha1.VaultStatus) v1alpha1.Phase {
+	nodes := &status.VaultStatus
+	switch {
+	case nodes.Active != "":
+		return v1alpha1.PhaseRunning
+	case status.Initialized && len(nodes.Sealed) > 0 && len(nodes.Standby) == 0:
+		return v1alpha1.PhaseSealed
+	case status.Initialized:
+		return v1alpha1.PhaseUnavailable
+	case len(nodes.Sealed) > 0:
+		return v1alpha1.PhaseUninitialized
+	default:
+		return v1alpha1.PhaseCreating
+	}
+}

@@ -1,0 +1,61 @@
+// The Vault Operator runs HashiCorp Vault on Kubernetes: a Helm reconciler
+// renders what a Vault resource consists of, and beside it Go controllers look
+// at the living Vault, point its Service at the active node and write its status.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/go-logr/zapr"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/vault-operator/vault-operator/internal/operator"
+)
+
+func main() {
+	options := operator.Options{}
+	flag.StringVar(&options.WatchesFile, "watches-file", "watches.yaml",
+		"File that says which chart renders a Vault.")
+	flag.StringVar(&options.MetricsAddress, "metrics-bind-address", ":8443",
+		"Address of the metrics, served over HTTPS to clients that the API server authenticates and authorizes; 0 turns them off.")
+	flag.StringVar(&options.ProbeAddress, "health-probe-bind-address", ":8081",
+		"Address of /healthz and /readyz.")
+	flag.BoolVar(&options.LeaderElect, "leader-elect", true,
+		"Let one replica at a time render releases and write the status. Every replica keeps the Services pointed at the active nodes. Turn it off only to run a single process on a desk.")
+	level := zap.LevelFlag("log-level", zapcore.InfoLevel,
+		"Least level that is logged: debug, info, warn or error.")
+	flag.Parse()
+
+	if err := run(ctrl.SetupSignalHandler(), options, *level); err != nil {
+		fmt.Fprintln(os.Stderr, "vault-operator:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, options operator.Options, level zapcore.Level) error {
+	config := zap.NewProductionConfig()
+	config.Level = zap.NewAtomicLevelAt(level)
+	config.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	// Nothing is dropped from the record of a failover.
+	config.Sampling = nil
+	logger, err := config.Build()
+	if err != nil {
+		return err
+	}
+	ctrl.SetLogger(zapr.NewLogger(logger))
+
+	kubeconfig, err := ctrl.GetConfig()
+	if err != nil {
+		return err
+	}
+	manager, err := operator.New(ctx, kubeconfig, options)
+	if err != nil {
+		return err
+	}
+	return manager.Start(ctx)
+}
