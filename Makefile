@@ -1,0 +1,124 @@
+# Vault Operator. "make help" lists what can be done.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= 0.1.0
+IMAGE_NAME := quay.io/vault-operator/vault-operator
+# IMG is the operator image to deploy. When it is given, together with a
+# KUBECONFIG, that cluster is used instead of the local one.
+IMG ?=
+# BASE_IMAGE is what the operator image is built on.
+BASE_IMAGE ?= scratch
+
+BUILD := build
+CLUSTER := go run -C test/cluster .
+# Tools are pinned in a module each, so that none decides another's libraries.
+tool = go tool -modfile=hack/tools/$(1)/go.mod $(1)
+
+# step prints what is done, and then how long it took.
+define step
+@echo "==> $(1)"; start=$$SECONDS; $(2) || { echo "==> FAILED after $$((SECONDS-start))s: $(1)" >&2; exit 1; }; echo "==> done in $$((SECONDS-start))s: $(1)"
+endef
+
+##@ The two commands
+
+.PHONY: demo
+demo: cluster deploy ## Set everything up on this machine and run a Vault through the usage guide.
+	@$(in_cluster) go run ./test/demo
+
+.PHONY: test
+test: lint verify unit integration e2e ## Set everything up on this machine and run every test.
+
+##@ Development
+
+.PHONY: help
+help: ## Print this list.
+	@awk 'BEGIN {FS = ":.*##"} /^[a-z0-9-]+:.*##/ {printf "  %-16s %s\n", $$1, $$2} /^##@/ {printf "\n%s\n", substr($$0, 5)}' $(MAKEFILE_LIST)
+
+.PHONY: generate
+generate: ## Generate code, manifests, the chart's schema and the reference from the Go types.
+	$(call tool,controller-gen) object paths=./api/...
+	$(call tool,controller-gen) crd paths=./api/... output:crd:dir=config/crd/bases
+	$(call tool,controller-gen) rbac:roleName=manager-role paths=./internal/operator/ output:rbac:dir=config/rbac
+	go run ./hack/values-schema
+	$(call tool,crd-ref-docs) --source-path=api/v1alpha1 --config=hack/reference.yaml --renderer=markdown --output-path=docs/reference.md --log-level=ERROR
+
+.PHONY: fmt
+fmt: ## Format the Go code.
+	gofmt -w $$(git ls-files '*.go')
+
+.PHONY: lint
+lint: ## Run the linters.
+	$(call step,linting,$(call tool,golangci-lint) run ./... && cd test/cluster && go vet ./...)
+
+.PHONY: verify
+verify: ## Fail when a generated file or go.mod is not up to date.
+	$(call step,checking that generated files are up to date,hack/verify.sh)
+
+.PHONY: unit
+unit: ## Run the unit tests with the race detector.
+	$(call step,unit tests,go test -race -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./...)
+
+.PHONY: integration
+integration: cluster ## Run the tests against a real kube-apiserver and etcd.
+	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" go test -race -tags integration -timeout 20m ./test/integration/...)
+
+.PHONY: e2e
+e2e: cluster deploy ## Run the end-to-end tests in the cluster.
+	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 45m -v ./test/e2e/...)
+
+.PHONY: bench-freshness
+bench-freshness: cluster deploy ## Measure how soon the status lists new nodes.
+	@$(in_cluster) go run ./test/bench/freshness
+
+##@ Build
+
+.PHONY: build
+build: ## Build the operator.
+	@mkdir -p $(BUILD)
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BUILD)/vault-operator .
+
+.PHONY: image
+image: build ## Build the operator image from the Dockerfile into build/image.tar.
+	@hack/image.sh "$(BASE_IMAGE)" "$(IMAGE_NAME)"
+
+##@ Deployment
+
+ifeq ($(IMG),)
+# The local cluster.
+in_cluster = eval "$$($(CLUSTER) env)" &&
+
+.PHONY: cluster
+cluster: cluster-up
+
+.PHONY: load
+load: image
+	@$(CLUSTER) load "$(CURDIR)/$(BUILD)/image.tar"
+else
+# The user's cluster, by KUBECONFIG. It pulls the image.
+in_cluster =
+
+.PHONY: cluster load
+cluster load: ;
+endif
+
+.PHONY: deploy
+deploy: cluster load ## Install the operator in the cluster.
+	$(call step,installing the operator,$(in_cluster) hack/deploy.sh "$(IMG)")
+
+.PHONY: undeploy
+undeploy: ## Remove the operator and the CRD (and so every Vault) from the cluster.
+	@$(in_cluster) kubectl delete -k config/default --ignore-not-found
+
+.PHONY: cluster-up
+cluster-up: ## Start the local three-node Kubernetes cluster.
+	@$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: ## Stop and remove the local cluster.
+	@$(CLUSTER) down
+
+.PHONY: env
+env: ## Print the shell lines that make kubectl and vault use the local cluster.
+	@$(CLUSTER) env
