@@ -1,0 +1,63 @@
+// Command cluster runs a real three-node Kubernetes cluster on one Linux
+// machine, as root, and removes it again. docs/local-cluster.md explains it.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"context"
+)
+
+const usage = `usage: cluster COMMAND
+  up                         start the cluster, or whatever of it does not run
+  down                       stop and remove the cluster
+  env                        print shell lines that set KUBECONFIG and PATH
+  bin                        print the directory with the binaries
+  status                     print what runs
+  load FILE...               import image archives on all nodes
+  node NAME cut|join         take a node off the network, or put it back
+  pid NAMESPACE/POD CONTAINER  print the process id of a container on this machine`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("no command\n%s", usage)
+	}
+	command, args := args[0], args[1:]
+	switch {
+	case command == "up" && len(args) == 0:
+		return up(ctx)
+	case command == "down" && len(args) == 0:
+		return down(ctx)
+	case command == "env" && len(args) == 0:
+		fmt.Printf("export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n", adminKubeconfig(), binDir())
+		return nil
+	case command == "bin" && len(args) == 0:
+		fmt.Println(binDir())
+		return nil
+	case command == "status" && len(args) == 0:
+		return printStatus()
+	case command == "load" && len(args) > 0:
+		return loadArchives(ctx, args)
+	case command == "node" && len(args) == 2:
+		return setLink(ctx, args[0], args[1])
+	case command == "pid" && len(args) == 2:
+		return printPID(ctx, args[0], args[1])
+	case command == "provision" && len(args) == 0: // a process of the cluster
+		return provision(ctx)
+	case command == "forward" && len(args) == 0: // a process of the cluster
+		return forward(ctx)
+	}
+	return fmt.Errorf("unknown command %q\n%s", os.Args[1:], usage)
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// part is a Go module under parts/ that pins programs of the cluster.
+type part struct {
+	module string
+	// packages by the name of the binary.
+	packages map[string]string
+	ldflags  string
+}
+
+const kubernetesVersion = "v1.37.2"
+
+// vaultVersions are the versions of Vault that the cluster has images of: two,
+// so that an upgrade can be tried. The first is the CLI in the PATH.
+var vaultVersions = []string{"1.21.0", "1.21.1"}
+
+const etcdVersion = "v3.6.16"
+
+func allParts() []part {
+	const version = "k8s.io/component-base/version"
+	parts := []part{
+		{module: "etcd", packages: map[string]string{
+			"etcd":    "go.etcd.io/etcd/server/v3",
+			"etcdctl": "go.etcd.io/etcd/etcdctl/v3",
+		}},
+		{module: "kubernetes", packages: kubernetesPackages(),
+			ldflags: fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=37", version, kubernetesVersion)},
+		{module: "coredns", packages: map[string]string{"coredns": "github.com/coredns/coredns"}},
+	}
+	for _, v := range vaultVersions {
+		parts = append(parts, part{module: "vault-" + v, packages: map[string]string{"vault-" + v: "github.com/hashicorp/vault"}})
+	}
+	return parts
+}
+
+func kubernetesPackages() map[string]string {
+	packages := map[string]string{}
+	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"} {
+		packages[name] = "k8s.io/kubernetes/cmd/" + name
+	}
+	return packages
+}
+
+// ensureParts builds the parts that are not in the cache and links all of them
+// into binDir.
+func ensureParts(ctx context.Context) error {
+	if err := os.MkdirAll(binDir(), 0o755); err != nil {
+		return err
+	}
+	for _, p := range allParts() {
+		if err := p.ensure(ctx); err != nil {
+			return err
+		}
+	}
+	return link(bin("vault-"+vaultVersions[0]), bin("vault"))
+}
+
+func (p part) ensure(ctx context.Context) error {
+	key, err := p.key()
+	if err != nil {
+		return err
+	}
+	for name, pkg := range p.packages {
+		built := filepath.Join(cacheDir(), "parts", p.module+"-"+key, name)
+		if _, err := os.Stat(built); err != nil {
+			if err := p.build(ctx, pkg, built); err != nil {
+				return err
+			}
+		}
+		if err := link(built, bin(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dir is where the module is, from the folder that "go run -C" works in.
+func (p part) dir() string { return filepath.Join("parts", p.module) }
+
+// key identifies what the binaries of a part are built from.
+func (p part) key() (string, error) {
+	hash := sha256.New()
+	io.WriteString(hash, p.ldflags)
+	for _, file := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(p.dir(), file))
+		if err != nil {
+			return "", err
+		}
+		hash.Write(content)
+	}
+	return hex.EncodeToString(hash.Sum(nil))[:12], nil
+}
+
+func (p part) build(ctx context.Context, pkg, target string) error {
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	// A build that is cut off leaves no binary under the final name.
+	unfinished := target + ".unfinished"
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w "+p.ldflags), "-o", unfinished, pkg)
+	cmd.Dir = p.dir()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if err := runShowing(cmd, fmt.Sprintf("building %s (%s)", filepath.Base(target), p.module)); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, target)
+}
+
+// link makes path a symbolic link to target, whatever it was before.
+func link(target, path string) error {
+	if current, err := os.Readlink(path); err == nil && current == target {
+		return nil
+	}
+	temporary := path + ".new"
+	os.Remove(temporary)
+	if err := os.Symlink(target, temporary); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// runShowing runs a command that takes long, and says every now and then for
+// how long it has been running. What the command prints is shown if it fails.
+func runShowing(cmd *exec.Cmd, what string) error {
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	start := time.Now()
+	fmt.Printf("%s ...\n", what)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		ticker := time.NewTicker(15 * time.Second)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				fmt.Printf("  %s: %s so far\n", what, time.Since(start).Round(time.Second))
+			}
+		}
+	}()
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", what, err, output.Bytes())
+	}
+	fmt.Printf("  %s: done in %s\n", what, time.Since(start).Round(time.Second))
+	return nil
+}
+
+// debianPackages are what the nodes need of the machine, by a file that each brings.
+var debianPackages = map[string]string{
+	"/usr/bin/containerd": "containerd",
+	"/usr/sbin/runc":      "runc",
+	"/usr/lib/cni/ptp":    "containernetworking-plugins",
+	"/usr/sbin/iptables":  "iptables",
+	"/usr/sbin/conntrack": "conntrack",
+	"/usr/sbin/nft":       "nftables",
+	"/bin/ip":             "iproute2",
+	"/bin/busybox":        "busybox-static",
+	"/usr/bin/buildah":    "buildah",
+}
+
+func ensureDebianPackages(ctx context.Context) error {
+	var missing []string
+	for file, name := range debianPackages {
+		if _, err := os.Stat(file); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := runShowing(exec.CommandContext(ctx, "apt-get", "update", "-q"), "updating the list of Debian packages"); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"install", "-q", "-y", "--no-install-recommends"}, missing...)...)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	return runShowing(cmd, "installing "+strings.Join(missing, ", "))
+}
