@@ -87,7 +87,7 @@ image: build ## Build the operator image from the Dockerfile into build/image.ta
 
 ifeq ($(IMG),)
 # The local cluster.
-in_cluster = eval "$$($(CLUSTER) env)" &&
+in_cluster = eval "$$($(CLUSTER) env)" && export LOCAL_CLUSTER="go run -C $(CURDIR)/test/cluster ." &&
 
 .PHONY: cluster
 cluster: cluster-up

@@ -50,6 +50,8 @@ const (
 	ReasonNodesStarting = "NodesStarting"
 	// ReasonSecretsValid: the Secrets with the certificates are usable.
 	ReasonSecretsValid = "SecretsValid"
+	// ReasonSecretsPending: the operator is making the certificates.
+	ReasonSecretsPending = "SecretsPending"
 	// ReasonSecretNotFound: a Secret with certificates is missing.
 	ReasonSecretNotFound = "SecretNotFound"
 	// ReasonSecretInvalid: a Secret lacks a key, or a key's content is unusable.

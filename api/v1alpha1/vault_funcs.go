@@ -32,8 +32,8 @@ const (
 	// ConfigMapKey is the key of the user's ConfigMap that holds the HCL.
 	ConfigMapKey = "vault.hcl"
 
-	// ServerCertKey, ServerKeyKey and ClientCAKey are the keys of the Secrets
-	// with Vault's certificates, the same as the CoreOS operator's.
+	// ServerCertKey holds the certificate of the nodes. It and the two keys
+	// below are named as the CoreOS operator's.
 	ServerCertKey = "server.crt"
 	// ServerKeyKey holds the private key of the server certificate.
 	ServerKeyKey = "server.key"

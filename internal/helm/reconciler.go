@@ -102,6 +102,7 @@ func newReconciler(mgr ctrl.Manager, watch *watches.Watch) (*reconciler.Reconcil
 		//nolint:staticcheck // the reconciler takes this kind of recorder only
 		reconciler.WithEventRecorder(mgr.GetEventRecorderFor("vault-operator")),
 		reconciler.WithValueTranslator(&translator{client: mgr.GetClient(), live: mgr.GetAPIReader()}),
+		//nolint:staticcheck // deprecated, but called, so it may not be nil
 		reconciler.WithValueMapper(asTheyAre),
 		reconciler.WithMaxReleaseHistory(maxReleaseHistory),
 	}

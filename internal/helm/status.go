@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -134,7 +135,7 @@ func complete(condition map[string]any, generation int64) {
 		}
 		condition["reason"] = reason
 	}
-	message := text(condition, "message")
+	message := strings.TrimSpace(text(condition, "message"))
 	if len(message) > maxMessage {
 		message = message[:maxMessage]
 	}

@@ -97,6 +97,8 @@ func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 	const t = v1alpha1.TLSReadyCondition
 	var bad *certs.Error
 	switch {
+	case errors.As(f.tlsErr, &bad) && bad.Reason == v1alpha1.ReasonSecretNotFound && !f.vault.HasStaticTLS():
+		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonSecretsPending, "The operator is making the certificates")
 	case errors.As(f.tlsErr, &bad):
 		return is(t, metav1.ConditionFalse, bad.Reason, "%s", bad.Message)
 	case f.tlsErr != nil:
@@ -128,10 +130,16 @@ func storageReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "The etcd StatefulSet %q does not exist yet", f.vault.EtcdName())
 	}
 	ready, members := f.etcd.Status.ReadyReplicas, *f.etcd.Spec.Replicas
-	if ready <= members/2 {
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "%d of %d etcd members are ready, %d are needed", ready, members, members/2+1)
+	quorum := members/2 + 1
+	switch old := meta.FindStatusCondition(f.previous.Conditions, t); {
+	case ready >= quorum:
+		return is(t, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "%d of %d etcd members are ready", ready, members)
+	case old == nil || old.Status == metav1.ConditionUnknown:
+		// Members that start for the first time are not a failure.
+		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesStarting, "%d of %d etcd members are ready, %d are needed", ready, members, quorum)
+	default:
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "%d of %d etcd members are ready, %d are needed", ready, members, quorum)
 	}
-	return is(t, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "%d of %d etcd members are ready", ready, members)
 }
 
 func initHint(nodes *v1alpha1.NodesStatus) string {

@@ -72,10 +72,11 @@ func conditionEvents(before, after []metav1.Condition) []event {
 		if is == nil {
 			continue
 		}
-		broken := is.Status == metav1.ConditionFalse
 		wasBroken := was != nil && was.Status == metav1.ConditionFalse
 		switch {
-		case broken && !(wasBroken && was.Message == is.Message):
+		// A message that changes tells of another mistake, or of the next one.
+		case wasBroken && was.Message == is.Message:
+		case is.Status == metav1.ConditionFalse:
 			events = append(events, event{corev1.EventTypeWarning, is.Reason, is.Message})
 		case wasBroken && is.Status == metav1.ConditionTrue:
 			events = append(events, event{corev1.EventTypeNormal, is.Reason, is.Message})

@@ -1,0 +1,68 @@
+//go:build e2e
+
+// Package e2e drives the operator in a real cluster, as a user does.
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
+)
+
+const operatorNamespace = "vault-operator-system"
+
+func TestMain(m *testing.M) {
+	if os.Getenv("KUBECONFIG") == "" {
+		fmt.Fprintln(os.Stderr, `The end-to-end tests need a cluster with the operator in it: run "make e2e".`)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// newNamespace makes a namespace that admits only restricted pods, and shows
+// what is in it when the test fails.
+func newNamespace(t *testing.T) string {
+	t.Helper()
+	name := fmt.Sprintf("e2e-%s-%04x", strings.ToLower(strings.TrimPrefix(strings.ReplaceAll(t.Name(), "/", "-"), "Test")), rand.IntN(1<<16))
+	shell.Apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: `+name+`, labels: {pod-security.kubernetes.io/enforce: restricted}}}`)
+	t.Cleanup(func() {
+		if _, err := shell.Try("kubectl delete namespace --wait=false " + name); err != nil {
+			t.Log(err)
+		}
+	})
+	t.Cleanup(func() { explain(t, name) })
+	return name
+}
+
+// explain logs what a person would look at when something went wrong.
+func explain(t *testing.T, namespace string) {
+	if !t.Failed() {
+		return
+	}
+	for _, command := range []string{
+		"kubectl -n " + namespace + " get vault,pods,pvc -o wide --show-labels",
+		"kubectl -n " + namespace + " get vault -o yaml",
+		"kubectl -n " + namespace + " get events --sort-by=.lastTimestamp",
+		"kubectl -n " + operatorNamespace + " logs -l app.kubernetes.io/name=vault-operator --prefix --tail=60",
+	} {
+		out, err := shell.Try(command)
+		t.Logf("$ %s\n%s (%v)", command, out, err)
+	}
+}
+
+// manifest is a Vault with a small etcd, for tests that are not about the etcd.
+func manifest(v vaulttest.Vault, spec string) string {
+	return fmt.Sprintf(`
+apiVersion: vault.security.coreos.com/v1alpha1
+kind: Vault
+metadata: {name: %s, namespace: %s}
+spec: %s`, v.Name, v.Namespace, spec)
+}
+
+// smallEtcd is a storage of one member, which takes less of a small machine.
+const smallEtcd = `storage: {etcd: {nodes: 1, whenDeleted: Delete}}`

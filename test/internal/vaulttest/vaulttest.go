@@ -1,0 +1,181 @@
+// Package vaulttest handles a Vault in a cluster as its operator, the person,
+// would: with kubectl, a port-forward and the vault command.
+package vaulttest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+)
+
+// Vault is a Vault resource.
+type Vault struct {
+	Namespace, Name string
+}
+
+// Keys are what "vault operator init" hands out.
+type Keys struct {
+	UnsealKeys []string `json:"unseal_keys_b64"`
+	RootToken  string   `json:"root_token"`
+}
+
+// Kubectl returns a kubectl command line in the namespace of the Vault.
+func (v Vault) Kubectl(format string, args ...any) string {
+	return "kubectl -n " + v.Namespace + " " + fmt.Sprintf(format, args...)
+}
+
+// Status returns the status of the resource.
+func (v Vault) Status() (v1alpha1.VaultStatus, error) {
+	var vault v1alpha1.Vault
+	out, err := shell.Try(v.Kubectl("get vault %s -o json", v.Name))
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &vault)
+	}
+	return vault.Status, err
+}
+
+// Await waits until the status is as wanted, and returns it.
+func (v Vault) Await(t shell.T, what string, wanted func(v1alpha1.VaultStatus) bool) v1alpha1.VaultStatus {
+	t.Helper()
+	var status v1alpha1.VaultStatus
+	shell.Eventually(t, v.Name+" "+what, 3*time.Minute, func() (err error) {
+		if status, err = v.Status(); err != nil {
+			return err
+		}
+		if !wanted(status) {
+			return fmt.Errorf("vaultStatus is %+v, phase %s", status.VaultStatus, status.Phase)
+		}
+		return nil
+	})
+	return status
+}
+
+// AwaitSealed waits until so many nodes wait to be initialized or unsealed.
+func (v Vault) AwaitSealed(t shell.T, nodes int) v1alpha1.VaultStatus {
+	t.Helper()
+	return v.Await(t, fmt.Sprintf("has %d sealed nodes", nodes), func(s v1alpha1.VaultStatus) bool {
+		return len(s.VaultStatus.Sealed) == nodes
+	})
+}
+
+// AwaitHA waits until one node is active and so many are standby, and the
+// Service points at the active one.
+func (v Vault) AwaitHA(t shell.T, standby int) v1alpha1.VaultStatus {
+	t.Helper()
+	status := v.Await(t, fmt.Sprintf("is active with %d standby", standby), func(s v1alpha1.VaultStatus) bool {
+		return s.VaultStatus.Active != "" && len(s.VaultStatus.Standby) == standby
+	})
+	shell.Eventually(t, "Service "+v.Name+" points at "+status.VaultStatus.Active, time.Minute, func() error {
+		endpoints, err := v.Endpoints()
+		if err == nil && !slices.Equal(endpoints, []string{status.VaultStatus.Active}) {
+			err = fmt.Errorf("it points at %q", endpoints)
+		}
+		return err
+	})
+	return status
+}
+
+// Endpoints are the pods that the Service sends clients to.
+func (v Vault) Endpoints() ([]string, error) {
+	out, err := shell.Try(v.Kubectl(
+		`get endpointslices -l kubernetes.io/service-name=%s -o jsonpath='{range .items[*].endpoints[?(@.conditions.ready==true)]}{.targetRef.name}{"\n"}{end}'`, v.Name))
+	return strings.Fields(out), err
+}
+
+// Forward makes the pod reachable, and returns the environment for the vault
+// command.
+func (v Vault) Forward(t shell.T, pod string) (env []string, stop func()) {
+	t.Helper()
+	port := freePort(t)
+	background := shell.Start(t, v.Kubectl("port-forward pod/%s %d:8200", pod, port))
+	AwaitPort(t, port, background)
+	return []string{fmt.Sprintf("VAULT_ADDR=https://localhost:%d", port), "VAULT_SKIP_VERIFY=true"}, background.Stop
+}
+
+// AwaitPort waits until something answers at the port of this machine.
+func AwaitPort(t shell.T, port int, by *shell.Background) {
+	t.Helper()
+	shell.Eventually(t, fmt.Sprintf("port %d answers", port), 20*time.Second, func() error {
+		if out, ended := by.Ended(); ended {
+			return errors.New("port-forward ended: " + out)
+		}
+		conn, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", port))
+		if err == nil {
+			_ = conn.Close() // nothing was sent
+		}
+		return err
+	})
+}
+
+func freePort(t shell.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// Init initializes the Vault through one of its nodes.
+func (v Vault) Init(t shell.T, pod string) Keys {
+	t.Helper()
+	env, stop := v.Forward(t, pod)
+	defer stop()
+	return ParseKeys(t, shell.Run(t, "vault operator init -format=json", env...))
+}
+
+// ParseKeys reads what "vault operator init -format=json" printed.
+func ParseKeys(t shell.T, out string) Keys {
+	t.Helper()
+	var keys Keys
+	if err := json.Unmarshal([]byte(out), &keys); err != nil || len(keys.UnsealKeys) < 3 {
+		t.Fatalf("vault operator init: %v", err) // not what it printed: these are secrets
+	}
+	return keys
+}
+
+// Unseal unseals a node.
+func (v Vault) Unseal(t shell.T, pod string, keys Keys) {
+	t.Helper()
+	env, stop := v.Forward(t, pod)
+	defer stop()
+	UnsealAt(t, keys, env...)
+}
+
+// UnsealAt unseals the node that the environment points at.
+func UnsealAt(t shell.T, keys Keys, env ...string) {
+	t.Helper()
+	for _, key := range keys.UnsealKeys[:3] {
+		if out, err := shell.TryInput(`{"key": "`+key+`"}`, "vault write sys/unseal -", env...); err != nil {
+			t.Fatalf("unsealing: %s", out)
+		}
+	}
+}
+
+// InitAndUnseal brings a Vault whose nodes have come up to full strength.
+func (v Vault) InitAndUnseal(t shell.T, nodes int) Keys {
+	t.Helper()
+	sealed := v.AwaitSealed(t, nodes).VaultStatus.Sealed
+	keys := v.Init(t, sealed[0])
+	for _, pod := range sealed {
+		v.Unseal(t, pod, keys)
+	}
+	v.AwaitHA(t, nodes-1)
+	return keys
+}
+
+// Do runs a vault command on a node with a token.
+func (v Vault) Do(t shell.T, pod, token, command string) string {
+	t.Helper()
+	env, stop := v.Forward(t, pod)
+	defer stop()
+	return shell.Run(t, command, append(env, "VAULT_TOKEN="+token)...)
+}
