@@ -137,7 +137,7 @@ func TestOwnTLSAndConfig(t *testing.T) {
 	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: settings, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, `+smallEtcd+`}`))
 	requireCondition(t, v, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound, "settings")
 	// It comes up by itself once what it lacked is there.
-	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: %s}, data: {vault.hcl: "max_lease_ttl = \"10h\"\ntelemetry {\n  disable_hostname = true\n}\n"}}`, v.Namespace))
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: %s}, data: {vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\"\ntelemetry {\n  disable_hostname = true\n}\n"}}`, v.Namespace))
 	keys := v.InitAndUnseal(t, 2)
 
 	active := v.AwaitHA(t, 1).VaultStatus.Active

@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 // what is in it when the test fails.
 func newNamespace(t *testing.T) string {
 	t.Helper()
-	name := fmt.Sprintf("e2e-%s-%04x", strings.ToLower(strings.TrimPrefix(strings.ReplaceAll(t.Name(), "/", "-"), "Test")), rand.IntN(1<<16))
+	test, _, _ := strings.Cut(strings.TrimPrefix(t.Name(), "Test"), "/")
+	name := fmt.Sprintf("e2e-%s-%04x", strings.ToLower(test), rand.IntN(1<<16))
 	shell.Apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: `+name+`, labels: {pod-security.kubernetes.io/enforce: restricted}}}`)
 	t.Cleanup(func() {
 		if _, err := shell.Try("kubectl delete namespace --wait=false " + name); err != nil {
