@@ -96,8 +96,12 @@ func unsealed(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 	const t = v1alpha1.TLSReadyCondition
 	var bad *certs.Error
+	old := meta.FindStatusCondition(f.previous.Conditions, t)
+	pending := !f.vault.HasStaticTLS() && (old == nil || old.Status == metav1.ConditionUnknown)
 	switch {
-	case errors.As(f.tlsErr, &bad) && bad.Reason == v1alpha1.ReasonSecretNotFound && !f.vault.HasStaticTLS():
+	// One that was there and is gone may need a person: the operator makes no
+	// second authority beside certificates of the first.
+	case errors.As(f.tlsErr, &bad) && bad.Reason == v1alpha1.ReasonSecretNotFound && pending:
 		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonSecretsPending, "The operator is making the certificates")
 	case errors.As(f.tlsErr, &bad):
 		return is(t, metav1.ConditionFalse, bad.Reason, "%s", bad.Message)

@@ -1,0 +1,538 @@
+package probe
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+)
+
+const serverName = "example.default.svc"
+
+// hangBound is what the package promises for a node that hangs.
+const hangBound = steady + failures*timeout
+
+// slack is for busy machines.
+const slack = 5 * time.Second
+
+var exampleVault = types.NamespacedName{Namespace: "default", Name: "example"}
+
+// harness is an engine, and what it told its controllers.
+type harness struct {
+	*Engine
+	notified atomic.Int64
+}
+
+func newHarness(t *testing.T) *harness {
+	t.Helper()
+	h := &harness{Engine: NewEngine()}
+	// A queue that counts: one that merges equal requests would hide some.
+	queue := countingQueue{
+		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]()),
+		count:                      &h.notified,
+	}
+	if err := h.Source().Start(t.Context(), queue); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(h.Engine); queue.ShutDown() })
+	return h
+}
+
+type countingQueue struct {
+	workqueue.TypedRateLimitingInterface[reconcile.Request]
+	count *atomic.Int64
+}
+
+func (q countingQueue) Add(req reconcile.Request) {
+	if req.NamespacedName == exampleVault {
+		q.count.Add(1)
+	}
+	q.TypedRateLimitingInterface.Add(req)
+}
+
+// stop ends the engine as the end of the manager does.
+func stop(e *Engine) {
+	ended, end := context.WithCancel(context.Background())
+	end()
+	_ = e.Start(ended)
+}
+
+func (h *harness) observation(uid types.UID) Observation {
+	return h.Observations(exampleVault)[uid]
+}
+
+// waitFor waits until the node is in the state and returns how long it took.
+func (h *harness) waitFor(t *testing.T, uid types.UID, want State) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	for h.observation(uid).State != want {
+		if time.Since(begin) > hangBound+2*slack {
+			t.Fatalf("node %s is %s, want %s", uid, h.observation(uid).State, want)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return time.Since(begin)
+}
+
+func startNode(t *testing.T, state fakevault.State) (*fakevault.Node, Target) {
+	t.Helper()
+	ca := fakevault.NewAuthority(t)
+	node := fakevault.Start(t, ca.Certificate(t, serverName), state)
+	return node, Target{UID: "a", Address: node.Address, ServerName: serverName, CA: ca.PEM}
+}
+
+func TestObservesEachState(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Uninitialized)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	for _, step := range []struct {
+		says fakevault.State
+		want State
+	}{
+		{fakevault.Uninitialized, Uninitialized},
+		{fakevault.Sealed, Sealed},
+		{fakevault.Standby, Standby},
+		{fakevault.Active, Active},
+		{fakevault.Sealed, Sealed},
+	} {
+		node.Set(step.says)
+		h.waitFor(t, target.UID, step.want)
+		if o := h.observation(target.UID); o.Version != "1.21.0" || o.Err != nil {
+			t.Errorf("%s: version %q, error %v", step.want, o.Version, o.Err)
+		}
+	}
+	node.SetVersion("1.21.1")
+	begin := time.Now()
+	for h.observation(target.UID).Version != "1.21.1" {
+		if time.Since(begin) > slack {
+			t.Fatal("the new version is not seen")
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func TestNotVerifiedIsUnreachable(t *testing.T) {
+	t.Parallel()
+	ca, other := fakevault.NewAuthority(t), fakevault.NewAuthority(t)
+	node := fakevault.Start(t, ca.Certificate(t, serverName), fakevault.Active)
+	good := Target{UID: "a", Address: node.Address, ServerName: serverName, CA: ca.PEM}
+	tests := []struct {
+		name    string
+		change  func(*Target)
+		wantErr string
+	}{
+		{"signed by another authority", func(target *Target) { target.CA = other.PEM }, "certificate signed by unknown authority"},
+		{"a certificate for another name", func(target *Target) { target.ServerName = "other.default.svc" }, "certificate is valid for"},
+		{"no authority", func(target *Target) { target.CA = "" }, errNoCA.Error()},
+		{"an authority that is not PEM", func(target *Target) { target.CA = "garbage" }, errNoCA.Error()},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			target := good
+			tt.change(&target)
+			h := newHarness(t)
+			h.SetTargets(exampleVault, []Target{target}, true)
+			h.waitFor(t, target.UID, Unreachable)
+			if err := h.observation(target.UID).Err; err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+				t.Errorf("error %v, want one with %q", err, tt.wantErr)
+			}
+			// Once the authority is known the node is asked without further ado.
+			h.SetTargets(exampleVault, []Target{good}, true)
+			h.waitFor(t, target.UID, Active)
+		})
+	}
+}
+
+func TestAnAnswerThatIsNotVaultsIsUnreachable(t *testing.T) {
+	t.Parallel()
+	ca := fakevault.NewAuthority(t)
+	cert := ca.Certificate(t, serverName)
+	for name, answer := range map[string]string{
+		"an error":       "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+		"not JSON":       "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+		"half an answer": "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"initialized\":true",
+		"not HTTP":       "SSH-2.0-OpenSSH_9.2\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = listener.Close() })
+			go func() {
+				for {
+					conn, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					_, _ = conn.Read(make([]byte, 4096))
+					_, _ = conn.Write([]byte(answer))
+					_ = conn.Close()
+				}
+			}()
+			h := newHarness(t)
+			h.SetTargets(exampleVault, []Target{{UID: "a", Address: listener.Addr().String(), ServerName: serverName, CA: ca.PEM}}, true)
+			h.waitFor(t, "a", Unreachable)
+		})
+	}
+}
+
+func TestHangingNodeIsUnreachableWithinTheBound(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Active)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, false)
+	h.waitFor(t, target.UID, Active)
+
+	node.Freeze()
+	if took := h.waitFor(t, target.UID, Unreachable); took > hangBound+slack {
+		t.Errorf("a hanging node was Unreachable after %s, the bound is %s", took, hangBound)
+	} else {
+		t.Logf("a hanging node was Unreachable after %s, the bound is %s", took, hangBound)
+	}
+	if err := h.observation(target.UID).Err; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want a timeout", err)
+	}
+	node.Thaw()
+	h.waitFor(t, target.UID, Active)
+}
+
+func TestHangingNodeDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	frozen, first := startNode(t, fakevault.Active)
+	frozen.Freeze()
+	_, second := startNode(t, fakevault.Standby)
+	second.UID = "b"
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{first, second}, true)
+	h.waitFor(t, second.UID, Standby)
+	if state := h.observation(first.UID).State; state == Standby || state == Active {
+		t.Errorf("the hanging node is %s", state)
+	}
+}
+
+// A single question that goes unanswered, for example because of a lost
+// packet, must not take a node out of the Service.
+func TestOneUnansweredQuestionIsNotUnreachable(t *testing.T) {
+	t.Parallel()
+	ca := fakevault.NewAuthority(t)
+	node := fakevault.Start(t, ca.Certificate(t, serverName), fakevault.Active)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	// The first connection is never answered, the others lead to the node.
+	silent := make(chan net.Conn, 1)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			select {
+			case silent <- conn:
+			default:
+				go forward(conn, node.Address)
+			}
+		}
+	}()
+	t.Cleanup(func() { _ = (<-silent).Close() })
+
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{{UID: "a", Address: listener.Addr().String(), ServerName: serverName, CA: ca.PEM}}, true)
+	begin := time.Now()
+	for h.observation("a").State == Unknown {
+		if time.Since(begin) > 2*slack {
+			t.Fatal("the node was not asked")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if o := h.observation("a"); o.State != Active {
+		t.Errorf("the node is %s (%v) after one unanswered question, want Active", o.State, o.Err)
+	}
+}
+
+func forward(conn net.Conn, address string) {
+	defer func() { _ = conn.Close() }()
+	other, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer func() { _ = other.Close() }()
+	go func() { defer func() { _ = conn.Close() }(); copyAll(conn, other) }()
+	copyAll(other, conn)
+}
+
+func copyAll(to, from net.Conn) {
+	buffer := make([]byte, 32*1024)
+	for {
+		count, err := from.Read(buffer)
+		if _, writeErr := to.Write(buffer[:count]); err != nil || writeErr != nil {
+			return
+		}
+	}
+}
+
+func TestRefusedConnectionIsUnreachableAtOnce(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Active)
+	node.Kill()
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, false)
+	if took := h.waitFor(t, target.UID, Unreachable); took > slack {
+		t.Errorf("a refused connection took %s to be noticed", took)
+	}
+	node.Restart(fakevault.Sealed)
+	h.waitFor(t, target.UID, Sealed)
+}
+
+func TestDeadNodeIsNoticedFastInABurst(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Active)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	h.waitFor(t, target.UID, Active)
+	node.Kill()
+	h.waitFor(t, target.UID, Unreachable)
+}
+
+func TestPace(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Standby)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	questions := func() int { return len(node.Asked()) }
+	waitForQuestions := func(count int) {
+		t.Helper()
+		begin := time.Now()
+		for questions() < count {
+			if time.Since(begin) > 2*slack {
+				t.Fatalf("only %d questions, want %d", questions(), count)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	waitForQuestions(8)
+	asked := node.Asked()
+	// The gaps begin with a connection, so the lower bound is loose. Timers never
+	// fire early; the upper bound is what a burst is for.
+	shortest := time.Hour
+	for i := 1; i < len(asked); i++ {
+		shortest = min(shortest, asked[i].Sub(asked[i-1]))
+	}
+	if shortest < burst/2 || shortest >= steady {
+		t.Errorf("in a burst the shortest pause is %s, want about %s", shortest, burst)
+	}
+
+	// The next pause may still be that of the burst.
+	h.SetTargets(exampleVault, []Target{target}, false)
+	waitForQuestions(questions() + 2)
+	asked = node.Asked()
+	if pause := asked[len(asked)-1].Sub(asked[len(asked)-2]); pause < steady/2 {
+		t.Errorf("at rest the pause is %s, want about %s", pause, steady)
+	}
+
+	// A burst begins at once, and not when the pause is over.
+	before := questions()
+	begin := time.Now()
+	h.SetTargets(exampleVault, []Target{target}, true)
+	waitForQuestions(before + 1)
+	t.Logf("a burst began after %s", time.Since(begin))
+	if took := time.Since(begin); took > steady*9/10 {
+		t.Errorf("a burst began after %s", took)
+	}
+}
+
+func TestNotifiesOnlyOfChanges(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Sealed)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	h.waitFor(t, target.UID, Sealed)
+
+	quiet := len(node.Asked()) + 4
+	for begin := time.Now(); len(node.Asked()) < quiet && time.Since(begin) < slack; time.Sleep(time.Millisecond) {
+	}
+	if got := h.notified.Load(); got != 1 {
+		t.Errorf("notified %d times of one state", got)
+	}
+	node.Set(fakevault.Active)
+	h.waitFor(t, target.UID, Active)
+	waitUntil(t, func() bool { return h.notified.Load() == 2 })
+
+	node.Kill()
+	h.waitFor(t, target.UID, Unreachable)
+	waitUntil(t, func() bool { return h.notified.Load() == 3 })
+}
+
+func waitUntil(t *testing.T, ok func() bool) {
+	t.Helper()
+	for begin := time.Now(); !ok(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 2*slack {
+			t.Fatal("waited too long")
+		}
+	}
+}
+
+func TestNewPodOfTheSameNameIsAnotherTarget(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Active)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	h.waitFor(t, target.UID, Active)
+
+	node.Set(fakevault.Sealed)
+	successor := target
+	successor.UID = "b"
+	h.SetTargets(exampleVault, []Target{successor}, true)
+	if _, known := h.Observations(exampleVault)[target.UID]; known {
+		t.Error("the replaced pod is still known")
+	}
+	if state := h.observation(successor.UID).State; state == Active {
+		t.Error("the new pod has inherited the state of the old one")
+	}
+	h.waitFor(t, successor.UID, Sealed)
+}
+
+func TestChangedTargetIsAskedByOneWorker(t *testing.T) {
+	node, target := startNode(t, fakevault.Active)
+	node.Freeze()
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	waitForWorkers(t, 1)
+
+	// The pod's sandbox was made anew: another address, the same pod. The answer
+	// that is still awaited from the old address must not count.
+	second, moved := startNode(t, fakevault.Standby)
+	h.SetTargets(exampleVault, []Target{moved}, true)
+	h.waitFor(t, target.UID, Standby)
+	node.Thaw()
+	waitForWorkers(t, 1)
+	for count := len(second.Asked()); len(second.Asked()) < count+3; time.Sleep(time.Millisecond) {
+		if state := h.observation(target.UID).State; state != Standby {
+			t.Fatalf("the node is %s, want Standby", state)
+		}
+	}
+}
+
+func TestWorkersOfRemovedTargetsEnd(t *testing.T) {
+	waitForWorkers(t, 0)
+	_, first := startNode(t, fakevault.Active)
+	hanging, second := startNode(t, fakevault.Active)
+	second.UID = "b"
+	hanging.Freeze()
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{first, second}, true)
+	waitForWorkers(t, 2)
+	h.SetTargets(exampleVault, []Target{first}, true)
+	waitForWorkers(t, 1)
+	h.SetTargets(exampleVault, nil, false)
+	waitForWorkers(t, 0)
+	if got := h.Observations(exampleVault); got != nil {
+		t.Errorf("observations %v of a Vault that was forgotten", got)
+	}
+	if len(h.vaults) != 0 {
+		t.Errorf("the engine keeps %v", h.vaults)
+	}
+}
+
+func TestEndOfTheEngineEndsAllWorkers(t *testing.T) {
+	waitForWorkers(t, 0)
+	_, target := startNode(t, fakevault.Active)
+	engine := NewEngine()
+	engine.SetTargets(exampleVault, []Target{target}, true)
+	waitForWorkers(t, 1)
+
+	ctx, end := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- engine.Start(ctx) }()
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	waitForWorkers(t, 0)
+
+	// A reconciler may still be at work while the manager stops.
+	other := target
+	other.UID = "b"
+	engine.SetTargets(exampleVault, []Target{target, other}, true)
+	waitForWorkers(t, 0)
+}
+
+// waitForWorkers waits until so many goroutines ask nodes. Tests that call it
+// do not run beside others.
+func waitForWorkers(t *testing.T, want int) {
+	t.Helper()
+	var got int
+	for begin := time.Now(); time.Since(begin) < 2*slack; time.Sleep(5 * time.Millisecond) {
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		if got = strings.Count(string(stacks), "probe.(*worker).run("); got == want {
+			return
+		}
+	}
+	t.Fatalf("%d workers, want %d", got, want)
+}
+
+// What is set for Vault's own command line in the operator's environment must
+// not send its questions, and least of all its trust, elsewhere.
+func TestEnvironmentDoesNotChangeWhoIsAsked(t *testing.T) {
+	impostor, _ := startNode(t, fakevault.Active)
+	for key, value := range map[string]string{
+		"VAULT_ADDR":            "https://" + impostor.Address,
+		"VAULT_AGENT_ADDR":      "https://" + impostor.Address,
+		"VAULT_PROXY_ADDR":      "https://" + impostor.Address,
+		"VAULT_SKIP_VERIFY":     "true",
+		"VAULT_TLS_SERVER_NAME": "elsewhere",
+		"VAULT_NAMESPACE":       "admin",
+		"VAULT_TOKEN":           "root",
+		"VAULT_MAX_RETRIES":     "9",
+		"VAULT_CLIENT_TIMEOUT":  "1ms",
+		"HTTPS_PROXY":           "https://" + impostor.Address,
+	} {
+		t.Setenv(key, value)
+	}
+	_, target := startNode(t, fakevault.Sealed)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	h.waitFor(t, target.UID, Sealed)
+	if asked := len(impostor.Asked()); asked > 0 {
+		t.Errorf("%d questions went elsewhere", asked)
+	}
+
+	untrusted := target
+	untrusted.CA = fakevault.NewAuthority(t).PEM
+	h.SetTargets(exampleVault, []Target{untrusted}, true)
+	h.waitFor(t, target.UID, Unreachable)
+}
+
+func TestState(t *testing.T) {
+	tests := []struct {
+		state    State
+		name     string
+		answered bool
+	}{
+		{Unknown, "Unknown", false}, {Unreachable, "Unreachable", false}, {Uninitialized, "Uninitialized", true},
+		{Sealed, "Sealed", true}, {Standby, "Standby", true}, {Active, "Active", true},
+	}
+	for _, tt := range tests {
+		if tt.state.String() != tt.name || tt.state.Answered() != tt.answered {
+			t.Errorf("%d is %s, answered %v; want %s, %v", tt.state, tt.state, tt.state.Answered(), tt.name, tt.answered)
+		}
+	}
+}

@@ -1,0 +1,355 @@
+package vaultstatus
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+)
+
+var errAPI = errors.New("the API server is away")
+
+// fixture is the status controller over a fake API server.
+type fixture struct {
+	*Reconciler
+	api      client.WithWatch
+	recorder *record.FakeRecorder
+	vault    *v1alpha1.Vault
+	// writes counts those of the status; fail makes them fail.
+	writes int
+	fail   error
+	// stale, when it is set, is what the cache has of the Vault.
+	stale *v1alpha1.Vault
+}
+
+func newFixture(t *testing.T, objects ...client.Object) *fixture {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{recorder: record.NewFakeRecorder(100)}
+	f.vault = &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid", Generation: 1}}
+	f.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).
+		WithObjects(append(objects, f.vault)...).Build()
+	if err := certs.Ensure(t.Context(), f.api, f.api, f.vault); err != nil {
+		t.Fatal(err)
+	}
+	intercepted := interceptor.NewClient(f.api, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+			if vault, ok := obj.(*v1alpha1.Vault); ok && f.stale != nil {
+				f.stale.DeepCopyInto(vault)
+				return nil
+			}
+			return c.Get(ctx, key, obj, opts...)
+		},
+		SubResourceApply: func(ctx context.Context, c client.Client, sub string, obj runtime.ApplyConfiguration, opts ...client.SubResourceApplyOption) error {
+			if f.fail != nil {
+				return f.fail
+			}
+			f.writes++
+			return c.SubResource(sub).Apply(ctx, obj, opts...)
+		},
+	})
+	f.Reconciler = &Reconciler{Client: intercepted, Live: intercepted, Engine: probe.NewEngine(), Recorder: f.recorder}
+	t.Cleanup(func() {
+		ended, end := context.WithCancel(context.Background())
+		end()
+		_ = f.Engine.Start(ended) // stops all questions
+	})
+	return f
+}
+
+// reconcile reconciles once and returns the result and the events.
+func (f *fixture) reconcile(t *testing.T) (reconcile.Result, []string, error) {
+	t.Helper()
+	result, err := f.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(f.vault)})
+	var events []string
+	for {
+		select {
+		case e := <-f.recorder.Events:
+			events = append(events, e)
+		default:
+			return result, events, err
+		}
+	}
+}
+
+func (f *fixture) mustReconcile(t *testing.T) []string {
+	t.Helper()
+	_, events, err := f.reconcile(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+func (f *fixture) status(t *testing.T) v1alpha1.VaultStatus {
+	t.Helper()
+	var vault v1alpha1.Vault
+	if err := f.api.Get(t.Context(), client.ObjectKeyFromObject(f.vault), &vault); err != nil {
+		t.Fatal(err)
+	}
+	return vault.Status
+}
+
+func (f *fixture) create(t *testing.T, objects ...client.Object) {
+	t.Helper()
+	for _, obj := range objects {
+		if err := f.api.Create(t.Context(), obj); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// run makes a pod whose node answers, and lets the engine ask it.
+func (f *fixture) run(t *testing.T, name string, state fakevault.State) *fakevault.Node {
+	t.Helper()
+	var server, ca corev1.Secret
+	for secret, key := range map[*corev1.Secret]string{&server: f.vault.ServerSecretName(), &ca: f.vault.ClientSecretName()} {
+		if err := f.api.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: key}, secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	node := fakevault.Start(t, fakevault.Pair(t, server.Data["server.crt"], server.Data["server.key"]), state)
+	f.create(t, newPod(f.vault, name, node.IP))
+	f.ask(t, probe.Target{
+		UID: types.UID(name + "-uid"), Address: node.Address, ServerName: f.vault.ServerName(), CA: string(ca.Data["vault-client-ca.crt"]),
+	})
+	return node
+}
+
+func (f *fixture) ask(t *testing.T, target probe.Target) {
+	t.Helper()
+	key := client.ObjectKeyFromObject(f.vault)
+	f.Engine.SetTargets(key, []probe.Target{target}, true)
+	f.waitFor(t, func(o probe.Observation) bool { return o.State != probe.Unknown })
+}
+
+func (f *fixture) waitFor(t *testing.T, ok func(probe.Observation) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		for _, o := range f.Engine.Observations(client.ObjectKeyFromObject(f.vault)) {
+			if ok(o) {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the node was not seen in that state")
+		}
+	}
+}
+
+func newPod(vault *v1alpha1.Vault, name, ip string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: name, UID: types.UID(name + "-uid"), Labels: vault.PodLabels()},
+		Status: corev1.PodStatus{PodIP: ip, ContainerStatuses: []corev1.ContainerStatus{{
+			Name:  v1alpha1.VaultContainer,
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-time.Hour))}},
+		}}},
+	}
+}
+
+func TestReconcileWritesOnceAndTellsOnce(t *testing.T) {
+	f := newFixture(t)
+	if events := f.mustReconcile(t); len(events) != 0 {
+		t.Errorf("events of a Vault without pods: %q", events)
+	}
+	if f.writes != 1 || f.status(t).Phase != v1alpha1.PhaseCreating {
+		t.Errorf("%d writes, phase %s", f.writes, f.status(t).Phase)
+	}
+
+	node := f.run(t, "a", fakevault.Sealed)
+	want := []string{"Normal Initialized Vault was initialized", "Normal Sealed Pod a is sealed"}
+	if events := f.mustReconcile(t); !slices.Equal(events, want) {
+		t.Errorf("events %q, want %q", events, want)
+	}
+	node.Set(fakevault.Active)
+	f.waitFor(t, func(o probe.Observation) bool { return o.State == probe.Active })
+	if events := f.mustReconcile(t); !slices.Equal(events, []string{"Normal BecameActive Pod a became active"}) {
+		t.Errorf("events %q", events)
+	}
+	if status := f.status(t); status.VaultStatus.Active != "a" || status.Phase != v1alpha1.PhaseRunning || status.Version != "1.21.0" {
+		t.Errorf("status %+v", status)
+	}
+	writes := f.writes
+	for range 3 {
+		if events := f.mustReconcile(t); len(events) > 0 || f.writes != writes {
+			t.Errorf("%d writes and events %q at rest", f.writes-writes, events)
+		}
+	}
+}
+
+// The cache follows the API server with a delay. What was written a moment ago
+// must not be taken for news.
+func TestReconcileRepeatsNothingOnAStaleCache(t *testing.T) {
+	f := newFixture(t)
+	f.run(t, "a", fakevault.Active)
+	f.stale = f.vault.DeepCopy()
+	if events := f.mustReconcile(t); len(events) != 2 || f.writes != 1 {
+		t.Fatalf("%d writes, events %q", f.writes, events)
+	}
+	if events := f.mustReconcile(t); len(events) != 0 || f.writes != 1 {
+		t.Errorf("%d writes, events %q", f.writes, events)
+	}
+}
+
+func TestReconcileTellsNothingThatIsNotWritten(t *testing.T) {
+	f := newFixture(t)
+	f.run(t, "a", fakevault.Active)
+	f.fail = errAPI
+	if _, events, err := f.reconcile(t); !errors.Is(err, errAPI) || len(events) != 0 {
+		t.Errorf("error %v, events %q", err, events)
+	}
+	f.fail = nil
+	if events := f.mustReconcile(t); len(events) != 2 || f.writes != 1 {
+		t.Errorf("%d writes, events %q after the API server was back", f.writes, events)
+	}
+}
+
+// Just after a start the operator knows of pods that it has not asked.
+func TestReconcileWaitsUntilAllWereAsked(t *testing.T) {
+	f := newFixture(t)
+	f.create(t, newPod(f.vault, "a", "127.0.0.1"))
+	if events := f.mustReconcile(t); f.writes != 0 || len(events) != 0 {
+		t.Errorf("%d writes, events %q", f.writes, events)
+	}
+}
+
+// Nothing tells when a pod has been starting for too long.
+func TestReconcileLooksAgainAtStartingPods(t *testing.T) {
+	f := newFixture(t)
+	pod := newPod(f.vault, "a", "127.0.0.1")
+	pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.Now()
+	f.create(t, pod)
+	f.ask(t, probe.Target{UID: pod.UID}) // without an authority it cannot answer
+	result, _, err := f.reconcile(t)
+	if err != nil || result.RequeueAfter == 0 || result.RequeueAfter > time.Minute {
+		t.Errorf("result %+v, error %v", result, err)
+	}
+	if status := f.status(t); len(status.VaultStatus.Unreachable) != 0 || status.Phase != v1alpha1.PhaseCreating {
+		t.Errorf("status %+v", status)
+	}
+}
+
+func TestOwnedIsWhatThisControllerWrites(t *testing.T) {
+	status := v1alpha1.VaultStatus{
+		Phase:           v1alpha1.PhaseRunning,
+		DeployedRelease: &v1alpha1.DeployedRelease{Name: "example"},
+		Conditions:      []metav1.Condition{{Type: "Deployed"}, {Type: v1alpha1.AvailableCondition}, {Type: "Irreconcilable"}, {Type: v1alpha1.UnsealedCondition}},
+	}
+	got := owned(status)
+	if got.Phase != v1alpha1.PhaseRunning || got.DeployedRelease != nil || len(got.Conditions) != 2 ||
+		got.Conditions[0].Type != v1alpha1.AvailableCondition || got.Conditions[1].Type != v1alpha1.UnsealedCondition {
+		t.Errorf("owned() = %+v", got)
+	}
+	if len(status.Conditions) != 4 || status.Conditions[0].Type != "Deployed" {
+		t.Error("the status itself was changed")
+	}
+}
+
+func TestReconcileOfAVaultThatIsGone(t *testing.T) {
+	f := newFixture(t)
+	if err := f.api.Delete(t.Context(), f.vault); err != nil {
+		t.Fatal(err)
+	}
+	if events := f.mustReconcile(t); f.writes != 0 || len(events) != 0 {
+		t.Errorf("%d writes, events %q", f.writes, events)
+	}
+}
+
+func TestReconcileOfAVaultThatIsBeingDeleted(t *testing.T) {
+	f := newFixture(t)
+	f.mustReconcile(t)
+	held := client.MergeFrom(f.vault.DeepCopy())
+	f.vault.Finalizers = []string{"example.com/hold"}
+	if err := f.api.Patch(t.Context(), f.vault, held); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.api.Delete(t.Context(), f.vault); err != nil {
+		t.Fatal(err)
+	}
+	if events := f.mustReconcile(t); f.writes != 1 || len(events) != 0 {
+		t.Errorf("%d writes, events %q", f.writes, events)
+	}
+	if _, kept := f.written.Load(f.vault.UID); kept {
+		t.Error("its status is kept in memory")
+	}
+}
+
+func TestReconcileReportsErrorsOfTheAPIServer(t *testing.T) {
+	f := newFixture(t)
+	f.Client = interceptor.NewClient(f.api, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+			if _, ok := obj.(*appsv1.StatefulSet); ok {
+				return errAPI
+			}
+			return c.Get(ctx, key, obj, opts...)
+		},
+	})
+	if _, _, err := f.reconcile(t); !errors.Is(err, errAPI) || !strings.Contains(err.Error(), "example-etcd") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestTemplateHash(t *testing.T) {
+	controller := true
+	deployment := func(generation, observed int64) *appsv1.Deployment {
+		return &appsv1.Deployment{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "default", Name: "example", UID: "deployment-uid", Generation: generation,
+				Annotations: map[string]string{revisionAnnotation: "2"},
+			},
+			Status: appsv1.DeploymentStatus{ObservedGeneration: observed},
+		}
+	}
+	set := func(name, revision string, owner types.UID) *appsv1.ReplicaSet {
+		return &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: name, Annotations: map[string]string{revisionAnnotation: revision},
+			Labels: map[string]string{
+				v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "example", v1alpha1.ComponentLabel: v1alpha1.ServerComponent,
+				appsv1.DefaultDeploymentUniqueLabelKey: "hash-of-" + name,
+			},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "example", UID: owner, Controller: &controller}},
+		}}
+	}
+	tests := []struct {
+		name    string
+		objects []client.Object
+		want    string
+	}{
+		{name: "no Deployment yet"},
+		{name: "no ReplicaSet yet", objects: []client.Object{deployment(2, 2)}},
+		{name: "the newest", objects: []client.Object{deployment(2, 2), set("old", "1", "deployment-uid"), set("new", "2", "deployment-uid")}, want: "hash-of-new"},
+		{name: "a change that was not seen yet", objects: []client.Object{deployment(3, 2), set("new", "2", "deployment-uid")}},
+		{name: "of a Deployment that was deleted and made anew", objects: []client.Object{deployment(2, 2), set("other", "2", "other-uid")}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t, tt.objects...)
+			got, err := f.templateHash(t.Context(), f.vault)
+			if err != nil || got != tt.want {
+				t.Errorf("templateHash() = %q, %v, want %q", got, err, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,582 @@
+package vaultstatus
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/vaultconfig"
+)
+
+// now is when the facts of these tests were gathered.
+var now = time.Date(2025, 11, 24, 12, 0, 0, 0, time.UTC)
+
+// situation builds the facts of a test.
+type situation struct{ facts }
+
+func newSituation() *situation {
+	nodes := int32(2)
+	return &situation{facts{
+		vault: &v1alpha1.Vault{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid", Generation: 3},
+			Spec:       v1alpha1.VaultSpec{Nodes: &nodes},
+		},
+		observations: map[types.UID]probe.Observation{},
+		etcd:         newEtcd(3, 3),
+		now:          now,
+	}}
+}
+
+func newEtcd(replicas, ready int32) *appsv1.StatefulSet {
+	return &appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Replicas: &replicas}, Status: appsv1.StatefulSetStatus{ReadyReplicas: ready}}
+}
+
+// pod adds a pod that has run for long and said state.
+func (s *situation) pod(name string, state probe.State, changes ...func(*corev1.Pod)) *situation {
+	pod := corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name + "-uid"), Labels: map[string]string{}},
+		Status: corev1.PodStatus{PodIP: "10.0.0.1", ContainerStatuses: []corev1.ContainerStatus{{
+			Name:  v1alpha1.VaultContainer,
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(now.Add(-time.Hour))}},
+		}}},
+	}
+	for _, change := range changes {
+		change(&pod)
+	}
+	s.pods = append(s.pods, pod)
+	if state != probe.Unknown {
+		o := probe.Observation{State: state}
+		if state.Answered() {
+			o.Version = "1.21.0"
+		}
+		s.observations[pod.UID] = o
+	}
+	return s
+}
+
+// before says what the status was.
+func (s *situation) before(change func(*v1alpha1.VaultStatus)) *situation {
+	change(&s.previous)
+	return s
+}
+
+func wasInitialized(status *v1alpha1.VaultStatus) { status.Initialized = true }
+
+func notRunning(pod *corev1.Pod) {
+	pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+}
+
+func justStarted(pod *corev1.Pod) {
+	pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(now.Add(-3 * time.Second))
+}
+
+func terminating(pod *corev1.Pod) {
+	at := metav1.NewTime(now)
+	pod.DeletionTimestamp = &at
+}
+
+func ofTemplate(hash string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash }
+}
+
+// brief is what a test says of a condition: status and reason.
+func brief(conditions []metav1.Condition, conditionType string) string {
+	condition := meta.FindStatusCondition(conditions, conditionType)
+	if condition == nil {
+		return "absent"
+	}
+	return string(condition.Status) + " " + condition.Reason
+}
+
+func TestComputeNodes(t *testing.T) {
+	tests := []struct {
+		name        string
+		facts       *situation
+		phase       v1alpha1.Phase
+		nodes       v1alpha1.NodesStatus
+		initialized bool
+		ready       int32
+		available   string
+		vaultInit   string
+		unsealed    string
+	}{
+		{
+			name:  "no pods yet",
+			facts: newSituation(), phase: v1alpha1.PhaseCreating,
+			available: "False NodesStarting", vaultInit: "Unknown NotObserved", unsealed: "Unknown NodesStarting",
+		},
+		{
+			name:  "pods that do not run yet",
+			facts: newSituation().pod("a", probe.Unknown, notRunning).pod("b", probe.Unknown, notRunning), phase: v1alpha1.PhaseCreating,
+			available: "False NodesStarting", vaultInit: "Unknown NotObserved", unsealed: "Unknown NodesStarting",
+		},
+		{
+			name:  "pods that start are not called unreachable",
+			facts: newSituation().pod("a", probe.Unreachable, justStarted).pod("b", probe.Unreachable, justStarted), phase: v1alpha1.PhaseCreating,
+			available: "False NodesStarting", vaultInit: "Unknown NotObserved", unsealed: "Unknown NodesStarting",
+		},
+		{
+			name:  "pods that have been silent for too long are",
+			facts: newSituation().pod("a", probe.Unreachable).pod("b", probe.Unreachable), phase: v1alpha1.PhaseCreating,
+			nodes:     v1alpha1.NodesStatus{Unreachable: []string{"a", "b"}},
+			available: "Unknown NodesUnreachable", vaultInit: "Unknown NotObserved", unsealed: "Unknown NodesUnreachable",
+		},
+		{
+			name:  "uninitialized nodes are sealed",
+			facts: newSituation().pod("a", probe.Uninitialized).pod("b", probe.Uninitialized), phase: v1alpha1.PhaseUninitialized,
+			nodes:     v1alpha1.NodesStatus{Sealed: []string{"a", "b"}},
+			available: "False AwaitingInit", vaultInit: "False AwaitingInit", unsealed: "False AwaitingInit",
+		},
+		{
+			name:  "one of two nodes has answered, uninitialized",
+			facts: newSituation().pod("a", probe.Uninitialized).pod("b", probe.Unreachable, justStarted), phase: v1alpha1.PhaseUninitialized,
+			nodes:     v1alpha1.NodesStatus{Sealed: []string{"a"}},
+			available: "False AwaitingInit", vaultInit: "False AwaitingInit", unsealed: "False AwaitingInit",
+		},
+		{
+			name:  "initialized and sealed",
+			facts: newSituation().pod("a", probe.Sealed).pod("b", probe.Sealed), phase: v1alpha1.PhaseSealed, initialized: true,
+			nodes:     v1alpha1.NodesStatus{Sealed: []string{"a", "b"}},
+			available: "False AwaitingUnseal", vaultInit: "True Initialized", unsealed: "False AwaitingUnseal",
+		},
+		{
+			name:  "initialized by one node, the other has not noticed",
+			facts: newSituation().pod("a", probe.Sealed).pod("b", probe.Uninitialized),
+			phase: v1alpha1.PhaseSealed, initialized: true,
+			nodes:     v1alpha1.NodesStatus{Sealed: []string{"a", "b"}},
+			available: "False AwaitingUnseal", vaultInit: "True Initialized", unsealed: "False AwaitingUnseal",
+		},
+		{
+			name:  "the first node was unsealed",
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Sealed), phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
+			nodes:     v1alpha1.NodesStatus{Active: "a", Sealed: []string{"b"}},
+			available: "True Active", vaultInit: "True Initialized", unsealed: "False AwaitingUnseal",
+		},
+		{
+			name:  "all is well",
+			facts: newSituation().pod("a", probe.Standby).pod("b", probe.Active), phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
+			nodes:     v1alpha1.NodesStatus{Active: "b", Standby: []string{"a"}},
+			available: "True Active", vaultInit: "True Initialized", unsealed: "True Unsealed",
+		},
+		{
+			name:  "unsealed nodes without an active one",
+			facts: newSituation().pod("a", probe.Standby).pod("b", probe.Standby), phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 2,
+			nodes:     v1alpha1.NodesStatus{Standby: []string{"a", "b"}},
+			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "True Unsealed",
+		},
+		{
+			name:  "two nodes that both say that they are active contradict each other",
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Active), phase: v1alpha1.PhaseUnavailable, initialized: true,
+			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "Unknown NodesStarting",
+		},
+		{
+			name:  "a standby that does not answer",
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Unreachable), phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
+			nodes:     v1alpha1.NodesStatus{Active: "a", Unreachable: []string{"b"}},
+			available: "True Active", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
+		},
+		{
+			name:  "an active node that does not answer, with a standby",
+			facts: newSituation().pod("a", probe.Unreachable).pod("b", probe.Standby), phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 1,
+			nodes:     v1alpha1.NodesStatus{Standby: []string{"b"}, Unreachable: []string{"a"}},
+			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
+		},
+		{
+			name:  "no answer from a Vault that was initialized is not a new Vault",
+			facts: newSituation().before(wasInitialized).pod("a", probe.Unreachable).pod("b", probe.Unreachable),
+			phase: v1alpha1.PhaseUnavailable, initialized: true,
+			nodes:     v1alpha1.NodesStatus{Unreachable: []string{"a", "b"}},
+			available: "Unknown NodesUnreachable", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
+		},
+		{
+			name:  "all pods of a Vault that was initialized are gone",
+			facts: newSituation().before(wasInitialized), phase: v1alpha1.PhaseUnavailable, initialized: true,
+			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "Unknown NodesStarting",
+		},
+		{
+			name:  "a Vault whose data was lost is not initialized any more",
+			facts: newSituation().before(wasInitialized).pod("a", probe.Uninitialized), phase: v1alpha1.PhaseUninitialized,
+			nodes:     v1alpha1.NodesStatus{Sealed: []string{"a"}},
+			available: "False AwaitingInit", vaultInit: "False AwaitingInit", unsealed: "False AwaitingInit",
+		},
+		{
+			name: "a terminating pod is named only while it is active",
+			facts: newSituation().pod("a", probe.Active, terminating).pod("b", probe.Standby).pod("c", probe.Sealed, terminating).
+				pod("d", probe.Standby, terminating).pod("e", probe.Unreachable, terminating),
+			phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
+			nodes:     v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}},
+			available: "True Active", vaultInit: "True Initialized", unsealed: "True Unsealed",
+		},
+		{
+			name:  "what a container said before it ended does not count",
+			facts: newSituation().pod("a", probe.Active, notRunning).pod("b", probe.Standby), phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 1,
+			nodes:     v1alpha1.NodesStatus{Standby: []string{"b"}},
+			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "Unknown NodesStarting",
+		},
+		{
+			name:  "the third pod of an upgrade",
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Standby).pod("c", probe.Sealed), phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
+			nodes:     v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}, Sealed: []string{"c"}},
+			available: "True Active", vaultInit: "True Initialized", unsealed: "False AwaitingUnseal",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			status := compute(&tt.facts.facts)
+			if status.Phase != tt.phase {
+				t.Errorf("phase %s, want %s", status.Phase, tt.phase)
+			}
+			if !equality.Semantic.DeepEqual(status.VaultStatus, tt.nodes) {
+				t.Errorf("nodes %+v, want %+v", status.VaultStatus, tt.nodes)
+			}
+			if status.Initialized != tt.initialized {
+				t.Errorf("initialized %v, want %v", status.Initialized, tt.initialized)
+			}
+			if status.ReadyNodes != tt.ready || status.StandbyNodes != int32(len(tt.nodes.Standby)) || status.SealedNodes != int32(len(tt.nodes.Sealed)) {
+				t.Errorf("counts ready %d, standby %d, sealed %d", status.ReadyNodes, status.StandbyNodes, status.SealedNodes)
+			}
+			for conditionType, want := range map[string]string{
+				v1alpha1.AvailableCondition: tt.available, v1alpha1.InitializedCondition: tt.vaultInit, v1alpha1.UnsealedCondition: tt.unsealed,
+			} {
+				if got := brief(status.Conditions, conditionType); got != want {
+					t.Errorf("%s is %q, want %q", conditionType, got, want)
+				}
+			}
+			if status.ServiceName != "example" || status.ClientPort != 8200 || status.ObservedGeneration != 3 {
+				t.Errorf("service %q, port %d, generation %d", status.ServiceName, status.ClientPort, status.ObservedGeneration)
+			}
+		})
+	}
+}
+
+// everyState is what a pod can be in, for the exhaustive test.
+var everyState = []probe.State{
+	probe.Unknown, probe.Unreachable, probe.Uninitialized, probe.Sealed, probe.Standby, probe.Active,
+}
+
+// TestComputeInvariants looks at all that two pods can be in.
+func TestComputeInvariants(t *testing.T) {
+	everyChange := []func(*corev1.Pod){func(*corev1.Pod) {}, notRunning, justStarted, terminating}
+	for _, was := range []bool{false, true} {
+		for _, first := range everyState {
+			for _, second := range everyState {
+				for i, change := range everyChange {
+					for j, other := range everyChange {
+						s := newSituation().before(func(status *v1alpha1.VaultStatus) { status.Initialized = was }).
+							pod("a", first, change).pod("b", second, other)
+						name := fmt.Sprintf("%v %s/%d %s/%d", was, first, i, second, j)
+						checkInvariants(t, name, s, compute(&s.facts))
+					}
+				}
+			}
+		}
+	}
+}
+
+func checkInvariants(t *testing.T, name string, s *situation, status v1alpha1.VaultStatus) {
+	t.Helper()
+	nodes := status.VaultStatus
+	named := slices.Concat(nodes.Standby, nodes.Sealed, nodes.Unreachable)
+	if nodes.Active != "" {
+		named = append(named, nodes.Active)
+	}
+	seen := map[string]bool{}
+	for _, pod := range named {
+		if seen[pod] {
+			t.Errorf("%s: pod %s is named twice", name, pod)
+		}
+		seen[pod] = true
+		if !slices.ContainsFunc(s.pods, func(p corev1.Pod) bool { return p.Name == pod }) {
+			t.Errorf("%s: pod %s does not exist", name, pod)
+		}
+	}
+	if (status.Phase == v1alpha1.PhaseRunning) != (nodes.Active != "") {
+		t.Errorf("%s: phase %s with active %q", name, status.Phase, nodes.Active)
+	}
+	if len(status.Conditions) != len(v1alpha1.VaultConditions) {
+		t.Errorf("%s: %d conditions", name, len(status.Conditions))
+	}
+	for _, conditionType := range v1alpha1.VaultConditions {
+		condition := meta.FindStatusCondition(status.Conditions, conditionType)
+		if condition == nil {
+			t.Errorf("%s: no condition %s", name, conditionType)
+			continue
+		}
+		if condition.Reason == "" || condition.Message == "" || condition.LastTransitionTime.IsZero() || condition.ObservedGeneration != 3 {
+			t.Errorf("%s: incomplete condition %+v", name, *condition)
+		}
+		for _, pod := range s.pods {
+			// No pod is asked of people that is not there for them.
+			if pods := strings.Fields(strings.ReplaceAll(condition.Message, ",", "")); conditionType == v1alpha1.UnsealedCondition &&
+				condition.Status == metav1.ConditionFalse && slices.Contains(pods, pod.Name) && !slices.Contains(nodes.Sealed, pod.Name) {
+				t.Errorf("%s: %q asks to unseal %s", name, condition.Message, pod.Name)
+			}
+		}
+	}
+	if available := brief(status.Conditions, v1alpha1.AvailableCondition); (available == "True Active") != (nodes.Active != "") {
+		t.Errorf("%s: Available is %s with active %q", name, available, nodes.Active)
+	}
+	if again := compute(&s.facts); !reflect.DeepEqual(again, status) {
+		t.Errorf("%s: computed differently the second time", name)
+	}
+	// What was written is what is computed next: nothing is written at rest.
+	s.previous = status
+	s.now = s.now.Add(time.Second)
+	if next := compute(&s.facts); !equality.Semantic.DeepEqual(next, status) {
+		t.Errorf("%s: the next status differs:\n%+v\n%+v", name, next, status)
+	}
+}
+
+func TestComputeVersion(t *testing.T) {
+	with := func(version string) func(*situation) {
+		return func(s *situation) {
+			pod := &s.pods[len(s.pods)-1]
+			o := s.observations[pod.UID]
+			o.Version = version
+			s.observations[pod.UID] = o
+		}
+	}
+	tests := []struct {
+		name     string
+		versions []string
+		changes  []func(*corev1.Pod)
+		want     string
+	}{
+		{name: "no answers", want: ""},
+		{name: "all the same", versions: []string{"1.21.0", "1.21.0", "1.21.0"}, want: "1.21.0"},
+		{name: "they differ", versions: []string{"1.21.0", "1.21.1"}, want: ""},
+		{name: "they differ, the same again", versions: []string{"1.21.0", "1.21.1", "1.21.0"}, want: ""},
+		{name: "some do not answer", versions: []string{"", "1.21.0", ""}, want: "1.21.0"},
+		{name: "the old one is leaving", versions: []string{"1.21.0", "1.21.1"}, changes: []func(*corev1.Pod){terminating}, want: "1.21.1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSituation()
+			for i, version := range tt.versions {
+				s.pod(fmt.Sprintf("pod-%d", i), probe.Standby, tt.changes[min(i, len(tt.changes)):min(i+1, len(tt.changes))]...)
+				with(version)(s)
+			}
+			if got := compute(&s.facts).Version; got != tt.want {
+				t.Errorf("version %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestComputeUpdatedNodes(t *testing.T) {
+	s := newSituation().
+		pod("a", probe.Active, ofTemplate("old")).
+		pod("b", probe.Sealed, ofTemplate("new")).
+		pod("c", probe.Unknown, ofTemplate("new"), notRunning).
+		pod("d", probe.Standby, ofTemplate("new"), terminating)
+	for hash, want := range map[string][]string{"new": {"b", "c"}, "old": {"a"}, "": nil} {
+		s.templateHash = hash
+		if got := compute(&s.facts).UpdatedNodes; !slices.Equal(got, want) {
+			t.Errorf("with the template %q the updated nodes are %v, want %v", hash, got, want)
+		}
+	}
+}
+
+func TestConditionMessages(t *testing.T) {
+	other := newSituation().pod("a", probe.Active).pod("b", probe.Standby)
+	other.vault.Spec.ConfigMapName = "mine"
+	tests := []struct {
+		name          string
+		facts         *situation
+		conditionType string
+		want          string
+		message       string
+	}{
+		{"the active pod", newSituation().pod("a", probe.Active), v1alpha1.AvailableCondition, "True Active", "Pod a is active and serves requests at https://example.default.svc:8200"},
+		{"whom to initialize", newSituation().pod("a", probe.Uninitialized).pod("b", probe.Uninitialized), v1alpha1.AvailableCondition, "False AwaitingInit", "'vault operator init' on one of a, b"},
+		{"whom to unseal", newSituation().pod("a", probe.Sealed).pod("b", probe.Active), v1alpha1.UnsealedCondition, "False AwaitingUnseal", "'vault operator unseal' on each: a"},
+		{"who does not answer", newSituation().pod("a", probe.Unreachable).pod("b", probe.Active), v1alpha1.UnsealedCondition, "Unknown NodesUnreachable", "No answer from a"},
+		{"why containers do not run", newSituation().pod("a", probe.Unknown, notRunning), v1alpha1.AvailableCondition, "False NodesStarting", "a CrashLoopBackOff"},
+		{"no ConfigMap", newSituation(), v1alpha1.ConfigValidCondition, "True ConfigAccepted", "No ConfigMap"},
+		{"a ConfigMap", other, v1alpha1.ConfigValidCondition, "True ConfigAccepted", `"mine"`},
+		{"the Secrets", newSituation(), v1alpha1.TLSReadyCondition, "True SecretsValid", `"example-default-vault-server-tls" and "example-default-vault-client-tls"`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			conditions := compute(&tt.facts.facts).Conditions
+			if got := brief(conditions, tt.conditionType); got != tt.want {
+				t.Errorf("%s is %q, want %q", tt.conditionType, got, tt.want)
+			}
+			if got := meta.FindStatusCondition(conditions, tt.conditionType).Message; !strings.Contains(got, tt.message) {
+				t.Errorf("message %q does not contain %q", got, tt.message)
+			}
+		})
+	}
+}
+
+func TestConditionsOfWhatUsersBring(t *testing.T) {
+	tests := []struct {
+		name           string
+		static         bool
+		was            metav1.ConditionStatus
+		tlsErr, cfgErr error
+		tls, config    string
+		message        string
+	}{
+		{name: "good", tls: "True SecretsValid", config: "True ConfigAccepted"},
+		{
+			name: "a Secret is missing", static: true, tlsErr: fmt.Errorf("wrapped: %w", &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`}),
+			tls: "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
+		},
+		{
+			name: "a Secret that the operator is about to make is nothing to mend", tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound},
+			tls: "Unknown SecretsPending", config: "True ConfigAccepted",
+		},
+		{
+			name: "nor while it is still at it", was: metav1.ConditionUnknown, tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound},
+			tls: "Unknown SecretsPending", config: "True ConfigAccepted",
+		},
+		{
+			name: "a Secret that was lost is", was: metav1.ConditionTrue,
+			tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`},
+			tls:    "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
+		},
+		{
+			name: "and stays so", was: metav1.ConditionFalse,
+			tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`},
+			tls:    "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
+		},
+		{
+			name: "a Secret is unusable", tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretInvalid, Message: "100% wrong %s"},
+			tls: "False SecretInvalid", config: "True ConfigAccepted", message: "100% wrong %s",
+		},
+		{
+			name: "a ConfigMap is missing", cfgErr: &vaultconfig.Error{Reason: v1alpha1.ReasonConfigMapNotFound, Message: `ConfigMap "x" does not exist`},
+			tls: "True SecretsValid", config: "False ConfigMapNotFound", message: `ConfigMap "x" does not exist`,
+		},
+		{
+			name: "a ConfigMap is unusable", cfgErr: &vaultconfig.Error{Reason: v1alpha1.ReasonConfigInvalid, Message: "sets storage"},
+			tls: "True SecretsValid", config: "False ConfigInvalid", message: "sets storage",
+		},
+		{
+			name: "the API server could not be asked: not known is not false", tlsErr: errors.New("timeout"), cfgErr: errors.New("timeout"),
+			tls: "Unknown NotObserved", config: "Unknown NotObserved", message: "timeout",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSituation()
+			s.tlsErr, s.configErr = tt.tlsErr, tt.cfgErr
+			if tt.static {
+				s.vault.Spec.TLS = &v1alpha1.TLSPolicy{Static: &v1alpha1.StaticTLS{ServerSecret: "x", ClientSecret: "x"}}
+			}
+			if tt.was != "" {
+				s.previous.Conditions = []metav1.Condition{{Type: v1alpha1.TLSReadyCondition, Status: tt.was}}
+			}
+			conditions := compute(&s.facts).Conditions
+			if got := brief(conditions, v1alpha1.TLSReadyCondition); got != tt.tls {
+				t.Errorf("TLSReady is %q, want %q", got, tt.tls)
+			}
+			if got := brief(conditions, v1alpha1.ConfigValidCondition); got != tt.config {
+				t.Errorf("ConfigValid is %q, want %q", got, tt.config)
+			}
+			if !slices.ContainsFunc(conditions, func(c metav1.Condition) bool { return strings.Contains(c.Message, tt.message) }) {
+				t.Errorf("no condition says %q", tt.message)
+			}
+		})
+	}
+}
+
+func TestStorageReady(t *testing.T) {
+	tests := []struct {
+		name string
+		was  metav1.ConditionStatus
+		etcd *appsv1.StatefulSet
+		want string
+	}{
+		{name: "no StatefulSet yet", want: "Unknown NotObserved"},
+		{name: "a StatefulSet without replicas", etcd: &appsv1.StatefulSet{}, want: "Unknown NotObserved"},
+		{name: "members that start for the first time are not a failure", etcd: newEtcd(3, 0), want: "Unknown NodesStarting"},
+		{name: "nor the next of them", was: metav1.ConditionUnknown, etcd: newEtcd(3, 1), want: "Unknown NodesStarting"},
+		{name: "2 of 3", was: metav1.ConditionUnknown, etcd: newEtcd(3, 2), want: "True Quorum"},
+		{name: "3 of 3", etcd: newEtcd(3, 3), want: "True Quorum"},
+		{name: "1 of 1", etcd: newEtcd(1, 1), want: "True Quorum"},
+		{name: "3 of 5", etcd: newEtcd(5, 3), want: "True Quorum"},
+		{name: "a quorum that was lost", was: metav1.ConditionTrue, etcd: newEtcd(3, 1), want: "False NoQuorum"},
+		{name: "0 of 3", was: metav1.ConditionFalse, etcd: newEtcd(3, 0), want: "False NoQuorum"},
+		{name: "0 of 1", was: metav1.ConditionTrue, etcd: newEtcd(1, 0), want: "False NoQuorum"},
+		{name: "2 of 5", was: metav1.ConditionTrue, etcd: newEtcd(5, 2), want: "False NoQuorum"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSituation()
+			s.etcd = tt.etcd
+			if tt.was != "" {
+				s.previous.Conditions = []metav1.Condition{{Type: v1alpha1.StorageReadyCondition, Status: tt.was}}
+			}
+			if got := brief(compute(&s.facts).Conditions, v1alpha1.StorageReadyCondition); got != tt.want {
+				t.Errorf("StorageReady is %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestTransitionTimes(t *testing.T) {
+	s := newSituation().pod("a", probe.Active).pod("b", probe.Sealed)
+	first := compute(&s.facts)
+
+	// Another message and reason, the same status: the time is kept.
+	s.previous, s.now = first, now.Add(time.Minute)
+	s.observations["a-uid"] = probe.Observation{State: probe.Sealed}
+	second := compute(&s.facts)
+	unsealed := func(status v1alpha1.VaultStatus) metav1.Condition {
+		return *meta.FindStatusCondition(status.Conditions, v1alpha1.UnsealedCondition)
+	}
+	if got := unsealed(second); !got.LastTransitionTime.Equal(ptr(unsealed(first).LastTransitionTime)) || got.Message == unsealed(first).Message {
+		t.Errorf("Unsealed stayed False: %+v", got)
+	}
+	available := meta.FindStatusCondition(second.Conditions, v1alpha1.AvailableCondition)
+	if want := metav1.NewTime(s.now); !available.LastTransitionTime.Equal(&want) {
+		t.Errorf("Available became False at %s, want %s", available.LastTransitionTime, want)
+	}
+
+	// Another generation alone moves no time either.
+	s.previous, s.now = second, now.Add(time.Hour)
+	s.vault.Generation = 4
+	for _, condition := range compute(&s.facts).Conditions {
+		before := meta.FindStatusCondition(second.Conditions, condition.Type)
+		if !condition.LastTransitionTime.Equal(&before.LastTransitionTime) || condition.ObservedGeneration != 4 {
+			t.Errorf("%s: %+v, was %+v", condition.Type, condition, *before)
+		}
+	}
+}
+
+func ptr[T any](value T) *T { return &value }
+
+func TestComplete(t *testing.T) {
+	tests := []struct {
+		name  string
+		facts *situation
+		want  bool
+	}{
+		{"no pods", newSituation(), true},
+		{"all were asked", newSituation().pod("a", probe.Sealed).pod("b", probe.Unreachable), true},
+		{"one was not asked", newSituation().pod("a", probe.Sealed).pod("b", probe.Unknown), false},
+		{"one does not run", newSituation().pod("a", probe.Sealed).pod("b", probe.Unknown, notRunning), true},
+		{"one is leaving", newSituation().pod("a", probe.Sealed).pod("b", probe.Unknown, terminating), true},
+	}
+	for _, tt := range tests {
+		if got := tt.facts.complete(); got != tt.want {
+			t.Errorf("%s: complete() = %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
