@@ -6,6 +6,7 @@ package helm
 
 import (
 	"fmt"
+	"time"
 
 	helmclient "github.com/operator-framework/helm-operator-plugins/pkg/client"
 	"github.com/operator-framework/helm-operator-plugins/pkg/reconciler"
@@ -26,6 +27,10 @@ import (
 // maxReleaseHistory is how many revisions of a release are kept, each in a
 // Secret: enough for "helm history" to show what the last change was.
 const maxReleaseHistory = 3
+
+// waitForDeletion is how long a reconcile waits to see that a Vault whose
+// release it has uninstalled is gone.
+const waitForDeletion = 30 * time.Second
 
 // SetupWithManager adds the Helm reconciler for Vaults to the manager, with the
 // chart that the watches file names for them.
@@ -105,6 +110,7 @@ func newReconciler(mgr ctrl.Manager, watch *watches.Watch) (*reconciler.Reconcil
 		//nolint:staticcheck // deprecated, but called, so it may not be nil
 		reconciler.WithValueMapper(asTheyAre),
 		reconciler.WithMaxReleaseHistory(maxReleaseHistory),
+		reconciler.WithWaitForDeletionTimeout(waitForDeletion),
 	}
 	if watch.ReconcilePeriod != nil {
 		opts = append(opts, reconciler.WithReconcilePeriod(watch.ReconcilePeriod.Duration))

@@ -1,0 +1,310 @@
+// Package chart tests what the chart renders, without a cluster.
+package chart
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/lint"
+	"helm.sh/helm/v3/pkg/lint/support"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/yaml"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+const (
+	chartDir = "../../helm-charts/vault"
+	crdFile  = "../../config/crd/bases/vault.security.coreos.com_vaults.yaml"
+)
+
+// rendered are the objects of a release, decoded strictly: a field that
+// Kubernetes does not know is an error.
+type rendered struct {
+	vault   appsv1.Deployment
+	etcd    appsv1.StatefulSet
+	service corev1.Service
+	config  corev1.ConfigMap
+	budgets []policyv1.PodDisruptionBudget
+	secrets []corev1.Secret
+}
+
+type release struct {
+	values    string
+	name      string
+	openshift bool
+}
+
+func loadChart(t *testing.T) *chart.Chart {
+	t.Helper()
+	c, err := loader.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (r release) manifests(t *testing.T) (map[string]string, error) {
+	t.Helper()
+	values := map[string]any{}
+	if err := yaml.UnmarshalStrict([]byte(r.values), &values); err != nil {
+		t.Fatal(err)
+	}
+	if r.name == "" {
+		r.name = "example"
+	}
+	capabilities := chartutil.DefaultCapabilities.Copy()
+	if r.openshift {
+		capabilities.APIVersions = append(capabilities.APIVersions, "security.openshift.io/v1")
+	}
+	c := loadChart(t)
+	all, err := chartutil.ToRenderValues(c, values, chartutil.ReleaseOptions{Name: r.name, Namespace: "default", IsInstall: true}, capabilities)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Render(c, all)
+}
+
+func (r release) render(t *testing.T) rendered {
+	t.Helper()
+	files, err := r.manifests(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder := serializer.NewCodecFactory(clientgoscheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+	var out rendered
+	for name, content := range files {
+		if !strings.HasSuffix(name, ".yaml") {
+			continue
+		}
+		for document := range strings.SplitSeq(content, "\n---\n") {
+			// What has no kind is the empty space around a document.
+			if !strings.Contains(document, "kind:") {
+				continue
+			}
+			object, _, err := decoder.Decode([]byte(document), nil, nil)
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", name, err, document)
+			}
+			out.add(object)
+		}
+	}
+	return out
+}
+
+func (r *rendered) add(object runtime.Object) {
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		r.vault = *o
+	case *appsv1.StatefulSet:
+		r.etcd = *o
+	case *corev1.ConfigMap:
+		r.config = *o
+	case *corev1.Secret:
+		r.secrets = append(r.secrets, *o)
+	case *policyv1.PodDisruptionBudget:
+		r.budgets = append(r.budgets, *o)
+	case *corev1.Service:
+		if o.Spec.ClusterIP != corev1.ClusterIPNone {
+			r.service = *o
+		}
+	}
+}
+
+func TestLint(t *testing.T) {
+	result := lint.All(chartDir, map[string]any{}, "default", true)
+	for _, message := range result.Messages {
+		if message.Severity > support.InfoSev {
+			t.Errorf("%v", message)
+		}
+	}
+}
+
+// TestDefaultsAreTheResources checks that values.yaml says what the API server
+// fills in.
+func TestDefaultsAreTheResources(t *testing.T) {
+	content, err := os.ReadFile(crdFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.Unmarshal(content, &crd); err != nil {
+		t.Fatal(err)
+	}
+	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
+	want := defaults(t, &spec).(map[string]any)
+	want["config"], want["operated"], want["imagePullSecrets"] = "", false, []any{}
+	got := loadChart(t).Values
+	if !reflect.DeepEqual(roundTrip(t, got), roundTrip(t, want)) {
+		t.Errorf("values.yaml has\n%v\nand the resource's defaults are\n%v", got, want)
+	}
+}
+
+// defaults is what the API server makes of an empty value.
+func defaults(t *testing.T, schema *apiextensionsv1.JSONSchemaProps) any {
+	t.Helper()
+	var value any
+	if schema.Default != nil {
+		if err := json.Unmarshal(schema.Default.Raw, &value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return value
+	}
+	for name, property := range schema.Properties {
+		if given, ok := object[name].(map[string]any); ok && len(given) == 0 {
+			property.Default = &apiextensionsv1.JSON{Raw: []byte("{}")}
+			delete(object, name)
+		}
+		if _, given := object[name]; !given {
+			if d := defaults(t, &property); d != nil {
+				object[name] = d
+			}
+		}
+	}
+	return object
+}
+
+func roundTrip(t *testing.T, value any) any {
+	t.Helper()
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out any
+	if err := json.NewDecoder(bytes.NewReader(encoded)).Decode(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestEdgeValues(t *testing.T) {
+	for name, r := range map[string]release{
+		"defaults, plain":      {},
+		"defaults, operated":   {values: `operated: true`},
+		"one node":             {values: `{operated: true, nodes: 1, storage: {etcd: {nodes: 1}}}`},
+		"many nodes":           {values: `{operated: true, nodes: 99, storage: {etcd: {nodes: 7}}}`},
+		"long name":            {values: `operated: true`, name: strings.Repeat("a", 40)},
+		"OpenShift":            {values: `operated: true`, openshift: true},
+		"own certificates":     {values: `{operated: true, tls: {static: {serverSecret: s, clientSecret: c}}}`},
+		"plain, own certs":     {values: `{tls: {static: {serverSecret: s, clientSecret: c}}}`},
+		"registry with a port": {values: `{operated: true, baseImage: "localhost:5000/vault", imagePullSecrets: [{name: a}]}`},
+		"pod policy": {values: `{operated: true, pod: {priorityClassName: p, nodeSelector: {a: "true"}, labels: {b: "1"}, annotations: {c: "{\"x\": 1}"},
+			tolerations: [{key: k, operator: Exists}], topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}],
+			affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}},
+			resources: {limits: {cpu: 1}}}}`},
+		"volumes":      {values: `{operated: true, storage: {etcd: {volumeSize: 10Gi, storageClassName: fast, whenDeleted: Delete}}}`},
+		"nasty config": {values: "operated: true\nconfig: |\n  a = \"{{ x }}\\\"'\"\n  b = <<EOF\n   : - # %\n  EOF\n\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := r.render(t)
+			requireRestricted(t, &out.vault.Spec.Template.Spec, r.openshift)
+			requireRestricted(t, &out.etcd.Spec.Template.Spec, r.openshift)
+			rolling := out.vault.Spec.Strategy.RollingUpdate
+			if rolling.MaxUnavailable.IntValue() != 0 || rolling.MaxSurge.IntValue() != 1 {
+				t.Errorf("a rollout takes nodes away before new ones are unsealed: %v", rolling)
+			}
+			if len(out.budgets) != 2 {
+				t.Errorf("%d disruption budgets, want one for Vault and one for etcd", len(out.budgets))
+			}
+			operated := strings.Contains(r.values, "operated: true")
+			if _, selects := out.service.Spec.Selector[v1alpha1.ActiveLabel]; selects != operated {
+				t.Errorf("the Service selects %v", out.service.Spec.Selector)
+			}
+			if operated && len(out.secrets) > 0 {
+				t.Error("with an operator the chart makes no certificates")
+			}
+			first, _ := r.manifests(t)
+			if again, _ := r.manifests(t); operated && !reflect.DeepEqual(first, again) {
+				t.Error("two renders differ, so the release would be upgraded for ever")
+			}
+			if !operated && len(out.secrets) == 0 {
+				t.Error("without an operator there is nobody but the chart to make certificates")
+			}
+		})
+	}
+}
+
+// requireRestricted checks the rules of the restricted Pod Security Standard.
+func requireRestricted(t *testing.T, pod *corev1.PodSpec, openshift bool) {
+	t.Helper()
+	security := pod.SecurityContext
+	if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {
+		t.Error("the pod gets a token of the API server")
+	}
+	if !*security.RunAsNonRoot || security.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("pod security context %+v", security)
+	}
+	if (security.RunAsUser == nil) != openshift {
+		t.Errorf("user %v, on OpenShift: %v", security.RunAsUser, openshift)
+	}
+	for _, container := range pod.Containers {
+		c := container.SecurityContext
+		if *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem || !reflect.DeepEqual(c.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+			t.Errorf("security context of %s: %+v", container.Name, c)
+		}
+	}
+}
+
+func TestConfigReachesVaultUnchanged(t *testing.T) {
+	const config = "a = \"{{ x }}\\\"'\"\nb = <<EOF\n : - # %\nEOF\n"
+	encoded, err := json.Marshal(map[string]any{"operated": true, "config": config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := release{values: string(encoded)}.render(t)
+	if got := out.config.Data["user.hcl"]; got != config {
+		t.Errorf("user.hcl is %q", got)
+	}
+}
+
+func TestPodsAreReplacedOnlyForAReason(t *testing.T) {
+	template := func(values string) string {
+		encoded, err := json.Marshal(release{values: values}.render(t).vault.Spec.Template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(encoded)
+	}
+	base := template(`operated: true`)
+	for values, replaced := range map[string]bool{
+		`{operated: true, nodes: 5}`:                                          false,
+		`{operated: true, storage: {etcd: {whenDeleted: Delete}}}`:            false,
+		`{operated: true, version: 1.21.1}`:                                   true,
+		`{operated: true, config: "ui = true"}`:                               true,
+		`{operated: true, pod: {annotations: {a: b}}}`:                        true,
+		`{operated: true, tls: {static: {serverSecret: s, clientSecret: c}}}`: true,
+	} {
+		if got := template(values) != base; got != replaced {
+			t.Errorf("%s: pods replaced %v, want %v", values, got, replaced)
+		}
+	}
+	etcd := func(values string) any { return release{values: values}.render(t).etcd.Spec.Template }
+	if !reflect.DeepEqual(etcd(`operated: true`), etcd(`{operated: true, version: 1.21.1, config: "ui = true", nodes: 3}`)) {
+		t.Error("a change of Vault restarts etcd")
+	}
+}
+
+func TestUnknownValuesAreRefused(t *testing.T) {
+	for _, values := range []string{`node: 3`, `storage: {etcd: {size: 3}}`, `nodes: -1`, `configMapName: c`, `pod: {label: {}}`} {
+		if _, err := (release{values: values}).manifests(t); err == nil {
+			t.Errorf("accepted: %s", values)
+		}
+	}
+}
