@@ -42,7 +42,7 @@ func ensureCertificates() error {
 		{name: "system:kube-controller-manager", usage: client},
 		{name: "system:kube-scheduler", usage: client},
 		{name: "system:kube-proxy", usage: client},
-		{name: "coredns", usage: client, groups: []string{"system:masters"}},
+		{name: "coredns", usage: client},
 	}
 	for _, n := range nodes {
 		certificates = append(certificates, request{name: n.name, usage: server, names: []string{n.name}, ips: []string{n.ip}})
@@ -138,7 +138,7 @@ func (a *authority) kubeconfig(r request, path, server string) error {
 		}
 		data[key] = base64.StdEncoding.EncodeToString(content)
 	}
-	return os.WriteFile(path, fmt.Appendf(nil, `apiVersion: v1
+	return writeFile(path, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 clusters:
 - name: local
@@ -150,7 +150,7 @@ contexts:
 - name: local
   context: {cluster: local, user: %[3]q}
 current-context: local
-`, server, data["ca"], r.name, data["crt"], data["key"]), 0o600)
+`, server, data["ca"], r.name, data["crt"], data["key"]))
 }
 
 func writePair(name string, der []byte, key *ecdsa.PrivateKey) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"time"
 )
@@ -61,6 +60,8 @@ func apiServerArgs() []string {
 		"--client-ca-file=" + pki("ca.crt"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",
+		// The control plane has no route to Services: it goes to their endpoints.
+		"--enable-aggregator-routing=true",
 		"--service-cluster-ip-range=" + serviceCIDR,
 		"--service-account-issuer=https://kubernetes.default.svc." + clusterDomain,
 		"--service-account-key-file=" + pki("service-account.key"),
@@ -75,7 +76,7 @@ func apiServerArgs() []string {
 	}
 }
 
-// corefile is what kubeadm gives to CoreDNS, without upstream servers.
+// corefile is what kubeadm gives to CoreDNS, but that there are no names outside the cluster.
 // https://kubernetes.io/docs/tasks/administer-cluster/dns-custom-nameservers/
 var corefile = `.:53 {
     bind ` + controlPlaneIP + `
@@ -88,6 +89,9 @@ var corefile = `.:53 {
     cache 30 {
         disable success cluster.local
         disable denial cluster.local
+    }
+    template ANY ANY . {
+        rcode NXDOMAIN
     }
 }
 `
@@ -117,6 +121,19 @@ ports:
 - {name: dns, port: 53, protocol: UDP}
 - {name: dns-tcp, port: 53, protocol: TCP}
 ---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: coredns}
+rules:
+- {apiGroups: [""], resources: [endpoints, services, pods, namespaces], verbs: [list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: coredns}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: coredns}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: coredns}]
+---
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata:
@@ -140,19 +157,30 @@ func kubectl(ctx context.Context, args ...string) (string, error) {
 
 // up starts what of the cluster does not run.
 func up(ctx context.Context) error {
-	if os.Getuid() != 0 {
-		return errors.New("network namespaces and containers need root")
+	if err := requireRoot(); err != nil {
+		return err
 	}
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := ensureDebianPackages(ctx); err != nil {
 		return err
 	}
 	if err := ensureParts(ctx); err != nil {
 		return err
 	}
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return err
+	}
 	for _, dir := range []string{"pki", "logs", "processes", "volumes"} {
 		if err := os.MkdirAll(statePath(dir), 0o755); err != nil {
 			return err
 		}
+	}
+	if err := recordSysctls(); err != nil {
+		return err
 	}
 	// The processes of the cluster outlive the binary that "go run" makes.
 	if err := installSelf(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -19,13 +20,23 @@ import (
 // down removes all that up made, but for the cache. It works from what is there
 // and not from what should be, so it also removes a cluster that is half dead.
 func down(ctx context.Context) error {
+	if err := requireRoot(); err != nil {
+		return err
+	}
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if !exists(stateDir) {
 		fmt.Println("there is no cluster")
 		return nil
 	}
-	stopAll(func(p process) bool { return !strings.HasSuffix(p.Name, "-containerd") })
 	// With the kubelets gone nothing starts a container again.
+	stopAll(func(p process) bool { return strings.HasSuffix(p.Name, "-kubelet") })
 	killContainers()
+	// The API server goes before its etcd, so that it does not wait for it.
+	stopAll(func(p process) bool { return p.Name != "etcd" })
 	stopAll(func(process) bool { return true })
 	if err := unmountAll(); err != nil {
 		return err
@@ -34,7 +45,9 @@ func down(ctx context.Context) error {
 	for _, n := range nodes {
 		removeCgroup(n.cgroup())
 	}
-	if err := os.RemoveAll(stateDir); err != nil {
+	removeTraces()
+	restoreSysctls()
+	if err := removeState(); err != nil {
 		return err
 	}
 	fmt.Println("the cluster is removed; what was built stays in", cacheDir())
@@ -95,9 +108,39 @@ func ofContainer(dir string) bool {
 
 // unmountAll unmounts what is mounted below the state directory, the last first.
 func unmountAll() error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	points, err := mountPoints()
 	if err != nil {
 		return err
+	}
+	slices.Reverse(points)
+	for _, point := range points {
+		if err := syscall.Unmount(point, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
+			return fmt.Errorf("unmounting %s: %w", point, err)
+		}
+	}
+	return nil
+}
+
+// removeTraces removes what the kubelets and the CNI plugins leave outside the
+// state directory, wherever it can be told that it is from this cluster.
+func removeTraces() {
+	results, _ := filepath.Glob("/var/lib/cni/results/" + podNetwork + "-*")
+	logs, _ := filepath.Glob("/var/log/containers/*")
+	for _, link := range logs {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, stateDir+"/") {
+			results = append(results, link)
+		}
+	}
+	for _, file := range results {
+		os.Remove(file)
+	}
+}
+
+// mountPoints are the mounts below the state directory, in the order of mounting.
+func mountPoints() ([]string, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
 	}
 	var points []string
 	for line := range strings.Lines(string(mounts)) {
@@ -105,13 +148,19 @@ func unmountAll() error {
 			points = append(points, point)
 		}
 	}
-	slices.Reverse(points)
-	for _, point := range points {
-		if err := syscall.Unmount(point, syscall.MNT_DETACH); err != nil && err != syscall.EINVAL {
-			return fmt.Errorf("unmounting %s: %w", point, err)
-		}
+	return points, nil
+}
+
+// removeState removes the state directory, but not through a mount.
+func removeState() error {
+	points, err := mountPoints()
+	if err != nil {
+		return err
 	}
-	return nil
+	if len(points) > 0 {
+		return fmt.Errorf("still mounted, so nothing below it is removed: %q", points)
+	}
+	return os.RemoveAll(stateDir)
 }
 
 // removeCgroup removes a cgroup and those below it, the deepest first.

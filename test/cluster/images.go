@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strings"
 
@@ -91,7 +92,7 @@ func ensureImage(ctx context.Context, img image, n node) error {
 	if err := os.MkdirAll(filepath.Dir(mark), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(mark, []byte(key), 0o644)
+	return writeFile(mark, []byte(key))
 }
 
 func (n node) load(ctx context.Context, archive string) error {
@@ -155,7 +156,7 @@ func (img image) archive(key string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	file.OS, file.Architecture = "linux", "amd64"
+	file.OS, file.Architecture = "linux", runtime.GOARCH
 	if built, err = mutate.ConfigFile(built, file); err != nil {
 		return "", err
 	}

@@ -19,6 +19,9 @@ const (
 	clusterDomain  = "cluster.local"
 )
 
+// podNetwork is the CNI's name for the network of the pods.
+const podNetwork = "vault-operator-cluster"
+
 // controlPlane is the name of the network namespace of the control plane, and
 // bridge of the bridge in it that the nodes are joined by.
 const (
@@ -64,8 +67,10 @@ func (n node) containerdSocket() string   { return n.dir("containerd.sock") }
 // other's pods.
 func (n node) cgroup() string { return n.namespace() }
 
-// stateDir holds everything that a running cluster has on disk.
-const stateDir = "/var/tmp/vault-operator-cluster"
+// stateDir holds everything that a running cluster has on disk. Only root may
+// look into it: keys are in it, and programs that run as root. Pods get their
+// volumes by bind mounts, so that it is closed does not matter to them.
+const stateDir = "/var/lib/vault-operator-cluster"
 
 func statePath(parts ...string) string {
 	return filepath.Join(append([]string{stateDir}, parts...)...)

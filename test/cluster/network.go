@@ -18,15 +18,17 @@ func ensureNetwork(ctx context.Context) error {
 		}
 	}
 	if _, err := output(ctx, "ip", "-n", controlPlane, "link", "show", bridge); err != nil {
-		err := batch(ctx, "ip -n "+controlPlane, []string{
-			"link set lo up",
-			"link add " + bridge + " type bridge",
-			"addr add " + controlPlaneIP + networkBits + " dev " + bridge,
-			"link set " + bridge + " up",
-		})
-		if err != nil {
+		if err := batch(ctx, "ip -n "+controlPlane, []string{"link add " + bridge + " type bridge"}); err != nil {
 			return err
 		}
+	}
+	err := batch(ctx, "ip -n "+controlPlane, []string{
+		"link set lo up",
+		"addr replace " + controlPlaneIP + networkBits + " dev " + bridge,
+		"link set " + bridge + " up",
+	})
+	if err != nil {
+		return err
 	}
 	for _, n := range nodes {
 		if err := ensureNodeNetwork(ctx, n); err != nil {
@@ -37,16 +39,23 @@ func ensureNetwork(ctx context.Context) error {
 }
 
 func ensureNodeNetwork(ctx context.Context, n node) error {
-	if exists("/run/netns/" + n.namespace()) {
-		if _, err := output(ctx, "ip", "-n", n.namespace(), "link", "show", "eth0"); err == nil {
-			return nil
+	if !exists("/run/netns/" + n.namespace()) {
+		if err := batch(ctx, "", []string{"ip netns add " + n.namespace()}); err != nil {
+			return err
 		}
-	} else if err := batch(ctx, "", []string{"ip netns add " + n.namespace()}); err != nil {
-		return err
 	}
+	if _, err := output(ctx, "ip", "-n", n.namespace(), "link", "show", "eth0"); err != nil {
+		err := batch(ctx, "ip -n "+controlPlane, []string{
+			"link add " + n.link + " type veth peer name eth0 netns " + n.namespace(),
+			"link set " + n.link + " master " + bridge + " up",
+		})
+		if err != nil {
+			return err
+		}
+	}
+	// All of this may be there already, from a command that was cut off or not.
 	err := batch(ctx, "ip -n "+controlPlane, []string{
-		"link add " + n.link + " type veth peer name eth0 netns " + n.namespace(),
-		"link set " + n.link + " master " + bridge + " up",
+		"link set " + n.link + " master " + bridge,
 		"route replace " + n.podCIDR + " via " + n.ip,
 	})
 	if err != nil {
@@ -54,13 +63,13 @@ func ensureNodeNetwork(ctx context.Context, n node) error {
 	}
 	commands := []string{
 		"link set lo up",
-		"addr add " + n.ip + networkBits + " dev eth0",
+		"addr replace " + n.ip + networkBits + " dev eth0",
 		"link set eth0 up",
-		"route add default via " + controlPlaneIP,
+		"route replace default via " + controlPlaneIP,
 	}
 	for _, other := range nodes {
 		if other != n {
-			commands = append(commands, "route add "+other.podCIDR+" via "+other.ip)
+			commands = append(commands, "route replace "+other.podCIDR+" via "+other.ip)
 		}
 	}
 	if err := batch(ctx, "ip -n "+n.namespace(), commands); err != nil {

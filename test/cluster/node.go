@@ -92,18 +92,22 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   restrict_oom_score_adj = true
   # So that "down" finds them.
   netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      Root = %[6]q
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = %[5]q
-`, n.dir("containerd"), n.dir("containerd-state"), n.containerdSocket(), pauseName, n.dir("cni"))
+`, n.dir("containerd"), n.dir("containerd-state"), n.containerdSocket(), pauseName, n.dir("cni"), n.dir("runc"))
 }
 
 // cniConfig joins pods point to point, so that all they send is routed by the
 // node and seen by kube-proxy; between pods on one bridge it would not be.
 func (n node) cniConfig() string {
-	return fmt.Sprintf(`{"cniVersion": "0.4.0", "name": "pods", "type": "ptp", "ipMasq": false,
- "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": %q}]], "routes": [{"dst": "0.0.0.0/0"}]}}
-`, n.dir("ipam"), n.podCIDR)
+	return fmt.Sprintf(`{"cniVersion": "0.4.0", "name": "%[3]s", "type": "ptp", "ipMasq": false,
+ "ipam": {"type": "host-local", "dataDir": %[1]q, "ranges": [[{"subnet": %[2]q}]], "routes": [{"dst": "0.0.0.0/0"}]}}
+`, n.dir("ipam"), n.podCIDR, podNetwork)
 }
 
 func (n node) kubeletConfig() string {
@@ -124,13 +128,14 @@ clusterDNS: [%[6]s]
 clusterDomain: %[7]s
 resolvConf: %[8]q
 podLogsDir: %[9]q
+volumePluginDir: %[10]q
 failSwapOn: false
 # The disk is the machine's, and images could not be pulled again.
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available: 1%%}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 `, pki("ca.crt"), pki(n.name+".crt"), pki(n.name+".key"), n.containerdSocket(), n.cgroup(),
-		dnsServiceIP, clusterDomain, n.dir("resolv.conf"), n.dir("pod-logs"))
+		dnsServiceIP, clusterDomain, n.dir("resolv.conf"), n.dir("pod-logs"), n.dir("volume-plugins"))
 }
 
 func (n node) kubeProxyConfig() string {
@@ -147,6 +152,9 @@ conntrack: {maxPerCore: 0, min: 0}
 
 // cgroupControllers returns the directories of the cgroup hierarchies.
 func cgroupControllers() []string {
+	if exists("/sys/fs/cgroup/cgroup.controllers") { // version 2 alone
+		return []string{"/sys/fs/cgroup"}
+	}
 	all, _ := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
 	var dirs []string
 	for _, file := range all {

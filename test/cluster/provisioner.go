@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,11 +35,14 @@ type directories struct{}
 // Provision makes the directory. Its volume is "local" and not "hostPath", since
 // only that is given to the group of a pod that does not run as root.
 func (directories) Provision(_ context.Context, options controller.ProvisionOptions) (*corev1.PersistentVolume, controller.ProvisioningState, error) {
+	mode := options.PVC.Spec.VolumeMode
+	if options.SelectedNodeName == "" || (mode != nil && *mode != corev1.PersistentVolumeFilesystem) {
+		return nil, controller.ProvisioningFinished, errors.New("only a filesystem, on the node that the pod was put on, can be made")
+	}
 	path := statePath("volumes", options.PVName)
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, controller.ProvisioningFinished, err
 	}
-	mode := options.PVC.Spec.VolumeMode
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: options.PVName},
 		Spec: corev1.PersistentVolumeSpec{

@@ -22,7 +22,10 @@ type process struct {
 	// Namespace is the network namespace it runs in; empty for the machine's own.
 	Namespace string
 	Args      []string
-	PID       int
+	// Inputs are what the process was started from: its binary and the files that
+	// its arguments name, by content.
+	Inputs string
+	PID    int
 	// Started is the process's start time as the kernel counts it, so that
 	// another process that got the same id later is not taken for it.
 	Started string
@@ -32,14 +35,15 @@ func (p process) recordPath() string { return statePath("processes", p.Name+".js
 
 // start makes sure that the process runs with these arguments.
 func start(name, namespace string, args ...string) error {
+	inputs := inputsOf(args)
 	old, err := recorded(name)
-	if err == nil && old.alive() && slices.Equal(old.Args, args) {
+	if err == nil && old.alive() && slices.Equal(old.Args, args) && old.Inputs == inputs {
 		return nil
 	}
 	if err == nil {
 		old.stop(10 * time.Second)
 	}
-	p := process{Name: name, Namespace: namespace, Args: args}
+	p := process{Name: name, Namespace: namespace, Args: args, Inputs: inputs}
 	log, err := os.OpenFile(logPath(name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
@@ -51,7 +55,8 @@ func start(name, namespace string, args ...string) error {
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "PATH="+binDir()+":/usr/sbin:/usr/bin:/sbin:/bin")
+	// Nothing of the caller's environment, such as a proxy, is passed on.
+	cmd.Env = []string{"PATH=" + binDir() + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + stateDir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
@@ -63,7 +68,39 @@ func start(name, namespace string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(p.recordPath(), record, 0o644)
+	return writeFile(p.recordPath(), record)
+}
+
+// inputsOf identifies the content of the binary and of the configuration files
+// that the arguments name.
+func inputsOf(args []string) string {
+	var inputs []string
+	for _, arg := range args {
+		_, path, found := strings.Cut(arg, "=")
+		if !found {
+			path = arg
+		}
+		if resolved, err := filepath.EvalSymlinks(path); err == nil && strings.HasPrefix(path, "/") {
+			info, err := os.Stat(resolved)
+			switch {
+			case err != nil || info.IsDir():
+			case info.Mode()&0o111 != 0 && !strings.HasPrefix(resolved, stateDir):
+				inputs = append(inputs, resolved) // built, in a folder named by its version
+			default:
+				inputs = append(inputs, hashOfFile(resolved))
+			}
+		}
+	}
+	return strings.Join(inputs, " ")
+}
+
+// writeFile replaces a file as a whole: a command that is killed leaves the old
+// one or the new one.
+func writeFile(path string, content []byte) error {
+	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 func recorded(name string) (process, error) {
@@ -122,7 +159,8 @@ func startTime(pid int) (string, error) {
 }
 
 // await calls ready until it returns nil, and says for how long it has waited.
-// When time is up it shows the end of the log of the process that was waited for.
+// When time is up, or the process that was waited for has died, it shows the end
+// of that process's log.
 func await(ctx context.Context, what, process string, limit time.Duration, ready func() error) error {
 	begin := time.Now()
 	for shown := begin; ; {
@@ -133,6 +171,9 @@ func await(ctx context.Context, what, process string, limit time.Duration, ready
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if p, recordErr := recorded(process); recordErr == nil && !p.alive() {
+			return fmt.Errorf("%s has ended\n%s", process, logTail(process))
 		}
 		if time.Since(begin) > limit {
 			return fmt.Errorf("not %s after %s: %w\n%s", what, limit, err, logTail(process))
