@@ -78,7 +78,7 @@ func apiServerArgs() []string {
 
 // corefile is what kubeadm gives to CoreDNS, but that there are no names outside the cluster.
 // https://kubernetes.io/docs/tasks/administer-cluster/dns-custom-nameservers/
-var corefile = `.:53 {
+var corefile = clusterDomain + `:53 in-addr.arpa:53 ip6.arpa:53 {
     bind ` + controlPlaneIP + `
     errors
     kubernetes ` + clusterDomain + ` in-addr.arpa ip6.arpa {
@@ -87,10 +87,13 @@ var corefile = `.:53 {
         ttl 30
     }
     cache 30 {
-        disable success cluster.local
-        disable denial cluster.local
+        disable success ` + clusterDomain + `
+        disable denial ` + clusterDomain + `
     }
-    template ANY ANY . {
+}
+.:53 {
+    bind ` + controlPlaneIP + `
+    template ANY ANY {
         rcode NXDOMAIN
     }
 }
