@@ -13,6 +13,7 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=vaults,singular=vault,scope=Namespaced,shortName=vlt,categories=all
 // +kubebuilder:subresource:status
+// +kubebuilder:subresource:scale:specpath=.spec.nodes,statuspath=.status.nodes,selectorpath=.status.selector
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.spec.nodes`,description="Vault nodes asked for"
 // +kubebuilder:printcolumn:name="Ready",type=integer,JSONPath=`.status.readyNodes`,description="Nodes that are unsealed"
 // +kubebuilder:printcolumn:name="Active",type=string,JSONPath=`.status.vaultStatus.active`,description="The active node"
@@ -326,6 +327,15 @@ type VaultStatus struct {
 	// vaultStatus names the pods by the state of their Vault node.
 	// +optional
 	VaultStatus NodesStatus `json:"vaultStatus,omitempty"`
+
+	// nodes is the number of pods that there are for Vault nodes.
+	// +optional
+	Nodes int32 `json:"nodes"`
+
+	// selector selects the pods of the Vault nodes; "kubectl scale" and
+	// autoscalers read it.
+	// +optional
+	Selector string `json:"selector,omitempty"`
 
 	// readyNodes is the number of nodes that are unsealed: active or standby.
 	// +optional

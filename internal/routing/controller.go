@@ -29,6 +29,10 @@ import (
 const (
 	// burstCheck is how often it is looked at whether a burst is still needed.
 	burstCheck = 10 * time.Second
+	// activeDeletionCost is more than that of other pods, which have none. Sealed
+	// pods go before standby ones by themselves: they are not ready.
+	// https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#pod-deletion-cost
+	activeDeletionCost = "100"
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 16
 )
@@ -116,13 +120,21 @@ func (r *Reconciler) apply(ctx context.Context, list []corev1.Pod, decision Deci
 	return nil
 }
 
-// label sets the active label, or removes it when value is nil.
+// label sets the active label, or removes it when value is nil, and with it the
+// cost of deleting the pod: when there are pods to choose from, in an upgrade or
+// when the Vault is made smaller, the active one goes last.
 func (r *Reconciler) label(ctx context.Context, pod *corev1.Pod, value *string) error {
+	var cost *string
+	if value != nil {
+		high := activeDeletionCost
+		cost = &high
+	}
 	// The UID makes the API server refuse the patch if the pod was replaced by
 	// another one of the same name.
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid":    pod.UID,
-		"labels": map[string]*string{v1alpha1.ActiveLabel: value},
+		"uid":         pod.UID,
+		"labels":      map[string]*string{v1alpha1.ActiveLabel: value},
+		"annotations": map[string]*string{corev1.PodDeletionCost: cost},
 	}})
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -50,12 +51,14 @@ func compute(f *facts) v1alpha1.VaultStatus {
 		ObservedGeneration: f.vault.Generation,
 		ServiceName:        f.vault.Name,
 		ClientPort:         v1alpha1.ClientPort,
+		Selector:           labels.SelectorFromSet(f.vault.PodLabels()).String(),
 		VaultStatus:        nodesStatus(f),
 		Initialized:        initialized(f),
 		Version:            version(f),
 		UpdatedNodes:       updatedNodes(f),
 	}
 	nodes := &status.VaultStatus
+	status.Nodes = int32(len(f.pods))
 	status.StandbyNodes = int32(len(nodes.Standby))
 	status.SealedNodes = int32(len(nodes.Sealed))
 	status.ReadyNodes = status.StandbyNodes
