@@ -131,7 +131,7 @@ func ServerNames(vault *v1alpha1.Vault) []string {
 func ensureAuthority(ctx context.Context, c client.Client, reader client.Reader, vault *v1alpha1.Vault, a authority) error {
 	var missing []leaf
 	for _, l := range a.leaves {
-		_, err := get(ctx, reader, vault.Namespace, l.secret)
+		_, err := getOwn(ctx, reader, vault, l.secret)
 		switch {
 		case apierrors.IsNotFound(err):
 			missing = append(missing, l)
@@ -159,7 +159,7 @@ func ensureAuthority(ctx context.Context, c client.Client, reader client.Reader,
 }
 
 func ensureCA(ctx context.Context, c client.Client, reader client.Reader, vault *v1alpha1.Vault, a authority, inUse bool) (KeyPair, error) {
-	secret, err := get(ctx, reader, vault.Namespace, a.secret)
+	secret, err := getOwn(ctx, reader, vault, a.secret)
 	if err == nil {
 		return KeyPair{Cert: secret.Data[caCertKey], Key: secret.Data[caKeyKey]}, nil
 	}
@@ -188,6 +188,20 @@ func get(ctx context.Context, reader client.Reader, namespace, name string) (*co
 		return nil, fmt.Errorf("reading Secret %q: %w", name, err)
 	}
 	return &secret, err
+}
+
+// getOwn reads a Secret that is not another Vault's: one of an earlier Vault of
+// the same name is about to be deleted by the garbage collector, and what nodes
+// begin to serve with must not be.
+func getOwn(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, name string) (*corev1.Secret, error) {
+	secret, err := get(ctx, reader, vault.Namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	if owner := metav1.GetControllerOf(secret); owner != nil && owner.UID != vault.UID {
+		return nil, fmt.Errorf("waiting for the deletion of Secret %q, which belongs to another %s of the name %q", name, owner.Kind, owner.Name)
+	}
+	return secret, nil
 }
 
 func createSecret(ctx context.Context, c client.Client, vault *v1alpha1.Vault, name string, data map[string][]byte) error {

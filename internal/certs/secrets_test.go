@@ -352,6 +352,65 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 	}
 }
 
+// When a Vault is deleted and made again, the Secrets of the old one are still
+// there for a moment, and the garbage collector takes them one by one.
+func TestEnsureDoesNotUseTheSecretsOfAnEarlierVault(t *testing.T) {
+	earlier, vault := newVault(), newVault()
+	vault.UID = "another-uid"
+	c := newClient(t)
+	if err := Ensure(t.Context(), c, c, earlier); err != nil {
+		t.Fatal(err)
+	}
+	old := secrets(t, c)
+	for _, name := range allSecrets {
+		var bad *Error
+		if err := Ensure(t.Context(), c, c, vault); err == nil || errors.As(err, &bad) {
+			t.Errorf("Ensure() = %v while %s is there, want an error that nobody has to mend", err, name)
+		}
+		remove(t, c, name)
+	}
+	if err := Ensure(t.Context(), c, c, vault); err != nil {
+		t.Fatal(err)
+	}
+	made := secrets(t, c)
+	for _, name := range allSecrets {
+		if owner := made[name].OwnerReferences[0]; owner.UID != vault.UID {
+			t.Errorf("Secret %s belongs to %s", name, owner.UID)
+		}
+		for key, value := range made[name].Data {
+			if string(value) == string(old[name].Data[key]) {
+				t.Errorf("Secret %s has the old %s", name, key)
+			}
+		}
+	}
+	if err := Check(t.Context(), c, vault, time.Now()); err != nil {
+		t.Errorf("Check() = %v", err)
+	}
+	checkEtcd(t, vault, made)
+}
+
+// One that was restored from a backup belongs to nobody.
+func TestEnsureUsesASecretWithoutAnOwner(t *testing.T) {
+	vault := newVault()
+	c := newClient(t)
+	if err := Ensure(t.Context(), c, c, vault); err != nil {
+		t.Fatal(err)
+	}
+	restored := secrets(t, c)["example-default-vault-ca"]
+	remove(t, c, restored.Name)
+	remove(t, c, vault.ServerSecretName())
+	restored.OwnerReferences, restored.ResourceVersion = nil, ""
+	if err := c.Create(t.Context(), &restored); err != nil {
+		t.Fatal(err)
+	}
+	if err := Ensure(t.Context(), c, c, vault); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(t.Context(), c, vault, time.Now()); err != nil {
+		t.Errorf("Check() = %v", err)
+	}
+}
+
 func TestEnsureReportsABrokenAuthority(t *testing.T) {
 	vault := newVault()
 	key := newCA(t).Key
