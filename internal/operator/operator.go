@@ -87,7 +87,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, watchesFile strin
 	if err := manager.Add(engine); err != nil {
 		return err
 	}
-	router := &routing.Reconciler{Client: manager.GetClient(), SecretReader: manager.GetAPIReader(), Engine: engine}
+	router := &routing.Reconciler{Client: manager.GetClient(), Live: manager.GetAPIReader(), Engine: engine}
 	if err := router.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("routing controller: %w", err)
 	}

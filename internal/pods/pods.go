@@ -17,18 +17,21 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-// List returns the pods of the Vault's nodes, by name, that have not ended.
+// List returns the pods of the Vault's nodes, by name, those that have ended
+// included: they may still have the active label.
 func List(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) ([]corev1.Pod, error) {
 	var list corev1.PodList
 	if err := reader.List(ctx, &list, client.InNamespace(vault.Namespace), client.MatchingLabels(vault.PodLabels())); err != nil {
 		return nil, fmt.Errorf("listing the pods of Vault %s: %w", vault.Name, err)
 	}
-	// Pods that ended, for example by eviction, are never restarted.
-	living := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
-		return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-	})
-	slices.SortFunc(living, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	return living, nil
+	slices.SortFunc(list.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	return list.Items, nil
+}
+
+// Ended says that the pod will never run again, for example because it was
+// evicted or has done what it was told when it was deleted.
+func Ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 // ToVault maps the pod of a Vault node to its Vault.

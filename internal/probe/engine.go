@@ -16,7 +16,7 @@ import (
 // steady + failures*timeout.
 const (
 	// steady is the pause between questions while nothing is expected to happen.
-	steady = time.Second
+	steady = 750 * time.Millisecond
 	// burst is the pause while a node is expected to change its state soon.
 	burst = 100 * time.Millisecond
 	// timeout of one question.
@@ -123,6 +123,23 @@ func (e *Engine) Observations(vault types.NamespacedName) map[types.UID]Observat
 		return maps.Clone(g.observations)
 	}
 	return nil
+}
+
+// Confirm asks a node now, apart from its regular questions, and returns what it
+// says. It is for whoever is about to act on an answer that may be a pause old.
+func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid types.UID) Observation {
+	e.mu.Lock()
+	var target Target
+	if g := e.vaults[vault]; g != nil && g.workers[uid] != nil {
+		target = g.workers[uid].target
+	}
+	e.mu.Unlock()
+	asker, err := newAsker(target)
+	if err != nil {
+		return Observation{State: Unreachable, Err: err}
+	}
+	defer asker.close()
+	return asker.ask(ctx, timeout)
 }
 
 // Start blocks until the context ends and then stops all questions.

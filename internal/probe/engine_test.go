@@ -366,7 +366,8 @@ func TestNotifiesOnlyOfChanges(t *testing.T) {
 	h.waitFor(t, target.UID, Sealed)
 
 	quiet := len(node.Asked()) + 4
-	for begin := time.Now(); len(node.Asked()) < quiet && time.Since(begin) < slack; time.Sleep(time.Millisecond) {
+	for begin := time.Now(); len(node.Asked()) < quiet && time.Since(begin) < slack; {
+		time.Sleep(time.Millisecond)
 	}
 	if got := h.notified.Load(); got != 1 {
 		t.Errorf("notified %d times of one state", got)

@@ -43,15 +43,20 @@ const (
 // another replica has made already is a no-op.
 type Reconciler struct {
 	client.Client
-	// SecretReader reads Secrets from the API server and not from a cache.
-	SecretReader client.Reader
-	Engine       *probe.Engine
+	// Live reads from the API server and not from a cache.
+	Live   client.Reader
+	Engine *probe.Engine
+	// Confirm asks a node right before it is promoted; the engine does, if not set.
+	Confirm func(ctx context.Context, vault types.NamespacedName, uid types.UID) probe.Observation
 
 	authorities authorityCache
 }
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	if r.Confirm == nil {
+		r.Confirm = r.Engine.Confirm
+	}
 	everyReplica := false
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("routing").
@@ -81,14 +86,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	ca, err := r.authorities.get(ctx, r, r.SecretReader, &vault)
+	ca, err := r.authorities.get(ctx, r, r.Live, &vault)
 	if client.IgnoreNotFound(err) != nil {
 		log.FromContext(ctx).Error(err, "The certificate authority of the Vault nodes could not be read")
 	}
 	targets := targetsOf(&vault, list, ca)
 	decision := Decide(nodesOf(list, r.Engine.Observations(req.NamespacedName), time.Now()))
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
-	if err := r.apply(ctx, list, decision); err != nil {
+	if err := r.apply(ctx, &vault, list, decision); err != nil {
 		return reconcile.Result{}, err
 	}
 	if decision.ExpectChange {
@@ -100,7 +105,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 
 // apply demotes before it promotes: an error in between leaves no pod labelled,
 // which is an outage, and never two.
-func (r *Reconciler) apply(ctx context.Context, list []corev1.Pod, decision Decision) error {
+func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []corev1.Pod, decision Decision) error {
 	byUID := map[types.UID]*corev1.Pod{}
 	for i := range list {
 		byUID[list[i].UID] = &list[i]
@@ -113,11 +118,37 @@ func (r *Reconciler) apply(ctx context.Context, list []corev1.Pod, decision Deci
 	if decision.Promote == "" {
 		return nil
 	}
-	value := v1alpha1.ActiveLabelValue
-	if err := r.label(ctx, byUID[decision.Promote], &value); err != nil {
+	if err := r.promote(ctx, vault, byUID[decision.Promote]); err != nil {
 		return fmt.Errorf("putting pod %s into the Service: %w", byUID[decision.Promote].Name, err)
 	}
 	return nil
+}
+
+// promote labels a pod, after it has looked at what it knows only from a cache
+// or from a moment ago: another replica of the operator may have acted on newer
+// facts. It does nothing when the node is not active any more, and first takes
+// the label from any other pod that has it.
+func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *corev1.Pod) error {
+	if o := r.Confirm(ctx, client.ObjectKeyFromObject(vault), pod.UID); o.State != probe.Active {
+		return nil // the regular questions will find the same, and decide anew
+	}
+	var labelled corev1.PodList
+	selector := client.MatchingLabels(vault.PodLabels())
+	selector[v1alpha1.ActiveLabel] = v1alpha1.ActiveLabelValue
+	if err := r.Live.List(ctx, &labelled, client.InNamespace(vault.Namespace), selector); err != nil {
+		return err
+	}
+	for i := range labelled.Items {
+		other := &labelled.Items[i]
+		if other.UID == pod.UID {
+			return nil
+		}
+		if err := r.label(ctx, other, nil); err != nil {
+			return err
+		}
+	}
+	value := v1alpha1.ActiveLabelValue
+	return r.label(ctx, pod, &value)
 }
 
 // label sets the active label, or removes it when value is nil, and with it the

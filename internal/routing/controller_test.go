@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,7 +72,8 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 			return c.Get(ctx, key, obj, opts...)
 		},
 	})
-	f.Reconciler = &Reconciler{Client: recorded, SecretReader: recorded, Engine: probe.NewEngine()}
+	f.Reconciler = &Reconciler{Client: recorded, Live: recorded, Engine: probe.NewEngine()}
+	f.Confirm = f.Engine.Confirm
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
 		end()
@@ -223,8 +225,10 @@ func TestApply(t *testing.T) {
 		name     string
 		decision Decision
 		fail     func(patch string) error
-		want     []string
-		wantErr  string
+		// now is what the node says when it is asked again; active, if not set.
+		now     probe.State
+		want    []string
+		wantErr string
 	}{
 		{
 			name:     "demotes before it promotes",
@@ -242,26 +246,38 @@ func TestApply(t *testing.T) {
 			name:     "a demoted pod that is gone does not hold up the promotion",
 			decision: Decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
 			fail:     failOn("-a", notFound),
-			want:     []string{"+c"},
+			want:     []string{"-b", "+c"},
 		},
 		{
 			name:     "a demoted pod that was replaced does not hold up the promotion",
 			decision: Decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
 			fail:     failOn("-a", replaced),
-			want:     []string{"+c"},
+			want:     []string{"-b", "+c"},
 		},
 		{
 			name:     "a promoted pod that was replaced is an error, so that the facts are looked at again",
 			decision: Decision{Promote: "uid-of-c"},
 			fail:     failOn("+c", replaced),
+			want:     []string{"-a", "-b"},
 			wantErr:  "putting pod c into the Service",
 		},
 		{
 			name:     "a promoted pod that is gone is an error",
 			decision: Decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
 			fail:     failOn("+c", notFound),
-			want:     []string{"-a"},
+			want:     []string{"-a", "-b"},
 			wantErr:  "putting pod c into the Service",
+		},
+		{
+			name:     "others that another replica has labelled since lose the label first",
+			decision: Decision{Promote: "uid-of-c"},
+			want:     []string{"-a", "-b", "+c"},
+		},
+		{
+			name:     "a node that is not active any more is not promoted",
+			decision: Decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
+			now:      probe.Standby,
+			want:     []string{"-a"},
 		},
 		{name: "nothing to do"},
 	}
@@ -272,7 +288,10 @@ func TestApply(t *testing.T) {
 			}
 			f := newFixture(t, &list[0], &list[1], &list[2])
 			f.fail = tt.fail
-			err := f.apply(t.Context(), list, tt.decision)
+			f.Confirm = func(context.Context, types.NamespacedName, types.UID) probe.Observation {
+				return probe.Observation{State: cmp.Or(tt.now, probe.Active)}
+			}
+			err := f.apply(t.Context(), vault, list, tt.decision)
 			if (err != nil) != (tt.wantErr != "") || (err != nil && !strings.Contains(err.Error(), tt.wantErr)) {
 				t.Errorf("apply() = %v, want an error with %q", err, tt.wantErr)
 			}
@@ -496,7 +515,7 @@ func TestAuthorityCache(t *testing.T) {
 	var cache authorityCache
 	get := func(want string, wantReads int) {
 		t.Helper()
-		got, err := cache.get(t.Context(), f.api, f.SecretReader, vault)
+		got, err := cache.get(t.Context(), f.api, f.Live, vault)
 		if err != nil || got != want {
 			t.Errorf("get() = %q, %v, want %q", got, err, want)
 		}

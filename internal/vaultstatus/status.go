@@ -58,7 +58,11 @@ func compute(f *facts) v1alpha1.VaultStatus {
 		UpdatedNodes:       updatedNodes(f),
 	}
 	nodes := &status.VaultStatus
-	status.Nodes = int32(len(f.pods))
+	for i := range f.pods {
+		if !pods.Ended(&f.pods[i]) {
+			status.Nodes++
+		}
+	}
 	status.StandbyNodes = int32(len(nodes.Standby))
 	status.SealedNodes = int32(len(nodes.Sealed))
 	status.ReadyNodes = status.StandbyNodes
@@ -141,7 +145,7 @@ func updatedNodes(f *facts) []string {
 	var names []string
 	for i := range f.pods {
 		pod := &f.pods[i]
-		if f.templateHash != "" && pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == f.templateHash && !pods.Terminating(pod) {
+		if f.templateHash != "" && pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == f.templateHash && !pods.Terminating(pod) && !pods.Ended(pod) {
 			names = append(names, pod.Name)
 		}
 	}

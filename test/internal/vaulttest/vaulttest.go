@@ -85,7 +85,7 @@ func (v Vault) AwaitHA(t shell.T, standby int) v1alpha1.VaultStatus {
 // Endpoints are the pods that the Service sends clients to.
 func (v Vault) Endpoints() ([]string, error) {
 	out, err := shell.Try(v.Kubectl(
-		`get endpointslices -l kubernetes.io/service-name=%s -o jsonpath='{range .items[*].endpoints[?(@.conditions.ready==true)]}{.targetRef.name}{"\n"}{end}'`, v.Name))
+		`get endpointslices -l kubernetes.io/service-name=%s -o go-template='{{range .items}}{{range .endpoints}}{{if .conditions.ready}}{{.targetRef.name}} {{end}}{{end}}{{end}}'`, v.Name))
 	return strings.Fields(out), err
 }
 

@@ -1,0 +1,276 @@
+// Package fakevault has stand-ins for Vault nodes that answer /v1/sys/health
+// over TLS in whatever state a test puts them, and that can hang, crash and
+// come back. Real nodes are the business of the end-to-end tests.
+package fakevault
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-operator/vault-operator/internal/certs"
+)
+
+// Port is the port that the operator asks Vault nodes at.
+const Port = 8200
+
+// State is what a node says of itself.
+type State struct {
+	Initialized bool `json:"initialized"`
+	Sealed      bool `json:"sealed"`
+	Standby     bool `json:"standby"`
+}
+
+// The states of a node, as Vault 1.21 reports them.
+var (
+	Uninitialized = State{Sealed: true, Standby: true}
+	Sealed        = State{Initialized: true, Sealed: true, Standby: true}
+	Standby       = State{Initialized: true, Standby: true}
+	Active        = State{Initialized: true}
+)
+
+// Node is a fake Vault node. It is stopped when its test ends.
+type Node struct {
+	// IP is the loopback address that the node has for itself.
+	IP string
+	// Address is IP and port.
+	Address string
+
+	t    testing.TB
+	cert tls.Certificate
+
+	mu      sync.Mutex
+	state   State
+	version string
+	asked   []time.Time
+	// thawed is closed while the node runs, and open while it hangs.
+	thawed chan struct{}
+	server *http.Server
+}
+
+// Start runs a node on a loopback address of its own, at the port of Vault.
+func Start(t testing.TB, cert tls.Certificate, state State) *Node {
+	t.Helper()
+	var err error
+	for range 100 {
+		// Test binaries that run at the same time take different addresses.
+		ip := net.IPv4(127, 82, byte(rand.IntN(250)), byte(1+rand.IntN(250))).String()
+		n := &Node{IP: ip, Address: net.JoinHostPort(ip, strconv.Itoa(Port)), t: t, cert: cert, state: state, version: "1.21.0"}
+		n.thawed = make(chan struct{})
+		close(n.thawed)
+		if err = n.listen(); err == nil {
+			t.Cleanup(n.stop)
+			return n
+		}
+	}
+	t.Fatalf("no loopback address for a fake Vault node: %v", err)
+	return nil
+}
+
+// Set changes what the node says.
+func (n *Node) Set(state State) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.state = state
+}
+
+// SetVersion changes the Vault version that the node reports.
+func (n *Node) SetVersion(version string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.version = version
+}
+
+// Asked returns when the node was asked.
+func (n *Node) Asked() []time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]time.Time(nil), n.asked...)
+}
+
+// Freeze makes the node hang like a process that got SIGSTOP: the kernel still
+// accepts connections, and nothing is ever read from them.
+func (n *Node) Freeze() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	select {
+	case <-n.thawed:
+		n.thawed = make(chan struct{})
+	default:
+	}
+}
+
+// Thaw lets a frozen node go on.
+func (n *Node) Thaw() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	select {
+	case <-n.thawed:
+	default:
+		close(n.thawed)
+	}
+}
+
+// Kill ends the node: connections break and new ones are refused.
+func (n *Node) Kill() {
+	n.mu.Lock()
+	server := n.server
+	n.server = nil
+	n.mu.Unlock()
+	if server != nil {
+		_ = server.Close()
+	}
+}
+
+// Restart brings a killed node back, at the same address.
+func (n *Node) Restart(state State) {
+	n.t.Helper()
+	n.Set(state)
+	if err := n.listen(); err != nil {
+		n.t.Fatalf("restarting the fake Vault node %s: %v", n.Address, err)
+	}
+}
+
+func (n *Node) stop() {
+	n.Thaw()
+	n.Kill()
+}
+
+func (n *Node) listen() error {
+	listener, err := net.Listen("tcp", n.Address)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           http.HandlerFunc(n.answer),
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{n.cert}, MinVersion: tls.VersionTLS12},
+		ErrorLog:          log.New(io.Discard, "", 0), // refused handshakes are what tests want
+		ReadHeaderTimeout: time.Minute,
+	}
+	n.mu.Lock()
+	n.server = server
+	n.mu.Unlock()
+	go func() { _ = server.ServeTLS(freezable{listener, n}, "", "") }()
+	return nil
+}
+
+// answer is Vault's /v1/sys/health: the status code tells the state, and the
+// client may choose the codes.
+// https://developer.hashicorp.com/vault/api-docs/system/health
+func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/v1/sys/health" {
+		http.NotFound(w, r)
+		return
+	}
+	n.mu.Lock()
+	n.asked = append(n.asked, time.Now())
+	state, version := n.state, n.version
+	n.mu.Unlock()
+
+	code := http.StatusOK
+	switch {
+	case !state.Initialized:
+		code = statusCode(r, "uninitcode", http.StatusNotImplemented)
+	case state.Sealed:
+		code = statusCode(r, "sealedcode", http.StatusServiceUnavailable)
+	case state.Standby:
+		code = statusCode(r, "standbycode", http.StatusTooManyRequests)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(struct {
+		State
+		Version string `json:"version"`
+	}{state, version})
+}
+
+func statusCode(r *http.Request, parameter string, fallback int) int {
+	if code, err := strconv.Atoi(r.URL.Query().Get(parameter)); err == nil {
+		return code
+	}
+	return fallback
+}
+
+// freezable is a listener whose connections stand still while the node hangs.
+type freezable struct {
+	net.Listener
+	node *Node
+}
+
+func (l freezable) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &freezableConn{Conn: conn, node: l.node, closed: make(chan struct{})}, nil
+}
+
+type freezableConn struct {
+	net.Conn
+	node   *Node
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *freezableConn) Read(b []byte) (int, error) {
+	count, err := c.Conn.Read(b)
+	c.node.mu.Lock()
+	thawed := c.node.thawed
+	c.node.mu.Unlock()
+	select {
+	case <-thawed:
+	case <-c.closed:
+	}
+	return count, err
+}
+
+func (c *freezableConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// Authority signs the certificates of fake nodes.
+type Authority struct {
+	// PEM is what clients trust.
+	PEM  string
+	pair certs.KeyPair
+}
+
+// NewAuthority makes an authority.
+func NewAuthority(t testing.TB) Authority {
+	t.Helper()
+	pair, err := certs.NewCA("test CA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Authority{PEM: string(pair.Cert), pair: pair}
+}
+
+// Certificate makes a server certificate for the DNS name.
+func (a Authority) Certificate(t testing.TB, name string) tls.Certificate {
+	t.Helper()
+	leaf, err := certs.Sign(a.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Pair(t, leaf.Cert, leaf.Key)
+}
+
+// Pair parses a certificate and its key.
+func Pair(t testing.TB, cert, key []byte) tls.Certificate {
+	t.Helper()
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
