@@ -383,9 +383,9 @@ type VaultStatus struct {
 // not answered yet is in none of the lists.
 type NodesStatus struct {
 	// active is the name of the pod whose node is active: it holds the lock of
-	// the storage and serves requests.
+	// the storage and serves requests. It is empty when no node is known to be.
 	// +optional
-	Active string `json:"active,omitempty"`
+	Active string `json:"active"`
 
 	// standby are the names of the pods whose nodes are unsealed and take over
 	// when the active one fails.
