@@ -1,0 +1,99 @@
+//go:build integration
+
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// auditLog is the API server's record of what operators asked of it.
+type auditLog struct {
+	path string
+
+	mu       sync.Mutex
+	offset   int64
+	requests []request
+}
+
+// request is one of an operator, watches excepted.
+type request struct {
+	Verb      string
+	URI       string `json:"requestURI"`
+	ObjectRef struct{ Resource, Subresource, Namespace, Name string }
+	Response  struct{ Code int } `json:"responseStatus"`
+}
+
+func (r request) String() string {
+	if r.ObjectRef.Resource == "" {
+		return fmt.Sprintf("%s %s: %d", r.Verb, r.URI, r.Response.Code)
+	}
+	resource := r.ObjectRef.Resource
+	if r.ObjectRef.Subresource != "" {
+		resource += "/" + r.ObjectRef.Subresource
+	}
+	return fmt.Sprintf("%s %s %s: %d", r.Verb, resource, r.ObjectRef.Name, r.Response.Code)
+}
+
+// all returns every request so far.
+func (a *auditLog) all(t *testing.T) []request {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	file, err := os.Open(a.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	more, err := io.ReadAll(io.NewSectionReader(file, a.offset, 1<<40))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The last line may not be complete yet.
+	for {
+		line, rest, complete := bytes.Cut(more, []byte("\n"))
+		if !complete {
+			return slices.Clone(a.requests)
+		}
+		var r request
+		if err := json.Unmarshal(line, &r); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		a.requests = append(a.requests, r)
+		a.offset += int64(len(line)) + 1
+		more = rest
+	}
+}
+
+// writes returns the requests that were meant to change something in the
+// namespace; events are left out.
+func writes(t *testing.T, namespace string) []request {
+	t.Helper()
+	return slices.DeleteFunc(audit.all(t), func(r request) bool {
+		return r.Verb == "get" || r.Verb == "list" || r.ObjectRef.Namespace != namespace || r.ObjectRef.Resource == "events"
+	})
+}
+
+// waitUntilQuiet waits until the operator has asked for nothing for a while: it
+// is at rest.
+func waitUntilQuiet(t *testing.T) {
+	t.Helper()
+	const silence = 2 * time.Second
+	count, since := -1, time.Now()
+	for deadline := time.Now().Add(patience); time.Since(since) < silence; time.Sleep(50 * time.Millisecond) {
+		all := audit.all(t)
+		if len(all) != count {
+			count, since = len(all), time.Now()
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the operator does not come to rest: %v", all[max(0, len(all)-20):])
+		}
+	}
+}

@@ -1,0 +1,287 @@
+//go:build integration
+
+package integration
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
+)
+
+// soon is how long it may take until what a user has mended is in force.
+const soon = 15 * time.Second
+
+// deploymentOf returns the Deployment of a Vault.
+func deploymentOf(t *testing.T, vault *v1alpha1.Vault) *appsv1.Deployment {
+	t.Helper()
+	return get(t, vault.Namespace, vault.Name, &appsv1.Deployment{})
+}
+
+// running is what must not change while what a user brings cannot be used.
+type running struct {
+	deployment, config, release string
+}
+
+func runningNow(t *testing.T, vault *v1alpha1.Vault) running {
+	t.Helper()
+	rel := lastRelease(t, vault)
+	return running{
+		deployment: deploymentOf(t, vault).ResourceVersion,
+		config:     get(t, vault.Namespace, vault.Name+"-config", &corev1.ConfigMap{}).ResourceVersion,
+		release:    fmt.Sprintf("%d %s", rel.Version, rel.Info.Status),
+	}
+}
+
+// userConfig is the user's part of what the nodes are configured with.
+func userConfig(t *testing.T, vault *v1alpha1.Vault) string {
+	t.Helper()
+	return get(t, vault.Namespace, vault.Name+"-config", &corev1.ConfigMap{}).Data["user.hcl"]
+}
+
+func TestConfigMap(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	recordVersions(t, namespace)
+	vault := createVault(t, namespace, `spec: {configMapName: mine}`)
+	setConfig := func(data map[string]string) {
+		t.Helper()
+		configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "mine"}}
+		if exists(t, namespace, "mine", configMap) {
+			configMap.Data = data
+			if err := admin.Update(t.Context(), configMap); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		configMap.Data = data
+		if err := admin.Create(t.Context(), configMap); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mended := func(text string) {
+		t.Helper()
+		begin := time.Now()
+		eventually(t, "the configuration is in force", func() error {
+			var configMap corev1.ConfigMap
+			if err := admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "example-config"}, &configMap); err != nil {
+				return err
+			}
+			if configMap.Data["user.hcl"] != text {
+				return fmt.Errorf("it is %q", configMap.Data["user.hcl"])
+			}
+			return nil
+		})
+		if took := time.Since(begin); took > soon {
+			t.Errorf("it took %s until what was mended was in force", took)
+		}
+		waitUntilDeployed(t, vault)
+		waitForEvent(t, vault, "Normal ConfigAccepted")
+	}
+
+	// Missing from the start: nothing runs, and the status says why.
+	waitForVault(t, vault, "the ConfigMap is missed", has("ConfigValid=False ConfigMapNotFound", "Irreconcilable=True ErrorGettingValues"))
+	waitForEvent(t, vault, `Warning ConfigMapNotFound spec.configMapName: ConfigMap "mine" does not exist`)
+	if exists(t, namespace, "example", &appsv1.Deployment{}) {
+		t.Error("nodes run without the configuration that they were to have")
+	}
+	setConfig(map[string]string{"vault.hcl": "ui = true\n"})
+	mended("ui = true\n")
+
+	// Broken later: what runs is not touched.
+	waitUntilQuiet(t)
+	before := runningNow(t, vault)
+	hash := deploymentOf(t, vault).Spec.Template.Annotations["vault.security.coreos.com/config"]
+	for _, broken := range []struct {
+		what, reason, message string
+		data                  map[string]string
+	}{
+		{"it does not parse", "ConfigInvalid", "does not parse as HCL", map[string]string{"vault.hcl": `telemetry { ui = true`}},
+		{"it sets what the operator owns", "ConfigInvalid", "storage", map[string]string{"vault.hcl": `storage "file" { path = "/tmp" }`}},
+		{"it lacks the key", "ConfigInvalid", `no key "vault.hcl"`, map[string]string{"config.hcl": "ui = true"}},
+	} {
+		setConfig(broken.data)
+		waitForVault(t, vault, broken.what, func(v *v1alpha1.Vault) error {
+			if err := has("ConfigValid=False "+broken.reason, "Irreconcilable=True ErrorGettingValues", "Deployed=True InstallSuccessful")(v); err != nil {
+				return err
+			}
+			for _, condition := range v.Status.Conditions {
+				if condition.Type == v1alpha1.ConfigValidCondition && (!strings.Contains(condition.Message, broken.message) || !strings.Contains(condition.Message, `"mine"`)) {
+					return fmt.Errorf("message %q", condition.Message)
+				}
+			}
+			return nil
+		})
+		waitForEvent(t, vault, `Warning ConfigInvalid ConfigMap "mine"`)
+		if now := runningNow(t, vault); now != before {
+			t.Errorf("%s: what runs was changed from %+v to %+v", broken.what, before, now)
+		}
+	}
+	remove(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "mine"}})
+	waitForVault(t, vault, "the ConfigMap is missed again", has("ConfigValid=False ConfigMapNotFound"))
+	if now := runningNow(t, vault); now != before {
+		t.Errorf("the ConfigMap is gone: what runs was changed from %+v to %+v", before, now)
+	}
+
+	// Mended: rolled out by itself, by a changed pod template.
+	setConfig(map[string]string{"vault.hcl": "max_lease_ttl = \"10h\"\n"})
+	mended("max_lease_ttl = \"10h\"\n")
+	if now := deploymentOf(t, vault).Spec.Template.Annotations["vault.security.coreos.com/config"]; now == hash {
+		t.Error("the nodes do not get the new configuration")
+	}
+
+	// Not asked for any more.
+	change(t, vault, `{"spec": {"configMapName": null}}`)
+	eventually(t, "the configuration is gone", func() error {
+		if text := userConfig(t, vault); text != "" {
+			return fmt.Errorf("it is %q", text)
+		}
+		if command := deploymentOf(t, vault).Spec.Template.Spec.Containers[0].Command; slices.Contains(command, "-config=/vault/config/user.hcl") {
+			return fmt.Errorf("the command is %v", command)
+		}
+		return nil
+	})
+}
+
+// A change of an object that another Vault uses, or nobody, is no work.
+func TestForeignConfigMapsAndSecretsAreIgnored(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	waitUntilDeployed(t, createVault(t, namespace, ""))
+	waitUntilQuiet(t)
+	requests := len(audit.all(t))
+	for _, obj := range []struct{ configMap, secret string }{{"mine", "mine"}, {"kube-root-ca.crt", "example-token"}} {
+		if err := admin.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: obj.configMap}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := admin.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: obj.secret}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitUntilQuiet(t)
+	if all := audit.all(t); len(all) > requests {
+		t.Errorf("the operator asks %v", all[requests:])
+	}
+}
+
+func TestStaticTLS(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	recordVersions(t, namespace)
+	vault := createVault(t, namespace, `spec: {tls: {static: {serverSecret: my-server, clientSecret: my-ca}}}`)
+	newPair := func(name string) (certs.KeyPair, []byte) {
+		t.Helper()
+		ca, err := certs.NewCA("mine")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := certs.Sign(ca, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair, ca.Cert
+	}
+	setSecret := func(name string, data map[string][]byte) {
+		t.Helper()
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		if exists(t, namespace, name, secret) {
+			secret.Data = data
+			if err := admin.Update(t.Context(), secret); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		secret.Data = data
+		if err := admin.Create(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good, ca := newPair(vault.ServerName())
+	wrongName, wrongCA := newPair("elsewhere.example.com")
+
+	waitForVault(t, vault, "the Secret is missed", has("TLSReady=False SecretNotFound", "Irreconcilable=True ErrorGettingValues"))
+	waitForEvent(t, vault, `Warning SecretNotFound Secret "my-server" does not exist`)
+	if exists(t, namespace, "example", &appsv1.Deployment{}) {
+		t.Error("nodes run without certificates")
+	}
+	if exists(t, namespace, "example-default-vault-server-tls", &corev1.Secret{}) {
+		t.Error("certificates were made that nobody asked for")
+	}
+
+	setSecret("my-server", map[string][]byte{"server.crt": good.Cert, "server.key": good.Key})
+	waitForVault(t, vault, "the other Secret is missed", has("TLSReady=False SecretNotFound"))
+	waitForEvent(t, vault, `Warning SecretNotFound Secret "my-ca" does not exist`)
+	setSecret("my-ca", map[string][]byte{"vault-client-ca.crt": ca})
+	begin := time.Now()
+	waitUntilDeployed(t, vault)
+	if took := time.Since(begin); took > soon {
+		t.Errorf("it took %s until the Secrets were used", took)
+	}
+	waitForEvent(t, vault, "Normal SecretsValid")
+	for _, name := range []string{"my-server", "my-ca"} {
+		if owners := get(t, namespace, name, &corev1.Secret{}).OwnerReferences; len(owners) > 0 {
+			t.Errorf("the user's Secret %s is owned by %v", name, owners)
+		}
+	}
+
+	waitUntilQuiet(t)
+	before := runningNow(t, vault)
+	for _, broken := range []struct {
+		what, message string
+		server, ca    map[string][]byte
+	}{
+		{
+			what: "a key is missing", message: "server.key",
+			server: map[string][]byte{"server.crt": good.Cert}, ca: map[string][]byte{"vault-client-ca.crt": ca},
+		},
+		{
+			what: "the certificate is for another name", message: vault.ServerName(),
+			server: map[string][]byte{"server.crt": wrongName.Cert, "server.key": wrongName.Key}, ca: map[string][]byte{"vault-client-ca.crt": wrongCA},
+		},
+		{
+			what: "the key belongs to another certificate", message: "private key does not match",
+			server: map[string][]byte{"server.crt": good.Cert, "server.key": wrongName.Key}, ca: map[string][]byte{"vault-client-ca.crt": ca},
+		},
+		{
+			what: "another authority signed it", message: "unknown authority",
+			server: map[string][]byte{"server.crt": good.Cert, "server.key": good.Key}, ca: map[string][]byte{"vault-client-ca.crt": wrongCA},
+		},
+	} {
+		setSecret("my-server", broken.server)
+		setSecret("my-ca", broken.ca)
+		waitForVault(t, vault, broken.what, func(v *v1alpha1.Vault) error {
+			if err := has("TLSReady=False SecretInvalid", "Irreconcilable=True ErrorGettingValues")(v); err != nil {
+				return err
+			}
+			for _, condition := range v.Status.Conditions {
+				if condition.Type == v1alpha1.TLSReadyCondition && (!strings.Contains(condition.Message, broken.message) || !strings.Contains(condition.Message, `"my-server"`)) {
+					return fmt.Errorf("message %q", condition.Message)
+				}
+			}
+			return nil
+		})
+		if now := runningNow(t, vault); now != before {
+			t.Errorf("%s: what runs was changed from %+v to %+v", broken.what, before, now)
+		}
+	}
+	waitForEvent(t, vault, "Warning SecretInvalid")
+
+	setSecret("my-server", map[string][]byte{"server.crt": good.Cert, "server.key": good.Key})
+	setSecret("my-ca", map[string][]byte{"vault-client-ca.crt": ca})
+	waitUntilDeployed(t, vault)
+	for _, e := range events(t, vault) {
+		if secret := leaked(t, e); secret != "" {
+			t.Errorf("event %q holds %s", e, secret)
+		}
+	}
+}

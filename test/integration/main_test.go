@@ -1,0 +1,195 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/go-logr/zapr"
+	"go.uber.org/zap"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/operator"
+)
+
+const (
+	// repository is the top of the work tree, seen from this package.
+	repository = "../.."
+	// operatorUser is who the operator is for the API server.
+	operatorUser = "vault-operator"
+	// asOperator makes the test binary run the operator instead of tests. Each
+	// operator is a process of its own, so that it can be killed like one.
+	asOperator = "VAULT_OPERATOR_TEST_PROCESS"
+)
+
+// What all tests share; set by TestMain.
+var (
+	// admin may do everything.
+	admin     client.WithWatch
+	clientset kubernetes.Interface
+	// operatorConfig is the path of the operator's kubeconfig.
+	operatorConfig string
+	// audit is the API server's record of the operator's requests.
+	audit *auditLog
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asOperator) != "" {
+		if err := runOperator(); err != nil {
+			fmt.Fprintln(os.Stderr, "vault-operator:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	code, err := runTests(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "integration tests:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// runOperator is main.go's run without its flags.
+func runOperator() error {
+	logger, err := zap.NewProduction()
+	if err != nil {
+		return err
+	}
+	ctrl.SetLogger(zapr.NewLogger(logger))
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return err
+	}
+	ctx := ctrl.SetupSignalHandler()
+	manager, err := operator.New(ctx, config, operator.Options{WatchesFile: "watches.yaml", MetricsAddress: "0", ProbeAddress: "0"})
+	if err != nil {
+		return err
+	}
+	return manager.Start(ctx)
+}
+
+func runTests(m *testing.M) (int, error) {
+	ctrl.SetLogger(zapr.NewLogger(zap.NewNop()))
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		return 0, errors.New("KUBEBUILDER_ASSETS is not set: it has to name a directory with kube-apiserver, etcd and kubectl; " +
+			"\"make integration\" makes one and sets it")
+	}
+	dir, err := os.MkdirTemp("", "vault-operator-integration-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+
+	existing := false
+	env := &envtest.Environment{
+		UseExistingCluster:    &existing,
+		CRDDirectoryPaths:     []string{filepath.Join(repository, "config", "crd", "bases")},
+		ErrorIfCRDPathMissing: true,
+	}
+	if err := configureAPIServer(env, dir); err != nil {
+		return 0, err
+	}
+	config, err := env.Start()
+	defer func() {
+		if err := env.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stopping the control plane:", err)
+		}
+	}()
+	if err != nil {
+		return 0, fmt.Errorf("starting the control plane: %w", err)
+	}
+	if err := connect(env, config, dir); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// configureAPIServer makes the API server as strict as OpenShift's about owner
+// references, and lets it record what the operator asks of it.
+func configureAPIServer(env *envtest.Environment, dir string) error {
+	policy := filepath.Join(dir, "audit-policy.yaml")
+	err := os.WriteFile(policy, []byte(`apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  verbs: [watch]
+- level: Metadata
+  users: [`+operatorUser+`]
+- level: None
+`), 0o600)
+	if err != nil {
+		return err
+	}
+	audit = &auditLog{path: filepath.Join(dir, "audit.log")}
+	args := env.ControlPlane.GetAPIServer().Configure()
+	args.Set("audit-policy-file", policy)
+	args.Set("audit-log-path", audit.path)
+	args.Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
+	return nil
+}
+
+// connect makes the clients, and the operator's user with its role.
+func connect(env *envtest.Environment, config *rest.Config, dir string) error {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return err
+	}
+	config.QPS = -1 // the tests poll, and the API server is theirs
+	var err error
+	if admin, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
+		return err
+	}
+	if clientset, err = kubernetes.NewForConfig(config); err != nil {
+		return err
+	}
+	user, err := env.AddUser(envtest.User{Name: operatorUser}, nil)
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := user.KubeConfig()
+	if err != nil {
+		return err
+	}
+	operatorConfig = filepath.Join(dir, "operator.kubeconfig")
+	if err := os.WriteFile(operatorConfig, kubeconfig, 0o600); err != nil {
+		return err
+	}
+	return grantRole(context.Background())
+}
+
+// grantRole gives the operator the role that it is installed with, so that a
+// permission that is missing from it shows here.
+func grantRole(ctx context.Context) error {
+	text, err := os.ReadFile(filepath.Join(repository, "config", "rbac", "role.yaml"))
+	if err != nil {
+		return err
+	}
+	var role rbacv1.ClusterRole
+	if err := yaml.UnmarshalStrict(text, &role); err != nil {
+		return fmt.Errorf("config/rbac/role.yaml: %w", err)
+	}
+	if err := admin.Create(ctx, &role); err != nil {
+		return err
+	}
+	return admin.Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: operatorUser}},
+	})
+}

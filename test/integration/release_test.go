@@ -1,0 +1,460 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// renderedKinds are the lists of all kinds that the chart renders.
+func renderedKinds() []client.ObjectList {
+	return []client.ObjectList{
+		&appsv1.DeploymentList{}, &appsv1.StatefulSetList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{},
+		&corev1.ConfigMapList{}, &policyv1.PodDisruptionBudgetList{}, &networkingv1.NetworkPolicyList{},
+	}
+}
+
+// rendered returns the objects that Helm rendered for a Vault, by "Kind name".
+func rendered(t *testing.T, vault *v1alpha1.Vault) map[string]client.Object {
+	t.Helper()
+	objects := map[string]client.Object{}
+	for _, list := range renderedKinds() {
+		err := admin.List(t.Context(), list, client.InNamespace(vault.Namespace), client.MatchingLabels{v1alpha1.InstanceLabel: vault.Name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		items, err := meta.ExtractList(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range items {
+			obj := item.(client.Object)
+			kinds, _, err := admin.Scheme().ObjectKinds(obj)
+			if err != nil {
+				t.Fatal(err)
+			}
+			objects[kinds[0].Kind+" "+obj.GetName()] = obj
+		}
+	}
+	return objects
+}
+
+func namesOf(objects map[string]client.Object) []string {
+	var names []string
+	for name := range objects {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// releases returns the names of the Secrets in which Helm keeps its releases.
+func releases(t *testing.T, namespace string) []corev1.Secret {
+	t.Helper()
+	var list corev1.SecretList
+	if err := admin.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels{"owner": "helm"}); err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
+// recordVersions watches a Vault for as long as the test runs and asserts what
+// must hold for every single version of it.
+func recordVersions(t *testing.T, namespace string) {
+	t.Helper()
+	var list unstructured.UnstructuredList
+	list.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("VaultList"))
+	ctx, cancel := context.WithCancel(context.Background())
+	w, err := admin.Watch(ctx, &list, client.InNamespace(namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done sync.WaitGroup
+	versions := 0
+	done.Go(func() {
+		seen := map[types.UID]bool{}
+		for e := range w.ResultChan() {
+			vault, ok := e.Object.(*unstructured.Unstructured)
+			if !ok {
+				if e.Type != watch.Bookmark && ctx.Err() == nil {
+					t.Errorf("watching: %v", e.Object)
+				}
+				continue
+			}
+			versions++
+			if e.Type != watch.Deleted {
+				checkVersion(t, vault, seen)
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		w.Stop()
+		done.Wait()
+		if versions == 0 {
+			t.Error("not a single version of the Vault was seen")
+		}
+		t.Logf("looked at %d versions of the Vault", versions)
+	})
+}
+
+// checkVersion asserts that the status of the nodes is there from the first
+// time that it was, and that conditions are complete.
+func checkVersion(t *testing.T, vault *unstructured.Unstructured, seen map[types.UID]bool) {
+	_, found, _ := unstructured.NestedMap(vault.Object, "status", "vaultStatus")
+	if seen[vault.GetUID()] && !found {
+		t.Errorf("version %s has no status.vaultStatus: %v", vault.GetResourceVersion(), vault.Object["status"])
+	}
+	seen[vault.GetUID()] = seen[vault.GetUID()] || found
+	if _, found, _ := unstructured.NestedFieldNoCopy(vault.Object, "status", "deployedRelease", "manifest"); found {
+		t.Error("the status holds the manifest of the release")
+	}
+	conditions, _, _ := unstructured.NestedSlice(vault.Object, "status", "conditions")
+	types := map[string]bool{}
+	for _, c := range conditions {
+		condition := c.(map[string]any)
+		types[condition["type"].(string)] = true
+		if reason, _ := condition["reason"].(string); reason == "" {
+			t.Errorf("condition %v has no reason", condition)
+		}
+		if message, _ := condition["message"].(string); strings.Contains(message, "PRIVATE KEY") {
+			t.Errorf("condition %v holds a key", condition)
+		}
+	}
+	if types["Paused"] {
+		t.Error("there is a condition Paused, and nothing that pauses")
+	}
+	if found && !types[v1alpha1.AvailableCondition] {
+		t.Errorf("version %s has lost the conditions of the nodes: %v", vault.GetResourceVersion(), types)
+	}
+}
+
+func TestRenderedObjects(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	recordVersions(t, namespace)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+
+	want := []string{
+		"ConfigMap example-config", "Deployment example", "NetworkPolicy example", "NetworkPolicy example-etcd",
+		"PodDisruptionBudget example", "PodDisruptionBudget example-etcd", "Service example", "Service example-etcd", "Service example-nodes",
+		"ServiceAccount example", "StatefulSet example-etcd",
+	}
+	objects := rendered(t, vault)
+	if got := namesOf(objects); !slices.Equal(got, want) {
+		t.Errorf("rendered %q, want %q", got, want)
+	}
+	for name, obj := range objects {
+		if !metav1.IsControlledBy(obj, vault) {
+			t.Errorf("%s is not owned by the Vault: %v", name, obj.GetOwnerReferences())
+		}
+	}
+	service := objects["Service example"].(*corev1.Service)
+	if service.Spec.Selector[v1alpha1.ActiveLabel] != v1alpha1.ActiveLabelValue {
+		t.Errorf("the Service selects %v, and not the active pod", service.Spec.Selector)
+	}
+	// Selectors are forever, and the controllers find pods by the same labels.
+	deployment := objects["Deployment example"].(*appsv1.Deployment)
+	for key, value := range vault.PodLabels() {
+		if deployment.Spec.Template.Labels[key] != value || deployment.Spec.Selector.MatchLabels[key] != value {
+			t.Errorf("label %s=%s is not on the pods", key, value)
+		}
+	}
+	if _, ok := deployment.Spec.Template.Labels[v1alpha1.ActiveLabel]; ok {
+		t.Error("the pod template has the active label")
+	}
+	if !slices.ContainsFunc(deployment.Spec.Template.Spec.Containers, func(c corev1.Container) bool { return c.Name == v1alpha1.VaultContainer }) {
+		t.Errorf("no container %q", v1alpha1.VaultContainer)
+	}
+	for _, volume := range deployment.Spec.Template.Spec.Volumes {
+		if volume.Secret != nil && !exists(t, namespace, volume.Secret.SecretName, &corev1.Secret{}) {
+			t.Errorf("volume %s needs Secret %s, which does not exist", volume.Name, volume.Secret.SecretName)
+		}
+	}
+	if vault.Status.Phase != v1alpha1.PhaseCreating || vault.Status.ServiceName != "example" || vault.Status.ClientPort != 8200 {
+		t.Errorf("status %+v", vault.Status)
+	}
+	if !slices.Equal(vault.Finalizers, []string{"uninstall-helm-release"}) {
+		t.Errorf("finalizers %v", vault.Finalizers)
+	}
+	for _, e := range events(t, vault) {
+		if strings.HasPrefix(e, corev1.EventTypeWarning) {
+			t.Errorf("a new Vault comes with the event %q", e)
+		}
+	}
+}
+
+// Each reconcile of the Helm side writes its part of the status. Recording
+// every version shows that the other part is never absent, and counting the
+// writes that the two do not answer each other.
+func TestStatusSurvivesManyReconciles(t *testing.T) {
+	namespace := newNamespace(t)
+	operator := startOperator(t)
+	recordVersions(t, namespace)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+
+	for i := range 6 {
+		before := operator.countLogs(`"Release `)
+		switch i % 3 {
+		case 0:
+			change(t, vault, fmt.Sprintf(`{"metadata": {"annotations": {"example.com/touched": "%d"}}}`, i))
+		case 1:
+			change(t, vault, fmt.Sprintf(`{"spec": {"nodes": %d}}`, i))
+		case 2:
+			change(t, vault, fmt.Sprintf(`{"spec": {"version": "1.21.%d"}}`, i))
+		}
+		eventually(t, "Helm reconciles", func() error {
+			if operator.countLogs(`"Release `) == before {
+				return errors.New("it does not")
+			}
+			return nil
+		})
+	}
+	waitForVault(t, vault, "the last change is deployed", func(v *v1alpha1.Vault) error {
+		if v.Status.ObservedGeneration != v.Generation {
+			return fmt.Errorf("observed generation %d of %d", v.Status.ObservedGeneration, v.Generation)
+		}
+		for _, condition := range v.Status.Conditions {
+			if condition.ObservedGeneration != v.Generation {
+				return fmt.Errorf("%s is of generation %d, want %d", condition.Type, condition.ObservedGeneration, v.Generation)
+			}
+		}
+		return has(deployed...)(v)
+	})
+	deployment := get(t, namespace, "example", &appsv1.Deployment{})
+	if *deployment.Spec.Replicas != 4 || !strings.HasSuffix(deployment.Spec.Template.Spec.Containers[0].Image, ":1.21.5") {
+		t.Errorf("replicas %d, image %s", *deployment.Spec.Replicas, deployment.Spec.Template.Spec.Containers[0].Image)
+	}
+	if count := len(releases(t, namespace)); count > 3 {
+		t.Errorf("%d revisions of the release are kept", count)
+	}
+}
+
+func TestNothingIsWrittenAtRest(t *testing.T) {
+	namespace := newNamespace(t)
+	operator := startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	waitUntilQuiet(t)
+	vault = get(t, namespace, "example", vault)
+	reconciles := operator.countLogs(`"Release reconciled"`)
+	count := len(writes(t, namespace))
+
+	// The status of a rendered object changes all the time. It is news for the
+	// status of the Vault, and none for Helm.
+	etcd := get(t, namespace, "example-etcd", &appsv1.StatefulSet{})
+	for ready := range int32(4) {
+		etcd.Status.Replicas, etcd.Status.ReadyReplicas = 3, ready
+		if err := admin.Status().Update(t.Context(), etcd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deployment := get(t, namespace, "example", &appsv1.Deployment{})
+	for replicas := range int32(3) {
+		deployment.Status.Replicas = replicas
+		if err := admin.Status().Update(t.Context(), deployment); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitForVault(t, vault, "the storage is ready", has("StorageReady=True Quorum"))
+	waitUntilQuiet(t)
+	for _, w := range writes(t, namespace)[count:] {
+		if w.ObjectRef.Resource != "vaults" || w.ObjectRef.Subresource != "status" {
+			t.Errorf("a status that changed made the operator %s", w)
+		}
+	}
+	if more := operator.countLogs(`"Release reconciled"`) - reconciles; more > 0 {
+		t.Errorf("a status that changed made Helm reconcile %d times", more)
+	}
+
+	// Then there is silence: not even a question.
+	requests := len(audit.all(t))
+	version := get(t, namespace, "example", vault).ResourceVersion
+	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		if now := get(t, namespace, "example", vault).ResourceVersion; now != version {
+			t.Fatalf("the Vault was written at rest: %s, was %s", now, version)
+		}
+	}
+	if all := audit.all(t); len(all) > requests {
+		t.Errorf("at rest the operator asks %v", all[requests:])
+	}
+}
+
+// A reconcile that changes nothing leaves every object's version as it is.
+func TestReconcileOfAnUnchangedVaultChangesNothing(t *testing.T) {
+	namespace := newNamespace(t)
+	operator := startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	waitUntilQuiet(t)
+	before := rendered(t, vault)
+	release := releases(t, namespace)
+
+	reconciles := operator.countLogs(`"Release reconciled"`)
+	requests := len(audit.all(t))
+	change(t, vault, `{"metadata": {"annotations": {"example.com/touched": "now"}}}`)
+	version := get(t, namespace, "example", vault).ResourceVersion
+	eventually(t, "Helm reconciles", func() error {
+		if operator.countLogs(`"Release reconciled"`) == reconciles {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	waitUntilQuiet(t)
+	for name, obj := range rendered(t, vault) {
+		if old := before[name]; old == nil || old.GetResourceVersion() != obj.GetResourceVersion() {
+			t.Errorf("%s was written", name)
+		}
+	}
+	if now := releases(t, namespace); len(now) != len(release) || now[0].ResourceVersion != release[0].ResourceVersion {
+		t.Error("the release was written")
+	}
+	if now := get(t, namespace, "example", vault).ResourceVersion; now != version {
+		t.Errorf("the Vault was written: %s, was %s", now, version)
+	}
+	// The schema of the API server is several megabytes.
+	for _, r := range audit.all(t)[requests:] {
+		if strings.HasPrefix(r.URI, "/openapi/") {
+			t.Errorf("a reconcile that changes nothing asks for %s", r.URI)
+		}
+	}
+}
+
+func TestManualEditsAreUndone(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	waitUntilQuiet(t)
+
+	edits := []struct {
+		what   string
+		obj    client.Object
+		name   string
+		patch  string
+		undone func(client.Object) bool
+	}{
+		{
+			what: "replicas of the Deployment", obj: &appsv1.Deployment{}, name: "example", patch: `{"spec": {"replicas": 7}}`,
+			undone: func(obj client.Object) bool { return *obj.(*appsv1.Deployment).Spec.Replicas == 2 },
+		},
+		{
+			what: "selector of the Service", obj: &corev1.Service{}, name: "example", patch: `{"spec": {"selector": {"vault.security.coreos.com/active": null}}}`,
+			undone: func(obj client.Object) bool {
+				return obj.(*corev1.Service).Spec.Selector[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
+			},
+		},
+		{
+			what: "the configuration", obj: &corev1.ConfigMap{}, name: "example-config", patch: `{"data": {"operator.hcl": "ui = true"}}`,
+			undone: func(obj client.Object) bool {
+				return strings.Contains(obj.(*corev1.ConfigMap).Data["operator.hcl"], `storage "etcd"`)
+			},
+		},
+		{
+			what: "retention of the volumes", obj: &appsv1.StatefulSet{}, name: "example-etcd",
+			patch: `{"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete"}}}`,
+			undone: func(obj client.Object) bool {
+				return obj.(*appsv1.StatefulSet).Spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted == appsv1.RetainPersistentVolumeClaimRetentionPolicyType
+			},
+		},
+		{
+			what: "labels", obj: &policyv1.PodDisruptionBudget{}, name: "example", patch: `{"metadata": {"labels": {"app.kubernetes.io/instance": "other"}}}`,
+			undone: func(obj client.Object) bool { return obj.GetLabels()[v1alpha1.InstanceLabel] == "example" },
+		},
+		{
+			what: "the network policy", obj: &networkingv1.NetworkPolicy{}, name: "example-etcd", patch: `{"spec": {"ingress": [{}]}}`,
+			undone: func(obj client.Object) bool { return len(obj.(*networkingv1.NetworkPolicy).Spec.Ingress[0].From) > 0 },
+		},
+	}
+	for _, edit := range edits {
+		obj := get(t, namespace, edit.name, edit.obj)
+		change(t, obj, edit.patch)
+		eventually(t, edit.what+": the edit is undone", func() error {
+			if err := admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: edit.name}, obj); err != nil {
+				return err
+			}
+			if !edit.undone(obj) {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+	}
+
+	// What others add and Helm does not render stays, as on any object.
+	deployment := get(t, namespace, "example", &appsv1.Deployment{})
+	change(t, deployment, `{"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}}`)
+	waitUntilQuiet(t)
+	if deployment = get(t, namespace, "example", deployment); deployment.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] != "now" {
+		t.Error("kubectl rollout restart is undone")
+	}
+	waitForVault(t, vault, "all is well", has(deployed...))
+}
+
+func TestDeletedObjectsAreMadeAgain(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	waitUntilQuiet(t)
+	before := rendered(t, vault)
+	for _, obj := range before {
+		remove(t, obj)
+	}
+	eventually(t, "all is there again", func() error {
+		after := rendered(t, vault)
+		for name, old := range before {
+			if now := after[name]; now == nil || now.GetUID() == old.GetUID() {
+				return fmt.Errorf("%s is not", name)
+			}
+		}
+		return nil
+	})
+	waitForVault(t, vault, "all is well", has(deployed...))
+}
+
+func TestDeletedCertificatesAreMadeAgain(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	old := get(t, namespace, vault.ClientSecretName(), &corev1.Secret{})
+	remove(t, old)
+	eventually(t, "the Secret is there again, of the same authority", func() error {
+		var secret corev1.Secret
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(old), &secret); err != nil {
+			return err
+		}
+		if string(secret.Data[v1alpha1.ClientCAKey]) != string(old.Data[v1alpha1.ClientCAKey]) {
+			return errors.New("another authority")
+		}
+		return nil
+	})
+	waitForVault(t, vault, "all is well", has(deployed...))
+
+	// The authority and a leaf: a new authority would not fit what pods serve.
+	remove(t, get(t, namespace, "example-default-vault-ca", &corev1.Secret{}))
+	remove(t, get(t, namespace, vault.ServerSecretName(), &corev1.Secret{}))
+	waitForVault(t, vault, "the loss is reported", has("TLSReady=False SecretNotFound", "Irreconcilable=True ErrorGettingValues"))
+	waitForEvent(t, vault, "Warning SecretNotFound")
+	if exists(t, namespace, "example-default-vault-ca", &corev1.Secret{}) {
+		t.Error("a second authority was made")
+	}
+	// Then the advice is followed.
+	remove(t, get(t, namespace, vault.ClientSecretName(), &corev1.Secret{}))
+	waitForVault(t, vault, "all is well", has(deployed...))
+}

@@ -1,0 +1,284 @@
+//go:build integration
+
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// parseVault returns the Vault of a spec in YAML, as a user writes it.
+func parseVault(t *testing.T, namespace, name, spec string) *unstructured.Unstructured {
+	t.Helper()
+	vault := &unstructured.Unstructured{Object: map[string]any{}}
+	if err := yaml.Unmarshal([]byte(spec), &vault.Object); err != nil {
+		t.Fatalf("%s: %v", spec, err)
+	}
+	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
+	vault.SetNamespace(namespace)
+	vault.SetName(name)
+	return vault
+}
+
+// strict refuses unknown fields, as kubectl does.
+func strict() client.Client {
+	return client.WithFieldValidation(admin, metav1.FieldValidationStrict)
+}
+
+func TestBadInputIsRefusedWithTheNameOfTheField(t *testing.T) {
+	namespace := newNamespace(t)
+	tests := []struct {
+		name string
+		// spec is the object from "spec:" on.
+		spec string
+		// vault is the object's name, "example" when it is empty.
+		vault string
+		want  []string
+	}{
+		{name: "zero nodes", spec: `spec: {nodes: 0}`, want: []string{"spec.nodes", "greater than or equal to 1"}},
+		{name: "negative nodes", spec: `spec: {nodes: -1}`, want: []string{"spec.nodes", "greater than or equal to 1"}},
+		{name: "too many nodes", spec: `spec: {nodes: 100}`, want: []string{"spec.nodes", "less than or equal to 99"}},
+		{name: "nodes in words", spec: `spec: {nodes: two}`, want: []string{"spec.nodes", "integer"}},
+		{name: "half a node", spec: `spec: {nodes: 1.5}`, want: []string{"spec.nodes", "integer"}},
+
+		{name: "an unknown field", spec: `spec: {replicas: 2}`, want: []string{`unknown field "spec.replicas"`}},
+		{name: "a field in the wrong case", spec: `spec: {configMapname: mine}`, want: []string{`unknown field "spec.configMapname"`}},
+		{name: "an unknown field of the pods", spec: `spec: {pod: {nodeSelecto: {}}}`, want: []string{`unknown field "spec.pod.nodeSelecto"`}},
+		{name: "an unknown storage", spec: `spec: {storage: {etcd: {}, consul: {}}}`, want: []string{`unknown field "spec.storage.consul"`}},
+		{name: "an unknown field of the storage", spec: `spec: {storage: {etcd: {size: 1Gi}}}`, want: []string{`unknown field "spec.storage.etcd.size"`}},
+
+		{name: "a version that is a word", spec: `spec: {version: latest}`, want: []string{"spec.version", "1.21.0"}},
+		{name: "half a version", spec: `spec: {version: "1.21"}`, want: []string{"spec.version", "1.21.0"}},
+		{name: "a version that is a number", spec: `spec: {version: 1.21}`, want: []string{"spec.version", "string"}},
+		{name: "a version with a v", spec: `spec: {version: v1.21.0}`, want: []string{"spec.version"}},
+		{name: "an empty version", spec: `spec: {version: ""}`, want: []string{"spec.version"}},
+		{name: "a version with a command in it", spec: `spec: {version: "1.21.0; reboot"}`, want: []string{"spec.version"}},
+		{name: "a version over two lines", spec: "spec: {version: \"1.21.0\\n\"}", want: []string{"spec.version"}},
+		{name: "a version that is too long for a tag", spec: `spec: {version: "1.21.0-` + strings.Repeat("x", 60) + `"}`, want: []string{"spec.version"}},
+
+		{name: "an image with a tag", spec: `spec: {baseImage: "hashicorp/vault:1.21.0"}`, want: []string{"spec.baseImage", "without a tag"}},
+		{name: "an image with a digest", spec: `spec: {baseImage: "hashicorp/vault@sha256:0000"}`, want: []string{"spec.baseImage", "without a tag"}},
+		{name: "an empty image", spec: `spec: {baseImage: ""}`, want: []string{"spec.baseImage"}},
+		{name: "an image with a space", spec: `spec: {baseImage: "hashicorp/vault --privileged"}`, want: []string{"spec.baseImage"}},
+
+		{name: "an empty ConfigMap name", spec: `spec: {configMapName: ""}`, want: []string{"spec.configMapName"}},
+		{name: "a ConfigMap name that is too long", spec: `spec: {configMapName: ` + strings.Repeat("x", 254) + `}`, want: []string{"spec.configMapName"}},
+
+		{name: "the operator's own label", spec: `spec: {pod: {labels: {vault.security.coreos.com/active: "true"}}}`, want: []string{"spec.pod.labels", "set by the operator"}},
+		{name: "a recommended label", spec: `spec: {pod: {labels: {app.kubernetes.io/instance: other}}}`, want: []string{"spec.pod.labels", "set by the operator"}},
+		{name: "resources that are no quantity", spec: `spec: {pod: {resources: {requests: {cpu: lots}}}}`, want: []string{"spec.pod.resources.requests.cpu"}},
+
+		{name: "half of the certificates", spec: `spec: {tls: {static: {serverSecret: mine}}}`, want: []string{"spec.tls.static.clientSecret", "Required"}},
+		{name: "the other half", spec: `spec: {tls: {static: {clientSecret: mine}}}`, want: []string{"spec.tls.static.serverSecret", "Required"}},
+		{name: "an empty Secret name", spec: `spec: {tls: {static: {serverSecret: "", clientSecret: mine}}}`, want: []string{"spec.tls.static.serverSecret"}},
+
+		{name: "no kind of storage", spec: `spec: {storage: {}}`, want: []string{"spec.storage", "exactly one kind"}},
+		{name: "an even etcd size", spec: `spec: {storage: {etcd: {nodes: 2}}}`, want: []string{"spec.storage.etcd.nodes", "must be odd"}},
+		{name: "no etcd member", spec: `spec: {storage: {etcd: {nodes: 0}}}`, want: []string{"spec.storage.etcd.nodes", "greater than or equal to 1"}},
+		{name: "a negative etcd size", spec: `spec: {storage: {etcd: {nodes: -1}}}`, want: []string{"spec.storage.etcd.nodes", "greater than or equal to 1"}},
+		{name: "too many etcd members", spec: `spec: {storage: {etcd: {nodes: 9}}}`, want: []string{"spec.storage.etcd.nodes", "less than or equal to 7"}},
+		{name: "an etcd that is too old", spec: `spec: {storage: {etcd: {version: 3.5.21}}}`, want: []string{"spec.storage.etcd.version", "3.6 or later"}},
+		{name: "an etcd version with a v", spec: `spec: {storage: {etcd: {version: v3.6.16}}}`, want: []string{"spec.storage.etcd.version"}},
+		{name: "an etcd image with a tag", spec: `spec: {storage: {etcd: {baseImage: "quay.io/coreos/etcd:v3.6.0"}}}`, want: []string{"spec.storage.etcd.baseImage", "without a tag"}},
+		{name: "a volume of no size", spec: `spec: {storage: {etcd: {volumeSize: "0"}}}`, want: []string{"spec.storage.etcd.volumeSize", "more than zero"}},
+		{name: "a volume of no size, as a number", spec: `spec: {storage: {etcd: {volumeSize: 0}}}`, want: []string{"spec.storage.etcd.volumeSize", "more than zero"}},
+		{name: "a negative volume", spec: `spec: {storage: {etcd: {volumeSize: -1Gi}}}`, want: []string{"spec.storage.etcd.volumeSize"}},
+		{name: "a volume of words", spec: `spec: {storage: {etcd: {volumeSize: big}}}`, want: []string{"spec.storage.etcd.volumeSize"}},
+		{name: "an empty class", spec: `spec: {storage: {etcd: {storageClassName: ""}}}`, want: []string{"spec.storage.etcd.storageClassName"}},
+		{name: "neither keep nor delete", spec: `spec: {storage: {etcd: {whenDeleted: Maybe}}}`, want: []string{"spec.storage.etcd.whenDeleted", "Retain"}},
+
+		{name: "a name that is too long", vault: strings.Repeat("x", 41), want: []string{"metadata.name", "at most 40"}},
+		{name: "a name that begins with a digit", vault: "1example", want: []string{"metadata.name", "start with a letter"}},
+		{name: "a name with a dot", vault: "my.vault", want: []string{"metadata.name", "start with a letter"}},
+		{name: "a namespace of specs", spec: `spec: nothing`, want: []string{"spec"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			name := "example"
+			if tt.vault != "" {
+				name = tt.vault
+			}
+			err := strict().Create(t.Context(), parseVault(t, namespace, name, tt.spec), client.DryRunAll)
+			if !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) {
+				t.Fatalf("Create() = %v, want a refusal", err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("message %q does not contain %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestGoodInputIsAccepted(t *testing.T) {
+	namespace := newNamespace(t)
+	for name, tt := range map[string]struct{ vault, spec string }{
+		"nothing":                      {},
+		"one node":                     {spec: `spec: {nodes: 1}`},
+		"many nodes":                   {spec: `spec: {nodes: 99}`},
+		"the longest name":             {vault: "x" + strings.Repeat("-", 38) + "x"},
+		"the shortest name":            {vault: "x"},
+		"an enterprise version":        {spec: `spec: {version: "1.21.0-ent.hsm"}`},
+		"a release candidate":          {spec: `spec: {version: "1.22.0-rc1"}`},
+		"versions of many digits":      {spec: `spec: {version: "10.200.3000", storage: {etcd: {version: 3.60.1}}}`},
+		"a registry with a port":       {spec: `spec: {baseImage: "registry.example.com:5000/team/vault"}`},
+		"an upper case tag of a path":  {spec: `spec: {baseImage: "quay.io/Team/vault"}`},
+		"one etcd member":              {spec: `spec: {storage: {etcd: {nodes: 1}}}`},
+		"seven etcd members":           {spec: `spec: {storage: {etcd: {nodes: 7}}}`},
+		"a volume in bytes":            {spec: `spec: {storage: {etcd: {volumeSize: 1073741824}}}`},
+		"a fraction of a volume":       {spec: `spec: {storage: {etcd: {volumeSize: 0.5Gi}}}`},
+		"data that goes with the CR":   {spec: `spec: {storage: {etcd: {whenDeleted: Delete}}}`},
+		"certificates of one's own":    {spec: `spec: {tls: {static: {serverSecret: a, clientSecret: a}}}`},
+		"a policy that says nothing":   {spec: `spec: {tls: {}, pod: {}}`},
+		"labels of one's own":          {spec: `spec: {pod: {labels: {example.com/tier: security, app: vault}}}`},
+		"a ConfigMap of a long name":   {spec: `spec: {configMapName: ` + strings.Repeat("x", 253) + `}`},
+		"resources as numbers":         {spec: `spec: {pod: {resources: {limits: {cpu: 2, memory: 1Gi}}}}`},
+		"an empty resources object":    {spec: `spec: {pod: {resources: {}}}`},
+		"null for what has a default":  {spec: `spec: {nodes: null, storage: {etcd: {nodes: null, volumeSize: null}}}`},
+		"null for what has no default": {spec: `spec: {tls: null}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.vault == "" {
+				tt.vault = "example"
+			}
+			if err := strict().Create(t.Context(), parseVault(t, namespace, tt.vault, tt.spec), client.DryRunAll); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestDefaultsAreFilledIn(t *testing.T) {
+	namespace := newNamespace(t)
+	for _, spec := range []string{"", "spec: {}", "spec: {storage: {etcd: {}}}", "spec: {pod: {}}"} {
+		t.Run(spec, func(t *testing.T) {
+			object := parseVault(t, namespace, "example", spec)
+			if err := strict().Create(t.Context(), object, client.DryRunAll); err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]any{
+				"nodes": int64(2), "version": "1.21.0", "baseImage": "hashicorp/vault",
+				"pod": map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "100m", "memory": "256Mi"}}},
+				"storage": map[string]any{"etcd": map[string]any{
+					"nodes": int64(3), "version": "3.6.16", "baseImage": "gcr.io/etcd-development/etcd", "volumeSize": "2Gi", "whenDeleted": "Retain",
+					"resources": map[string]any{"requests": map[string]any{"cpu": "100m", "memory": "128Mi"}},
+				}},
+			}
+			if got := object.Object["spec"]; !equalJSON(t, got, want) {
+				t.Errorf("spec %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeChanged(t *testing.T) {
+	tests := []struct {
+		name         string
+		spec, change string
+		want         []string // none when the change is fine
+	}{
+		{name: "fewer etcd members", spec: `spec: {storage: {etcd: {nodes: 3}}}`, change: `spec: {storage: {etcd: {nodes: 1}}}`, want: []string{"spec.storage.etcd.nodes", "cannot be changed"}},
+		{name: "more etcd members", spec: `spec: {storage: {etcd: {nodes: 1}}}`, change: `spec: {storage: {etcd: {nodes: 3}}}`, want: []string{"spec.storage.etcd.nodes", "cannot be changed"}},
+		{name: "the default of etcd members", spec: `spec: {storage: {etcd: {nodes: 1}}}`, change: `spec: {storage: {etcd: {nodes: null}}}`, want: []string{"spec.storage.etcd.nodes", "cannot be changed"}},
+		{name: "no storage", change: `spec: {storage: {etcd: null}}`, want: []string{"spec.storage", "exactly one kind"}},
+		{name: "a larger volume", change: `spec: {storage: {etcd: {volumeSize: 3Gi}}}`, want: []string{"spec.storage.etcd.volumeSize", "cannot be changed"}},
+		{name: "a smaller volume", change: `spec: {storage: {etcd: {volumeSize: 1Gi}}}`, want: []string{"spec.storage.etcd.volumeSize", "cannot be changed"}},
+		{name: "the default volume", spec: `spec: {storage: {etcd: {volumeSize: 3Gi}}}`, change: `spec: {storage: {etcd: {volumeSize: null}}}`, want: []string{"spec.storage.etcd.volumeSize", "cannot be changed"}},
+		{name: "another class", spec: `spec: {storage: {etcd: {storageClassName: fast}}}`, change: `spec: {storage: {etcd: {storageClassName: slow}}}`, want: []string{"spec.storage.etcd", "storageClassName cannot be changed"}},
+		{name: "a class where there was none", change: `spec: {storage: {etcd: {storageClassName: slow}}}`, want: []string{"storageClassName cannot be changed"}},
+		{name: "no class where there was one", spec: `spec: {storage: {etcd: {storageClassName: fast}}}`, change: `spec: {storage: {etcd: {storageClassName: null}}}`, want: []string{"storageClassName cannot be changed"}},
+		{name: "bad input on a good Vault", change: `spec: {nodes: 0}`, want: []string{"spec.nodes"}},
+
+		{name: "the same volume in other words", change: `spec: {storage: {etcd: {volumeSize: 2048Mi}}}`},
+		{name: "the same number of members", change: `spec: {storage: {etcd: {nodes: 3}}}`},
+		{name: "the number of nodes", change: `spec: {nodes: 5}`},
+		{name: "the versions", change: `spec: {version: 1.21.1, storage: {etcd: {version: 3.6.17}}}`},
+		{name: "what becomes of the data", change: `spec: {storage: {etcd: {whenDeleted: Delete}}}`},
+		{name: "certificates and configuration", change: `spec: {configMapName: mine, tls: {static: {serverSecret: a, clientSecret: b}}}`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			namespace := newNamespace(t)
+			vault := parseVault(t, namespace, "example", tt.spec)
+			if err := strict().Create(t.Context(), vault); err != nil {
+				t.Fatal(err)
+			}
+			change, err := yaml.ToJSON([]byte(tt.change))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = strict().Patch(t.Context(), vault, client.RawPatch("application/merge-patch+json", change))
+			if len(tt.want) == 0 {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !apierrors.IsInvalid(err) {
+				t.Fatalf("Patch() = %v, want a refusal", err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("message %q does not contain %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+// A status that another writer broke is refused, and so is one without reasons:
+// both writers rely on the schema.
+func TestStatusIsValidated(t *testing.T) {
+	namespace := newNamespace(t)
+	vault := createVault(t, namespace, "")
+	for name, status := range map[string]string{
+		"a condition without a reason": `{"status": {"conditions": [{"type": "Deployed", "status": "True", "reason": "", "message": "", "lastTransitionTime": "2025-01-01T00:00:00Z"}]}}`,
+		"an unknown phase":             `{"status": {"phase": "Sleeping"}}`,
+	} {
+		err := admin.Status().Patch(t.Context(), vault.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(status)))
+		if !apierrors.IsInvalid(err) {
+			t.Errorf("%s: %v, want a refusal", name, err)
+		}
+	}
+}
+
+func TestSamplesAreAccepted(t *testing.T) {
+	namespace := newNamespace(t)
+	files, err := filepath.Glob(filepath.Join(repository, "config", "samples", "vault*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("samples %v, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			vault := parseVault(t, namespace, "", string(text))
+			vault.SetName("example")
+			if err := strict().Create(t.Context(), vault, client.DryRunAll); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// WantedNodes is for objects that did not pass the API server; both defaults
+// have to be the same.
+func TestDefaultsOfTheTypesAreThoseOfTheCRD(t *testing.T) {
+	vault := createVault(t, newNamespace(t), "")
+	if want := (&v1alpha1.Vault{}).WantedNodes(); vault.WantedNodes() != want {
+		t.Errorf("spec.nodes %d, want %d", vault.WantedNodes(), want)
+	}
+}
