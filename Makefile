@@ -58,6 +58,7 @@ verify: ## Fail when a generated file or go.mod is not up to date.
 
 .PHONY: unit
 unit: ## Run the unit tests with the race detector.
+	@mkdir -p $(BUILD)
 	$(call step,unit tests,go test -race -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./...)
 
 .PHONY: integration
