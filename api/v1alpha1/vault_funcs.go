@@ -5,7 +5,7 @@ const (
 	ClientPort = 8200
 
 	// ActiveLabel is set to ActiveLabelValue on the pod of the active node, and
-	// on no other. The Service selects it.
+	// on no other but those that are being deleted. The Service selects it.
 	ActiveLabel = "vault.security.coreos.com/active"
 	// ActiveLabelValue is the value of ActiveLabel.
 	ActiveLabelValue = "true"

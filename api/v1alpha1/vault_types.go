@@ -276,6 +276,21 @@ type EtcdStorage struct {
 	// +optional
 	StorageClassName *string `json:"storageClassName,omitempty"`
 
+	// lockTimeoutSeconds is how long the lock of an active Vault node that died
+	// without giving it up outlives it: nothing is served for that long, and then
+	// another node takes over. An active node that is held up for longer, by a
+	// slow disk or a paused machine, loses the lock needlessly. Defaults to 8:
+	// when etcd's leader is lost, its members can hold up the renewal of locks for
+	// 7 seconds, and with a shorter time the nodes that wait for the lock begin
+	// anew, 10 seconds later. It is lock_timeout in Vault's configuration; a
+	// change replaces the nodes, the active one last.
+	// https://developer.hashicorp.com/vault/docs/configuration/storage/etcd#lock_timeout
+	// +kubebuilder:default=8
+	// +kubebuilder:validation:Minimum=2
+	// +kubebuilder:validation:Maximum=60
+	// +optional
+	LockTimeoutSeconds *int32 `json:"lockTimeoutSeconds,omitempty"`
+
 	// whenDeleted says what happens to the volumes when the Vault is deleted:
 	// Retain (the default) keeps them, Delete deletes them. Deleting the whole
 	// namespace deletes them in any case.

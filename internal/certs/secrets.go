@@ -91,6 +91,7 @@ func vaultAuthority(vault *v1alpha1.Vault) authority {
 
 func etcdAuthority(vault *v1alpha1.Vault) authority {
 	service := vault.EtcdName() + "." + vault.Namespace + ".svc"
+	forVault := vault.EtcdName() + "-client." + vault.Namespace + ".svc"
 	return authority{
 		secret:     vault.EtcdName() + "-ca",
 		commonName: vault.Name + " etcd CA",
@@ -98,7 +99,7 @@ func etcdAuthority(vault *v1alpha1.Vault) authority {
 			{vault.EtcdServerSecretName(), func(ca KeyPair) (map[string][]byte, error) {
 				// Members are clients of each other, so the usage is both.
 				server, err := Sign(ca, service, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-					[]string{service, "*." + service, "localhost"}, net.IPv4(127, 0, 0, 1), net.IPv6loopback)
+					[]string{service, "*." + service, forVault, "localhost"}, net.IPv4(127, 0, 0, 1), net.IPv6loopback)
 				return map[string][]byte{
 					v1alpha1.ServerCertKey: server.Cert, v1alpha1.ServerKeyKey: server.Key, caCertKey: ca.Cert,
 				}, err

@@ -151,7 +151,7 @@ func checkEtcd(t *testing.T, vault *v1alpha1.Vault, made map[string]corev1.Secre
 		t.Error("the members and Vault do not trust the same authority")
 	}
 	pair := KeyPair{Cert: server["server.crt"], Key: server["server.key"]}
-	for _, name := range []string{"example-etcd.default.svc", "example-etcd-0.example-etcd.default.svc", "localhost", "127.0.0.1"} {
+	for _, name := range []string{"example-etcd.default.svc", "example-etcd-0.example-etcd.default.svc", "example-etcd-client.default.svc", "localhost", "127.0.0.1"} {
 		if err := Verify(pair, ca, name, time.Now()); err != nil {
 			t.Errorf("member as %s: %v", name, err)
 		}

@@ -35,18 +35,20 @@ const (
 // rendered are the objects of a release, decoded strictly: a field that
 // Kubernetes does not know is an error.
 type rendered struct {
-	vault   appsv1.Deployment
-	etcd    appsv1.StatefulSet
-	service corev1.Service
-	config  corev1.ConfigMap
-	budgets []policyv1.PodDisruptionBudget
-	secrets []corev1.Secret
+	vault                appsv1.Deployment
+	etcd                 appsv1.StatefulSet
+	service, etcdService corev1.Service
+	config               corev1.ConfigMap
+	budgets              []policyv1.PodDisruptionBudget
+	secrets              []corev1.Secret
 }
 
 type release struct {
 	values    string
 	name      string
 	openshift bool
+	// kubernetes is the version of the API server; by default a recent one.
+	kubernetes string
 }
 
 func loadChart(t *testing.T) *chart.Chart {
@@ -68,6 +70,9 @@ func (r release) manifests(t *testing.T) (map[string]string, error) {
 		r.name = "example"
 	}
 	capabilities := chartutil.DefaultCapabilities.Copy()
+	if r.kubernetes != "" {
+		capabilities.KubeVersion = chartutil.KubeVersion{Version: r.kubernetes}
+	}
 	if r.openshift {
 		capabilities.APIVersions = append(capabilities.APIVersions, "security.openshift.io/v1")
 	}
@@ -119,7 +124,11 @@ func (r *rendered) add(object runtime.Object) {
 	case *policyv1.PodDisruptionBudget:
 		r.budgets = append(r.budgets, *o)
 	case *corev1.Service:
-		if o.Spec.ClusterIP != corev1.ClusterIPNone {
+		switch {
+		case o.Spec.ClusterIP == corev1.ClusterIPNone:
+		case o.Labels[v1alpha1.ComponentLabel] == v1alpha1.EtcdComponent:
+			r.etcdService = *o
+		default:
 			r.service = *o
 		}
 	}
@@ -258,6 +267,16 @@ func requireRestricted(t *testing.T, pod *corev1.PodSpec, openshift bool) {
 		c := container.SecurityContext
 		if *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem || !reflect.DeepEqual(c.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 			t.Errorf("security context of %s: %+v", container.Name, c)
+		}
+	}
+}
+
+// An API server that does not know a way to distribute traffic refuses it.
+func TestTrafficDistribution(t *testing.T) {
+	for version, want := range map[string]*string{"v1.33.4": nil, "v1.34.0": new(corev1.ServiceTrafficDistributionPreferSameNode), "v1.35.1-gke.1": new(corev1.ServiceTrafficDistributionPreferSameNode)} {
+		got := release{values: "operated: true", kubernetes: version}.render(t).etcdService.Spec.TrafficDistribution
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, want %v", version, got, want)
 		}
 	}
 }

@@ -157,7 +157,7 @@ func TestRenderedObjects(t *testing.T) {
 
 	want := []string{
 		"ConfigMap example-config", "Deployment example", "NetworkPolicy example", "NetworkPolicy example-etcd",
-		"PodDisruptionBudget example", "PodDisruptionBudget example-etcd", "Service example", "Service example-etcd", "Service example-nodes",
+		"PodDisruptionBudget example", "PodDisruptionBudget example-etcd", "Service example", "Service example-etcd", "Service example-etcd-client", "Service example-nodes",
 		"ServiceAccount example", "StatefulSet example-etcd",
 	}
 	objects := rendered(t, vault)

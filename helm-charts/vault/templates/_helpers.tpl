@@ -28,6 +28,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace
 {{ .Release.Name }}-etcd-client-tls
 {{- end }}
 
+{{/* The name under which Vault reaches etcd. */}}
+{{- define "vault.etcdService" -}}
+{{ .Release.Name }}-etcd-client.{{ .Release.Namespace }}.svc
+{{- end }}
+
 {{/* The address under which etcd member "index" is reached. */}}
 {{- define "vault.etcdMember" -}}
 {{ printf "%s-etcd-%d.%s-etcd.%s.svc" .root.Release.Name .index .root.Release.Name .root.Release.Namespace }}
