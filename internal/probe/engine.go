@@ -18,7 +18,7 @@ const (
 	// steady is the pause between questions while nothing is expected to happen.
 	steady = 750 * time.Millisecond
 	// burst is the pause while a node is expected to change its state soon.
-	burst = 100 * time.Millisecond
+	burst = 50 * time.Millisecond
 	// timeout of one question.
 	timeout = 450 * time.Millisecond
 	// failures is how many questions in a row go unanswered before a node is
@@ -170,6 +170,7 @@ func (e *Engine) record(ctx context.Context, vault types.NamespacedName, uid typ
 		return
 	}
 	last, known := g.observations[uid]
+	o.Lost = !o.State.Answered() && (last.Lost || last.State.Answered())
 	g.observations[uid] = o
 	if known && last.same(o) {
 		return

@@ -297,6 +297,9 @@ func TestRefusedConnectionIsUnreachableAtOnce(t *testing.T) {
 	if took := h.waitFor(t, target.UID, Unreachable); took > slack {
 		t.Errorf("a refused connection took %s to be noticed", took)
 	}
+	if h.observation(target.UID).Lost {
+		t.Error("a node that never answered counts as lost")
+	}
 	node.Restart(fakevault.Sealed)
 	h.waitFor(t, target.UID, Sealed)
 }
@@ -309,6 +312,14 @@ func TestDeadNodeIsNoticedFastInABurst(t *testing.T) {
 	h.waitFor(t, target.UID, Active)
 	node.Kill()
 	h.waitFor(t, target.UID, Unreachable)
+	if !h.observation(target.UID).Lost {
+		t.Error("a node that answered before does not count as lost")
+	}
+	node.Restart(fakevault.Sealed)
+	h.waitFor(t, target.UID, Sealed)
+	if h.observation(target.UID).Lost {
+		t.Error("a node that answers counts as lost")
+	}
 }
 
 func TestPace(t *testing.T) {

@@ -50,6 +50,9 @@ type Observation struct {
 	Version string
 	// Err says why the node is Unreachable.
 	Err error
+	// Lost says that the node is Unreachable and has answered before: it is not
+	// one that has yet to start.
+	Lost bool
 }
 
 // same says that two observations mean the same to whoever acts on them.

@@ -127,7 +127,7 @@ func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []co
 // promote labels a pod, after it has looked at what it knows only from a cache
 // or from a moment ago: another replica of the operator may have acted on newer
 // facts. It does nothing when the node is not active any more, and first takes
-// the label from any other pod that has it.
+// the label from any other pod that has it and is not being deleted.
 func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *corev1.Pod) error {
 	if o := r.Confirm(ctx, client.ObjectKeyFromObject(vault), pod.UID); o.State != probe.Active {
 		return nil // the regular questions will find the same, and decide anew
@@ -142,6 +142,9 @@ func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *co
 		other := &labelled.Items[i]
 		if other.UID == pod.UID {
 			return nil
+		}
+		if pods.Terminating(other) {
+			continue
 		}
 		if err := r.label(ctx, other, nil); err != nil {
 			return err
@@ -211,6 +214,7 @@ func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation, no
 			node.State = probe.Unreachable
 		}
 		node.Starting = pods.Starting(pod, now)
+		node.Leaving = pods.Terminating(pod)
 		nodes = append(nodes, node)
 	}
 	return nodes

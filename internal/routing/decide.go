@@ -15,6 +15,9 @@ type Node struct {
 	Labelled bool
 	// Starting says that the pod's container was started moments ago.
 	Starting bool
+	// Leaving says that the pod is being deleted. Kubernetes has taken it out of
+	// the ready endpoints of its Services, whatever its labels are.
+	Leaving bool
 	// State is what the node last said; Unknown when it was not asked yet.
 	State probe.State
 }
@@ -39,6 +42,13 @@ type Decision struct {
 // that say so contradict each other, since the storage's lock has one holder:
 // both are demoted until one of them changes its mind.
 //
+// A pod that is being deleted is not in the way: it is not among the ready
+// endpoints any more, and gets no request while there are others. So its claim
+// counts only while no other pod makes one, and it keeps its label until it is
+// gone. Taking it away would make kube-proxy work twice, and by default it does
+// so once a second at most: the promotion would wait for that second.
+// https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#conditions
+//
 // Nothing is done on missing facts: a labelled pod that was not asked yet keeps
 // the label, and so does one that does not answer while no other pod answers
 // either, because then it may be the operator that is cut off, and no other
@@ -49,7 +59,7 @@ func Decide(nodes []Node) Decision {
 		ExpectChange: facts.undecided || facts.starting || (facts.unsealed > 0 && facts.claimants != 1),
 	}
 	for _, node := range nodes {
-		rightful := node.State == probe.Active && facts.claimants == 1
+		rightful := facts.rightful(node)
 		switch {
 		case rightful && node.Labelled:
 		case rightful:
@@ -57,7 +67,7 @@ func Decide(nodes []Node) Decision {
 			if !facts.undecided {
 				d.Promote = node.UID
 			}
-		case !node.Labelled, node.State == probe.Unknown:
+		case !node.Labelled, node.Leaving, node.State == probe.Unknown:
 		case node.State == probe.Unreachable && facts.answered == 0:
 		default:
 			d.Demote = append(d.Demote, node.UID)
@@ -68,17 +78,35 @@ func Decide(nodes []Node) Decision {
 
 // facts are counts over all pods of a Vault.
 type facts struct {
-	claimants, answered, unsealed int
+	// claimants are the pods that say they are active and stay.
+	claimants int
+	// leavers are the pods that say they are active and are being deleted.
+	leavers            int
+	answered, unsealed int
 	// undecided says that a labelled pod was not asked yet.
 	undecided bool
 	// starting says that a young pod has not answered yet.
 	starting bool
 }
 
+// rightful says that the node is the only one to be believed active.
+func (f facts) rightful(node Node) bool {
+	switch {
+	case node.State != probe.Active:
+		return false
+	case node.Leaving:
+		return f.claimants == 0 && f.leavers == 1
+	}
+	return f.claimants == 1
+}
+
 func gather(nodes []Node) facts {
 	var f facts
 	for _, node := range nodes {
-		if node.State == probe.Active {
+		switch {
+		case node.State == probe.Active && node.Leaving:
+			f.leavers++
+		case node.State == probe.Active:
 			f.claimants++
 		}
 		if node.State == probe.Active || node.State == probe.Standby {
@@ -89,7 +117,7 @@ func gather(nodes []Node) facts {
 		} else if node.Starting {
 			f.starting = true
 		}
-		if node.Labelled && node.State == probe.Unknown {
+		if node.Labelled && !node.Leaving && node.State == probe.Unknown {
 			f.undecided = true
 		}
 	}

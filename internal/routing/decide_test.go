@@ -20,8 +20,8 @@ func everyNode(uid types.UID) []Node {
 	var all []Node
 	for _, state := range allStates {
 		for _, labelled := range []bool{false, true} {
-			for _, starting := range []bool{false, true} {
-				all = append(all, Node{UID: uid, State: state, Labelled: labelled, Starting: starting})
+			for _, age := range []Node{{}, {Starting: true}, {Leaving: true}} {
+				all = append(all, Node{UID: uid, State: state, Labelled: labelled, Starting: age.Starting, Leaving: age.Leaving})
 			}
 		}
 	}
@@ -53,7 +53,7 @@ func TestDecideInvariants(t *testing.T) {
 		for _, violated := range []string{
 			labelsOnlyChangeWhereNeeded(nodes, d),
 			promotesOnlyTheOneActive(nodes, d),
-			neverTwoLabelled(nodes, d),
+			neverTwoInTheService(nodes, d),
 			missingFactsChangeNothing(nodes, d),
 			deadAndDemotedLoseTheLabel(nodes, d),
 			isStable(nodes, d),
@@ -68,7 +68,7 @@ func TestDecideInvariants(t *testing.T) {
 			t.FailNow() // one counterexample is enough to read
 		}
 	})
-	if want := 1 + 24 + 24*24 + 24*24*24; situations != want {
+	if want := 1 + 36 + 36*36 + 36*36*36; situations != want {
 		t.Errorf("looked at %d situations, want %d", situations, want)
 	}
 }
@@ -82,6 +82,8 @@ func labelsOnlyChangeWhereNeeded(nodes []Node, d Decision) string {
 			return "demotes a pod that is not there"
 		case !node.Labelled:
 			return "demotes a pod without the label"
+		case node.Leaving:
+			return "demotes a pod that is being deleted"
 		case seen[uid]:
 			return "demotes a pod twice"
 		}
@@ -108,30 +110,33 @@ func promotesOnlyTheOneActive(nodes []Node, d Decision) string {
 	if find(nodes, d.Promote).State != probe.Active {
 		return "promotes a node that did not say that it is active"
 	}
-	if count(nodes, isActive) != 1 {
+	if count(nodes, isClaimant) > 1 {
 		return "promotes although two nodes say that they are active"
+	}
+	if count(nodes, isClaimant) == 1 && find(nodes, d.Promote).Leaving {
+		return "promotes a pod that is being deleted although another is active"
 	}
 	return ""
 }
 
-// neverTwoLabelled follows the labels patch by patch, since the operator can
+// neverTwoInTheService follows the labels patch by patch, since the operator can
 // die after any of them.
-func neverTwoLabelled(nodes []Node, d Decision) string {
+func neverTwoInTheService(nodes []Node, d Decision) string {
 	for patches := 0; patches <= len(d.Demote)+1; patches++ {
 		after := apply(nodes, d, patches)
-		before, now := count(nodes, isLabelled), count(after, isLabelled)
+		before, now := count(nodes, isReady), count(after, isReady)
 		if now > max(before, 1) {
-			return fmt.Sprintf("after %d patches more pods are labelled than before", patches)
+			return fmt.Sprintf("after %d patches more pods are in the Service than before", patches)
 		}
-		if patches > len(d.Demote) && d.Promote != "" && now != 1 {
-			return "another pod is labelled beside the promoted one"
+		if patches > len(d.Demote) && d.Promote != "" && now > 1 {
+			return "another pod is in the Service beside the promoted one"
 		}
 	}
 	after := apply(nodes, d, len(d.Demote)+1)
 	// With a labelled pod that was not asked, or with no answer at all, nothing
 	// tells which of two labels is the right one.
-	if count(nodes, isUndecided) == 0 && count(nodes, hasAnswered) > 0 && count(after, isLabelled) > 1 {
-		return "leaves two pods labelled although the facts are known"
+	if count(nodes, isUndecided) == 0 && count(nodes, hasAnswered) > 0 && count(after, isReady) > 1 {
+		return "leaves two pods in the Service although the facts are known"
 	}
 	return ""
 }
@@ -149,9 +154,9 @@ func missingFactsChangeNothing(nodes []Node, d Decision) string {
 }
 
 func deadAndDemotedLoseTheLabel(nodes []Node, d Decision) string {
-	claimants := count(nodes, isActive)
+	claimants := count(nodes, isClaimant)
 	for _, node := range nodes {
-		if !node.Labelled || node.State == probe.Unknown || count(nodes, hasAnswered) == 0 {
+		if !isReady(node) || node.State == probe.Unknown || count(nodes, hasAnswered) == 0 {
 			continue
 		}
 		rightful := node.State == probe.Active && claimants == 1
@@ -161,7 +166,7 @@ func deadAndDemotedLoseTheLabel(nodes []Node, d Decision) string {
 	}
 	// The other half: the rightful one is not left out.
 	if claimants == 1 && count(nodes, isUndecided) == 0 && count(apply(nodes, d, len(d.Demote)+1), func(n Node) bool {
-		return n.Labelled && n.State == probe.Active
+		return isReady(n) && n.State == probe.Active
 	}) != 1 {
 		return "does not promote the only active node"
 	}
@@ -204,22 +209,23 @@ func asksFastWhileTheActiveIsNotKnown(nodes []Node, d Decision) string {
 	unsealed := count(nodes, func(n Node) bool { return n.State == probe.Active || n.State == probe.Standby })
 	young := count(nodes, func(n Node) bool { return n.Starting && !n.State.Answered() })
 	switch {
-	case unsealed > 0 && count(nodes, isActive) != 1 && !d.ExpectChange:
+	case unsealed > 0 && count(nodes, isClaimant) != 1 && !d.ExpectChange:
 		return "does not ask fast while it looks for the active node"
 	case count(nodes, isUndecided) > 0 && !d.ExpectChange:
 		return "does not ask fast while a labelled pod was not asked"
 	case unsealed == 0 && young == 0 && count(nodes, isUndecided) == 0 && d.ExpectChange:
 		return "asks fast although only people can change something"
-	case count(nodes, isActive) == 1 && young == 0 && count(nodes, isUndecided) == 0 && d.ExpectChange:
+	case count(nodes, isClaimant) == 1 && young == 0 && count(nodes, isUndecided) == 0 && d.ExpectChange:
 		return "asks fast although the active node is known"
 	}
 	return ""
 }
 
-func isActive(n Node) bool    { return n.State == probe.Active }
-func isLabelled(n Node) bool  { return n.Labelled }
+// isReady says that the Service sends requests to the node.
+func isReady(n Node) bool     { return n.Labelled && !n.Leaving }
+func isClaimant(n Node) bool  { return n.State == probe.Active && !n.Leaving }
 func hasAnswered(n Node) bool { return n.State.Answered() }
-func isUndecided(n Node) bool { return n.Labelled && n.State == probe.Unknown }
+func isUndecided(n Node) bool { return isReady(n) && n.State == probe.Unknown }
 
 func count(nodes []Node, is func(Node) bool) int {
 	result := 0
@@ -262,6 +268,9 @@ func TestDecide(t *testing.T) {
 	}
 	starting := func(uid string, state probe.State) Node {
 		return Node{UID: types.UID(uid), State: state, Starting: true}
+	}
+	leaving := func(uid string, state probe.State) Node {
+		return Node{UID: types.UID(uid), State: state, Labelled: true, Leaving: true}
 	}
 	tests := []struct {
 		name  string
@@ -358,6 +367,26 @@ func TestDecide(t *testing.T) {
 			name:  "a pod that starts is asked in a burst",
 			nodes: []Node{labelled("a", probe.Active), starting("b", probe.Unreachable)},
 			want:  Decision{ExpectChange: true},
+		},
+		{
+			name:  "a deleted active pod serves until it hands over",
+			nodes: []Node{leaving("a", probe.Active), node("b", probe.Standby)},
+			want:  Decision{ExpectChange: true},
+		},
+		{
+			name:  "a deleted pod is out of the Service, so its label is left alone",
+			nodes: []Node{leaving("a", probe.Unreachable), node("b", probe.Standby)},
+			want:  Decision{ExpectChange: true},
+		},
+		{
+			name:  "the successor of a deleted pod waits for nothing",
+			nodes: []Node{leaving("a", probe.Unknown), node("b", probe.Active)},
+			want:  Decision{Promote: "b"},
+		},
+		{
+			name:  "what a deleted pod said last does not stand against its successor",
+			nodes: []Node{leaving("a", probe.Active), node("b", probe.Active)},
+			want:  Decision{Promote: "b"},
 		},
 		{
 			name:  "a single node that does not answer keeps the label: there is no other",

@@ -160,7 +160,7 @@ func recordLabels(t *testing.T, namespace string) *labelHistory {
 			if !ok {
 				continue
 			}
-			is := e.Type != watch.Deleted && pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
+			is := e.Type != watch.Deleted && pod.DeletionTimestamp == nil && pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
 			if is == active[pod.Name] {
 				continue
 			}
