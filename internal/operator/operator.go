@@ -4,11 +4,16 @@ package operator
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -22,14 +27,19 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/helm"
+	"github.com/vault-operator/vault-operator/internal/leader"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/routing"
 	"github.com/vault-operator/vault-operator/internal/vaultstatus"
 )
 
-// leaderElectionID is the name of the Lease that the replicas contend for.
-const leaderElectionID = "vault-operator"
+const (
+	// leaderElectionID is the name of the Lease that the replicas contend for.
+	leaderElectionID = "vault-operator"
+	// namespaceFile holds the namespace that the operator runs in.
+	namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+)
 
 // Options are what the operator's flags set.
 type Options struct {
@@ -50,9 +60,18 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		return nil, err
 	}
+	namespace := ""
+	if options.LeaderElect {
+		text, err := os.ReadFile(namespaceFile)
+		if err != nil {
+			return nil, fmt.Errorf("the namespace to elect a leader in: %w", err)
+		}
+		namespace = strings.TrimSpace(string(text))
+	}
+	renewEvery := leader.RenewEvery
 	manager, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
-		Cache:  cacheOptions(),
+		Cache:  cacheOptions(namespace),
 		// Users' objects are read when they are needed, and not kept.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}}}},
 		Metrics: server.Options{
@@ -60,9 +79,11 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 			SecureServing:  true,
 			FilterProvider: filters.WithAuthenticationAndAuthorization,
 		},
-		HealthProbeBindAddress: options.ProbeAddress,
-		LeaderElection:         options.LeaderElect,
-		LeaderElectionID:       leaderElectionID,
+		HealthProbeBindAddress:  options.ProbeAddress,
+		LeaderElection:          options.LeaderElect,
+		LeaderElectionID:        leaderElectionID,
+		LeaderElectionNamespace: namespace,
+		RetryPeriod:             &renewEvery,
 		// The process ends when the manager does, so the lease can be given up
 		// at once, and the next replica does not wait for it to run out.
 		LeaderElectionReleaseOnCancel: true,
@@ -70,7 +91,7 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 	if err != nil {
 		return nil, err
 	}
-	if err := addControllers(ctx, manager, options.WatchesFile); err != nil {
+	if err := addControllers(ctx, manager, options); err != nil {
 		return nil, err
 	}
 	if err := manager.AddHealthzCheck("ping", healthz.Ping); err != nil {
@@ -79,7 +100,7 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 	return manager, manager.AddReadyzCheck("ping", healthz.Ping)
 }
 
-func addControllers(ctx context.Context, manager ctrl.Manager, watchesFile string) error {
+func addControllers(ctx context.Context, manager ctrl.Manager, options Options) error {
 	if err := references.Index(ctx, manager); err != nil {
 		return fmt.Errorf("indexing: %w", err)
 	}
@@ -97,11 +118,19 @@ func addControllers(ctx context.Context, manager ctrl.Manager, watchesFile strin
 		Engine: engine,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: manager.GetEventRecorderFor("vault-operator"),
+		Elected:  manager.Elected(),
+	}
+	if options.LeaderElect {
+		heartbeat, err := leader.Follow(ctx, manager)
+		if err != nil {
+			return fmt.Errorf("following the leader: %w", err)
+		}
+		status.LeaderBeats = heartbeat.Beats
 	}
 	if err := status.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("status controller: %w", err)
 	}
-	if err := helm.SetupWithManager(manager, watchesFile); err != nil {
+	if err := helm.SetupWithManager(manager, options.WatchesFile); err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
 	}
 	return nil
@@ -110,8 +139,12 @@ func addControllers(ctx context.Context, manager ctrl.Manager, watchesFile strin
 // cacheOptions keep the cache to what belongs to Vaults. ConfigMaps and Secrets
 // that users name can have any label, so these are watched as metadata, all of
 // them, and their content is never cached.
-func cacheOptions() cache.Options {
+func cacheOptions(leaseNamespace string) cache.Options {
 	ofVaults := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.NameLabel: v1alpha1.AppName})}
+	lease := cache.ByObject{
+		Namespaces: map[string]cache.Config{leaseNamespace: {}},
+		Field:      fields.OneTermEqualSelector(metav1.ObjectNameField, leaderElectionID),
+	}
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
@@ -123,6 +156,7 @@ func cacheOptions() cache.Options {
 			&appsv1.ReplicaSet{}:            ofVaults,
 			&policyv1.PodDisruptionBudget{}: ofVaults,
 			&networkingv1.NetworkPolicy{}:   ofVaults,
+			&coordinationv1.Lease{}:         lease,
 		},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -39,28 +40,48 @@ const (
 	// startingCheck is how often a pod that is starting is looked at: no event
 	// tells that it has been starting for too long.
 	startingCheck = 10 * time.Second
+	// deputyCheck is how often a replica that does not lead looks whether the
+	// leader has written what it found as well.
+	deputyCheck = 500 * time.Millisecond
 	// revisionAnnotation is on a Deployment and on the ReplicaSets it made.
 	revisionAnnotation = "deployment.kubernetes.io/revision"
 )
 
 // Reconciler writes the status of Vaults, all but what the Helm reconciler
-// owns, and records events. It runs on the leader only, so that there is one
-// writer; nothing is written when nothing has changed.
+// owns, and records events. Nothing is written when nothing has changed.
+//
+// There is one writer: the leader. It may be lost together with the node that
+// its users want to know about, and its lease runs out late. So every replica
+// computes the status, and while nothing is heard of the leader, any replica
+// writes what differs.
 type Reconciler struct {
 	client.Client
 	// Live reads Secrets and ConfigMaps from the API server and not from a cache.
 	Live     client.Reader
 	Engine   *probe.Engine
 	Recorder record.EventRecorder
+	// Elected is closed when this replica leads.
+	Elected <-chan struct{}
+	// LeaderBeats says that the leader was heard of a moment ago. It is nil when
+	// there is no election.
+	LeaderBeats func(now time.Time) bool
 
-	written sync.Map // types.UID of a Vault to the v1alpha1.VaultStatus last written
+	written sync.Map // types.UID of a Vault to the writtenStatus
+}
+
+// writtenStatus is a status that was written, and the version of the Vault with it.
+type writtenStatus struct {
+	status  v1alpha1.VaultStatus
+	version string
 }
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	everyReplica := false
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("vaultstatus").
-		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		// A status that another replica wrote is looked at as well.
+		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		Owns(&appsv1.Deployment{}).
 		Owns(&appsv1.StatefulSet{}).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
@@ -68,7 +89,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(r)).
 		WatchesRawSource(r.Engine.Source()).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries()}).
+		WithOptions(controller.Options{NeedLeaderElection: &everyReplica, MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries()}).
 		Complete(r)
 }
 
@@ -91,6 +112,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	status := compute(f)
 	if !equality.Semantic.DeepEqual(f.previous, status) {
+		if !r.inCharge(f.now) {
+			return reconcile.Result{RequeueAfter: deputyCheck}, nil
+		}
 		if err := r.write(ctx, &vault, status); err != nil {
 			// A Vault that was deleted meanwhile has no status.
 			return reconcile.Result{}, client.IgnoreNotFound(err)
@@ -105,6 +129,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		}
 	}
 	return reconcile.Result{}, nil
+}
+
+// inCharge says that this replica leads, or that the one that does is silent.
+func (r *Reconciler) inCharge(now time.Time) bool {
+	if r.LeaderBeats == nil || !r.LeaderBeats(now) {
+		return true
+	}
+	select {
+	case <-r.Elected:
+		return true
+	default:
+		return false
+	}
 }
 
 // gather collects the facts of a Vault.
@@ -131,11 +168,14 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 	return f, nil
 }
 
-// previous is the status that this controller wrote last. The one in the cache
-// may be older than that, and would make the same events happen twice.
+// previous is the status that was written last. The one in the cache may be older
+// than what this replica wrote, and would make the same events happen twice.
 func (r *Reconciler) previous(vault *v1alpha1.Vault) v1alpha1.VaultStatus {
-	if status, ok := r.written.Load(vault.UID); ok {
-		return status.(v1alpha1.VaultStatus)
+	if last, ok := r.written.Load(vault.UID); ok {
+		last := last.(writtenStatus)
+		if order, err := resourceversion.CompareResourceVersion(vault.ResourceVersion, last.version); err == nil && order < 0 {
+			return last.status
+		}
 	}
 	return owned(vault.Status)
 }
@@ -171,7 +211,7 @@ func (r *Reconciler) write(ctx context.Context, vault *v1alpha1.Vault, status v1
 	if err := r.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), fieldOwner, client.ForceOwnership); err != nil {
 		return fmt.Errorf("writing the status: %w", err)
 	}
-	r.written.Store(vault.UID, status)
+	r.written.Store(vault.UID, writtenStatus{status, applied.GetResourceVersion()})
 	return nil
 }
 

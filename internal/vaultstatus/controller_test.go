@@ -67,7 +67,16 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 				return f.fail
 			}
 			f.writes++
-			return c.SubResource(sub).Apply(ctx, obj, opts...)
+			if err := c.SubResource(sub).Apply(ctx, obj, opts...); err != nil {
+				return err
+			}
+			// The API server answers with the object, and the fake one does not.
+			var now v1alpha1.Vault
+			if err := c.Get(ctx, client.ObjectKeyFromObject(f.vault), &now); err != nil {
+				return err
+			}
+			obj.(interface{ SetResourceVersion(string) }).SetResourceVersion(now.ResourceVersion)
+			return nil
 		},
 	})
 	f.Reconciler = &Reconciler{Client: intercepted, Live: intercepted, Engine: probe.NewEngine(), Recorder: f.recorder}
@@ -204,12 +213,57 @@ func TestReconcileWritesOnceAndTellsOnce(t *testing.T) {
 func TestReconcileRepeatsNothingOnAStaleCache(t *testing.T) {
 	f := newFixture(t)
 	f.run(t, "a", fakevault.Active)
-	f.stale = f.vault.DeepCopy()
+	f.stale = &v1alpha1.Vault{}
+	if err := f.api.Get(t.Context(), client.ObjectKeyFromObject(f.vault), f.stale); err != nil {
+		t.Fatal(err)
+	}
 	if events := f.mustReconcile(t); len(events) != 2 || f.writes != 1 {
 		t.Fatalf("%d writes, events %q", f.writes, events)
 	}
 	if events := f.mustReconcile(t); len(events) != 0 || f.writes != 1 {
 		t.Errorf("%d writes, events %q", f.writes, events)
+	}
+}
+
+// The leader may be lost together with the node that there is news about.
+func TestReconcileStandsInForASilentLeader(t *testing.T) {
+	f := newFixture(t)
+	f.run(t, "a", fakevault.Active)
+	beats := true
+	f.Elected = make(chan struct{})
+	f.LeaderBeats = func(time.Time) bool { return beats }
+	result, events, err := f.reconcile(t)
+	if err != nil || f.writes != 0 || len(events) != 0 || result.RequeueAfter != deputyCheck {
+		t.Errorf("while the leader lives: %d writes, events %q, result %+v, error %v", f.writes, events, result, err)
+	}
+	beats = false
+	if events := f.mustReconcile(t); f.writes != 1 || len(events) != 2 {
+		t.Errorf("while the leader is silent: %d writes, events %q", f.writes, events)
+	}
+	// The leader comes back and has done so already.
+	beats = true
+	if result, _, err := f.reconcile(t); err != nil || f.writes != 1 || result.RequeueAfter != 0 {
+		t.Errorf("with nothing to write: %d writes, result %+v, error %v", f.writes, result, err)
+	}
+}
+
+// What another replica wrote meanwhile is newer than what this one wrote.
+func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
+	f := newFixture(t)
+	node := f.run(t, "a", fakevault.Active)
+	f.mustReconcile(t)
+	other := &Reconciler{Client: f.Client, Live: f.Live, Engine: f.Engine, Recorder: f.recorder}
+	node.Set(fakevault.Standby)
+	f.waitFor(t, func(o probe.Observation) bool { return o.State == probe.Standby })
+	if _, err := other.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(f.vault)}); err != nil {
+		t.Fatal(err)
+	}
+	for len(f.recorder.Events) > 0 {
+		<-f.recorder.Events
+	}
+	writes := f.writes
+	if events := f.mustReconcile(t); f.writes != writes || len(events) != 0 {
+		t.Errorf("%d more writes, events %q", f.writes-writes, events)
 	}
 }
 

@@ -85,7 +85,8 @@ func nodesStatus(f *facts) v1alpha1.NodesStatus {
 		if !pods.Running(pod) {
 			continue
 		}
-		state := f.observations[pod.UID].State
+		observation := f.observations[pod.UID]
+		state := observation.State
 		if state == probe.Active {
 			active = append(active, pod.Name)
 			continue
@@ -99,7 +100,7 @@ func nodesStatus(f *facts) v1alpha1.NodesStatus {
 		case probe.Sealed, probe.Uninitialized:
 			nodes.Sealed = append(nodes.Sealed, pod.Name)
 		case probe.Unreachable:
-			if !pods.Starting(pod, f.now) {
+			if observation.Lost || !pods.Starting(pod, f.now) {
 				nodes.Unreachable = append(nodes.Unreachable, pod.Name)
 			}
 		}

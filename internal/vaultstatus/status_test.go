@@ -68,6 +68,18 @@ func (s *situation) pod(name string, state probe.State, changes ...func(*corev1.
 	return s
 }
 
+// lost says that a node answered before.
+func (s *situation) lost(name string) *situation {
+	for i := range s.pods {
+		if uid := s.pods[i].UID; s.pods[i].Name == name {
+			o := s.observations[uid]
+			o.Lost = true
+			s.observations[uid] = o
+		}
+	}
+	return s
+}
+
 // before says what the status was.
 func (s *situation) before(change func(*v1alpha1.VaultStatus)) *situation {
 	change(&s.previous)
@@ -182,6 +194,12 @@ func TestComputeNodes(t *testing.T) {
 			name:  "two nodes that both say that they are active contradict each other",
 			facts: newSituation().pod("a", probe.Active).pod("b", probe.Active), phase: v1alpha1.PhaseUnavailable, initialized: true,
 			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "Unknown NodesStarting",
+		},
+		{
+			name:  "a young node that answered before and is lost",
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Unreachable, justStarted).lost("b"), phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
+			nodes:     v1alpha1.NodesStatus{Active: "a", Unreachable: []string{"b"}},
+			available: "True Active", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
 		},
 		{
 			name:  "a standby that does not answer",
