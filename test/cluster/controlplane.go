@@ -43,7 +43,7 @@ func startControlPlane(ctx context.Context) error {
 	if err := start("kube-scheduler", controlPlane, append([]string{bin("kube-scheduler")}, user("system:kube-scheduler")...)...); err != nil {
 		return err
 	}
-	if err := os.WriteFile(statePath("Corefile"), []byte(corefile), 0o644); err != nil {
+	if err := writeConfig(statePath("Corefile"), corefile); err != nil {
 		return err
 	}
 	if err := start("coredns", controlPlane, bin("coredns"), "-conf", statePath("Corefile")); err != nil {

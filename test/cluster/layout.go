@@ -95,3 +95,12 @@ func cacheDir() string {
 func binDir() string { return filepath.Join(cacheDir(), "bin") }
 
 func bin(name string) string { return filepath.Join(binDir(), name) }
+
+// writeConfig writes a configuration file, unless it is there already:
+// kube-proxy ends itself when its file is written, whatever is in it.
+func writeConfig(path, content string) error {
+	if old, err := os.ReadFile(path); err == nil && string(old) == content {
+		return nil
+	}
+	return os.WriteFile(path, []byte(content), 0o644)
+}

@@ -44,7 +44,7 @@ func (n node) start(ctx context.Context) error {
 		"kube-proxy.yaml":  n.kubeProxyConfig(),
 		"resolv.conf":      "",
 	} {
-		if err := os.WriteFile(n.dir(file), []byte(content), 0o644); err != nil {
+		if err := writeConfig(n.dir(file), content); err != nil {
 			return err
 		}
 	}
