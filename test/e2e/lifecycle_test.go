@@ -156,7 +156,7 @@ fi`)
 }
 
 // watchInvariants fails the test when, at any time until it ends, the status of
-// the nodes is missing once it was there, or two pods have the active label.
+// the nodes is missing once it was there, or two pods are in the Service.
 func watchInvariants(t *testing.T, v vaulttest.Vault) {
 	t.Helper()
 	var once sync.Once
@@ -169,16 +169,17 @@ func watchInvariants(t *testing.T, v vaulttest.Vault) {
 		}
 		seen = seen || has
 	})
-	labelled := map[string]bool{}
-	watch(t, v, "pods -l vault.security.coreos.com/active=true --output-watch-events", func(event map[string]any) {
-		object, _ := event["object"].(map[string]any)
-		metadata, _ := object["metadata"].(map[string]any)
-		name, _ := metadata["name"].(string)
-		// With a selector a pod that loses the label is reported as deleted.
-		if event["type"] == "DELETED" {
-			delete(labelled, name)
-		} else if labelled[name] = true; len(labelled) > 1 {
-			t.Errorf("two pods are labelled active: %v", labelled)
+	watch(t, v, "endpointslices -l kubernetes.io/service-name="+v.Name, func(object map[string]any) {
+		endpoints, _ := object["endpoints"].([]any)
+		var ready []any
+		for _, endpoint := range endpoints {
+			endpoint, _ := endpoint.(map[string]any)
+			if conditions, _ := endpoint["conditions"].(map[string]any); conditions["ready"] == true {
+				ready = append(ready, endpoint["targetRef"])
+			}
+		}
+		if len(ready) > 1 {
+			t.Errorf("two pods are in the Service: %v", ready)
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,7 +31,7 @@ type report struct {
 // outcome sums up the requests of one kind.
 type outcome struct {
 	Requests, Failed int
-	// Outage is the longest time between two requests that were served.
+	// Outage is the longest time between two answers that served the client.
 	Outage time.Duration
 	// From is when that outage began.
 	From time.Time
@@ -46,6 +47,9 @@ type hammer struct {
 	token    string
 	interval time.Duration
 }
+
+// patience is how long an outage at the end may last before it is given up on.
+const patience = 30 * time.Second
 
 func main() {
 	address := flag.String("address", "", "where the Service is: https://ADDRESS:PORT")
@@ -81,74 +85,123 @@ func run(address, serverName, ca string, interval, timeout, limit time.Duration)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
-	var result report
-	var written []string
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		n := 0
-		result.Writes = h.repeat(ctx, func() error {
-			n++
-			key := fmt.Sprintf("hammer-%d", n)
-			err := h.do(http.MethodPut, key, `{"value": "`+key+`"}`)
-			if err == nil {
-				written = append(written, key)
-			}
-			return err
-		})
-	})
-	wait.Go(func() {
-		result.Reads = h.repeat(ctx, func() error { return h.do(http.MethodGet, "foo", "") })
-	})
-	wait.Wait()
+	result, written := h.hammer(ctx)
 	for _, key := range written {
-		if err := h.do(http.MethodGet, key, ""); err != nil {
+		if err := h.readBack(key); err != nil {
 			result.Lost = append(result.Lost, key+": "+err.Error())
 		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(result)
 }
 
-// repeat makes requests until the context ends.
-func (h *hammer) repeat(ctx context.Context, request func() error) outcome {
+// hammer makes requests of both kinds until the context ends, and returns which
+// keys were written.
+func (h *hammer) hammer(ctx context.Context) (result report, written []string) {
+	// Keys of another run must not stand in for lost ones.
+	prefix := fmt.Sprintf("hammer-%d-", time.Now().UnixNano())
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		result.Writes = h.repeat(ctx, func(n int) error {
+			key := prefix + strconv.Itoa(n)
+			_, err := h.do(http.MethodPut, key, `{"value": "`+key+`"}`)
+			if err == nil {
+				mu.Lock()
+				written = append(written, key)
+				mu.Unlock()
+			}
+			return err
+		})
+	})
+	wait.Go(func() {
+		result.Reads = h.repeat(ctx, func(int) error {
+			_, err := h.do(http.MethodGet, "foo", "")
+			return err
+		})
+	})
+	wait.Wait()
+	return result, written
+}
+
+// repeat begins a request at each interval, whether or not earlier ones have
+// ended, until the context ends and the last outage with it.
+func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome {
 	o := outcome{last: time.Now()}
+	var mu sync.Mutex
+	var wait sync.WaitGroup
 	ticker := time.NewTicker(h.interval)
 	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
+	lastServed := func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return o.last
+	}
+	var ended time.Time
+	for n := 1; ; n++ {
+		<-ticker.C
+		if ctx.Err() != nil && ended.IsZero() {
+			ended = time.Now()
+		}
+		if !ended.IsZero() && (lastServed().After(ended) || time.Since(ended) > patience) {
+			wait.Wait()
+			o.Outage = max(o.Outage, time.Since(o.last))
 			return o
-		case <-ticker.C:
 		}
-		o.Requests++
-		if err := request(); err != nil {
-			o.Failed++
-			o.LastError = err.Error()
-			continue
-		}
-		if gap := time.Since(o.last); gap > o.Outage {
-			o.Outage, o.From = gap, o.last
-		}
-		o.last = time.Now()
+		wait.Go(func() {
+			err := request(n)
+			mu.Lock()
+			defer mu.Unlock()
+			o.add(err)
+		})
 	}
 }
 
-func (h *hammer) do(method, key, body string) error {
+func (o *outcome) add(err error) {
+	o.Requests++
+	if err != nil {
+		o.Failed++
+		o.LastError = err.Error()
+		return
+	}
+	if gap := time.Since(o.last); gap > o.Outage {
+		o.Outage, o.From = gap, o.last
+	}
+	o.last = time.Now()
+}
+
+// readBack says whether what was written to a key is there. A request may fail
+// for other reasons, so it is repeated.
+func (h *hammer) readBack(key string) (err error) {
+	for range 5 {
+		var answer string
+		if answer, err = h.do(http.MethodGet, key, ""); err == nil {
+			if strings.Contains(answer, `"value":"`+key+`"`) {
+				return nil
+			}
+			return fmt.Errorf("holds %s", answer)
+		}
+		time.Sleep(time.Second)
+	}
+	return err
+}
+
+func (h *hammer) do(method, key, body string) (string, error) {
 	request, err := http.NewRequest(method, h.address+"/v1/secret/"+key, strings.NewReader(body))
 	if err != nil {
-		return err
+		return "", err
 	}
 	request.Header.Set("X-Vault-Token", h.token)
 	response, err := h.client.Do(request)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer response.Body.Close()
 	var answer bytes.Buffer
 	if _, err := answer.ReadFrom(response.Body); err != nil {
-		return err
+		return "", err
 	}
 	if response.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("%s: %s", response.Status, answer.String())
+		return "", fmt.Errorf("%s: %s", response.Status, answer.String())
 	}
-	return nil
+	return answer.String(), nil
 }
