@@ -4,6 +4,7 @@ package chart
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -267,6 +268,17 @@ func requireRestricted(t *testing.T, pod *corev1.PodSpec, openshift bool) {
 		c := container.SecurityContext
 		if *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem || !reflect.DeepEqual(c.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 			t.Errorf("security context of %s: %+v", container.Name, c)
+		}
+	}
+}
+
+// A drain must be able to take the only node, and not the last unsealed of many.
+func TestDrainsTakeWhatIsNotNeeded(t *testing.T) {
+	for nodes, keeps := range map[int]bool{1: false, 2: true, 99: true} {
+		for _, budget := range (release{values: fmt.Sprintf("{operated: true, nodes: %d}", nodes)}).render(t).budgets {
+			if isVault := budget.Labels[v1alpha1.ComponentLabel] == v1alpha1.ServerComponent; (budget.Spec.MinAvailable != nil) != (isVault && keeps) {
+				t.Errorf("%d nodes: %s has %+v", nodes, budget.Name, budget.Spec)
+			}
 		}
 	}
 }
