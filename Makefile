@@ -16,10 +16,8 @@ CLUSTER := go run -C test/cluster .
 # Tools are pinned in a module each, so that none decides another's libraries.
 tool = go tool -modfile=hack/tools/$(1)/go.mod $(1)
 
-# step prints what is done, and then how long it took.
-define step
-@echo "==> $(1)"; start=$$SECONDS; $(2) || { echo "==> FAILED after $$((SECONDS-start))s: $(1)" >&2; exit 1; }; echo "==> done in $$((SECONDS-start))s: $(1)"
-endef
+# step runs a command line, and tells for how long it has been at it.
+step = @hack/step.sh "$(1)" '$(2)'
 
 ##@ The two commands
 
