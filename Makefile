@@ -67,6 +67,14 @@ integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 e2e: cluster deploy ## Run the end-to-end tests in the cluster.
 	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 45m -v ./test/e2e/...)
 
+# CHAOS_DURATION is for how long the chaos goes on, and CHAOS_SEED repeats one.
+CHAOS_DURATION ?= 2h
+CHAOS_SEED ?=
+
+.PHONY: chaos
+chaos: cluster deploy ## Hurt a Vault at random for hours, as the end-to-end tests do for minutes.
+	$(call step,chaos,$(in_cluster) CHAOS_DURATION=$(CHAOS_DURATION) CHAOS_SEED=$(CHAOS_SEED) go test -tags e2e -timeout 24h -v -run TestChaos ./test/e2e/)
+
 .PHONY: bench-freshness
 bench-freshness: cluster deploy ## Measure how soon the status lists new nodes.
 	@$(in_cluster) go run ./test/bench/freshness

@@ -150,6 +150,16 @@ func (v Vault) Unseal(t shell.T, pod string, keys Keys) {
 	UnsealAt(t, keys, env...)
 }
 
+// TryUnseal unseals a node from inside its pod, which may go away meanwhile.
+func (v Vault) TryUnseal(pod string, keys Keys) error {
+	for _, key := range keys.UnsealKeys[:3] {
+		if _, err := shell.TryInput(`{"key": "`+key+`"}`, v.Kubectl("exec -i %s -- vault write sys/unseal -", pod)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // UnsealAt unseals the node that the environment points at.
 func UnsealAt(t shell.T, keys Keys, env ...string) {
 	t.Helper()

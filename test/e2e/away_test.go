@@ -1,0 +1,83 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+)
+
+// away is for how long the API server or the operator is away. A node renews its
+// lease every 10 seconds, so several renewals fail.
+const away = 30 * time.Second
+
+// TestControlAway takes away what Vault does not need to serve: the API server
+// and the operator.
+func TestControlAway(t *testing.T) {
+	f := newFixture(t)
+
+	t.Run("the API server hangs", func(t *testing.T) {
+		r := f.hammered(t, func(string) {
+			hangAPIServer(t, func() { time.Sleep(away) })
+			f.AwaitHA(t, 2)
+		})
+		requireNoFailure(t, r)
+	})
+	t.Run("the active process is killed meanwhile", func(t *testing.T) {
+		r := f.hammered(t, func(active string) {
+			pid := f.pid(t, active, "vault")
+			hangAPIServer(t, func() {
+				time.Sleep(2 * time.Second)
+				shell.Run(t, fmt.Sprintf("kill -KILL %d", pid))
+				// Vault fails over, and nobody can point the Service at the new active node.
+				time.Sleep(lockTimeout + slack)
+			})
+			f.awaitOther(t, active)
+		})
+		requireOutage(t, r, lockTimeout+slack+2*slack)
+	})
+	t.Run("no operator", func(t *testing.T) {
+		scaleOperator(t, 0)
+		defer scaleOperator(t, 2)
+		active := f.AwaitHA(t, 2).VaultStatus.Active
+		c := f.start(t, f.nodeOf(t, active), time.Minute)
+		time.Sleep(10 * time.Second)
+		requireNoFailure(t, c.stop(t))
+	})
+	t.Run("a failover without an operator", func(t *testing.T) {
+		var returned time.Time
+		r := f.hammered(t, func(active string) {
+			scaleOperator(t, 0)
+			shell.Run(t, f.Kubectl("delete pod %s", active))
+			// Nobody points the Service at the new active node before it is back.
+			scaleOperator(t, 2)
+			returned = time.Now()
+			f.awaitOther(t, active)
+		})
+		if served := r.Writes.From.Add(r.Writes.Outage); served.After(returned.Add(slack)) {
+			t.Errorf("clients were served %s after the operator was back", served.Sub(returned))
+		}
+	})
+}
+
+// hangAPIServer stops the process of the API server while fn runs.
+func hangAPIServer(t *testing.T, fn func()) {
+	t.Helper()
+	var pid int
+	if _, err := fmt.Sscan(shell.Run(t, `$LOCAL_CLUSTER status | awk '$1 == "kube-apiserver" {print $4}'`), &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	}()
+	fn()
+}

@@ -1,0 +1,79 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+)
+
+// TestDrain drains every node of the cluster, one after the other, as an upgrade
+// of the nodes does, while a person unseals what comes up new.
+func TestDrain(t *testing.T) {
+	f := newFixture(t)
+	for _, node := range strings.Fields(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'")) {
+		t.Run(node, func(t *testing.T) {
+			r := f.hammered(t, func(string) {
+				defer shell.Run(t, "kubectl uncordon "+node)
+				drain(t, node)
+				f.restore(t)
+			})
+			// The active node may have been on it, and a client may have been on
+			// its way to it.
+			requireOutage(t, r, slack)
+			f.awaitStorage(t)
+		})
+	}
+
+	t.Run("a sealed node blocks no drain", func(t *testing.T) {
+		active := f.AwaitHA(t, 2).VaultStatus.Active
+		shell.Run(t, f.Kubectl("delete pod %s", f.AwaitHA(t, 2).VaultStatus.Standby[0]))
+		sealed := f.AwaitSealed(t, 1).VaultStatus.Sealed[0]
+		// First the node of the sealed pod, then that of the standby.
+		standby := f.AwaitHA(t, 1).VaultStatus.Standby[0]
+		for _, pod := range []string{sealed, standby} {
+			node := f.nodeOf(t, pod)
+			drain(t, node)
+			shell.Run(t, "kubectl uncordon "+node)
+			f.awaitStorage(t)
+		}
+		if got := f.AwaitHA(t, 0).VaultStatus.Active; got != active {
+			t.Errorf("%s is active, and %s was before its node was drained", got, active)
+		}
+		// The last unsealed node stays until a person has unsealed another.
+		node := f.nodeOf(t, active)
+		out, err := shell.Try("kubectl drain --ignore-daemonsets --delete-emptydir-data --timeout=15s " + node)
+		if err == nil || !strings.Contains(out, "disruption budget") {
+			t.Errorf("the last unsealed node was drained away: %s", out)
+		}
+		f.restore(t)
+		drain(t, node)
+		shell.Run(t, "kubectl uncordon "+node)
+		f.restore(t)
+	})
+}
+
+// drain evicts what is on a node.
+func drain(t *testing.T, node string) {
+	t.Helper()
+	begin := time.Now()
+	shell.Run(t, "kubectl drain --ignore-daemonsets --delete-emptydir-data --timeout=120s "+node)
+	t.Logf("%s is drained after %s", node, time.Since(begin).Round(time.Second))
+}
+
+// awaitStorage waits until all members of the etcd are back.
+func (f *fixture) awaitStorage(t *testing.T) {
+	t.Helper()
+	f.Await(t, "has its storage", func(s v1alpha1.VaultStatus) bool {
+		return slices.ContainsFunc(s.Conditions, func(c metav1.Condition) bool {
+			return c.Type == v1alpha1.StorageReadyCondition && strings.HasPrefix(c.Message, "3 of 3")
+		})
+	})
+}
