@@ -43,6 +43,9 @@ func (c *authorityCache) get(ctx context.Context, cached, live client.Reader, va
 	if entry.secret == name.Name && entry.version == metadata.ResourceVersion {
 		return entry.pem, nil
 	}
+	// The labels must not wait for it.
+	ctx, cancel := context.WithTimeout(ctx, limit/2)
+	defer cancel()
 	var secret corev1.Secret
 	if err := live.Get(ctx, name, &secret); err != nil {
 		return entry.pem, fmt.Errorf("reading Secret %q: %w", name.Name, err)

@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -35,6 +36,12 @@ const (
 	activeDeletionCost = "100"
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 16
+	// limit is how long one reconciliation may take, so that requests that hang
+	// hold no worker up, and no pod is promoted long after its node was asked. It
+	// is several times what one request takes in a cluster that is well. Watches
+	// are not cut by it.
+	// https://github.com/kubernetes/community/blob/master/sig-scalability/slos/api_call_latency.md
+	limit = 5 * time.Second
 )
 
 // Reconciler points the probe engine at the pods of each Vault and patches the
@@ -57,20 +64,25 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	if r.Confirm == nil {
 		r.Confirm = r.Engine.Confirm
 	}
-	everyReplica := false
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("routing").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
 		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
 		WatchesRawSource(r.Engine.Source()).
-		WithOptions(controller.Options{
-			NeedLeaderElection:      &everyReplica,
-			MaxConcurrentReconciles: concurrency,
-			// A failed patch is an outage: it is tried again soon, and not in minutes.
-			RateLimiter: pods.FastRetries(),
-		}).
+		WithOptions(options()).
 		Complete(r)
+}
+
+func options() controller.Options {
+	everyReplica := false
+	return controller.Options{
+		NeedLeaderElection:      &everyReplica,
+		MaxConcurrentReconciles: concurrency,
+		// A failed patch is an outage: it is tried again soon, and not in minutes.
+		RateLimiter:           pods.FastRetries(),
+		ReconciliationTimeout: limit,
+	}
 }
 
 // Reconcile brings the targets of the engine and the labels of the pods of one
@@ -78,22 +90,25 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var vault v1alpha1.Vault
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
-		r.Engine.SetTargets(req.NamespacedName, nil, false)
-		r.authorities.forget(req.NamespacedName)
+		if apierrors.IsNotFound(err) {
+			r.Engine.SetTargets(req.NamespacedName, nil, false)
+			r.authorities.forget(req.NamespacedName)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	list, err := pods.List(ctx, r, &vault)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	ca, err := r.authorities.get(ctx, r, r.Live, &vault)
-	if client.IgnoreNotFound(err) != nil {
-		log.FromContext(ctx).Error(err, "The certificate authority of the Vault nodes could not be read")
-	}
+	// The last authority that is known is good enough to go on with; the error is
+	// returned in the end, so that the right one is looked for soon.
+	ca, caErr := r.authorities.get(ctx, r, r.Live, &vault)
 	targets := targetsOf(&vault, list, ca)
 	decision := Decide(nodesOf(list, r.Engine.Observations(req.NamespacedName), time.Now()))
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
-	if err := r.apply(ctx, &vault, list, decision); err != nil {
+	err = r.apply(ctx, &vault, list, decision)
+	// The event of a Secret tells that it is there.
+	if err = errors.Join(err, client.IgnoreNotFound(caErr)); err != nil {
 		return reconcile.Result{}, err
 	}
 	if decision.ExpectChange {
@@ -174,8 +189,10 @@ func (r *Reconciler) label(ctx context.Context, pod *corev1.Pod, value *string) 
 		return err
 	}
 	err = r.Patch(ctx, pod.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
-	if value == nil && (apierrors.IsNotFound(err) || apierrors.IsConflict(err)) {
-		return nil // the pod is gone, and its label with it
+	if value == nil && apierrors.IsNotFound(err) {
+		// The pod is gone, and its label with it. No other error proves that: the
+		// API server reports a conflict as well when others write too fast.
+		return nil
 	}
 	if err == nil {
 		log.FromContext(ctx).Info("Active label patched", "pod", pod.Name, "active", value != nil)

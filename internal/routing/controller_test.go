@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -42,8 +44,10 @@ type fixture struct {
 	patches []string
 	// uids are those in the patches.
 	uids []types.UID
-	// fail is asked before each patch.
-	fail func(patch string) error
+	// fail is asked before each patch, and failAfter when its effect has happened.
+	fail, failAfter func(patch string) error
+	// failRead is asked before each read.
+	failRead func(ctx context.Context, what string) error
 	// secretReads counts how often the content of a Secret was read.
 	secretReads int
 }
@@ -58,12 +62,25 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	f.api = fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
 	recorded := interceptor.NewClient(f.api.(client.WithWatch), interceptor.Funcs{
 		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch, opts ...client.PatchOption) error {
-			if err := f.record(t, obj, patch); err != nil {
+			text, err := f.record(t, obj, patch)
+			if err != nil {
 				return err
 			}
-			return c.Patch(ctx, obj, patch, opts...)
+			if err := c.Patch(ctx, obj, patch, opts...); err != nil {
+				return err
+			}
+			return ask(f, &f.failAfter, text)
+		},
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			if err := f.read(ctx, whatIsListed(opts)); err != nil {
+				return err
+			}
+			return c.List(ctx, list, opts...)
 		},
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+			if err := f.read(ctx, fmt.Sprintf("get %T %s", obj, key.Namespace)); err != nil {
+				return err
+			}
 			if _, content := obj.(*corev1.Secret); content {
 				f.mu.Lock()
 				f.secretReads++
@@ -82,7 +99,34 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	return f
 }
 
-func (f *fixture) record(t *testing.T, obj client.Object, patch client.Patch) error {
+// ask asks one of the fixture's functions, if it is set.
+func ask(f *fixture, fail *func(string) error, text string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if *fail == nil {
+		return nil
+	}
+	return (*fail)(text)
+}
+
+func (f *fixture) read(ctx context.Context, what string) error {
+	if f.failRead == nil {
+		return nil
+	}
+	return f.failRead(ctx, what)
+}
+
+// whatIsListed tells the live list of labelled pods from the cached one of all.
+func whatIsListed(opts []client.ListOption) string {
+	var options client.ListOptions
+	options.ApplyOptions(opts)
+	if strings.Contains(options.LabelSelector.String(), v1alpha1.ActiveLabel) {
+		return "list labelled " + options.Namespace
+	}
+	return "list " + options.Namespace
+}
+
+func (f *fixture) record(t *testing.T, obj client.Object, patch client.Patch) (string, error) {
 	data, err := patch.Data(obj)
 	if err != nil {
 		t.Error(err)
@@ -100,16 +144,14 @@ func (f *fixture) record(t *testing.T, obj client.Object, patch client.Patch) er
 	if content.Metadata.Labels[v1alpha1.ActiveLabel] != nil {
 		text = "+" + obj.GetName()
 	}
+	if err := ask(f, &f.fail, text); err != nil {
+		return text, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.fail != nil {
-		if err := f.fail(text); err != nil {
-			return err
-		}
-	}
 	f.patches = append(f.patches, text)
 	f.uids = append(f.uids, content.Metadata.UID)
-	return nil
+	return text, nil
 }
 
 func (f *fixture) patched() []string {
@@ -212,7 +254,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestApply(t *testing.T) {
 	vault := newVault()
 	notFound := apierrors.NewNotFound(podResource, "a")
-	replaced := apierrors.NewConflict(podResource, "a", errors.New("Precondition failed: UID in precondition"))
+	conflict := apierrors.NewConflict(podResource, "a", errors.New("the object has been modified"))
+	replaced := apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, "c", field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "uid-of-c", "field is immutable")})
 	failOn := func(patch string, err error) func(string) error {
 		return func(p string) error {
 			if p == patch {
@@ -249,10 +292,17 @@ func TestApply(t *testing.T) {
 			want:     []string{"-b", "+c"},
 		},
 		{
-			name:     "a demoted pod that was replaced does not hold up the promotion",
+			// The API server says so of a pod that others write too fast as well.
+			name:     "a conflict does not prove that the label is gone",
 			decision: Decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
-			fail:     failOn("-a", replaced),
-			want:     []string{"-b", "+c"},
+			fail:     failOn("-a", conflict),
+			wantErr:  "taking pod a out of the Service",
+		},
+		{
+			name:     "nor does it of a pod that another replica has labelled since",
+			decision: Decision{Promote: "uid-of-c"},
+			fail:     failOn("-a", conflict),
+			wantErr:  "putting pod c into the Service",
 		},
 		{
 			name:     "a promoted pod that was replaced is an error, so that the facts are looked at again",
