@@ -68,7 +68,7 @@ func (e *Engine) Source() source.Source {
 	})
 }
 
-// SetTargets says which nodes a Vault has from now on; none forgets the Vault.
+// SetTargets says which nodes a Vault has from now on.
 // With expectChange the nodes are asked in a burst, at once, until the next call.
 func (e *Engine) SetTargets(vault types.NamespacedName, targets []Target, expectChange bool) {
 	pace := steady
@@ -112,6 +112,12 @@ func (e *Engine) SetTargets(vault types.NamespacedName, targets []Target, expect
 	if len(g.workers) == 0 {
 		delete(e.vaults, vault)
 	}
+}
+
+// Forget asks the nodes of a Vault no more: it is gone.
+func (e *Engine) Forget(vault types.NamespacedName) {
+	e.SetTargets(vault, nil, false)
+	activeLastSeen.DeleteLabelValues(vault.Namespace, vault.Name)
 }
 
 // Observations returns what the nodes of a Vault last said, by the UID of their
@@ -170,6 +176,11 @@ func (e *Engine) record(ctx context.Context, vault types.NamespacedName, uid typ
 		return
 	}
 	last, known := g.observations[uid]
+	o.LastActive = last.LastActive
+	if o.State == Active {
+		o.LastActive = time.Now()
+		activeLastSeen.WithLabelValues(vault.Namespace, vault.Name).SetToCurrentTime()
+	}
 	o.Lost = !o.State.Answered() && (last.Lost || last.State.Answered())
 	g.observations[uid] = o
 	if known && last.same(o) {

@@ -53,6 +53,8 @@ type Observation struct {
 	// Lost says that the node is Unreachable and has answered before: it is not
 	// one that has yet to start.
 	Lost bool
+	// LastActive is when the node last said that it is active; zero if it never did.
+	LastActive time.Time
 }
 
 // same says that two observations mean the same to whoever acts on them.
@@ -110,6 +112,15 @@ func (a *asker) close() { a.transport.CloseIdleConnections() }
 // ask asks for seal and leader state in one request.
 // https://developer.hashicorp.com/vault/api-docs/system/health
 func (a *asker) ask(ctx context.Context, timeout time.Duration) Observation {
+	begin := time.Now()
+	o := a.askNow(ctx, timeout)
+	if ctx.Err() == nil { // a question that nobody waits for any more says nothing of the node
+		probeDuration.WithLabelValues(label(o.State)).Observe(time.Since(begin).Seconds())
+	}
+	return o
+}
+
+func (a *asker) askNow(ctx context.Context, timeout time.Duration) Observation {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	health, err := a.client.Sys().HealthWithContext(ctx)

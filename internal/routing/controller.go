@@ -57,6 +57,7 @@ type Reconciler struct {
 	Confirm func(ctx context.Context, vault types.NamespacedName, uid types.UID) probe.Observation
 
 	authorities authorityCache
+	sightings   sightings
 }
 
 // SetupWithManager adds the reconciler to the manager.
@@ -91,8 +92,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	var vault v1alpha1.Vault
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.Engine.SetTargets(req.NamespacedName, nil, false)
+			r.Engine.Forget(req.NamespacedName)
 			r.authorities.forget(req.NamespacedName)
+			r.sightings.forget(req.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -104,7 +106,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	// returned in the end, so that the right one is looked for soon.
 	ca, caErr := r.authorities.get(ctx, r, r.Live, &vault)
 	targets := targetsOf(&vault, list, ca)
-	decision := Decide(nodesOf(list, r.Engine.Observations(req.NamespacedName), time.Now()))
+	observations := r.Engine.Observations(req.NamespacedName)
+	nodes := nodesOf(list, observations, time.Now())
+	r.sightings.look(req.NamespacedName, nodes, observations)
+	decision := Decide(nodes)
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
 	err = r.apply(ctx, &vault, list, decision)
 	// The event of a Secret tells that it is there.
@@ -166,15 +171,24 @@ func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *co
 		}
 	}
 	value := v1alpha1.ActiveLabelValue
-	return r.label(ctx, pod, &value)
+	if err := r.label(ctx, pod, &value); err != nil {
+		return err
+	}
+	if took, failedOver := r.sightings.moved(client.ObjectKeyFromObject(vault), pod.UID, time.Now()); failedOver {
+		failoverDuration.Observe(took.Seconds())
+		log.FromContext(ctx).Info("Failed over", "pod", pod.Name, "seconds", took.Seconds())
+	}
+	return nil
 }
 
 // label sets the active label, or removes it when value is nil, and with it the
 // cost of deleting the pod: when there are pods to choose from, in an upgrade or
 // when the Vault is made smaller, the active one goes last.
 func (r *Reconciler) label(ctx context.Context, pod *corev1.Pod, value *string) error {
+	action := demoteAction
 	var cost *string
 	if value != nil {
+		action = promoteAction
 		high := activeDeletionCost
 		cost = &high
 	}
@@ -195,6 +209,7 @@ func (r *Reconciler) label(ctx context.Context, pod *corev1.Pod, value *string) 
 		return nil
 	}
 	if err == nil {
+		relabels.WithLabelValues(action).Inc()
 		log.FromContext(ctx).Info("Active label patched", "pod", pod.Name, "active", value != nil)
 	}
 	return err

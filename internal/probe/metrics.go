@@ -1,0 +1,35 @@
+package probe
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+)
+
+// What is measured; docs/metrics.md tells how to read it. Names and units follow
+// https://prometheus.io/docs/practices/naming/
+var (
+	probeDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "vault_operator_probe_duration_seconds",
+		Help: "Time that a Vault node took to tell its state, by that state; unreachable means that no answer came that counts.",
+		// None takes longer than the timeout of a question.
+		Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5},
+	}, []string{"state"})
+
+	activeLastSeen = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "vault_operator_active_last_seen_timestamp_seconds",
+		Help: "Unix time at which a node of the Vault last said that it is active.",
+	}, []string{"namespace", "name"})
+)
+
+func init() {
+	metrics.Registry.MustRegister(probeDuration, activeLastSeen)
+	// A series that appears only with the first bad answer hides it from rate().
+	for state := Unreachable; state <= Active; state++ {
+		probeDuration.WithLabelValues(label(state))
+	}
+}
+
+// label is the name of a state as the value of a label.
+func label(s State) string { return strings.ToLower(s.String()) }
