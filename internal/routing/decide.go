@@ -1,5 +1,3 @@
-// Package routing keeps the active label on the pod of the active Vault node,
-// so that the Service always points at it.
 package routing
 
 import (

@@ -341,6 +341,40 @@ func TestDecide(t *testing.T) {
 			want:  Decision{Demote: []types.UID{"a"}},
 		},
 		{
+			name:  "coreos/vault-operator#321: the pod that was active is gone, and nobody is active instead",
+			nodes: []Node{node("b", probe.Standby), node("c", probe.Standby)},
+			want:  Decision{ExpectChange: true},
+		},
+		{
+			name:  "hashicorp/vault-helm#326: an active node without the label gets it, whatever its pod says of itself",
+			nodes: []Node{node("a", probe.Active), node("b", probe.Standby)},
+			want:  Decision{Promote: "a"},
+		},
+		{
+			name:  "hashicorp/vault-helm#430: a sealed node is not served beside the active one",
+			nodes: []Node{labelled("a", probe.Sealed), labelled("b", probe.Active)},
+			want:  Decision{Demote: []types.UID{"a"}},
+		},
+		{
+			name:  "hashicorp/vault-helm#817: nor is one that has yet to be initialized or to start",
+			nodes: []Node{labelled("a", probe.Uninitialized), labelled("b", probe.Unreachable), labelled("c", probe.Active)},
+			want:  Decision{Demote: []types.UID{"a", "b"}},
+		},
+		{
+			name:  "hashicorp/vault#17470: a node that comes back sealed changes nothing",
+			nodes: []Node{labelled("a", probe.Active), node("b", probe.Sealed), node("c", probe.Standby)},
+		},
+		{
+			name:  "cloudnative-pg/cloudnative-pg#10409: the label is taken away when the failover begins, not when it ends",
+			nodes: []Node{labelled("a", probe.Unreachable), node("b", probe.Standby), node("c", probe.Standby)},
+			want:  Decision{Demote: []types.UID{"a"}, ExpectChange: true},
+		},
+		{
+			name:  "cloudnative-pg/cloudnative-pg#10409: an old active node that returns with its claim is not served",
+			nodes: []Node{node("a", probe.Active), labelled("b", probe.Active)},
+			want:  Decision{Demote: []types.UID{"b"}, ExpectChange: true},
+		},
+		{
 			name:  "bank-vaults/vault-operator: the leader is found although the first pod does not answer",
 			nodes: []Node{node("a", probe.Unreachable), node("b", probe.Unreachable), node("c", probe.Active)},
 			want:  Decision{Promote: "c"},

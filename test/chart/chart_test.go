@@ -237,6 +237,9 @@ func TestEdgeValues(t *testing.T) {
 			if _, selects := out.service.Spec.Selector[v1alpha1.ActiveLabel]; selects != operated {
 				t.Errorf("the Service selects %v", out.service.Spec.Selector)
 			}
+			if out.service.Spec.PublishNotReadyAddresses {
+				t.Error("the Service sends clients to nodes that are not ready (hashicorp/vault-helm#817)")
+			}
 			if operated && len(out.secrets) > 0 {
 				t.Error("with an operator the chart makes no certificates")
 			}
