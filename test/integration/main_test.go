@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ const (
 	// asOperator makes the test binary run the operator instead of tests. Each
 	// operator is a process of its own, so that it can be killed like one.
 	asOperator = "VAULT_OPERATOR_TEST_PROCESS"
+	// metricsAddress is where such an operator serves its metrics; nowhere, if
+	// not set.
+	metricsAddress = "VAULT_OPERATOR_TEST_METRICS"
 )
 
 // What all tests share; set by TestMain.
@@ -76,7 +80,9 @@ func runOperator() error {
 		return err
 	}
 	ctx := ctrl.SetupSignalHandler()
-	manager, err := operator.New(ctx, config, operator.Options{WatchesFile: "watches.yaml", MetricsAddress: "0", ProbeAddress: "0"})
+	manager, err := operator.New(ctx, config, operator.Options{
+		WatchesFile: "watches.yaml", MetricsAddress: cmp.Or(os.Getenv(metricsAddress), "0"), ProbeAddress: "0",
+	})
 	if err != nil {
 		return err
 	}
@@ -176,13 +182,23 @@ func connect(env *envtest.Environment, config *rest.Config, dir string) error {
 // grantRole gives the operator the role that it is installed with, so that a
 // permission that is missing from it shows here.
 func grantRole(ctx context.Context) error {
-	text, err := os.ReadFile(filepath.Join(repository, "config", "rbac", "role.yaml"))
+	for _, file := range []string{"role.yaml", "metrics_auth_role.yaml"} {
+		if err := bindRole(ctx, file, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: operatorUser}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bindRole makes a ClusterRole of config/rbac, and gives it to somebody.
+func bindRole(ctx context.Context, file string, subject rbacv1.Subject) error {
+	text, err := os.ReadFile(filepath.Join(repository, "config", "rbac", file))
 	if err != nil {
 		return err
 	}
 	var role rbacv1.ClusterRole
 	if err := yaml.UnmarshalStrict(text, &role); err != nil {
-		return fmt.Errorf("config/rbac/role.yaml: %w", err)
+		return fmt.Errorf("config/rbac/%s: %w", file, err)
 	}
 	if err := admin.Create(ctx, &role); err != nil {
 		return err
@@ -190,6 +206,6 @@ func grantRole(ctx context.Context) error {
 	return admin.Create(ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: operatorUser}},
+		Subjects:   []rbacv1.Subject{subject},
 	})
 }
