@@ -72,8 +72,9 @@ func TestMetrics(t *testing.T) {
 		token string
 		want  int
 	}{
-		"nobody":                     {"", http.StatusUnauthorized},
-		"somebody with a bad token":  {"bad", http.StatusUnauthorized},
+		"nobody": {"", http.StatusUnauthorized},
+		// So says controller-runtime of a token that the API server does not know.
+		"somebody with a bad token":  {"bad", http.StatusInternalServerError},
 		"somebody without the right": {stranger, http.StatusForbidden},
 	} {
 		status, text, err := scrape(t, address, who.token)

@@ -1,0 +1,89 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
+)
+
+// TestMetrics reads the metrics as docs/metrics.md tells a person to, of every
+// replica of the operator.
+func TestMetrics(t *testing.T) {
+	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "measured"}
+	shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`}`))
+	v.InitAndUnseal(t, 1)
+	shell.Run(t, v.Kubectl("create serviceaccount metrics-reader")+" && "+v.Kubectl("create serviceaccount stranger"))
+	shell.Run(t, fmt.Sprintf("kubectl create clusterrolebinding %s --clusterrole=vault-operator-metrics-reader --serviceaccount=%s:metrics-reader", v.Namespace, v.Namespace))
+	t.Cleanup(func() { shell.Run(t, "kubectl delete clusterrolebinding "+v.Namespace) })
+	reader := shell.Run(t, v.Kubectl("create token metrics-reader"))
+	stranger := shell.Run(t, v.Kubectl("create token stranger"))
+
+	replicas := strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+" get pods -l app.kubernetes.io/name=vault-operator -o name"))
+	for _, target := range append(replicas, "service/vault-operator-controller-manager-metrics") {
+		t.Run(target, func(t *testing.T) {
+			port := freePort(t)
+			forward := shell.Start(t, fmt.Sprintf("kubectl -n %s port-forward %s %d:8443", operatorNamespace, target, port))
+			vaulttest.AwaitPort(t, port, forward)
+			shell.Eventually(t, "the Vault is measured", 30*time.Second, func() error {
+				status, text, err := scrape(port, reader)
+				if err != nil || status != http.StatusOK {
+					return fmt.Errorf("status %d, error %w", status, err)
+				}
+				for _, want := range []string{
+					fmt.Sprintf(`vault_operator_active_last_seen_timestamp_seconds{name="measured",namespace=%q}`, v.Namespace),
+					`vault_operator_failover_duration_seconds_count`, `vault_operator_relabels_total{action="promote"}`,
+					`vault_operator_probe_duration_seconds_count{state="active"}`,
+				} {
+					if !strings.Contains(text, want) {
+						return fmt.Errorf("no %s in %d bytes of metrics", want, len(text))
+					}
+				}
+				return nil
+			})
+			for token, want := range map[string]int{"": http.StatusUnauthorized, stranger: http.StatusForbidden} {
+				if status, text, err := scrape(port, token); err != nil || status != want || strings.Contains(text, "vault_operator_") {
+					t.Errorf("status %d, error %v, want %d and no metrics", status, err, want)
+				}
+			}
+		})
+	}
+}
+
+// scrape reads the metrics with a token, or with none.
+func scrape(port int, token string) (status int, text string, err error) {
+	request, err := http.NewRequest(http.MethodGet, fmt.Sprintf("https://localhost:%d/metrics", port), nil)
+	if err != nil {
+		return 0, "", err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	scraper := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	response, err := scraper.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(body), err
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().(*net.TCPAddr).Port
+}
