@@ -37,6 +37,9 @@ const (
 	fieldOwner = client.FieldOwner("vault-operator")
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 8
+	// limit is how long one reconciliation may take, so that requests that hang
+	// hold no worker up. Watches are not cut by it.
+	limit = 5 * time.Second
 	// startingCheck is how often a pod that is starting is looked at: no event
 	// tells that it has been starting for too long.
 	startingCheck = 10 * time.Second
@@ -89,7 +92,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(r)).
 		WatchesRawSource(r.Engine.Source()).
-		WithOptions(controller.Options{NeedLeaderElection: &everyReplica, MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries()}).
+		WithOptions(controller.Options{NeedLeaderElection: &everyReplica, MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: limit}).
 		Complete(r)
 }
 
@@ -122,6 +125,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		for _, e := range transitions(&f.previous, &status) {
 			r.Recorder.Event(&vault, e.kind, e.reason, e.message)
 		}
+	}
+	if err := f.unread(); err != nil {
+		return reconcile.Result{}, err
 	}
 	for i := range f.pods {
 		if pods.Starting(&f.pods[i], f.now) {
