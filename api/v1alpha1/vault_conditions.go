@@ -11,6 +11,11 @@ const (
 	// UnsealedCondition is True when all nodes are unsealed, False when a person
 	// has to unseal one (the message names them), Unknown when some do not answer.
 	UnsealedCondition = "Unsealed"
+	// UpdatedCondition is True when the spec is deployed and no node of an older
+	// pod template is left, False while a roll-out is on or refused (the reason
+	// tells what it waits for, the message names the pods), Unknown when an updated
+	// node does not answer.
+	UpdatedCondition = "Updated"
 	// TLSReadyCondition is True when the Secrets with the certificates are
 	// there and usable.
 	TLSReadyCondition = "TLSReady"
@@ -24,7 +29,7 @@ const (
 
 // VaultConditions are all condition types that the Vault controller writes.
 var VaultConditions = []string{
-	AvailableCondition, InitializedCondition, UnsealedCondition,
+	AvailableCondition, InitializedCondition, UnsealedCondition, UpdatedCondition,
 	TLSReadyCondition, ConfigValidCondition, StorageReadyCondition,
 }
 
@@ -48,6 +53,16 @@ const (
 	ReasonNodesUnreachable = "NodesUnreachable"
 	// ReasonNodesStarting: nodes are not running yet.
 	ReasonNodesStarting = "NodesStarting"
+	// ReasonUpdated: all nodes are of the pod template that the spec asks for.
+	ReasonUpdated = "Updated"
+	// ReasonReleasePending: the spec is not deployed yet.
+	ReasonReleasePending = "ReleasePending"
+	// ReasonRollingOut: nodes are being replaced, and nobody has to do anything.
+	ReasonRollingOut = "RollingOut"
+	// ReasonNodeFailing: an updated node cannot start.
+	ReasonNodeFailing = "NodeFailing"
+	// ReasonDowngradeRefused: spec.version is lower than status.dataVersion.
+	ReasonDowngradeRefused = "DowngradeRefused"
 	// ReasonSecretsValid: the Secrets with the certificates are usable.
 	ReasonSecretsValid = "SecretsValid"
 	// ReasonSecretsPending: the operator is making the certificates.

@@ -10,6 +10,10 @@ const (
 	// ActiveLabelValue is the value of ActiveLabel.
 	ActiveLabelValue = "true"
 
+	// GenerationAnnotation is on the Deployment, and not on its pods: the
+	// metadata.generation of the Vault whose spec it was rendered from.
+	GenerationAnnotation = "vault.security.coreos.com/generation"
+
 	// NameLabel and its siblings are the recommended labels on all that is made
 	// for a Vault.
 	// https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/

@@ -22,6 +22,7 @@ import (
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,description="Vault version that all nodes run"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`,priority=1
+// +kubebuilder:printcolumn:name="Rollout",type=string,JSONPath=`.status.conditions[?(@.type=="Updated")].reason`,description="Whether all nodes are updated, or what that waits for",priority=1
 // +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.status.serviceName`,priority=1
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].message`,priority=1
@@ -63,12 +64,24 @@ type VaultSpec struct {
 	Nodes *int32 `json:"nodes,omitempty"`
 
 	// version of Vault, the tag of baseImage, for example "1.21.0". Changing it
-	// upgrades the nodes one by one; each new node has to be unsealed.
+	// upgrades the nodes one by one; each new node has to be unsealed. A version
+	// that is lower than status.dataVersion is refused, unless allowDowngrade is
+	// set.
+	// https://developer.hashicorp.com/vault/docs/upgrade
 	// +kubebuilder:default="1.21.0"
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9]+[.][0-9]+[.][0-9]+([-.][0-9A-Za-z.-]+)?$')",message="must be a full Vault version such as 1.21.0"
 	// +optional
 	Version string `json:"version,omitempty"`
+
+	// allowDowngrade permits a version that is lower than status.dataVersion.
+	// Defaults to false. A newer Vault may have changed its data into what an
+	// older one misreads or cannot read: set it only together with data that was
+	// restored from before the upgrade, or after trying it on a copy, and unset it
+	// when the older version is active.
+	// https://developer.hashicorp.com/vault/docs/upgrade/rollback
+	// +optional
+	AllowDowngrade bool `json:"allowDowngrade,omitempty"`
 
 	// baseImage is the container image of Vault without its tag. The binary has
 	// to be /bin/vault, as in HashiCorp's own image; the image's entrypoint is
@@ -364,8 +377,16 @@ type VaultStatus struct {
 	// +optional
 	SealedNodes int32 `json:"sealedNodes"`
 
-	// updatedNodes are the names of the pods that run the pod template that the
-	// spec asks for.
+	// nodeStatuses are the nodes one by one, named by their pods. A pod that is
+	// being deleted is among them only as long as its node is still active.
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	NodeStatuses []NodeStatus `json:"nodeStatuses,omitempty"`
+
+	// updatedNodes are the names of the pods that are of the newest pod template
+	// that was deployed. The condition Updated says whether that is the spec's,
+	// and all nodes are of it.
 	// +listType=atomic
 	// +optional
 	UpdatedNodes []string `json:"updatedNodes,omitempty"`
@@ -375,14 +396,21 @@ type VaultStatus struct {
 	// +optional
 	Version string `json:"version,omitempty"`
 
+	// dataVersion is the highest Vault version that a node has been active with:
+	// Vault's data may be readable by no lower one. While spec.allowDowngrade is
+	// set it is the version of the active node, be it lower.
+	// https://developer.hashicorp.com/vault/docs/upgrade
+	// +optional
+	DataVersion string `json:"dataVersion,omitempty"`
+
 	// observedGeneration is the metadata.generation that this status was
 	// computed from.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions of the Vault. Available, VaultInitialized, Unsealed, TLSReady,
-	// ConfigValid and StorageReady are about Vault; Initialized, Deployed,
-	// ReleaseFailed and Irreconcilable are about the Helm release
+	// conditions of the Vault. Available, VaultInitialized, Unsealed, Updated,
+	// TLSReady, ConfigValid and StorageReady are about Vault; Initialized,
+	// Deployed, ReleaseFailed and Irreconcilable are about the Helm release
 	// that renders its objects.
 	// +listType=map
 	// +listMapKey=type
@@ -419,6 +447,43 @@ type NodesStatus struct {
 	// +listType=atomic
 	// +optional
 	Unreachable []string `json:"unreachable,omitempty"`
+}
+
+// NodeState is the state of a Vault node.
+// +kubebuilder:validation:Enum=Active;Standby;Sealed;Uninitialized;Starting;Unreachable
+type NodeState string
+
+const (
+	// NodeActive means that the node says that it is active. While two say so
+	// vaultStatus names neither.
+	NodeActive NodeState = "Active"
+	// NodeStandby means that the node is unsealed and not active.
+	NodeStandby NodeState = "Standby"
+	// NodeSealed means that the node has to be unsealed.
+	NodeSealed NodeState = "Sealed"
+	// NodeUninitialized means that the node waits for "vault operator init".
+	NodeUninitialized NodeState = "Uninitialized"
+	// NodeStarting means that the Vault container does not run, or not for long
+	// enough that its node had to answer.
+	NodeStarting NodeState = "Starting"
+	// NodeUnreachable means that the Vault container runs and its node does not
+	// answer the operator: whether it is sealed is not known.
+	NodeUnreachable NodeState = "Unreachable"
+)
+
+// NodeStatus is one Vault node.
+type NodeStatus struct {
+	// name of the pod.
+	Name string `json:"name"`
+
+	// state of the node: Active, Standby, Sealed, Uninitialized, Starting or
+	// Unreachable.
+	State NodeState `json:"state"`
+
+	// version of Vault that the node reports; it is empty while it does not
+	// answer.
+	// +optional
+	Version string `json:"version,omitempty"`
 }
 
 // DeployedRelease is a Helm release.

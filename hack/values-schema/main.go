@@ -53,9 +53,11 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	}
 	clean(values)
 	properties := values["properties"].(map[string]any)
-	// What the operator puts in place of the ConfigMap's name; see internal/helm.
+	// What the operator acts on, and what it puts in place; see internal/helm.
 	delete(properties, "configMapName")
+	delete(properties, "allowDowngrade")
 	properties["config"] = map[string]any{"type": "string", "description": "config is more Vault configuration, in HCL."}
+	properties["generation"] = map[string]any{"type": "string", "description": "generation of the Vault resource that the values are of."}
 	properties["operated"] = map[string]any{"type": "boolean", "description": "operated says that the Vault Operator runs this release."}
 	properties["global"] = map[string]any{"type": "object", "description": "global is Helm's own."}
 	values["$schema"] = "http://json-schema.org/draft-07/schema#"

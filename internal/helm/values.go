@@ -2,10 +2,14 @@ package helm
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/operator-framework/helm-operator-plugins/pkg/values"
 	"helm.sh/helm/v3/pkg/chartutil"
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -13,6 +17,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
 // asTheyAre maps the translated values to themselves.
@@ -20,10 +25,10 @@ var asTheyAre = values.MapperFunc(func(v chartutil.Values) chartutil.Values { re
 
 // translator turns the spec of a Vault into the values of the chart.
 //
-// It is also the gate before everything that runs: while the user's
+// It is also the gate before everything that runs: while the version, the user's
 // configuration or certificates cannot be used it fails, the release stays as
 // it is, and the Vault that runs is not touched. The reconciler is called again
-// when one of the objects that the Vault names has changed.
+// when the spec or one of the objects that it names has changed.
 type translator struct {
 	client client.Client
 	// live reads from the API server.
@@ -31,10 +36,14 @@ type translator struct {
 }
 
 // Translate returns the values: the spec, with the configuration in place of
-// the name of its ConfigMap, and the mark that an operator runs the release.
+// the name of its ConfigMap and without what is for this gate alone, its
+// generation, and the mark that an operator runs the release.
 func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructured) (chartutil.Values, error) {
 	var vault v1alpha1.Vault
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &vault); err != nil {
+		return nil, err
+	}
+	if err := t.checkVersion(ctx, &vault); err != nil {
 		return nil, err
 	}
 	config, err := vaultconfig.Load(ctx, t.live, &vault)
@@ -53,7 +62,32 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		return nil, err
 	}
 	delete(spec, "configMapName")
+	delete(spec, "allowDowngrade")
 	spec["config"] = config
+	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
 	return spec, nil
+}
+
+// checkVersion refuses a version that may not be able to read Vault's data. On the
+// way back from an upgrade it also waits for a status that is newer than the
+// spec: an older one does not tell whether a node of the upgrade became active.
+func (t *translator) checkVersion(ctx context.Context, vault *v1alpha1.Vault) error {
+	if err := vaultversion.Check(&vault.Spec, vault.Status.DataVersion); err != nil {
+		return err
+	}
+	if vault.Spec.AllowDowngrade || vault.Status.ObservedGeneration == vault.Generation {
+		return nil
+	}
+	var deployment appsv1.Deployment
+	if err := t.client.Get(ctx, client.ObjectKeyFromObject(vault), &deployment); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	for _, container := range deployment.Spec.Template.Spec.Containers {
+		deployed := container.Image[strings.LastIndex(container.Image, ":")+1:]
+		if container.Name == v1alpha1.VaultContainer && vaultversion.Lower(vault.Spec.Version, deployed) {
+			return fmt.Errorf("spec.version %s is lower than the deployed %s: waiting until the status tells whether a node has been active with that", vault.Spec.Version, deployed)
+		}
+	}
+	return nil
 }

@@ -16,7 +16,7 @@ import (
 // conditionFuncs compute the conditions, each from the facts and the status so
 // far, and from nothing else.
 var conditionFuncs = []func(*facts, *v1alpha1.VaultStatus) metav1.Condition{
-	available, vaultInitialized, unsealed, tlsReady, configValid, storageReady,
+	available, vaultInitialized, unsealed, updated, tlsReady, configValid, storageReady,
 }
 
 // conditions returns this controller's conditions, with the transition times of

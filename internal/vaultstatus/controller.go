@@ -158,7 +158,7 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 		return nil, err
 	}
 	f.observations = r.Engine.Observations(client.ObjectKeyFromObject(vault))
-	if f.templateHash, err = r.templateHash(ctx, vault); err != nil {
+	if f.deployment, f.templateHash, err = r.deployment(ctx, vault); err != nil {
 		return nil, err
 	}
 	var etcd appsv1.StatefulSet
@@ -221,26 +221,27 @@ func (r *Reconciler) write(ctx context.Context, vault *v1alpha1.Vault, status v1
 	return nil
 }
 
-// templateHash returns the pod-template-hash of the pods that the Deployment
-// asks for, or nothing while its controller has not seen the last change.
-func (r *Reconciler) templateHash(ctx context.Context, vault *v1alpha1.Vault) (string, error) {
+// deployment returns the Deployment of the nodes, or nil, and the
+// pod-template-hash of the pods that it asks for, or nothing while its controller
+// has not seen the last change.
+func (r *Reconciler) deployment(ctx context.Context, vault *v1alpha1.Vault) (*appsv1.Deployment, string, error) {
 	var deployment appsv1.Deployment
 	if err := r.Get(ctx, client.ObjectKeyFromObject(vault), &deployment); err != nil {
-		return "", client.IgnoreNotFound(err)
+		return nil, "", client.IgnoreNotFound(err)
 	}
 	if deployment.Status.ObservedGeneration != deployment.Generation {
-		return "", nil
+		return &deployment, "", nil
 	}
 	var sets metav1.PartialObjectMetadataList
 	sets.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSetList"))
 	if err := r.List(ctx, &sets, client.InNamespace(vault.Namespace), client.MatchingLabels(vault.PodLabels())); err != nil {
-		return "", fmt.Errorf("listing the ReplicaSets of Deployment %q: %w", vault.Name, err)
+		return nil, "", fmt.Errorf("listing the ReplicaSets of Deployment %q: %w", vault.Name, err)
 	}
 	for i := range sets.Items {
 		set := &sets.Items[i]
 		if metav1.IsControlledBy(set, &deployment) && set.Annotations[revisionAnnotation] == deployment.Annotations[revisionAnnotation] {
-			return set.Labels[appsv1.DefaultDeploymentUniqueLabelKey], nil
+			return &deployment, set.Labels[appsv1.DefaultDeploymentUniqueLabelKey], nil
 		}
 	}
-	return "", nil
+	return &deployment, "", nil
 }

@@ -48,7 +48,10 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 		t.Fatal(err)
 	}
 	f := &fixture{recorder: record.NewFakeRecorder(100)}
-	f.vault = &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid", Generation: 1}}
+	f.vault = &v1alpha1.Vault{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid", Generation: 1},
+		Spec:       v1alpha1.VaultSpec{Version: "1.21.0"},
+	}
 	f.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).
 		WithObjects(append(objects, f.vault)...).Build()
 	if err := certs.Ensure(t.Context(), f.api, f.api, f.vault); err != nil {
@@ -197,7 +200,7 @@ func TestReconcileWritesOnceAndTellsOnce(t *testing.T) {
 	if events := f.mustReconcile(t); !slices.Equal(events, []string{"Normal BecameActive Pod a became active"}) {
 		t.Errorf("events %q", events)
 	}
-	if status := f.status(t); status.VaultStatus.Active != "a" || status.Phase != v1alpha1.PhaseRunning || status.Version != "1.21.0" {
+	if status := f.status(t); status.VaultStatus.Active != "a" || status.Phase != v1alpha1.PhaseRunning || status.Version != "1.21.0" || status.DataVersion != "1.21.0" {
 		t.Errorf("status %+v", status)
 	}
 	writes := f.writes
@@ -365,7 +368,7 @@ func TestReconcileReportsErrorsOfTheAPIServer(t *testing.T) {
 	}
 }
 
-func TestTemplateHash(t *testing.T) {
+func TestDeployment(t *testing.T) {
 	controller := true
 	deployment := func(generation, observed int64) *appsv1.Deployment {
 		return &appsv1.Deployment{
@@ -400,9 +403,9 @@ func TestTemplateHash(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t, tt.objects...)
-			got, err := f.templateHash(t.Context(), f.vault)
-			if err != nil || got != tt.want {
-				t.Errorf("templateHash() = %q, %v, want %q", got, err, tt.want)
+			deployment, got, err := f.deployment(t.Context(), f.vault)
+			if err != nil || got != tt.want || (deployment == nil) != (len(tt.objects) == 0) {
+				t.Errorf("deployment() = %v, %q, %v, want %q", deployment, got, err, tt.want)
 			}
 		})
 	}

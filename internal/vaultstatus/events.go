@@ -56,7 +56,29 @@ func transitions(before, after *v1alpha1.VaultStatus) []event {
 	for _, pod := range added(was.Unreachable, is.Unreachable) {
 		add(corev1.EventTypeWarning, eventUnreachable, "Pod %s does not answer", pod)
 	}
+	events = append(events, rolloutEvents(before, after)...)
 	return append(events, conditionEvents(before.Conditions, after.Conditions)...)
+}
+
+// rolloutEvents tells of a roll-out what somebody has to act on, and its end. A
+// Vault that comes up for the first time is no roll-out.
+func rolloutEvents(before, after *v1alpha1.VaultStatus) []event {
+	was := meta.FindStatusCondition(before.Conditions, v1alpha1.UpdatedCondition)
+	is := meta.FindStatusCondition(after.Conditions, v1alpha1.UpdatedCondition)
+	if is == nil || was != nil && was.Reason == is.Reason && was.Message == is.Message {
+		return nil
+	}
+	switch is.Reason {
+	case v1alpha1.ReasonNodeFailing, v1alpha1.ReasonDowngradeRefused:
+		return []event{{corev1.EventTypeWarning, is.Reason, is.Message}}
+	case v1alpha1.ReasonAwaitingUnseal:
+		return []event{{corev1.EventTypeNormal, is.Reason, is.Message}}
+	case v1alpha1.ReasonUpdated:
+		if before.Initialized && was != nil {
+			return []event{{corev1.EventTypeNormal, is.Reason, is.Message}}
+		}
+	}
+	return nil
 }
 
 // eventConditions are the conditions whose changes are events; those of the

@@ -23,6 +23,12 @@ func with(conditionType string, status metav1.ConditionStatus, reason, message s
 func TestTransitions(t *testing.T) {
 	uninitialized := nodes("", nil, []string{"a", "b"}, nil)
 	uninitialized.Initialized = false
+	initialized := v1alpha1.VaultStatus{Initialized: true}
+	of := func(status v1alpha1.VaultStatus, conditionType string, value metav1.ConditionStatus, reason, message string) v1alpha1.VaultStatus {
+		status.Conditions = with(conditionType, value, reason, message).Conditions
+		return status
+	}
+	const updated = v1alpha1.UpdatedCondition
 	const config, tls, storage = v1alpha1.ConfigValidCondition, v1alpha1.TLSReadyCondition, v1alpha1.StorageReadyCondition
 	normal := func(reason, message string) event { return event{corev1.EventTypeNormal, reason, message} }
 	warning := func(reason, message string) event { return event{corev1.EventTypeWarning, reason, message} }
@@ -109,6 +115,33 @@ func TestTransitions(t *testing.T) {
 			want: []event{warning("NoQuorum", "n")},
 		},
 		{name: "the storage starts", before: with(storage, metav1.ConditionUnknown, "NotObserved", "m"), after: with(storage, metav1.ConditionTrue, "Quorum", "n")},
+		{
+			name: "a roll-out waits for somebody", before: with(updated, metav1.ConditionFalse, "RollingOut", "m"), after: with(updated, metav1.ConditionFalse, "AwaitingUnseal", "n"),
+			want: []event{normal("AwaitingUnseal", "n")},
+		},
+		{
+			name: "it waits for the next node", before: with(updated, metav1.ConditionFalse, "AwaitingUnseal", "m"), after: with(updated, metav1.ConditionFalse, "AwaitingUnseal", "n"),
+			want: []event{normal("AwaitingUnseal", "n")},
+		},
+		{
+			name: "an updated node cannot start", before: with(updated, metav1.ConditionFalse, "RollingOut", "m"), after: with(updated, metav1.ConditionFalse, "NodeFailing", "n"),
+			want: []event{warning("NodeFailing", "n")},
+		},
+		{
+			name: "a downgrade is refused", before: with(updated, metav1.ConditionTrue, "Updated", "m"), after: with(updated, metav1.ConditionFalse, "DowngradeRefused", "n"),
+			want: []event{warning("DowngradeRefused", "n")},
+		},
+		{
+			name: "a roll-out has ended", before: of(initialized, updated, metav1.ConditionFalse, "RollingOut", "m"), after: of(initialized, updated, metav1.ConditionTrue, "Updated", "n"),
+			want: []event{normal("Updated", "n")},
+		},
+		{
+			name: "a Vault that has come up was not updated", before: with(updated, metav1.ConditionFalse, "RollingOut", "m"), after: with(updated, metav1.ConditionTrue, "Updated", "n"),
+		},
+		{name: "it was so when the operator came to know", before: of(initialized, tls, metav1.ConditionTrue, "SecretsValid", "m"), after: with(updated, metav1.ConditionTrue, "Updated", "n")},
+		{
+			name: "a roll-out goes on by itself", before: with(updated, metav1.ConditionFalse, "ReleasePending", "m"), after: with(updated, metav1.ConditionFalse, "RollingOut", "n"),
+		},
 		{
 			name:  "conditions of the nodes' states have events of their own",
 			after: with(v1alpha1.AvailableCondition, metav1.ConditionFalse, "NoActiveNode", "m"),

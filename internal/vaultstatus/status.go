@@ -13,6 +13,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
 // facts is all that a status is computed from.
@@ -23,6 +24,8 @@ type facts struct {
 	// pods of the Vault, by name.
 	pods         []corev1.Pod
 	observations map[types.UID]probe.Observation
+	// deployment of the nodes, or nil.
+	deployment *appsv1.Deployment
 	// templateHash is the pod-template-hash of pods that are up to date; empty
 	// when it is not known.
 	templateHash string
@@ -52,11 +55,14 @@ func compute(f *facts) v1alpha1.VaultStatus {
 		ServiceName:        f.vault.Name,
 		ClientPort:         v1alpha1.ClientPort,
 		Selector:           labels.SelectorFromSet(f.vault.PodLabels()).String(),
-		VaultStatus:        nodesStatus(f),
+		NodeStatuses:       nodeStatuses(f),
 		Initialized:        initialized(f),
 		Version:            version(f),
-		UpdatedNodes:       updatedNodes(f),
+		DataVersion:        dataVersion(f),
 	}
+	updated, _ := byTemplate(f)
+	status.UpdatedNodes = namesOf(updated)
+	status.VaultStatus = nodesStatus(status.NodeStatuses)
 	nodes := &status.VaultStatus
 	for i := range f.pods {
 		if !pods.Ended(&f.pods[i]) {
@@ -74,35 +80,60 @@ func compute(f *facts) v1alpha1.VaultStatus {
 	return status
 }
 
-// nodesStatus sorts the pods by what their nodes said. A pod that is being
-// deleted is listed only as long as it is still the active one, since nobody
-// should unseal it or count on it.
-func nodesStatus(f *facts) v1alpha1.NodesStatus {
-	var nodes v1alpha1.NodesStatus
-	var active []string
+// nodeStatuses says what is known of each node. A pod that is being deleted is
+// listed only as long as it is still the active one, since nobody should unseal
+// it or count on it.
+func nodeStatuses(f *facts) []v1alpha1.NodeStatus {
+	var nodes []v1alpha1.NodeStatus
 	for i := range f.pods {
 		pod := &f.pods[i]
-		if !pods.Running(pod) {
+		state := nodeState(f, pod)
+		if pods.Ended(pod) || pods.Terminating(pod) && state != v1alpha1.NodeActive {
 			continue
 		}
-		observation := f.observations[pod.UID]
-		state := observation.State
-		if state == probe.Active {
-			active = append(active, pod.Name)
-			continue
+		node := v1alpha1.NodeStatus{Name: pod.Name, State: state}
+		if pods.Running(pod) {
+			node.Version = f.observations[pod.UID].Version
 		}
-		if pods.Terminating(pod) {
-			continue
-		}
-		switch state {
-		case probe.Standby:
-			nodes.Standby = append(nodes.Standby, pod.Name)
-		case probe.Sealed, probe.Uninitialized:
-			nodes.Sealed = append(nodes.Sealed, pod.Name)
-		case probe.Unreachable:
-			if observation.Lost || !pods.Starting(pod, f.now) {
-				nodes.Unreachable = append(nodes.Unreachable, pod.Name)
-			}
+		nodes = append(nodes, node)
+	}
+	return nodes
+}
+
+func nodeState(f *facts, pod *corev1.Pod) v1alpha1.NodeState {
+	observation := f.observations[pod.UID]
+	switch {
+	case !pods.Running(pod):
+		return v1alpha1.NodeStarting
+	case observation.State == probe.Active:
+		return v1alpha1.NodeActive
+	case observation.State == probe.Standby:
+		return v1alpha1.NodeStandby
+	case observation.State == probe.Sealed:
+		return v1alpha1.NodeSealed
+	case observation.State == probe.Uninitialized:
+		return v1alpha1.NodeUninitialized
+	case observation.State == probe.Unreachable && (observation.Lost || !pods.Starting(pod, f.now)):
+		return v1alpha1.NodeUnreachable
+	default:
+		return v1alpha1.NodeStarting
+	}
+}
+
+// nodesStatus sorts the nodes by their state.
+func nodesStatus(list []v1alpha1.NodeStatus) v1alpha1.NodesStatus {
+	var nodes v1alpha1.NodesStatus
+	var active []string
+	for _, node := range list {
+		switch node.State {
+		case v1alpha1.NodeActive:
+			active = append(active, node.Name)
+		case v1alpha1.NodeStandby:
+			nodes.Standby = append(nodes.Standby, node.Name)
+		case v1alpha1.NodeSealed, v1alpha1.NodeUninitialized:
+			nodes.Sealed = append(nodes.Sealed, node.Name)
+		case v1alpha1.NodeUnreachable:
+			nodes.Unreachable = append(nodes.Unreachable, node.Name)
 		}
 	}
 	// Two nodes that both say so contradict each other: which one is right shows
@@ -142,15 +173,21 @@ func version(f *facts) string {
 	return result
 }
 
-func updatedNodes(f *facts) []string {
-	var names []string
+// dataVersion is the highest version that a node has been active with, those
+// included that were written down before. Whoever allows a downgrade vouches for
+// the data, so then it is what the active node says.
+func dataVersion(f *facts) string {
+	active := ""
 	for i := range f.pods {
-		pod := &f.pods[i]
-		if f.templateHash != "" && pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == f.templateHash && !pods.Terminating(pod) && !pods.Ended(pod) {
-			names = append(names, pod.Name)
+		o := f.observations[f.pods[i].UID]
+		if o.State == probe.Active && vaultversion.Lower(active, o.Version) {
+			active = o.Version
 		}
 	}
-	return names
+	if active != "" && (f.vault.Spec.AllowDowngrade || vaultversion.Lower(f.previous.DataVersion, active)) {
+		return active
+	}
+	return f.previous.DataVersion
 }
 
 func phase(status *v1alpha1.VaultStatus) v1alpha1.Phase {

@@ -33,7 +33,7 @@ func newSituation() *situation {
 	return &situation{facts{
 		vault: &v1alpha1.Vault{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid", Generation: 3},
-			Spec:       v1alpha1.VaultSpec{Nodes: &nodes},
+			Spec:       v1alpha1.VaultSpec{Nodes: &nodes, Version: "1.21.0"},
 		},
 		observations: map[types.UID]probe.Observation{},
 		etcd:         newEtcd(3, 3),
@@ -328,6 +328,7 @@ func checkInvariants(t *testing.T, name string, s *situation, status v1alpha1.Va
 	if len(status.Conditions) != len(v1alpha1.VaultConditions) {
 		t.Errorf("%s: %d conditions", name, len(status.Conditions))
 	}
+	checkNodeStatuses(t, name, s, status)
 	for _, conditionType := range v1alpha1.VaultConditions {
 		condition := meta.FindStatusCondition(status.Conditions, conditionType)
 		if condition == nil {
@@ -356,6 +357,113 @@ func checkInvariants(t *testing.T, name string, s *situation, status v1alpha1.Va
 	s.now = s.now.Add(time.Second)
 	if next := compute(&s.facts); !equality.Semantic.DeepEqual(next, status) {
 		t.Errorf("%s: the next status differs:\n%+v\n%+v", name, next, status)
+	}
+}
+
+// checkNodeStatuses compares the nodes one by one with their lists.
+func checkNodeStatuses(t *testing.T, name string, s *situation, status v1alpha1.VaultStatus) {
+	t.Helper()
+	var active, standby, sealed, unreachable []string
+	for _, node := range status.NodeStatuses {
+		switch node.State {
+		case v1alpha1.NodeActive:
+			active = append(active, node.Name)
+		case v1alpha1.NodeStandby:
+			standby = append(standby, node.Name)
+		case v1alpha1.NodeSealed, v1alpha1.NodeUninitialized:
+			sealed = append(sealed, node.Name)
+		case v1alpha1.NodeUnreachable:
+			unreachable = append(unreachable, node.Name)
+		}
+		if answers := node.State != v1alpha1.NodeStarting && node.State != v1alpha1.NodeUnreachable; answers != (node.Version != "") {
+			t.Errorf("%s: node %+v", name, node)
+		}
+	}
+	nodes := status.VaultStatus
+	if !slices.Equal(standby, nodes.Standby) || !slices.Equal(sealed, nodes.Sealed) || !slices.Equal(unreachable, nodes.Unreachable) {
+		t.Errorf("%s: nodes %+v, one by one %+v", name, nodes, status.NodeStatuses)
+	}
+	if (nodes.Active != "") != (len(active) == 1) || nodes.Active != "" && active[0] != nodes.Active {
+		t.Errorf("%s: active %q, one by one %q", name, nodes.Active, active)
+	}
+	if !slices.IsSortedFunc(status.NodeStatuses, func(a, b v1alpha1.NodeStatus) int { return strings.Compare(a.Name, b.Name) }) {
+		t.Errorf("%s: in another order than the pods: %+v", name, status.NodeStatuses)
+	}
+	for _, pod := range s.pods {
+		listed := slices.ContainsFunc(status.NodeStatuses, func(node v1alpha1.NodeStatus) bool { return node.Name == pod.Name })
+		if !listed && pod.DeletionTimestamp == nil {
+			t.Errorf("%s: pod %s is missing: %+v", name, pod.Name, status.NodeStatuses)
+		}
+	}
+}
+
+func TestComputeNodeStatuses(t *testing.T) {
+	s := newSituation().
+		pod("active", probe.Active).
+		pod("crashed", probe.Standby, notRunning).
+		pod("ended", probe.Unknown, notRunning, func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodFailed }).
+		pod("leaving", probe.Standby, terminating).
+		pod("lost", probe.Unreachable, justStarted).lost("lost").
+		pod("new", probe.Uninitialized).
+		pod("sealed", probe.Sealed).
+		pod("silent", probe.Unreachable).
+		pod("standby", probe.Standby).
+		pod("young", probe.Unreachable, justStarted)
+	want := []v1alpha1.NodeStatus{
+		{Name: "active", State: v1alpha1.NodeActive, Version: "1.21.0"},
+		{Name: "crashed", State: v1alpha1.NodeStarting},
+		{Name: "lost", State: v1alpha1.NodeUnreachable},
+		{Name: "new", State: v1alpha1.NodeUninitialized, Version: "1.21.0"},
+		{Name: "sealed", State: v1alpha1.NodeSealed, Version: "1.21.0"},
+		{Name: "silent", State: v1alpha1.NodeUnreachable},
+		{Name: "standby", State: v1alpha1.NodeStandby, Version: "1.21.0"},
+		{Name: "young", State: v1alpha1.NodeStarting},
+	}
+	if got := compute(&s.facts).NodeStatuses; !slices.Equal(got, want) {
+		t.Errorf("nodes\n%+v, want\n%+v", got, want)
+	}
+}
+
+func TestDataVersion(t *testing.T) {
+	tests := []struct {
+		name     string
+		before   string
+		versions map[string]string
+		states   []probe.State
+		allowed  bool
+		want     string
+	}{
+		{name: "nothing was ever active"},
+		{name: "sealed nodes leave data alone", states: []probe.State{probe.Sealed, probe.Uninitialized, probe.Unreachable}},
+		{name: "so do standby ones", states: []probe.State{probe.Standby}, versions: map[string]string{"a": "1.21.1"}},
+		{name: "the first active node", states: []probe.State{probe.Active}, want: "1.21.0"},
+		{name: "what was known stays while none is active", before: "1.21.1", states: []probe.State{probe.Standby}, want: "1.21.1"},
+		{name: "and after a fall back to an old node", before: "1.21.1", states: []probe.State{probe.Active}, want: "1.21.1"},
+		{name: "a newer one became active", before: "1.21.0", states: []probe.State{probe.Standby, probe.Active}, versions: map[string]string{"b": "1.21.1"}, want: "1.21.1"},
+		{
+			name: "of two that say so the higher one counts", before: "1.20.0", states: []probe.State{probe.Active, probe.Active},
+			versions: map[string]string{"a": "1.21.1"}, want: "1.21.1",
+		},
+		{name: "one that names no version", before: "1.21.0", states: []probe.State{probe.Active}, versions: map[string]string{"a": "unknown"}, want: "1.21.0"},
+		{name: "another edition is no other version", before: "1.21.0", states: []probe.State{probe.Active}, versions: map[string]string{"a": "1.21.0+ent"}, want: "1.21.0"},
+		{name: "a downgrade that is allowed and not done yet", before: "1.21.1", allowed: true, states: []probe.State{probe.Standby}, want: "1.21.1"},
+		{name: "a downgrade that is allowed and done", before: "1.21.1", allowed: true, states: []probe.State{probe.Active}, want: "1.21.0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSituation().before(func(status *v1alpha1.VaultStatus) { status.DataVersion = tt.before })
+			s.vault.Spec.AllowDowngrade = tt.allowed
+			for i, state := range tt.states {
+				name := string(rune('a' + i))
+				s.pod(name, state)
+				if version := tt.versions[name]; version != "" {
+					s.observations[types.UID(name+"-uid")] = probe.Observation{State: state, Version: version}
+				}
+			}
+			if got := compute(&s.facts).DataVersion; got != tt.want {
+				t.Errorf("data version %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -157,7 +157,7 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	}
 	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 	want := defaults(t, &spec).(map[string]any)
-	want["config"], want["operated"], want["imagePullSecrets"] = "", false, []any{}
+	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
 	got := loadChart(t).Values
 	if !reflect.DeepEqual(roundTrip(t, got), roundTrip(t, want)) {
 		t.Errorf("values.yaml has\n%v\nand the resource's defaults are\n%v", got, want)
@@ -251,6 +251,19 @@ func TestEdgeValues(t *testing.T) {
 				t.Error("without an operator there is nobody but the chart to make certificates")
 			}
 		})
+	}
+}
+
+// TestGenerationReplacesNoPods checks that a spec which changes nothing but its
+// generation leaves the pods alone.
+func TestGenerationReplacesNoPods(t *testing.T) {
+	seventh := release{values: `{operated: true, generation: "7"}`}.render(t).vault
+	eighth := release{values: `{operated: true, generation: "8"}`}.render(t).vault
+	if got := seventh.Annotations[v1alpha1.GenerationAnnotation]; got != "7" {
+		t.Errorf("the generation is %q", got)
+	}
+	if !reflect.DeepEqual(seventh.Spec, eighth.Spec) {
+		t.Error("another generation makes another Deployment")
 	}
 }
 

@@ -1,0 +1,100 @@
+package helm
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
+)
+
+func newTranslator(t *testing.T, deployed string) *translator {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	builder := fake.NewClientBuilder().WithScheme(scheme)
+	if deployed != "" {
+		deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example"}}
+		deployment.Spec.Template.Spec.Containers = []corev1.Container{{Name: v1alpha1.VaultContainer, Image: "localhost:5000/vault:" + deployed}}
+		builder = builder.WithObjects(deployment)
+	}
+	api := builder.Build()
+	return &translator{client: api, live: api}
+}
+
+func TestCheckVersion(t *testing.T) {
+	const now, before = 7, 6
+	tests := []struct {
+		name     string
+		version  string
+		allowed  bool
+		data     string
+		observed int64
+		deployed string
+		// refused is for good, waits is until the status is newer.
+		refused, waits bool
+	}{
+		{name: "a new Vault", version: "1.21.0"},
+		{name: "an upgrade", version: "1.21.1", data: "1.21.0", observed: before, deployed: "1.21.0"},
+		{name: "nothing new", version: "1.21.0", data: "1.21.0", observed: now, deployed: "1.21.0"},
+		{name: "a downgrade", version: "1.21.0", data: "1.21.1", observed: now, deployed: "1.21.1", refused: true},
+		{name: "a downgrade by an older status", version: "1.21.0", data: "1.21.1", observed: before, deployed: "1.21.1", refused: true},
+		{name: "a downgrade that is allowed", version: "1.21.0", allowed: true, data: "1.21.1", observed: before, deployed: "1.21.1"},
+		{name: "back from an upgrade", version: "1.21.0", data: "1.21.0", observed: now, deployed: "1.21.1"},
+		{name: "back, by an older status", version: "1.21.0", data: "1.21.0", observed: before, deployed: "1.21.1", waits: true},
+		{name: "back, before anything was active", version: "1.21.0", observed: before, deployed: "1.99.0", waits: true},
+		{name: "another change, by an older status", version: "1.21.0", data: "1.21.0", observed: before, deployed: "1.21.0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			vault := &v1alpha1.Vault{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", Generation: now},
+				Spec:       v1alpha1.VaultSpec{Version: tt.version, AllowDowngrade: tt.allowed},
+				Status:     v1alpha1.VaultStatus{DataVersion: tt.data, ObservedGeneration: tt.observed},
+			}
+			err := newTranslator(t, tt.deployed).checkVersion(t.Context(), vault)
+			var downgrade *vaultversion.DowngradeError
+			if errors.As(err, &downgrade) != tt.refused {
+				t.Errorf("refused: %v", err)
+			}
+			if waits := err != nil && strings.Contains(err.Error(), "waiting until the status"); waits != tt.waits || (err != nil) != (tt.refused || tt.waits) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestTranslate(t *testing.T) {
+	vault := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{"namespace": "default", "name": "example", "uid": "vault-uid", "generation": int64(12345678)},
+		"spec":     map[string]any{"version": "1.21.0", "allowDowngrade": true},
+	}}
+	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
+	values, err := newTranslator(t, "").Translate(t.Context(), vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"version": "1.21.0", "generation": "12345678", "config": "", "operated": true}
+	for key, value := range want {
+		if values[key] != value {
+			t.Errorf("%s is %v, want %v", key, values[key], value)
+		}
+	}
+	if len(values) != len(want) {
+		t.Errorf("values %v", values)
+	}
+	if _, kept := vault.Object["spec"].(map[string]any)["allowDowngrade"]; !kept {
+		t.Error("the spec itself was changed")
+	}
+}

@@ -1,0 +1,179 @@
+package vaultstatus
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
+)
+
+// byTemplate returns the pods that are there to stay: those of the newest pod
+// template and those of older ones. While the newest is not known it returns
+// nothing.
+func byTemplate(f *facts) (updated, old []*corev1.Pod) {
+	if f.templateHash == "" {
+		return nil, nil
+	}
+	for i := range f.pods {
+		switch pod := &f.pods[i]; {
+		case pods.Terminating(pod) || pods.Ended(pod):
+		case pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == f.templateHash:
+			updated = append(updated, pod)
+		default:
+			old = append(old, pod)
+		}
+	}
+	return updated, old
+}
+
+// deployed says that what is deployed was rendered from the spec as it is now.
+// What the Helm reconciler says of itself is no answer: the Deployment that it
+// changed may not have been seen here yet.
+func deployed(f *facts) bool {
+	return f.deployment != nil && f.deployment.Annotations[v1alpha1.GenerationAnnotation] == strconv.FormatInt(f.vault.Generation, 10)
+}
+
+// updated is about the roll-out. The Deployment does it: it adds an updated node,
+// waits until that is unsealed, takes an old one away, and so on.
+func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
+	const t = v1alpha1.UpdatedCondition
+	if err := vaultversion.Check(&f.vault.Spec, status.DataVersion); err != nil {
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonDowngradeRefused, "%v", err)
+	}
+	if !deployed(f) {
+		hint := ""
+		if c := meta.FindStatusCondition(f.vault.Status.Conditions, "Irreconcilable"); c != nil && c.Status == metav1.ConditionTrue {
+			hint = ": the condition Irreconcilable says why"
+		}
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonReleasePending, "The spec is not deployed yet%s", hint)
+	}
+	if f.templateHash == "" {
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonRollingOut, "The Deployment has not been acted on yet")
+	}
+	return rollout(f, status)
+}
+
+// progress are the updated nodes that are not unsealed, by what keeps them.
+type progress struct {
+	failing, silent, starting, sealed []string
+}
+
+func progressOf(f *facts, status *v1alpha1.VaultStatus, updated []*corev1.Pod) progress {
+	states := map[string]v1alpha1.NodeState{}
+	for _, node := range status.NodeStatuses {
+		states[node.Name] = node.State
+	}
+	var p progress
+	for _, pod := range updated {
+		state := states[pod.Name]
+		switch why := failure(pod, state); {
+		case why != "":
+			p.failing = append(p.failing, fmt.Sprintf("%s (%s)", pod.Name, why))
+		case state == v1alpha1.NodeUnreachable:
+			p.silent = append(p.silent, pod.Name)
+		case state == v1alpha1.NodeStarting:
+			p.starting = append(p.starting, pod.Name)
+		case state == v1alpha1.NodeSealed || state == v1alpha1.NodeUninitialized:
+			p.sealed = append(p.sealed, pod.Name)
+		}
+	}
+	if c := replicaFailure(f.deployment); c != nil {
+		p.failing = append(p.failing, fmt.Sprintf("a pod that cannot be created (%s, see 'kubectl describe replicaset')", c.Reason))
+	}
+	return p
+}
+
+// rollout tells how far the roll-out of what is deployed has come.
+func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
+	const t = v1alpha1.UpdatedCondition
+	updated, old := byTemplate(f)
+	p := progressOf(f, status, updated)
+	started := int32(len(updated)) >= f.vault.WantedNodes() && len(p.failing)+len(p.silent)+len(p.starting) == 0
+	// What happens to nodes after a roll-out is no roll-out.
+	ended := meta.IsStatusConditionTrue(f.previous.Conditions, t)
+	switch {
+	case len(old) == 0 && (started || ended):
+		return is(t, metav1.ConditionTrue, v1alpha1.ReasonUpdated, "All nodes are of the pod template that the spec asks for")
+	case len(p.failing) > 0:
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "No other node is replaced, because an updated one cannot start: %s. "+
+			"'kubectl describe pod' and 'kubectl logs --previous' say more; setting the spec back undoes the change", join(p.failing))
+	// Without an old node nothing waits for an updated one.
+	case len(p.sealed) > 0 && len(old) > 0 && !status.Initialized:
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
+	case len(p.sealed) > 0 && len(old) > 0:
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "The roll-out goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))
+	case len(p.silent) > 0:
+		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s: the roll-out does not go on until updated nodes answer and are unsealed", join(p.silent))
+	default:
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonRollingOut, "%d of %d nodes are updated; starting: %s; to be replaced: %s",
+			len(updated), f.vault.WantedNodes(), join(p.starting), join(namesOf(old)))
+	}
+}
+
+// failure says why the node of a pod cannot start, or nothing. It says the same
+// at each attempt of the kubelet, so that the status rests between them.
+func failure(pod *corev1.Pod, state v1alpha1.NodeState) string {
+	if state != v1alpha1.NodeStarting && state != v1alpha1.NodeUnreachable {
+		return ""
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
+			return c.Reason
+		}
+	}
+	for i := range pod.Status.ContainerStatuses {
+		if why := containerFailure(&pod.Status.ContainerStatuses[i]); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+func containerFailure(container *corev1.ContainerStatus) string {
+	reason := ""
+	if container.State.Waiting != nil {
+		reason = container.State.Waiting.Reason
+	}
+	ended := container.State.Terminated
+	if ended == nil {
+		ended = container.LastTerminationState.Terminated
+	}
+	if ended != nil && (reason == "" || reason == "CrashLoopBackOff") {
+		return strings.TrimSpace(fmt.Sprintf("exited with code %d %s", ended.ExitCode, ended.Reason))
+	}
+	switch reason {
+	case "ContainerCreating", "PodInitializing":
+		return ""
+	case "ErrImagePull":
+		return "ImagePullBackOff" // which comes between the attempts
+	default:
+		return reason
+	}
+}
+
+// replicaFailure returns the condition which says that pods cannot be created,
+// for example because of a quota.
+func replicaFailure(deployment *appsv1.Deployment) *appsv1.DeploymentCondition {
+	for i := range deployment.Status.Conditions {
+		if c := &deployment.Status.Conditions[i]; c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+			return c
+		}
+	}
+	return nil
+}
+
+func namesOf(list []*corev1.Pod) []string {
+	var names []string
+	for _, pod := range list {
+		names = append(names, pod.Name)
+	}
+	return names
+}

@@ -1,0 +1,69 @@
+// Package vaultversion compares versions of Vault, and refuses one that may not
+// be able to read the data of a newer one.
+package vaultversion
+
+import (
+	"fmt"
+	"regexp"
+
+	"k8s.io/apimachinery/pkg/util/version"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// form is what tags of Vault images and Vault itself call a version: 1.21.0,
+// 1.21.0-rc1, 1.21.0-ent.hsm, 1.21.0-rc1+ent. Of what follows the number only
+// that of a pre-release is about the order; all else is the same Vault in another
+// edition or on another base.
+var form = regexp.MustCompile(`^v?([0-9]+\.[0-9]+\.[0-9]+)(?:-(alpha|beta|rc)[.]?([0-9]*))?`)
+
+// parse returns nil for what is not a version.
+func parse(text string) *version.Version {
+	parts := form.FindStringSubmatch(text)
+	if parts == nil {
+		return nil
+	}
+	semantic := parts[1]
+	if parts[2] != "" {
+		semantic += "-" + parts[2]
+	}
+	if parts[3] != "" {
+		semantic += "." + parts[3] // a number by itself is not compared as text
+	}
+	v, err := version.ParseSemantic(semantic)
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
+// Lower says that a is a lower version than b. What is not a version, such as
+// nothing, is lower than any that is.
+func Lower(a, b string) bool {
+	first, second := parse(a), parse(b)
+	if first == nil || second == nil {
+		return second != nil
+	}
+	return first.LessThan(second)
+}
+
+// DowngradeError is a version that is refused: something for the user to mend.
+type DowngradeError struct {
+	// Version is the spec's, Data the one that Vault's data was used with.
+	Version, Data string
+}
+
+func (e *DowngradeError) Error() string {
+	return fmt.Sprintf("spec.version %s is refused: a node has been active with %s, and a lower version may not read the data that it left. "+
+		"Set spec.version to %s or higher, or restore older data and set spec.allowDowngrade", e.Version, e.Data, e.Data)
+}
+
+// Check returns a *DowngradeError when Vault may not be able to read its data with
+// the version that the spec asks for. Vault supports no downgrade.
+// https://developer.hashicorp.com/vault/docs/upgrade/rollback
+func Check(spec *v1alpha1.VaultSpec, dataVersion string) error {
+	if spec.AllowDowngrade || !Lower(spec.Version, dataVersion) {
+		return nil
+	}
+	return &DowngradeError{Version: spec.Version, Data: dataVersion}
+}
