@@ -1,0 +1,139 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
+)
+
+// TestUpgrade takes a Vault to a version that does not exist and back, to a newer
+// one, and not back from that.
+func TestUpgrade(t *testing.T) {
+	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "vault"}
+	shell.Apply(t, manifest(v, `{nodes: 2, version: 1.21.0, `+smallEtcd+`}`))
+	keys := v.InitAndUnseal(t, 2)
+	awaitUpdated(t, v, "1.21.0")
+
+	t.Run("to a version that cannot start, and back", func(t *testing.T) { toBadVersion(t, v) })
+	t.Run("to a newer version", func(t *testing.T) { toNewVersion(t, v, keys) })
+	t.Run("a downgrade is refused", func(t *testing.T) { toOldVersion(t, v) })
+}
+
+func setSpec(t *testing.T, v vaulttest.Vault, spec string) {
+	t.Helper()
+	shell.Run(t, v.Kubectl("patch vault %s --type=merge -p '{\"spec\": %s}'", v.Name, spec))
+}
+
+// awaitUpdated waits until all nodes run the version, and those of another one
+// are gone.
+func awaitUpdated(t *testing.T, v vaulttest.Vault, version string) {
+	t.Helper()
+	v.Await(t, "is updated to "+version, func(s v1alpha1.VaultStatus) bool {
+		return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.UpdatedCondition) && s.Version == version &&
+			s.DataVersion == version && s.Nodes == 2 && len(s.UpdatedNodes) == 2
+	})
+}
+
+func toBadVersion(t *testing.T, v vaulttest.Vault) {
+	before := running(t, v)
+	setSpec(t, v, `{"version": "1.99.0"}`)
+	// How long it takes to find no image is the registry's affair.
+	v.Await(t, "fails to start a node", func(s v1alpha1.VaultStatus) bool {
+		c := meta.FindStatusCondition(s.Conditions, v1alpha1.UpdatedCondition)
+		return c != nil && c.Reason == v1alpha1.ReasonNodeFailing
+	})
+	requireCondition(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "ImagePullBackOff")
+	if shown := shell.Run(t, v.Kubectl("get vault %s -o wide", v.Name)); !strings.Contains(shown, v1alpha1.ReasonNodeFailing) {
+		t.Errorf("kubectl get does not show it:\n%s", shown)
+	}
+	after := running(t, v)
+	for pod := range strings.Lines(before) {
+		if !strings.Contains(after, strings.TrimSpace(pod)) {
+			t.Errorf("%s was touched, there are\n%s", pod, after)
+		}
+	}
+	status := v.AwaitHA(t, 1)
+	if len(status.UpdatedNodes) != 1 {
+		t.Errorf("updated nodes are %q, want the first alone", status.UpdatedNodes)
+	}
+
+	setSpec(t, v, `{"version": "1.21.0"}`)
+	awaitUpdated(t, v, "1.21.0")
+	requireRunning(t, v, before)
+}
+
+func toNewVersion(t *testing.T, v vaulttest.Vault, keys vaulttest.Keys) {
+	setSpec(t, v, `{"version": "1.21.1"}`)
+	for unsealed := ""; ; {
+		// The second is the last: the old active node goes when it is unsealed.
+		status := v.Await(t, "waits for a person", func(s v1alpha1.VaultStatus) bool {
+			return len(s.VaultStatus.Sealed) == 1 && s.VaultStatus.Sealed[0] != unsealed
+		})
+		pod := status.VaultStatus.Sealed[0]
+		requireCondition(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, pod)
+		if status.DataVersion != "1.21.0" {
+			t.Errorf("the data is of %q while an old node is active", status.DataVersion)
+		}
+		if !slices.Contains(status.NodeStatuses, v1alpha1.NodeStatus{Name: pod, State: v1alpha1.NodeSealed, Version: "1.21.1"}) {
+			t.Errorf("the nodes are %+v", status.NodeStatuses)
+		}
+		v.Unseal(t, pod, keys)
+		if unsealed != "" {
+			break
+		}
+		unsealed = pod
+	}
+	awaitUpdated(t, v, "1.21.1")
+	shell.Eventually(t, "an event says so", 20*time.Second, func() error {
+		out, err := shell.Try(v.Kubectl("get events --field-selector reason=%s,involvedObject.name=%s", v1alpha1.ReasonUpdated, v.Name))
+		if err == nil && !strings.Contains(out, "All nodes are of the pod template") {
+			err = fmt.Errorf("events:\n%s", out)
+		}
+		return err
+	})
+}
+
+func toOldVersion(t *testing.T, v vaulttest.Vault) {
+	v.AwaitHA(t, 1)
+	before := running(t, v)
+	setSpec(t, v, `{"version": "1.21.0"}`)
+	requireCondition(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonDowngradeRefused, "1.21.1")
+	requireCondition(t, v, "Deployed", metav1.ConditionTrue, "UpgradeSuccessful", "")
+	if image := shell.Run(t, v.Kubectl("get deployment %s -o jsonpath='{.spec.template.spec.containers[0].image}'", v.Name)); !strings.HasSuffix(image, ":1.21.1") {
+		t.Errorf("%s is deployed", image)
+	}
+	requireRunning(t, v, before)
+
+	setSpec(t, v, `{"allowDowngrade": true}`)
+	v.Await(t, "has a node of the old version", func(s v1alpha1.VaultStatus) bool {
+		return slices.ContainsFunc(s.NodeStatuses, func(node v1alpha1.NodeStatus) bool {
+			return node.State == v1alpha1.NodeSealed && node.Version == "1.21.0"
+		})
+	})
+	setSpec(t, v, `{"version": "1.21.1", "allowDowngrade": null}`)
+	awaitUpdated(t, v, "1.21.1")
+	requireRunning(t, v, before)
+}
+
+// requireRunning waits until no more pods are there than there were, and asserts
+// that they are the same.
+func requireRunning(t *testing.T, v vaulttest.Vault, before string) {
+	t.Helper()
+	shell.Eventually(t, "the same pods run as before", time.Minute, func() error {
+		if now := running(t, v); now != before {
+			return fmt.Errorf("before:\n%s\nnow:\n%s", before, now)
+		}
+		return nil
+	})
+}
