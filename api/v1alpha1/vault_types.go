@@ -273,10 +273,14 @@ type EtcdStorage struct {
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
 
-	// volumeSize is the size of each member's volume. Defaults to 2Gi, and
-	// cannot be changed.
+	// volumeSize is the size of each member's volume, at least 512Mi. Defaults to
+	// 2Gi, and cannot be changed. The data of Vault may take up half of what is
+	// above 256Mi, and 8Gi at most: then etcd refuses to write, and StorageReady
+	// is False. The rest is for etcd's log, and for a second copy of the data
+	// while etcd is being repaired.
+	// https://etcd.io/docs/v3.6/op-guide/maintenance/#space-quota
 	// +kubebuilder:default="2Gi"
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('0')) > 0",message="must be more than zero"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('512Mi')) >= 0",message="must be at least 512Mi: etcd's log alone can take half of that"
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0",message="cannot be changed: the volumes exist already"
 	// +optional
 	VolumeSize *resource.Quantity `json:"volumeSize,omitempty"`

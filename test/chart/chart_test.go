@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -345,6 +346,24 @@ func TestPodsAreReplacedOnlyForAReason(t *testing.T) {
 	etcd := func(values string) any { return release{values: values}.render(t).etcd.Spec.Template }
 	if !reflect.DeepEqual(etcd(`operated: true`), etcd(`{operated: true, version: 1.21.1, config: "ui = true", nodes: 3}`)) {
 		t.Error("a change of Vault restarts etcd")
+	}
+}
+
+// The database stops to grow before the volume is full.
+func TestEtcdQuota(t *testing.T) {
+	const mi = 1 << 20
+	for size, want := range map[string]int{
+		"512Mi": 128 * mi, "1Gi": 384 * mi, "2Gi": 896 * mi, "0.5Gi": 128 * mi, "1073741824": 384 * mi, `"1073741824"`: 384 * mi,
+		"2G": (2e9 - 256*mi) / 2, "1e9": (1e9 - 256*mi) / 2, "1500000000000m": (15e8 - 256*mi) / 2,
+		"16640Mi": 8192 * mi, "100Gi": 8192 * mi, "1Ei": 8192 * mi,
+	} {
+		container := release{values: `{operated: true, storage: {etcd: {volumeSize: ` + size + `}}}`}.render(t).etcd.Spec.Template.Spec.Containers[0]
+		if flag := fmt.Sprintf("--quota-backend-bytes=%d", want); !slices.Contains(container.Command, flag) {
+			t.Errorf("a volume of %s: no %s in %q", size, flag, container.Command)
+		}
+	}
+	if _, err := (release{values: `storage: {etcd: {volumeSize: 511Mi}}`}).manifests(t); err == nil {
+		t.Error("a volume that cannot hold etcd's log is accepted")
 	}
 }
 

@@ -38,7 +38,7 @@ func TestBadInput(t *testing.T) {
 			{"unknown field deep down", fresh, `{storage: {etcd: {size: 3}}}`, []string{`unknown field "spec.storage.etcd.size"`}},
 			{"even etcd", fresh, `{storage: {etcd: {nodes: 2}}}`, []string{"spec.storage.etcd.nodes", "must be odd"}},
 			{"no storage", fresh, `{storage: {}}`, []string{"spec.storage", "exactly one kind"}},
-			{"no volume", fresh, `{storage: {etcd: {volumeSize: "0"}}}`, []string{"spec.storage.etcd.volumeSize", "more than zero"}},
+			{"no volume", fresh, `{storage: {etcd: {volumeSize: "0"}}}`, []string{"spec.storage.etcd.volumeSize", "at least 512Mi"}},
 			{"not a version", fresh, `{version: latest}`, []string{"spec.version", "full Vault version"}},
 			{"part of a version", fresh, `{version: "1.21"}`, []string{"spec.version"}},
 			{"old etcd", fresh, `{storage: {etcd: {version: 3.5.0}}}`, []string{"spec.storage.etcd.version"}},

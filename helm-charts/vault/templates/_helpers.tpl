@@ -71,3 +71,27 @@ podAntiAffinity:
         matchLabels:
           {{- include "vault.selector" . | nindent 10 }}
 {{- end }}
+
+{{/* How large the database of an etcd member may become, in bytes: half of what
+     the volume has beside the log. Twice that is needed for a moment when it is
+     defragmented, or received from another member. etcd suggests at most 8Gi. */}}
+{{- define "vault.etcdQuota" -}}
+{{- $size := include "vault.bytes" .Values.storage.etcd.volumeSize | float64 -}}
+{{- $log := mulf 256 1024 1024 -}}
+{{- if lt $size (mulf 2 $log) }}{{ fail "storage.etcd.volumeSize: must be at least 512Mi" }}{{ end -}}
+{{- divf (subf $size $log) 2 | minf (mulf 8 1024 1024 1024) | int64 -}}
+{{- end }}
+
+{{/* The bytes of a quantity.
+     https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ */}}
+{{- define "vault.bytes" -}}
+{{- $quantity := toString . -}}
+{{- $unit := regexFind "([kMGTPE]i?|[num])$" $quantity -}}
+{{- $factor := 1.0 -}}
+{{- if hasSuffix "i" $unit -}}
+{{- range until (index (dict "Ki" 1 "Mi" 2 "Gi" 3 "Ti" 4 "Pi" 5 "Ei" 6) $unit) }}{{ $factor = mulf $factor 1024 }}{{ end -}}
+{{- else if $unit -}}
+{{- $factor = index (dict "n" "1e-9" "u" "1e-6" "m" "1e-3" "k" "1e3" "M" "1e6" "G" "1e9" "T" "1e12" "P" "1e15" "E" "1e18") $unit | float64 -}}
+{{- end -}}
+{{- mulf (trimSuffix $unit $quantity | float64) $factor -}}
+{{- end }}
