@@ -23,7 +23,7 @@ const (
 	// there and usable, or none was asked for.
 	ConfigValidCondition = "ConfigValid"
 	// StorageReadyCondition is True when enough members of the storage are ready
-	// to read and write.
+	// to read and write. The message names the members that are not.
 	StorageReadyCondition = "StorageReady"
 )
 
@@ -78,8 +78,14 @@ const (
 	// ReasonConfigInvalid: the configuration does not parse, or sets what the
 	// operator owns.
 	ReasonConfigInvalid = "ConfigInvalid"
-	// ReasonQuorum: a majority of the etcd members is ready.
+	// ReasonQuorum: all etcd members are ready.
 	ReasonQuorum = "Quorum"
+	// ReasonMembersNotReady: a majority of the etcd members is ready, which is
+	// enough, and the message names those that are not.
+	ReasonMembersNotReady = "MembersNotReady"
+	// ReasonNoSpace: etcd's database has grown to what the volume allows, and
+	// etcd writes no more.
+	ReasonNoSpace = "NoSpace"
 	// ReasonNoQuorum: fewer than a majority of the etcd members is ready.
 	ReasonNoQuorum = "NoQuorum"
 )

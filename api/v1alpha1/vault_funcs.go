@@ -33,6 +33,10 @@ const (
 	// VaultContainer is the name of the container that runs Vault.
 	VaultContainer = "vault"
 
+	// EtcdHealthPort is the port on which an etcd member tells anybody its health
+	// and metrics.
+	EtcdHealthPort = 2381
+
 	// ConfigMapKey is the key of the user's ConfigMap that holds the HCL.
 	ConfigMapKey = "vault.hcl"
 
@@ -52,6 +56,13 @@ func (v *Vault) PodLabels() map[string]string {
 		InstanceLabel:  v.Name,
 		ComponentLabel: ServerComponent,
 	}
+}
+
+// EtcdLabels select the pods of the etcd members.
+func (v *Vault) EtcdLabels() map[string]string {
+	labels := v.PodLabels()
+	labels[ComponentLabel] = EtcdComponent
+	return labels
 }
 
 // ServerName is the DNS name that the certificate of every node is valid for:

@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/helm"
 	"github.com/vault-operator/vault-operator/internal/leader"
 	"github.com/vault-operator/vault-operator/internal/probe"
@@ -108,6 +109,10 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := manager.Add(engine); err != nil {
 		return err
 	}
+	alarms := etcd.NewAlarms(manager.GetClient())
+	if err := manager.Add(alarms); err != nil {
+		return err
+	}
 	router := &routing.Reconciler{Client: manager.GetClient(), Live: manager.GetAPIReader(), Engine: engine}
 	if err := router.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("routing controller: %w", err)
@@ -116,6 +121,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Client: manager.GetClient(),
 		Live:   manager.GetAPIReader(),
 		Engine: engine,
+		Alarms: alarms,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: manager.GetEventRecorderFor("vault-operator"),
 		Elected:  manager.Elected(),

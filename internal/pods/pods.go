@@ -20,8 +20,17 @@ import (
 // List returns the pods of the Vault's nodes, by name, those that have ended
 // included: they may still have the active label.
 func List(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) ([]corev1.Pod, error) {
+	return list(ctx, reader, vault, vault.PodLabels())
+}
+
+// Members returns the pods of the Vault's etcd members, by name.
+func Members(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) ([]corev1.Pod, error) {
+	return list(ctx, reader, vault, vault.EtcdLabels())
+}
+
+func list(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, labels client.MatchingLabels) ([]corev1.Pod, error) {
 	var list corev1.PodList
-	if err := reader.List(ctx, &list, client.InNamespace(vault.Namespace), client.MatchingLabels(vault.PodLabels())); err != nil {
+	if err := reader.List(ctx, &list, client.InNamespace(vault.Namespace), labels); err != nil {
 		return nil, fmt.Errorf("listing the pods of Vault %s: %w", vault.Name, err)
 	}
 	slices.SortFunc(list.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })

@@ -44,20 +44,20 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	nodes := &status.VaultStatus
 	switch status.Phase {
 	case v1alpha1.PhaseRunning:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d",
-			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort)
+		return is(t, metav1.ConditionTrue, v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s",
+			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort, storageHint(f))
 	case v1alpha1.PhaseUninitialized:
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "%s", initHint(nodes))
 	case v1alpha1.PhaseSealed:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "%s", unsealHint(nodes.Sealed))
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "%s%s", unsealHint(nodes.Sealed), storageHint(f))
 	case v1alpha1.PhaseUnavailable:
 		if len(nodes.Standby) == 0 && len(nodes.Unreachable) > 0 {
-			return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s", join(nodes.Unreachable))
+			return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s%s", join(nodes.Unreachable), storageHint(f))
 		}
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s", join(nodes.Standby))
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s%s%s", join(nodes.Standby), waitingHint(f), storageHint(f))
 	default:
 		if len(nodes.Unreachable) > 0 {
-			return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s", join(nodes.Unreachable))
+			return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s%s", join(nodes.Unreachable), storageHint(f))
 		}
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNodesStarting, "No Vault node runs yet%s", waitingHint(f))
 	}
@@ -125,24 +125,6 @@ func configValid(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 		return is(t, metav1.ConditionTrue, v1alpha1.ReasonConfigAccepted, "No ConfigMap is named in spec.configMapName")
 	default:
 		return is(t, metav1.ConditionTrue, v1alpha1.ReasonConfigAccepted, "ConfigMap %q is used", f.vault.Spec.ConfigMapName)
-	}
-}
-
-func storageReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
-	const t = v1alpha1.StorageReadyCondition
-	if f.etcd == nil || f.etcd.Spec.Replicas == nil {
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "The etcd StatefulSet %q does not exist yet", f.vault.EtcdName())
-	}
-	ready, members := f.etcd.Status.ReadyReplicas, *f.etcd.Spec.Replicas
-	quorum := members/2 + 1
-	switch old := meta.FindStatusCondition(f.previous.Conditions, t); {
-	case ready >= quorum:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "%d of %d etcd members are ready", ready, members)
-	case old == nil || old.Status == metav1.ConditionUnknown:
-		// Members that start for the first time are not a failure.
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesStarting, "%d of %d etcd members are ready, %d are needed", ready, members, quorum)
-	default:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "%d of %d etcd members are ready, %d are needed", ready, members, quorum)
 	}
 }
 

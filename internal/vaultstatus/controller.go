@@ -26,6 +26,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
@@ -62,6 +63,7 @@ type Reconciler struct {
 	// Live reads Secrets and ConfigMaps from the API server and not from a cache.
 	Live     client.Reader
 	Engine   *probe.Engine
+	Alarms   *etcd.Alarms
 	Recorder record.EventRecorder
 	// Elected is closed when this replica leads.
 	Elected <-chan struct{}
@@ -92,6 +94,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(r)).
 		WatchesRawSource(r.Engine.Source()).
+		WatchesRawSource(r.Alarms.Source()).
 		WithOptions(controller.Options{NeedLeaderElection: &everyReplica, MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: limit}).
 		Complete(r)
 }
@@ -161,11 +164,15 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 	if f.deployment, f.templateHash, err = r.deployment(ctx, vault); err != nil {
 		return nil, err
 	}
-	var etcd appsv1.StatefulSet
-	err = r.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: vault.EtcdName()}, &etcd)
+	if f.members, err = pods.Members(ctx, r, vault); err != nil {
+		return nil, err
+	}
+	f.alarm = r.Alarms.Raised(client.ObjectKeyFromObject(vault))
+	var set appsv1.StatefulSet
+	err = r.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: vault.EtcdName()}, &set)
 	switch {
 	case err == nil:
-		f.etcd = &etcd
+		f.etcd = &set
 	case !apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("reading StatefulSet %q: %w", vault.EtcdName(), err)
 	}

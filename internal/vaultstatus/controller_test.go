@@ -22,6 +22,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/test/integration/fakevault"
 )
@@ -82,7 +83,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 			return nil
 		},
 	})
-	f.Reconciler = &Reconciler{Client: intercepted, Live: intercepted, Engine: probe.NewEngine(), Recorder: f.recorder}
+	f.Reconciler = &Reconciler{Client: intercepted, Live: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted), Recorder: f.recorder}
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
 		end()
@@ -255,7 +256,7 @@ func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
 	f := newFixture(t)
 	node := f.run(t, "a", fakevault.Active)
 	f.mustReconcile(t)
-	other := &Reconciler{Client: f.Client, Live: f.Live, Engine: f.Engine, Recorder: f.recorder}
+	other := &Reconciler{Client: f.Client, Live: f.Live, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder}
 	node.Set(fakevault.Standby)
 	f.waitFor(t, func(o probe.Observation) bool { return o.State == probe.Standby })
 	if _, err := other.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(f.vault)}); err != nil {

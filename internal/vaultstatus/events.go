@@ -100,6 +100,11 @@ func conditionEvents(before, after []metav1.Condition) []event {
 		case wasBroken && was.Message == is.Message:
 		case is.Status == metav1.ConditionFalse:
 			events = append(events, event{corev1.EventTypeWarning, is.Reason, is.Message})
+		// The storage works, but with less to spare.
+		case was != nil && was.Reason == v1alpha1.ReasonQuorum && is.Reason == v1alpha1.ReasonMembersNotReady:
+			events = append(events, event{corev1.EventTypeWarning, is.Reason, is.Message})
+		case was != nil && was.Reason == v1alpha1.ReasonMembersNotReady && is.Reason == v1alpha1.ReasonQuorum:
+			events = append(events, event{corev1.EventTypeNormal, is.Reason, is.Message})
 		case wasBroken && is.Status == metav1.ConditionTrue:
 			events = append(events, event{corev1.EventTypeNormal, is.Reason, is.Message})
 		}

@@ -114,7 +114,20 @@ func TestTransitions(t *testing.T) {
 			name: "the storage loses its quorum", before: with(storage, metav1.ConditionTrue, "Quorum", "m"), after: with(storage, metav1.ConditionFalse, "NoQuorum", "n"),
 			want: []event{warning("NoQuorum", "n")},
 		},
-		{name: "the storage starts", before: with(storage, metav1.ConditionUnknown, "NotObserved", "m"), after: with(storage, metav1.ConditionTrue, "Quorum", "n")},
+		{name: "the storage starts", before: with(storage, metav1.ConditionUnknown, "NotObserved", "m"), after: with(storage, metav1.ConditionTrue, "MembersNotReady", "n")},
+		{
+			name: "a member is lost", before: with(storage, metav1.ConditionTrue, "Quorum", "m"), after: with(storage, metav1.ConditionTrue, "MembersNotReady", "n"),
+			want: []event{warning("MembersNotReady", "n")},
+		},
+		{name: "it ends in another way", before: with(storage, metav1.ConditionTrue, "MembersNotReady", "m"), after: with(storage, metav1.ConditionTrue, "MembersNotReady", "n")},
+		{
+			name: "it is back", before: with(storage, metav1.ConditionTrue, "MembersNotReady", "m"), after: with(storage, metav1.ConditionTrue, "Quorum", "n"),
+			want: []event{normal("Quorum", "n")},
+		},
+		{
+			name: "a quorum is back", before: with(storage, metav1.ConditionFalse, "NoQuorum", "m"), after: with(storage, metav1.ConditionTrue, "MembersNotReady", "n"),
+			want: []event{normal("MembersNotReady", "n")},
+		},
 		{
 			name: "a roll-out waits for somebody", before: with(updated, metav1.ConditionFalse, "RollingOut", "m"), after: with(updated, metav1.ConditionFalse, "AwaitingUnseal", "n"),
 			want: []event{normal("AwaitingUnseal", "n")},

@@ -31,6 +31,9 @@ type facts struct {
 	templateHash string
 	// etcd is the StatefulSet of the storage, or nil.
 	etcd *appsv1.StatefulSet
+	// members are the pods of the storage, and alarm is what it has raised.
+	members []corev1.Pod
+	alarm   string
 	// tlsErr and configErr are what certs.Check and vaultconfig.Load said.
 	tlsErr, configErr error
 	now               time.Time

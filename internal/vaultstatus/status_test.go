@@ -36,13 +36,14 @@ func newSituation() *situation {
 			Spec:       v1alpha1.VaultSpec{Nodes: &nodes, Version: "1.21.0"},
 		},
 		observations: map[types.UID]probe.Observation{},
-		etcd:         newEtcd(3, 3),
+		etcd:         newEtcd(3),
+		members:      newMembers(3),
 		now:          now,
 	}}
 }
 
-func newEtcd(replicas, ready int32) *appsv1.StatefulSet {
-	return &appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Replicas: &replicas}, Status: appsv1.StatefulSetStatus{ReadyReplicas: ready}}
+func newEtcd(replicas int32) *appsv1.StatefulSet {
+	return &appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Replicas: &replicas}}
 }
 
 // pod adds a pod that has run for long and said state.
@@ -617,40 +618,6 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 			}
 			if !slices.ContainsFunc(conditions, func(c metav1.Condition) bool { return strings.Contains(c.Message, tt.message) }) {
 				t.Errorf("no condition says %q", tt.message)
-			}
-		})
-	}
-}
-
-func TestStorageReady(t *testing.T) {
-	tests := []struct {
-		name string
-		was  metav1.ConditionStatus
-		etcd *appsv1.StatefulSet
-		want string
-	}{
-		{name: "no StatefulSet yet", want: "Unknown NotObserved"},
-		{name: "a StatefulSet without replicas", etcd: &appsv1.StatefulSet{}, want: "Unknown NotObserved"},
-		{name: "members that start for the first time are not a failure", etcd: newEtcd(3, 0), want: "Unknown NodesStarting"},
-		{name: "nor the next of them", was: metav1.ConditionUnknown, etcd: newEtcd(3, 1), want: "Unknown NodesStarting"},
-		{name: "2 of 3", was: metav1.ConditionUnknown, etcd: newEtcd(3, 2), want: "True Quorum"},
-		{name: "3 of 3", etcd: newEtcd(3, 3), want: "True Quorum"},
-		{name: "1 of 1", etcd: newEtcd(1, 1), want: "True Quorum"},
-		{name: "3 of 5", etcd: newEtcd(5, 3), want: "True Quorum"},
-		{name: "a quorum that was lost", was: metav1.ConditionTrue, etcd: newEtcd(3, 1), want: "False NoQuorum"},
-		{name: "0 of 3", was: metav1.ConditionFalse, etcd: newEtcd(3, 0), want: "False NoQuorum"},
-		{name: "0 of 1", was: metav1.ConditionTrue, etcd: newEtcd(1, 0), want: "False NoQuorum"},
-		{name: "2 of 5", was: metav1.ConditionTrue, etcd: newEtcd(5, 2), want: "False NoQuorum"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			s := newSituation()
-			s.etcd = tt.etcd
-			if tt.was != "" {
-				s.previous.Conditions = []metav1.Condition{{Type: v1alpha1.StorageReadyCondition, Status: tt.was}}
-			}
-			if got := brief(compute(&s.facts).Conditions, v1alpha1.StorageReadyCondition); got != tt.want {
-				t.Errorf("StorageReady is %q, want %q", got, tt.want)
 			}
 		})
 	}

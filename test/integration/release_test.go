@@ -275,6 +275,17 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for i := range 3 {
+		name := fmt.Sprintf("example-etcd-%d", i)
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: vault.EtcdLabels()},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "etcd", Image: "etcd"}}},
+		}
+		if err := admin.Create(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+		setPodStatus(t, vault, name, corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
+	}
 	waitForVault(t, vault, "the storage is ready", has("StorageReady=True Quorum"))
 	waitUntilQuiet(t)
 	for _, w := range writes(t, namespace)[count:] {

@@ -1,0 +1,181 @@
+// Package etcd asks the etcd of each Vault for what the readiness of its pods
+// does not tell: whether it has raised an alarm, and so refuses to write.
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// NoSpace is the alarm of an etcd whose database has grown to its quota.
+// https://etcd.io/docs/v3.6/op-guide/maintenance/#space-quota
+const NoSpace = "NOSPACE"
+
+const (
+	// pause between two rounds of questions.
+	pause = 10 * time.Second
+	// timeout of one question.
+	timeout = 2 * time.Second
+	// concurrency is how many Vaults are asked at the same time.
+	concurrency = 16
+)
+
+// Alarms knows the alarms that the etcd clusters of all Vaults have raised. An
+// alarm lasts until a person disarms it, so it is enough to ask now and then.
+type Alarms struct {
+	// pods are read from a cache.
+	pods client.Reader
+	ask  func(ctx context.Context, address string) (alarm string, err error)
+
+	mu     sync.Mutex
+	raised map[types.NamespacedName]string
+	queues []workqueue.TypedRateLimitingInterface[reconcile.Request]
+}
+
+// NewAlarms returns Alarms that know of none yet.
+func NewAlarms(reader client.Reader) *Alarms {
+	// A member is asked so rarely that a connection is not worth keeping.
+	client := &http.Client{Timeout: timeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	return &Alarms{pods: reader, ask: func(ctx context.Context, address string) (string, error) { return ask(ctx, client, address) }}
+}
+
+// Raised returns the alarm that the etcd of a Vault has raised, or nothing.
+func (a *Alarms) Raised(vault types.NamespacedName) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.raised[vault]
+}
+
+// Source makes a controller reconcile a Vault when an alarm is raised or
+// disarmed.
+func (a *Alarms) Source() source.Source {
+	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.queues = append(a.queues, queue)
+		return nil
+	})
+}
+
+// NeedLeaderElection says that every replica asks, since every replica may have
+// to write the status.
+func (a *Alarms) NeedLeaderElection() bool { return false }
+
+// Start asks in rounds until the context ends.
+func (a *Alarms) Start(ctx context.Context) error {
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	for {
+		if err := a.round(ctx); err != nil && ctx.Err() == nil {
+			log.FromContext(ctx).Error(err, "The alarms of etcd could not be asked for")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// round asks one member of each etcd that has one which answers: all members
+// know the alarms of all.
+func (a *Alarms) round(ctx context.Context) error {
+	var list corev1.PodList
+	if err := a.pods.List(ctx, &list, client.MatchingLabels{
+		v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.ComponentLabel: v1alpha1.EtcdComponent,
+	}); err != nil {
+		return fmt.Errorf("listing the pods of etcd: %w", err)
+	}
+	members := map[types.NamespacedName][]string{}
+	for i := range list.Items {
+		pod := &list.Items[i]
+		if pod.Status.PodIP != "" && pod.Status.Phase == corev1.PodRunning {
+			vault := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Labels[v1alpha1.InstanceLabel]}
+			members[vault] = append(members[vault], net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.EtcdHealthPort)))
+		}
+	}
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	turns := make(chan struct{}, concurrency)
+	raised := map[types.NamespacedName]string{}
+	for vault, addresses := range members {
+		turns <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-turns }()
+			alarm := a.alarmOf(ctx, vault, addresses)
+			mu.Lock()
+			defer mu.Unlock()
+			raised[vault] = alarm
+		})
+	}
+	wait.Wait()
+	a.replace(raised)
+	return nil
+}
+
+// alarmOf asks members until one answers. When none does nothing is new.
+func (a *Alarms) alarmOf(ctx context.Context, vault types.NamespacedName, addresses []string) string {
+	for _, address := range addresses {
+		if alarm, err := a.ask(ctx, address); err == nil {
+			return alarm
+		}
+	}
+	return a.Raised(vault)
+}
+
+// replace takes over what a round found, and calls for the Vaults it is news of.
+func (a *Alarms) replace(raised map[types.NamespacedName]string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.raised
+	a.raised = raised
+	for vault, alarm := range raised {
+		if alarm == before[vault] {
+			continue
+		}
+		for _, queue := range a.queues {
+			queue.Add(reconcile.Request{NamespacedName: vault})
+		}
+	}
+}
+
+// ask asks a member for its health as far as it knows by itself, which includes
+// the alarms: it answers also without a quorum.
+// https://etcd.io/docs/v3.6/op-guide/monitoring/#health-check
+func ask(ctx context.Context, client *http.Client, address string) (alarm string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/health?serializable=true", nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	var health struct{ Health, Reason string }
+	if err := json.NewDecoder(http.MaxBytesReader(nil, response.Body, 1<<10)).Decode(&health); err != nil {
+		return "", fmt.Errorf("the health of %s: %w", address, err)
+	}
+	alarm, _ = strings.CutPrefix(health.Reason, "ALARM ")
+	if alarm == health.Reason {
+		return "", nil // it is healthy, or ill for another reason
+	}
+	return alarm, nil
+}
