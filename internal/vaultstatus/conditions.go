@@ -54,7 +54,10 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		if len(nodes.Standby) == 0 && len(nodes.Unreachable) > 0 {
 			return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s%s", join(nodes.Unreachable), storageHint(f))
 		}
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s%s%s", join(nodes.Standby), waitingHint(f), storageHint(f))
+		if len(nodes.Standby) == 0 {
+			return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active, and none is unsealed%s%s", waitingHint(f), storageHint(f))
+		}
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s%s", join(nodes.Standby), storageHint(f))
 	default:
 		if len(nodes.Unreachable) > 0 {
 			return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s%s", join(nodes.Unreachable), storageHint(f))

@@ -33,7 +33,7 @@ type report struct {
 	Lost          []string
 }
 
-// fixture is a Vault of three nodes that clients use while it is hurt.
+// fixture is a Vault that clients use while it is hurt.
 type fixture struct {
 	vaulttest.Vault
 	keys vaulttest.Keys
@@ -41,23 +41,28 @@ type fixture struct {
 	hammer, ca string
 }
 
-// newFixture makes the Vault, with a secret in it.
+// newFixture makes a Vault of three nodes, with a secret in it.
 func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	return newFixtureOf(t, "vault", 3, `{nodes: 3, storage: {etcd: {whenDeleted: Delete}}}`)
+}
+
+func newFixtureOf(t *testing.T, name string, nodes int, spec string) *fixture {
 	t.Helper()
 	if os.Getenv("LOCAL_CLUSTER") == "" {
 		t.Skip("signals to processes and cut cables need the local cluster")
 	}
 	dir := t.TempDir()
 	f := &fixture{
-		Vault:  vaulttest.Vault{Namespace: newNamespace(t), Name: "vault"},
+		Vault:  vaulttest.Vault{Namespace: newNamespace(t), Name: name},
 		hammer: filepath.Join(dir, "hammer"), ca: filepath.Join(dir, "ca.crt"),
 	}
 	shell.Run(t, "CGO_ENABLED=0 go build -o "+f.hammer+" ../hammer")
 	watchInvariants(t, f.Vault)
-	shell.Apply(t, manifest(f.Vault, `{nodes: 3, storage: {etcd: {whenDeleted: Delete}}}`))
-	f.keys = f.InitAndUnseal(t, 3)
+	shell.Apply(t, manifest(f.Vault, spec))
+	f.keys = f.InitAndUnseal(t, nodes)
 	shell.Run(t, f.Kubectl(`get secret %s-default-vault-client-tls -o jsonpath='{.data.vault-client-ca\.crt}' | base64 -d >%s`, f.Name, f.ca))
-	active := f.AwaitHA(t, 2).VaultStatus.Active
+	active := f.AwaitHA(t, nodes-1).VaultStatus.Active
 	f.Do(t, active, f.keys.RootToken, "vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
 	return f
 }
