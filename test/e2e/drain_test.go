@@ -3,12 +3,11 @@
 package e2e
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
@@ -72,8 +71,7 @@ func drain(t *testing.T, node string) {
 func (f *fixture) awaitStorage(t *testing.T) {
 	t.Helper()
 	f.Await(t, "has its storage", func(s v1alpha1.VaultStatus) bool {
-		return slices.ContainsFunc(s.Conditions, func(c metav1.Condition) bool {
-			return c.Type == v1alpha1.StorageReadyCondition && strings.HasPrefix(c.Message, "3 of 3")
-		})
+		c := meta.FindStatusCondition(s.Conditions, v1alpha1.StorageReadyCondition)
+		return c != nil && c.Reason == v1alpha1.ReasonQuorum
 	})
 }

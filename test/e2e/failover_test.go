@@ -17,7 +17,7 @@ import (
 
 // slack is added to what is promised: this machine is small, and the tests are
 // about what happens. test/bench is about how fast.
-const slack = 2 * time.Second
+const slack = 4 * time.Second
 
 // TestFailover hurts the active node in every way that a node is hurt, while
 // clients write and read through the Service the whole time.
