@@ -57,15 +57,23 @@ verify: ## Fail when a generated file or go.mod is not up to date.
 .PHONY: unit
 unit: ## Run the unit tests with the race detector.
 	@mkdir -p $(BUILD)
-	$(call step,unit tests,go test -race -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./...)
+	$(call step,compiling for the race detector,go build -race ./...)
+	$(call step,unit tests,go test -race -p 1 -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./...)
 
 .PHONY: integration
 integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" go test -race -tags integration -timeout 20m ./test/integration/...)
 
+# FAULTS are the tests that take away what a Vault needs, for longer than CI has.
+FAULTS := TestControlAway|TestDrain|TestRecovery|TestChaos
+
 .PHONY: e2e
 e2e: cluster deploy ## Run the end-to-end tests in the cluster.
-	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 45m -v ./test/e2e/...)
+	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 45m -v -skip "$(FAULTS)" ./test/e2e/...)
+
+.PHONY: e2e-faults
+e2e-faults: cluster deploy ## Run the tests that take away the API server, machines and the storage.
+	$(call step,tests of faults,$(in_cluster) go test -tags e2e -timeout 90m -v -run "$(FAULTS)" ./test/e2e/)
 
 # CHAOS_DURATION is for how long the chaos goes on, and CHAOS_SEED repeats one.
 CHAOS_DURATION ?= 2h

@@ -15,7 +15,7 @@ func lease(holder string, renewed time.Time) *coordinationv1.Lease {
 
 func TestHeartbeat(t *testing.T) {
 	now := time.Now()
-	after := func(d time.Duration) time.Time { return now.Add(d) }
+	after := now.Add
 	// The leader's clock is an hour late.
 	theirs := func(d time.Duration) time.Time { return now.Add(d - time.Hour) }
 	h := &Heartbeat{heard: now}

@@ -21,7 +21,7 @@ import (
 // soon: requests that time out alone leave it in use.
 func TestDeadConnectionsAreNoticed(t *testing.T) {
 	setDeployedEnvironment(t)
-	apiServer := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	apiServer := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 2 {
 			t.Errorf("asked by %s", r.Proto)
 		}

@@ -220,7 +220,7 @@ func (d *disaster) expectEvent(t *testing.T, reason string) {
 				return nil
 			}
 		}
-		return fmt.Errorf("events: %q (%v)", out, err)
+		return fmt.Errorf("events: %q (%w)", out, err)
 	})
 }
 
