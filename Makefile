@@ -87,6 +87,10 @@ chaos: cluster deploy ## Hurt a Vault at random for hours, as the end-to-end tes
 bench-freshness: cluster deploy ## Measure how soon the status lists new nodes.
 	@$(in_cluster) go run ./test/bench/freshness
 
+.PHONY: bench-failover
+bench-failover: cluster deploy ## Measure for how long clients are not served in failovers, beside others' (BENCH="-n 3 -faults planned").
+	@$(in_cluster) go run ./test/bench/failover $(BENCH)
+
 ##@ Build
 
 .PHONY: build

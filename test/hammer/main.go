@@ -1,16 +1,23 @@
 // Command hammer is a client of a Vault that writes and reads without pause,
 // each request on a connection of its own, and tells at the end for how long it
 // was not served, and whether what was acknowledged is there.
+//
+// With several addresses it is a client that needs no Service: it sends each
+// request to all of them, and is served when one serves it. A line of addresses
+// on the standard input takes the place of those it had.
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/signal"
@@ -35,6 +42,12 @@ type outcome struct {
 	Outage time.Duration
 	// From is when that outage began.
 	From time.Time
+	// FirstFailed and LastFailed are when the first and the last request began
+	// that failed.
+	FirstFailed, LastFailed time.Time
+	// LastUnanswered is when the last request began that was sent somewhere where
+	// nobody answers, not even by refusing it.
+	LastUnanswered time.Time
 	// LastError is what the last request that failed said.
 	LastError string
 
@@ -43,36 +56,39 @@ type outcome struct {
 
 type hammer struct {
 	client   *http.Client
-	address  string
 	token    string
 	interval time.Duration
+
+	mu        sync.Mutex
+	addresses []string
 }
 
 // patience is how long an outage at the end may last before it is given up on.
 const patience = 30 * time.Second
 
 func main() {
-	address := flag.String("address", "", "where the Service is: https://ADDRESS:PORT")
+	addresses := flag.String("address", "", "where the Service is, https://ADDRESS:PORT, or where the nodes are, separated by commas")
 	serverName := flag.String("server-name", "", "name to verify the certificate for")
 	ca := flag.String("ca", "", "file with the certificate authority")
+	writes := flag.Bool("writes", true, "write, and not only read")
 	interval := flag.Duration("interval", 25*time.Millisecond, "pause between two requests of a kind")
 	timeout := flag.Duration("timeout", 500*time.Millisecond, "how long one request may take")
 	limit := flag.Duration("limit", 10*time.Minute, "when to stop at the latest; SIGTERM stops before")
 	flag.Parse()
-	if err := run(*address, *serverName, *ca, *interval, *timeout, *limit); err != nil {
+	if err := run(*addresses, *serverName, *ca, *writes, *interval, *timeout, *limit); err != nil {
 		fmt.Fprintln(os.Stderr, "hammer:", err)
 		os.Exit(1)
 	}
 }
 
-func run(address, serverName, ca string, interval, timeout, limit time.Duration) error {
+func run(addresses, serverName, ca string, writes bool, interval, timeout, limit time.Duration) error {
 	pem, err := os.ReadFile(ca)
 	if err != nil {
 		return err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	h := &hammer{address: address, token: os.Getenv("VAULT_TOKEN"), interval: interval, client: &http.Client{
+	h := &hammer{addresses: strings.Split(addresses, ","), token: os.Getenv("VAULT_TOKEN"), interval: interval, client: &http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
 			// A client that comes anew is sent where the Service points now.
@@ -85,7 +101,8 @@ func run(address, serverName, ca string, interval, timeout, limit time.Duration)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
-	result, written := h.hammer(ctx)
+	go h.follow(os.Stdin)
+	result, written := h.hammer(ctx, writes)
 	for _, key := range written {
 		if err := h.readBack(key); err != nil {
 			result.Lost = append(result.Lost, key+": "+err.Error())
@@ -94,25 +111,35 @@ func run(address, serverName, ca string, interval, timeout, limit time.Duration)
 	return json.NewEncoder(os.Stdout).Encode(result)
 }
 
-// hammer makes requests of both kinds until the context ends, and returns which
-// keys were written.
-func (h *hammer) hammer(ctx context.Context) (result report, written []string) {
+// follow takes up the addresses of each line.
+func (h *hammer) follow(lines io.Reader) {
+	for scanner := bufio.NewScanner(lines); scanner.Scan(); {
+		h.mu.Lock()
+		h.addresses = strings.Split(scanner.Text(), ",")
+		h.mu.Unlock()
+	}
+}
+
+// hammer makes requests until the context ends, and returns which keys were
+// written.
+func (h *hammer) hammer(ctx context.Context, writes bool) (result report, written []string) {
 	// Keys of another run must not stand in for lost ones.
 	prefix := fmt.Sprintf("hammer-%d-", time.Now().UnixNano())
 	var mu sync.Mutex
 	var wait sync.WaitGroup
-	wait.Go(func() {
-		result.Writes = h.repeat(ctx, func(n int) error {
-			key := prefix + strconv.Itoa(n)
-			_, err := h.do(http.MethodPut, key, `{"value": "`+key+`"}`)
-			if err == nil {
-				mu.Lock()
-				written = append(written, key)
-				mu.Unlock()
-			}
-			return err
-		})
-	})
+	write := func(n int) error {
+		key := prefix + strconv.Itoa(n)
+		_, err := h.do(http.MethodPut, key, `{"value": "`+key+`"}`)
+		if err == nil {
+			mu.Lock()
+			written = append(written, key)
+			mu.Unlock()
+		}
+		return err
+	}
+	if writes {
+		wait.Go(func() { result.Writes = h.repeat(ctx, write) })
+	}
 	wait.Go(func() {
 		result.Reads = h.repeat(ctx, func(int) error {
 			_, err := h.do(http.MethodGet, "foo", "")
@@ -148,19 +175,29 @@ func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome 
 			return o
 		}
 		wait.Go(func() {
+			begin := time.Now()
 			err := request(n)
 			mu.Lock()
 			defer mu.Unlock()
-			o.add(err)
+			o.add(begin, err)
 		})
 	}
 }
 
-func (o *outcome) add(err error) {
+func (o *outcome) add(begin time.Time, err error) {
 	o.Requests++
 	if err != nil {
 		o.Failed++
 		o.LastError = err.Error()
+		if o.FirstFailed.IsZero() || begin.Before(o.FirstFailed) {
+			o.FirstFailed = begin
+		}
+		if begin.After(o.LastFailed) {
+			o.LastFailed = begin
+		}
+		if unanswered(err) && begin.After(o.LastUnanswered) {
+			o.LastUnanswered = begin
+		}
 		return
 	}
 	if gap := time.Since(o.last); gap > o.Outage {
@@ -185,8 +222,44 @@ func (h *hammer) readBack(key string) (err error) {
 	return err
 }
 
-func (h *hammer) do(method, key, body string) (string, error) {
-	request, err := http.NewRequest(method, h.address+"/v1/secret/"+key, strings.NewReader(body))
+// unanswered says that the request led to a process that hangs or to a node that
+// is gone, as opposed to one that a node refused or answered with an error.
+func unanswered(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, syscall.EHOSTUNREACH)
+}
+
+// do makes a request of every address, and returns the first answer that serves
+// it, or what the last said that did not.
+func (h *hammer) do(method, key, body string) (text string, err error) {
+	h.mu.Lock()
+	addresses := h.addresses
+	h.mu.Unlock()
+	type answer struct {
+		text string
+		err  error
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	answers := make(chan answer, len(addresses))
+	for _, address := range addresses {
+		go func() {
+			text, err := h.ask(ctx, method, address+"/v1/secret/"+key, body)
+			answers <- answer{text, err}
+		}()
+	}
+	for range addresses {
+		a := <-answers
+		if a.err == nil {
+			return a.text, nil
+		}
+		err = a.err
+	}
+	return "", err
+}
+
+func (h *hammer) ask(ctx context.Context, method, url, body string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return "", err
 	}

@@ -1,0 +1,197 @@
+// Command failover measures for how long clients of a Vault are not served when
+// its active node goes away, in every way that a node does, and compares the
+// operator with how others point a Service at the active node: at the same
+// moment, on the same cluster, with the same build of Vault.
+//
+// Results are appended to a file, one a line, and what the file has already is
+// not measured again. docs/benchmarks.md and its plot are made of it.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	reportFile = "docs/benchmarks.md"
+	plotFile   = "docs/benchmarks.svg"
+)
+
+func main() {
+	var o options
+	names, faultNames := flag.String("variants", strings.Join(variantNames(), ","), "what is compared"), flag.String("faults", strings.Join(faultNames(), ","), "what is done to the active nodes")
+	flag.IntVar(&o.repetitions, "n", 20, "how many results of each variant and fault the file shall have; 0 only brings the Vaults up")
+	flag.DurationVar(&o.limit, "limit", 6*time.Hour, "after how long no repetition is begun any more")
+	flag.StringVar(&o.file, "results", "docs/benchmarks.jsonl", "the file with the results")
+	reportOnly := flag.Bool("report", false, "only write "+reportFile+" and "+plotFile+" from the file")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err := o.choose(*names, *faultNames)
+	if err == nil && !*reportOnly {
+		err = o.measure(ctx)
+	}
+	if err == nil {
+		err = o.report()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "failover:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	variants    []variant
+	faults      []fault
+	repetitions int
+	limit       time.Duration
+	file        string
+}
+
+// choose takes the variants and faults of these names.
+func (o *options) choose(variantList, faultList string) error {
+	for name := range strings.SplitSeq(variantList, ",") {
+		i := slices.Index(variantNames(), name)
+		if i < 0 {
+			return fmt.Errorf("there is no variant %q: choose of %s", name, variantNames())
+		}
+		o.variants = append(o.variants, variants[i])
+	}
+	for name := range strings.SplitSeq(faultList, ",") {
+		i := slices.Index(faultNames(), name)
+		if i < 0 {
+			return fmt.Errorf("there is no fault %q: choose of %s", name, faultNames())
+		}
+		o.faults = append(o.faults, faults[i])
+	}
+	return nil
+}
+
+// patience is how many repetitions in a row may fail.
+const patience = 3
+
+func (o *options) measure(ctx context.Context) error {
+	begin := time.Now()
+	b, err := newBench(ctx, o.variants)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if err := b.setUp(ctx); err != nil {
+		return err
+	}
+	failed := 0
+	for _, f := range o.faults {
+		for {
+			have, err := readResults(o.file)
+			if err != nil {
+				return err
+			}
+			if o.missing(have, f) == 0 {
+				break
+			}
+			if time.Since(begin) > o.limit {
+				fmt.Println("the time is over; run it again to go on")
+				return nil
+			}
+			fmt.Printf("%s, %d to go\n", f.name, o.missing(have, f))
+			results, err := b.round(ctx, f)
+			if err == nil {
+				failed = 0
+				err = appendResults(o.file, results)
+			} else if failed++; failed < patience && ctx.Err() == nil {
+				fmt.Println("not measured:", err)
+				continue
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Printf("The Vaults are left; to remove them: kubectl delete namespace %s\n", namespace)
+	return nil
+}
+
+// missing is how many repetitions of a fault are still to be made.
+func (o *options) missing(have []result, f fault) int {
+	most := 0
+	for _, v := range o.variants {
+		made := 0
+		for _, r := range have {
+			if r.Fault == f.name && r.Variant == v.name {
+				made++
+			}
+		}
+		most = max(most, o.repetitions-made)
+	}
+	return most
+}
+
+func readResults(file string) (results []result, err error) {
+	in, err := os.Open(file)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	scanner := bufio.NewScanner(in)
+	for scanner.Scan() {
+		var r result
+		if err := json.Unmarshal(scanner.Bytes(), &r); err != nil {
+			return nil, fmt.Errorf("%s, line %d: %w", file, len(results)+1, err)
+		}
+		results = append(results, r)
+	}
+	return results, scanner.Err()
+}
+
+func appendResults(file string, results []result) error {
+	out, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		fmt.Printf("  %-18s %s\n", r.Variant, r)
+		if err == nil {
+			err = json.NewEncoder(out).Encode(r)
+		}
+	}
+	if closed := out.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+func (o *options) report() error {
+	results, err := readResults(o.file)
+	if err != nil {
+		return err
+	}
+	page, err := os.ReadFile(reportFile)
+	if err != nil {
+		return err
+	}
+	written, err := insert(string(page), tables(results))
+	if err != nil {
+		return fmt.Errorf("%s: %w", reportFile, err)
+	}
+	picture, err := plot(results)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(reportFile, []byte(written), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(plotFile, []byte(picture), 0o644)
+}
