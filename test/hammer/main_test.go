@@ -1,0 +1,50 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDo(t *testing.T) {
+	serves := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("secret")) }))
+	defer serves.Close()
+	standby := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	defer standby.Close()
+	awake := make(chan struct{})
+	hangs := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-awake }))
+	defer hangs.Close()
+	defer close(awake)
+	gone := httptest.NewServer(nil)
+	gone.Close()
+
+	for name, c := range map[string]struct {
+		addresses          []string
+		served, unanswered bool
+	}{
+		"served":                    {addresses: []string{serves.URL}, served: true},
+		"one of several serves":     {addresses: []string{hangs.URL, gone.URL, standby.URL, serves.URL}, served: true},
+		"answered, and not served":  {addresses: []string{standby.URL}},
+		"refused":                   {addresses: []string{gone.URL}},
+		"nobody answers":            {addresses: []string{hangs.URL}, unanswered: true},
+		"several, and none serves":  {addresses: []string{gone.URL, standby.URL}},
+		"the last does not answer":  {addresses: []string{gone.URL, hangs.URL}, unanswered: true},
+		"served in spite of others": {addresses: []string{gone.URL, serves.URL}, served: true},
+	} {
+		h := &hammer{addresses: c.addresses, client: &http.Client{Timeout: 100 * time.Millisecond}}
+		text, err := h.do(http.MethodGet, "foo", "")
+		if served := err == nil && text == "secret"; served != c.served || err != nil && unanswered(err) != c.unanswered {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+}
+
+func TestFollow(t *testing.T) {
+	h := &hammer{addresses: []string{"http://old"}}
+	h.follow(strings.NewReader("http://first,http://second\nhttp://third,http://fourth\n"))
+	if got := strings.Join(h.addresses, " "); got != "http://third http://fourth" {
+		t.Errorf("the addresses are %q", got)
+	}
+}
