@@ -27,8 +27,16 @@ const (
 )
 
 func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "failover:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
 	var o options
-	names, faultNames := flag.String("variants", strings.Join(variantNames(), ","), "what is compared"), flag.String("faults", strings.Join(faultNames(), ","), "what is done to the active nodes")
+	names := flag.String("variants", strings.Join(variantNames(), ","), "what is compared")
+	chosen := flag.String("faults", strings.Join(faultNames(), ","), "what is done to the active nodes")
 	flag.IntVar(&o.repetitions, "n", 20, "how many results of each variant and fault the file shall have; 0 only brings the Vaults up")
 	flag.DurationVar(&o.limit, "limit", 6*time.Hour, "after how long no repetition is begun any more")
 	flag.StringVar(&o.file, "results", "docs/benchmarks.jsonl", "the file with the results")
@@ -36,17 +44,15 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := o.choose(*names, *faultNames)
-	if err == nil && !*reportOnly {
-		err = o.measure(ctx)
+	if err := o.choose(*names, *chosen); err != nil {
+		return err
 	}
-	if err == nil {
-		err = o.report()
+	if !*reportOnly {
+		if err := o.measure(ctx); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "failover:", err)
-		os.Exit(1)
-	}
+	return o.report()
 }
 
 type options struct {
@@ -81,7 +87,7 @@ const patience = 3
 
 func (o *options) measure(ctx context.Context) error {
 	begin := time.Now()
-	b, err := newBench(ctx, o.variants)
+	b, err := newBench(o.variants)
 	if err != nil {
 		return err
 	}

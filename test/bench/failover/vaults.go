@@ -116,7 +116,7 @@ type bench struct {
 // netnsOf is the network namespace of a node of the local cluster.
 func netnsOf(node string) string { return "/run/netns/vo-" + node }
 
-func newBench(ctx context.Context, chosen []variant) (*bench, error) {
+func newBench(chosen []variant) (*bench, error) {
 	if os.Getenv("LOCAL_CLUSTER") == "" {
 		return nil, errors.New(`signals to processes and cut cables need the local cluster: run "make bench-failover"`)
 	}
@@ -160,7 +160,7 @@ func (b *bench) setUp(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.apply(ctx); err != nil {
+	if err := b.apply(); err != nil {
 		return err
 	}
 	var wait sync.WaitGroup
@@ -185,7 +185,7 @@ var peersTemplate string
 
 // apply creates the objects of the Vaults. What is there stays as it is: it may
 // have been upgraded.
-func (b *bench) apply(ctx context.Context) error {
+func (b *bench) apply() error {
 	manifests := []string{
 		`{apiVersion: v1, kind: Namespace, metadata: {name: ` + namespace + `}}`,
 		vaultManifest(ours, nodes),
