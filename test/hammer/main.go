@@ -3,8 +3,9 @@
 // was not served, and whether what was acknowledged is there.
 //
 // With several addresses it is a client that needs no Service: it sends each
-// request to all of them, and is served when one serves it. A line of addresses
-// on the standard input takes the place of those it had.
+// request to all of them, and is served when one serves it; it keeps connections,
+// as nothing is to be chosen anew. A line of addresses on the standard input takes
+// the place of those it had.
 package main
 
 import (
@@ -88,11 +89,12 @@ func run(addresses, serverName, ca string, writes bool, interval, timeout, limit
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	h := &hammer{addresses: strings.Split(addresses, ","), token: os.Getenv("VAULT_TOKEN"), interval: interval, client: &http.Client{
+	nodes := strings.Split(addresses, ",")
+	h := &hammer{addresses: nodes, token: os.Getenv("VAULT_TOKEN"), interval: interval, client: &http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
 			// A client that comes anew is sent where the Service points now.
-			DisableKeepAlives: true,
+			DisableKeepAlives: len(nodes) == 1,
 			TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12},
 		},
 	}}

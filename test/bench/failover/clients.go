@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -39,7 +40,7 @@ func (b *bench) startHammer(ctx context.Context, v variant, from string) (*hamme
 		return nil, err
 	}
 	h := &hammer{variant: v}
-	h.cmd = exec.CommandContext(ctx, "nsenter", "--net="+netnsOf(from), b.hammer, "-writes=false",
+	h.cmd = exec.CommandContext(ctx, "nsenter", "--net="+netnsOf(from), b.hammer, "-writes=false", "-interval="+b.interval.String(),
 		"-address="+address, "-server-name="+s.serverName(), "-ca="+b.caFile(s))
 	h.cmd.Env = append(os.Environ(), "VAULT_TOKEN="+s.keys.RootToken)
 	h.cmd.Stdout, h.cmd.Stderr = &h.output, &h.output
@@ -98,6 +99,8 @@ type result struct {
 	Requests, Failed int
 	// Failovers is how often another node was active, in an upgrade.
 	Failovers int `json:",omitempty"`
+	// Interval of the requests of a client, in milliseconds.
+	Interval int64
 	// Load of the machine when the repetition began, and what the machine is.
 	Load    float64
 	Machine string
@@ -111,8 +114,14 @@ func (r result) String() string {
 	return text
 }
 
+// errBusy says that a repetition measured the machine and not the Vaults.
+var errBusy = errors.New("clients were not served before anything happened: the machine is too busy; try a longer -interval")
+
 // newResult sums up what a client saw of a fault, until the observation ended.
-func newResult(o outcome, begin, end time.Time) result {
+func newResult(o outcome, begin, end time.Time) (result, error) {
+	if o.Failed > 0 && o.FirstFailed.Before(begin) {
+		return result{}, errBusy
+	}
 	r := result{Outage: o.Outage.Milliseconds(), Requests: o.Requests, Failed: o.Failed}
 	if o.Failed > 0 {
 		r.Disturbed = o.LastFailed.Sub(o.FirstFailed).Milliseconds()
@@ -121,5 +130,5 @@ func newResult(o outcome, begin, end time.Time) result {
 	if o.LastUnanswered.After(begin) {
 		r.Stale = o.LastUnanswered.Sub(begin).Milliseconds()
 	}
-	return r
+	return r, nil
 }

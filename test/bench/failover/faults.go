@@ -232,7 +232,11 @@ func (b *bench) observe(ctx context.Context, f fault, v *victim, delay time.Dura
 		if err != nil {
 			return nil, err
 		}
-		r := newResult(saw, begin, end)
+		r, err := newResult(saw, begin, end)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w (%s)", h.variant.name, err, saw.LastError)
+		}
+		r.Interval = b.interval.Milliseconds()
 		r.Variant, r.Failovers = h.variant.name, v.failovers
 		results = append(results, r)
 	}

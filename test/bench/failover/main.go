@@ -38,6 +38,7 @@ func run() error {
 	names := flag.String("variants", strings.Join(variantNames(), ","), "what is compared")
 	chosen := flag.String("faults", strings.Join(faultNames(), ","), "what is done to the active nodes")
 	flag.IntVar(&o.repetitions, "n", 20, "how many results of each variant and fault the file shall have; 0 only brings the Vaults up")
+	flag.DurationVar(&o.interval, "interval", 100*time.Millisecond, "pause between two requests of a client; a small machine is kept busy by short ones")
 	flag.DurationVar(&o.limit, "limit", 6*time.Hour, "after how long no repetition is begun any more")
 	flag.StringVar(&o.file, "results", "docs/benchmarks.jsonl", "the file with the results")
 	reportOnly := flag.Bool("report", false, "only write "+reportFile+" and "+plotFile+" from the file")
@@ -60,6 +61,7 @@ type options struct {
 	faults      []fault
 	repetitions int
 	limit       time.Duration
+	interval    time.Duration
 	file        string
 }
 
@@ -87,7 +89,7 @@ const patience = 3
 
 func (o *options) measure(ctx context.Context) error {
 	begin := time.Now()
-	b, err := newBench(o.variants)
+	b, err := newBench(o.variants, o.interval)
 	if err != nil {
 		return err
 	}

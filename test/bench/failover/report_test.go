@@ -34,26 +34,27 @@ func TestNewResult(t *testing.T) {
 	for name, c := range map[string]struct {
 		saw  outcome
 		want result
+		err  error
 	}{
 		"nothing failed": {
 			outcome{Requests: 100, Outage: 30 * time.Millisecond},
-			result{Requests: 100, Outage: 30},
+			result{Requests: 100, Outage: 30}, nil,
 		},
 		"served again": {
 			outcome{Requests: 100, Failed: 20, Outage: 600 * time.Millisecond, FirstFailed: at(100), LastFailed: at(650), LastUnanswered: at(300)},
-			result{Requests: 100, Failed: 20, Outage: 600, Disturbed: 550, Stale: 300},
+			result{Requests: 100, Failed: 20, Outage: 600, Disturbed: 550, Stale: 300}, nil,
 		},
 		"requests failed until the end": {
 			outcome{Requests: 100, Failed: 50, FirstFailed: at(0), LastFailed: at(9900), LastUnanswered: at(9900)},
-			result{Requests: 100, Failed: 50, Disturbed: 9900, Stale: 9900, Unfinished: true},
+			result{Requests: 100, Failed: 50, Disturbed: 9900, Stale: 9900, Unfinished: true}, nil,
 		},
-		"a request was not answered before the fault": {
+		"a request failed before the fault": {
 			outcome{Requests: 100, Failed: 1, FirstFailed: at(-500), LastFailed: at(-500), LastUnanswered: at(-500)},
-			result{Requests: 100, Failed: 1},
+			result{}, errBusy,
 		},
 	} {
-		if got := newResult(c.saw, begin, at(10_000)); got != c.want {
-			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		if got, err := newResult(c.saw, begin, at(10_000)); got != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%s: %+v, %v, want %+v, %v", name, got, err, c.want, c.err)
 		}
 	}
 }
