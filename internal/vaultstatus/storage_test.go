@@ -101,7 +101,7 @@ func TestMissingMembers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSituation()
 			member := &s.members[1]
-			member.Status.Conditions = slices.Concat(test.conditions, []corev1.PodCondition{corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionFalse}})
+			member.Status.Conditions = slices.Concat(test.conditions, []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}})
 			member.Status.ContainerStatuses = []corev1.ContainerStatus{test.container}
 			got := meta.FindStatusCondition(compute(&s.facts).Conditions, v1alpha1.StorageReadyCondition).Message
 			if want := "2 of 3 etcd members are ready, which is enough; not ready: " + test.want; got != want {
