@@ -3,15 +3,13 @@
 package e2e
 
 import (
-	"crypto/tls"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vault-operator/vault-operator/test/internal/scrape"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -31,11 +29,12 @@ func TestMetrics(t *testing.T) {
 	replicas := strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+" get pods -l app.kubernetes.io/name=vault-operator -o name"))
 	for _, target := range append(replicas, "service/vault-operator-controller-manager-metrics") {
 		t.Run(target, func(t *testing.T) {
-			port := freePort(t)
+			port := vaulttest.FreePort(t)
+			address := fmt.Sprintf("localhost:%d", port)
 			forward := shell.Start(t, fmt.Sprintf("kubectl -n %s port-forward %s %d:8443", operatorNamespace, target, port))
 			vaulttest.AwaitPort(t, port, forward)
 			shell.Eventually(t, "the Vault is measured", 30*time.Second, func() error {
-				status, text, err := scrape(port, reader)
+				status, text, err := scrape.Metrics(t.Context(), address, reader)
 				if err != nil || status != http.StatusOK {
 					return fmt.Errorf("status %d, error %w", status, err)
 				}
@@ -51,39 +50,10 @@ func TestMetrics(t *testing.T) {
 				return nil
 			})
 			for token, want := range map[string]int{"": http.StatusUnauthorized, stranger: http.StatusForbidden} {
-				if status, text, err := scrape(port, token); err != nil || status != want || strings.Contains(text, "vault_operator_") {
+				if status, text, err := scrape.Metrics(t.Context(), address, token); err != nil || status != want || strings.Contains(text, "vault_operator_") {
 					t.Errorf("status %d, error %v, want %d and no metrics", status, err, want)
 				}
 			}
 		})
 	}
-}
-
-// scrape reads the metrics with a token, or with none.
-func scrape(port int, token string) (status int, text string, err error) {
-	request, err := http.NewRequest(http.MethodGet, fmt.Sprintf("https://localhost:%d/metrics", port), nil)
-	if err != nil {
-		return 0, "", err
-	}
-	if token != "" {
-		request.Header.Set("Authorization", "Bearer "+token)
-	}
-	scraper := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
-	response, err := scraper.Do(request)
-	if err != nil {
-		return 0, "", err
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	return response.StatusCode, string(body), err
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port
 }

@@ -3,14 +3,11 @@
 package integration
 
 import (
-	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+	"github.com/vault-operator/vault-operator/test/internal/scrape"
 )
 
 // TestMetrics reads the metrics as Prometheus would, while a Vault fails over.
@@ -38,7 +36,7 @@ func TestMetrics(t *testing.T) {
 	has := func(lines ...string) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("the metrics have %q", lines), func() error {
-			status, text, err := scrape(t, address, reader)
+			status, text, err := scrape.Metrics(t.Context(), address, reader)
 			if err != nil || status != http.StatusOK {
 				return fmt.Errorf("status %d, error %w", status, err)
 			}
@@ -77,7 +75,7 @@ func TestMetrics(t *testing.T) {
 		"somebody with a bad token":  {"bad", http.StatusInternalServerError},
 		"somebody without the right": {stranger, http.StatusForbidden},
 	} {
-		status, text, err := scrape(t, address, who.token)
+		status, text, err := scrape.Metrics(t.Context(), address, who.token)
 		if err != nil || status != who.want || strings.Contains(text, "vault_operator_") {
 			t.Errorf("%s: status %d, error %v, want %d and no metrics", name, status, err, who.want)
 		}
@@ -91,7 +89,7 @@ func TestMetrics(t *testing.T) {
 		return nil
 	})
 	eventually(t, "its series is gone", func() error {
-		if _, text, err := scrape(t, address, reader); err != nil || strings.Contains(text, lastSeen) {
+		if _, text, err := scrape.Metrics(t.Context(), address, reader); err != nil || strings.Contains(text, lastSeen) {
 			return fmt.Errorf("error %w in:\n%s", err, grep(text, lastSeen))
 		}
 		return nil
@@ -119,27 +117,6 @@ func newToken(t *testing.T, namespace, name string) string {
 		t.Fatal(err)
 	}
 	return request.Status.Token
-}
-
-// scrape reads the metrics with a token, or with none.
-func scrape(t *testing.T, address, token string) (status int, text string, err error) {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/metrics", nil)
-	if err != nil {
-		return 0, "", err
-	}
-	if token != "" {
-		request.Header.Set("Authorization", "Bearer "+token)
-	}
-	// The certificate is self-signed: the token is what counts.
-	scraper := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
-	response, err := scraper.Do(request)
-	if err != nil {
-		return 0, "", err
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	return response.StatusCode, string(body), err
 }
 
 // grep returns the lines with the text.

@@ -93,7 +93,7 @@ func (v Vault) Endpoints() ([]string, error) {
 // command.
 func (v Vault) Forward(t shell.T, pod string) (env []string, stop func()) {
 	t.Helper()
-	port := freePort(t)
+	port := FreePort(t)
 	background := shell.Start(t, v.Kubectl("port-forward pod/%s %d:8200", pod, port))
 	AwaitPort(t, port, background)
 	return []string{fmt.Sprintf("VAULT_ADDR=https://localhost:%d", port), "VAULT_SKIP_VERIFY=true"}, background.Stop
@@ -114,7 +114,8 @@ func AwaitPort(t shell.T, port int, by *shell.Background) {
 	})
 }
 
-func freePort(t shell.T) int {
+// FreePort is a port of this machine that nothing listens at.
+func FreePort(t shell.T) int {
 	t.Helper()
 	listener, err := net.Listen("tcp", "localhost:0")
 	if err != nil {
