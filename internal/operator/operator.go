@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -70,6 +71,7 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 		namespace = strings.TrimSpace(string(text))
 	}
 	renewEvery := leader.RenewEvery
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{SpamKeyFunc: spamKey}))
 	manager, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
 		Cache:  cacheOptions(namespace),
@@ -88,6 +90,7 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 		// The process ends when the manager does, so the lease can be given up
 		// at once, and the next replica does not wait for it to run out.
 		LeaderElectionReleaseOnCancel: true,
+		EventBroadcaster:              broadcaster, //nolint:staticcheck // nothing else sets what is left out; it ends with ctx
 	})
 	if err != nil {
 		return nil, err
@@ -99,6 +102,13 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 		return nil, err
 	}
 	return manager, manager.AddReadyzCheck("ping", healthz.Ping)
+}
+
+// spamKey makes events of one reason count together. After 25 of them client-go
+// leaves all out but one in five minutes, and what tells a person to act must not
+// be left out for what goes up and down.
+func spamKey(event *corev1.Event) string {
+	return strings.Join([]string{string(event.InvolvedObject.UID), event.InvolvedObject.Name, event.Reason}, "/")
 }
 
 func addControllers(ctx context.Context, manager ctrl.Manager, options Options) error {

@@ -96,6 +96,8 @@ func conditionEvents(before, after []metav1.Condition) []event {
 		}
 		wasBroken := was != nil && was.Status == metav1.ConditionFalse
 		switch {
+		// The message tells of each member that comes back.
+		case conditionType == v1alpha1.StorageReadyCondition && was != nil && was.Reason == is.Reason:
 		// A message that changes tells of another mistake, or of the next one.
 		case wasBroken && was.Message == is.Message:
 		case is.Status == metav1.ConditionFalse:
