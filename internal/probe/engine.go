@@ -17,8 +17,9 @@ import (
 const (
 	// steady is the pause between questions while nothing is expected to happen.
 	steady = 750 * time.Millisecond
-	// burst is the pause while a node is expected to change its state soon.
-	burst = 50 * time.Millisecond
+	// burst is the pause while a node is expected to change its state soon. An
+	// unsealed node reads from its storage for each answer.
+	burst = 100 * time.Millisecond
 	// timeout of one question.
 	timeout = 450 * time.Millisecond
 	// failures is how many questions in a row go unanswered before a node is
