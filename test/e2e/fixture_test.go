@@ -85,7 +85,9 @@ func (f *fixture) start(t *testing.T, node string, limit time.Duration, flags ..
 	address := shell.Run(t, f.Kubectl("get service %s -o jsonpath='{.spec.clusterIP}'", f.Name))
 	c := &clients{fixture: f, node: node, output: &bytes.Buffer{}}
 	args := append(strings.Fields(inNode(node)), f.hammer, "-address=https://"+address+":8200",
-		"-server-name="+f.Name+"."+f.Namespace+".svc", "-ca="+f.ca, "-limit="+limit.String())
+		"-server-name="+f.Name+"."+f.Namespace+".svc", "-ca="+f.ca, "-limit="+limit.String(),
+		// More would keep a small machine busy that has pods to start meanwhile.
+		"-interval=100ms")
 	args = append(args, flags...)
 	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Env = append(os.Environ(), "VAULT_TOKEN="+f.keys.RootToken)

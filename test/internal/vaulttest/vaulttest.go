@@ -69,17 +69,14 @@ func (v Vault) AwaitSealed(t shell.T, nodes int) v1alpha1.VaultStatus {
 // Service points at the active one.
 func (v Vault) AwaitHA(t shell.T, standby int) v1alpha1.VaultStatus {
 	t.Helper()
-	status := v.Await(t, fmt.Sprintf("is active with %d standby", standby), func(s v1alpha1.VaultStatus) bool {
-		return s.VaultStatus.Active != "" && len(s.VaultStatus.Standby) == standby
-	})
-	shell.Eventually(t, "Service "+v.Name+" points at "+status.VaultStatus.Active, time.Minute, func() error {
-		endpoints, err := v.Endpoints()
-		if err == nil && !slices.Equal(endpoints, []string{status.VaultStatus.Active}) {
-			err = fmt.Errorf("it points at %q", endpoints)
+	// The status may be of a moment ago while the Service has moved on.
+	return v.Await(t, fmt.Sprintf("is active with %d standby, and its Service points there", standby), func(s v1alpha1.VaultStatus) bool {
+		if s.VaultStatus.Active == "" || len(s.VaultStatus.Standby) != standby {
+			return false
 		}
-		return err
+		pointsAt, err := v.Endpoints()
+		return err == nil && slices.Equal(pointsAt, []string{s.VaultStatus.Active})
 	})
-	return status
 }
 
 // Endpoints are the pods that the Service sends clients to.
@@ -153,12 +150,9 @@ func (v Vault) Unseal(t shell.T, pod string, keys Keys) {
 
 // TryUnseal unseals a node from inside its pod, which may go away meanwhile.
 func (v Vault) TryUnseal(pod string, keys Keys) error {
-	for _, key := range keys.UnsealKeys[:3] {
-		if _, err := shell.TryInput(`{"key": "`+key+`"}`, v.Kubectl("exec -i %s -- vault write sys/unseal -", pod)); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := shell.TryInput(strings.Join(keys.UnsealKeys[:3], "\n")+"\n",
+		v.Kubectl(`exec -i %s -- sh -c 'while read -r key; do echo "{\"key\": \"$key\"}" | vault write sys/unseal - || exit 1; done'`, pod))
+	return err
 }
 
 // UnsealAt unseals the node that the environment points at.
