@@ -64,16 +64,9 @@ unit: ## Run the unit tests with the race detector.
 integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" go test -race -tags integration -timeout 20m ./test/integration/...)
 
-# FAULTS are the tests that take away what a Vault needs, for longer than CI has.
-FAULTS := TestControlAway|TestDrain|TestRecovery|TestChaos
-
 .PHONY: e2e
 e2e: cluster deploy ## Run the end-to-end tests in the cluster.
-	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 45m -v -skip "$(FAULTS)" ./test/e2e/...)
-
-.PHONY: e2e-faults
-e2e-faults: cluster deploy ## Run the tests that take away the API server, machines and the storage.
-	$(call step,tests of faults,$(in_cluster) go test -tags e2e -timeout 90m -v -run "$(FAULTS)" ./test/e2e/)
+	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 60m -v ./test/e2e/...)
 
 # CHAOS_DURATION is for how long the chaos goes on, and CHAOS_SEED repeats one.
 CHAOS_DURATION ?= 2h
@@ -81,7 +74,7 @@ CHAOS_SEED ?=
 
 .PHONY: chaos
 chaos: cluster deploy ## Hurt a Vault at random for hours, as the end-to-end tests do for minutes.
-	$(call step,chaos,$(in_cluster) CHAOS_DURATION=$(CHAOS_DURATION) CHAOS_SEED=$(CHAOS_SEED) go test -tags e2e -timeout 24h -v -run TestChaos ./test/e2e/)
+	$(call step,chaos,$(in_cluster) CHAOS_DURATION=$(CHAOS_DURATION) CHAOS_SEED=$(CHAOS_SEED) go test -tags e2e -timeout 24h -v -run TestFaults/chaos ./test/e2e/)
 
 .PHONY: bench-freshness
 bench-freshness: cluster deploy ## Measure how soon the status lists new nodes.

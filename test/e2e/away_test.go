@@ -19,11 +19,9 @@ const away = 30 * time.Second
 // kube-proxy has heard of what has changed.
 const catchUp = 15 * time.Second
 
-// TestControlAway takes away what Vault does not need to serve: the API server
-// and the operator.
-func TestControlAway(t *testing.T) {
-	f := newFixture(t)
-
+// controlAway takes away what Vault does not need to serve: the API server and
+// the operator.
+func controlAway(t *testing.T, f *fixture) {
 	t.Run("the API server hangs", func(t *testing.T) {
 		active := f.AwaitHA(t, 2).VaultStatus.Active
 		// A small machine is busy when everybody asks the API server at once again.

@@ -46,10 +46,10 @@ type chaos struct {
 	home string
 }
 
-// TestChaos hurts a Vault in ways that are drawn at random, while clients write
-// and read. CHAOS_SEED repeats a run, and CHAOS_DURATION says for how long it goes
-// on.
-func TestChaos(t *testing.T) {
+// chaosAtRandom hurts a Vault in ways that are drawn at random, while clients
+// write and read. CHAOS_SEED repeats a run, and CHAOS_DURATION says for how long
+// it goes on.
+func chaosAtRandom(t *testing.T, f *fixture) {
 	duration, err := time.ParseDuration(cmp.Or(os.Getenv("CHAOS_DURATION"), "4m"))
 	if err != nil {
 		t.Fatal(err)
@@ -61,10 +61,10 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	t.Logf("CHAOS_SEED=%d CHAOS_DURATION=%s", seed, duration)
-	c := &chaos{fixture: newFixture(t), Rand: rand.New(rand.NewPCG(seed, 0))}
+	c := &chaos{fixture: f, Rand: rand.New(rand.NewPCG(seed, 0))}
 	nodes := strings.Fields(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'"))
 	c.home = nodes[c.IntN(len(nodes))]
-	clients := c.start(t, c.home, duration+20*time.Minute, "-interval=100ms")
+	clients := c.start(t, c.home, duration+20*time.Minute)
 
 	count := 0
 	for begin := time.Now(); time.Since(begin) < duration; count++ {

@@ -13,10 +13,9 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
-// TestDrain drains every node of the cluster, one after the other, as an upgrade
-// of the nodes does, while a person unseals what comes up new.
-func TestDrain(t *testing.T) {
-	f := newFixture(t)
+// drains drains every node of the cluster, one after the other, as an upgrade of
+// the nodes does, while a person unseals what comes up new.
+func drains(t *testing.T, f *fixture) {
 	for _, node := range strings.Fields(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'")) {
 		t.Run(node, func(t *testing.T) {
 			r := f.hammered(t, func(string) {

@@ -19,10 +19,8 @@ import (
 // about what happens. test/bench is about how fast.
 const slack = 4 * time.Second
 
-// TestFailover hurts the active node in every way that a node is hurt, while
-// clients write and read through the Service the whole time.
-func TestFailover(t *testing.T) {
-	f := newFixture(t)
+// failovers hurts the active node in every way that a node is hurt.
+func failovers(t *testing.T, f *fixture) {
 	t.Run("the active pod is deleted", func(t *testing.T) {
 		r := f.hammered(t, func(active string) {
 			shell.Run(t, f.Kubectl("delete pod %s", active))

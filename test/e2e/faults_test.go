@@ -1,0 +1,23 @@
+//go:build e2e
+
+package e2e
+
+import "testing"
+
+// TestFaults hurts one Vault in all ways that it can be hurt without losing its
+// storage, while clients write and read through its Service. TestRecovery is about
+// its storage.
+func TestFaults(t *testing.T) {
+	f := newFixture(t)
+	for _, suite := range []struct {
+		name string
+		run  func(*testing.T, *fixture)
+	}{
+		{"failover", failovers},
+		{"control away", controlAway},
+		{"drain", drains},
+		{"chaos", chaosAtRandom},
+	} {
+		t.Run(suite.name, func(t *testing.T) { suite.run(t, f) })
+	}
+}
