@@ -23,9 +23,8 @@ func drains(t *testing.T, f *fixture) {
 				drain(t, node)
 				f.restore(t)
 			})
-			// The active node may have been on it, and a client may have been on
-			// its way to it.
-			requireOutage(t, r, slack)
+			// The active node may have been on it.
+			requireOutage(t, r, handover)
 			f.awaitStorage(t)
 		})
 	}
