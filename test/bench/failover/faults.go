@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
@@ -25,9 +27,6 @@ type fault struct {
 	title string
 	// window is how long clients are observed after it.
 	window time.Duration
-	// stagger is the pause before the next Vault suffers, so that their failovers
-	// do not compete for this machine.
-	stagger time.Duration
 	// signal that the process of the active node gets.
 	signal syscall.Signal
 	// together says that all active nodes are on one node of the cluster, which is
@@ -39,12 +38,12 @@ type fault struct {
 }
 
 var faults = []fault{
-	{name: "planned", title: "The active pod is deleted", window: 15 * time.Second, stagger: 6 * time.Second, suffer: deleteActive},
-	{name: "sigkill", title: "The active process is killed (SIGKILL)", window: 20 * time.Second, stagger: 3 * time.Second, signal: syscall.SIGKILL},
-	{name: "sigstop", title: "The active process hangs (SIGSTOP)", window: 45 * time.Second, stagger: 3 * time.Second, signal: syscall.SIGSTOP},
+	{name: "planned", title: "The active pod is deleted", window: 15 * time.Second, suffer: deleteActive},
+	{name: "sigkill", title: "The active process is killed (SIGKILL)", window: 20 * time.Second, signal: syscall.SIGKILL},
+	{name: "sigstop", title: "The active process hangs (SIGSTOP)", window: 45 * time.Second, signal: syscall.SIGSTOP},
 	// Kubernetes calls a node lost after 50 seconds.
 	{name: "lost", title: "The node of the active pod is lost", window: 65 * time.Second, together: true},
-	{name: "upgrade", title: "Rolling upgrade", stagger: 5 * time.Second, suffer: upgrade},
+	{name: "upgrade", title: "Rolling upgrade", suffer: upgrade},
 }
 
 func faultNames() (names []string) {
@@ -57,7 +56,9 @@ func faultNames() (names []string) {
 // victim is a Vault in one repetition.
 type victim struct {
 	*set
-	active corev1.Pod
+	// variants whose clients use it.
+	variants []variant
+	active   corev1.Pod
 	// pid of the active node's process.
 	pid     int
 	hammers []*hammer
@@ -70,89 +71,134 @@ type victim struct {
 const settle = time.Second
 
 // round makes every Vault suffer once, and returns what their clients saw.
-func (b *bench) round(ctx context.Context, f fault) ([]result, error) {
+func (b *bench) round(ctx context.Context, f fault) (results []result, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := b.restore(ctx); err != nil {
-		return nil, err
-	}
-	victims, err := b.prepare(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	// Clients are on a node that stays.
-	from, err := b.nodeBeside(ctx, victims[0].active.Spec.NodeName)
-	if err != nil {
-		return nil, err
-	}
-	load := machineLoad()
-	round := time.Now().UTC()
+	load, round := machineLoad(), time.Now().UTC()
 	if f.together {
-		for _, v := range victims {
-			if err := b.startHammers(ctx, v, from); err != nil {
-				return nil, err
-			}
-		}
-		if err := sleep(ctx, settle); err != nil {
-			return nil, err
-		}
-		lost := victims[0].active.Spec.NodeName
-		b.sidecars.nodeIsCut(lost)
-		defer b.sidecars.nodeIsCut("")
-		defer func() {
-			if err := setLink(lost, "join"); err != nil {
-				fmt.Println(err)
-			}
-		}()
-		if err := setLink(lost, "cut"); err != nil {
-			return nil, err
-		}
+		results, err = b.sufferTogether(ctx, f)
+	} else {
+		results, err = b.sufferInTurn(ctx, f)
 	}
-	results, err := b.suffer(ctx, f, victims, from)
 	for i := range results {
 		results[i].Round, results[i].Fault, results[i].Load, results[i].Machine = round, f.name, load, machine()
 	}
 	return results, err
 }
 
-// prepare finds the active nodes, and gathers them on one node if they are to
-// be lost together.
-func (b *bench) prepare(ctx context.Context, f fault) (victims []*victim, err error) {
-	place := ""
+// victims are the Vaults, with the clients that use them at the same time: those
+// that ask every node are much work for it, and have a turn of their own.
+func (b *bench) victims(f fault) (all []*victim) {
 	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
-		s := b.sets[name]
-		found, err := b.tend(ctx, s)
-		if err == nil && found.active == nil {
-			err = fmt.Errorf("%s has no active node", name)
+		v := &victim{set: b.sets[name]}
+		for i, variant := range b.variants {
+			switch {
+			case variant.set != name:
+			case variant.service == "" && !f.together:
+				all = append(all, &victim{set: v.set, variants: b.variants[i : i+1]})
+			default:
+				v.variants = append(v.variants, variant)
+			}
 		}
+		if len(v.variants) > 0 {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// sufferInTurn makes the Vaults suffer one after the other, each when all are
+// whole, so that they do not compete for this machine.
+func (b *bench) sufferInTurn(ctx context.Context, f fault) (results []result, err error) {
+	victims := b.victims(f)
+	// None is always the first.
+	rand.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
+	for _, v := range victims {
+		if err := b.restore(ctx); err != nil {
+			return nil, err
+		}
+		if err := b.aim(ctx, f, v); err != nil {
+			return nil, err
+		}
+		if err := b.startClients(ctx, []*victim{v}, v.active.Spec.NodeName); err != nil {
+			return nil, err
+		}
+		saw, err := b.observe(ctx, f, v)
 		if err != nil {
 			return nil, err
 		}
-		v := &victim{set: s, active: *found.active}
-		if place == "" {
-			place = v.active.Spec.NodeName
-		}
-		if f.together {
-			if v.active, err = b.moveActive(ctx, s, place); err != nil {
-				return nil, err
-			}
-		}
-		if f.signal != 0 {
-			out, err := shell.Try("$LOCAL_CLUSTER pid " + namespace + "/" + v.active.Name + " vault")
-			if err == nil {
-				_, err = fmt.Sscan(out, &v.pid)
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-		victims = append(victims, v)
+		results = append(results, saw...)
 	}
-	if f.together {
-		// The Services have to follow before anything is measured.
-		err = b.restore(ctx)
+	return results, nil
+}
+
+// sufferTogether cuts off the node that all active nodes are on.
+func (b *bench) sufferTogether(ctx context.Context, f fault) (results []result, err error) {
+	if err := b.restore(ctx); err != nil {
+		return nil, err
 	}
-	return victims, err
+	victims := b.victims(f)
+	lost := ""
+	for _, v := range victims {
+		if err := b.aim(ctx, f, v); err != nil {
+			return nil, err
+		}
+		lost = cmp.Or(lost, v.active.Spec.NodeName)
+		if v.active, err = b.moveActive(ctx, v.set, lost); err != nil {
+			return nil, err
+		}
+	}
+	// The Services have to follow before anything is measured.
+	if err := b.restore(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.startClients(ctx, victims, lost); err != nil {
+		return nil, err
+	}
+	b.sidecars.nodeIsCut(lost)
+	defer b.sidecars.nodeIsCut("")
+	defer func() {
+		if err := setLink(lost, "join"); err != nil {
+			fmt.Println(err)
+		}
+	}()
+	if err := setLink(lost, "cut"); err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	for _, v := range victims {
+		wait.Go(func() {
+			saw, failure := b.observe(ctx, f, v)
+			mu.Lock()
+			defer mu.Unlock()
+			results = append(results, saw...)
+			err = errors.Join(err, failure)
+		})
+	}
+	wait.Wait()
+	return results, err
+}
+
+// aim finds the active node of a Vault.
+func (b *bench) aim(ctx context.Context, f fault, v *victim) error {
+	found, err := b.tend(ctx, v.set)
+	if err != nil {
+		return err
+	}
+	if found.active == nil {
+		return fmt.Errorf("%s has no active node", v.name)
+	}
+	v.active = *found.active
+	if f.signal == 0 {
+		return nil
+	}
+	out, err := shell.Try("$LOCAL_CLUSTER pid " + namespace + "/" + v.active.Name + " vault")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Sscan(out, &v.pid)
+	return err
 }
 
 // moveActive makes active nodes step down until it is the one in this place.
@@ -181,52 +227,27 @@ func (b *bench) moveActive(ctx context.Context, s *set, place string) (active co
 	return active, err
 }
 
-// startHammers starts the clients of a Vault.
-func (b *bench) startHammers(ctx context.Context, v *victim, from string) error {
-	for _, variant := range b.variants {
-		if variant.set != v.name {
-			continue
-		}
-		h, err := b.startHammer(ctx, variant, from)
-		if err != nil {
-			return err
-		}
-		v.hammers = append(v.hammers, h)
+// startClients starts the clients of Vaults, on a node of the cluster that is not
+// lost, and waits until they are at work.
+func (b *bench) startClients(ctx context.Context, victims []*victim, lost string) error {
+	from, err := b.nodeBeside(ctx, lost)
+	if err != nil {
+		return err
 	}
-	return nil
-}
-
-// suffer makes the Vaults suffer, each on its own, with clients on a node.
-func (b *bench) suffer(ctx context.Context, f fault, victims []*victim, from string) (results []result, err error) {
-	var mu sync.Mutex
-	var wait sync.WaitGroup
-	for i, v := range victims {
-		wait.Go(func() {
-			saw, failure := b.observe(ctx, f, v, time.Duration(i)*f.stagger, from)
-			mu.Lock()
-			defer mu.Unlock()
-			results = append(results, saw...)
-			err = errors.Join(err, failure)
-		})
+	for _, v := range victims {
+		for _, variant := range v.variants {
+			h, err := b.startHammer(ctx, variant, from)
+			if err != nil {
+				return err
+			}
+			v.hammers = append(v.hammers, h)
+		}
 	}
-	wait.Wait()
-	return results, err
+	return sleep(ctx, settle)
 }
 
 // observe makes one Vault suffer and returns what its clients saw.
-func (b *bench) observe(ctx context.Context, f fault, v *victim, delay time.Duration, from string) ([]result, error) {
-	if err := sleep(ctx, delay); err != nil {
-		return nil, err
-	}
-	if !f.together {
-		// Not before its turn: a handshake is much work for a small machine.
-		if err := b.startHammers(ctx, v, from); err != nil {
-			return nil, err
-		}
-		if err := sleep(ctx, settle); err != nil {
-			return nil, err
-		}
-	}
+func (b *bench) observe(ctx context.Context, f fault, v *victim) ([]result, error) {
 	begin := time.Now()
 	if f.signal != 0 {
 		if err := syscall.Kill(v.pid, f.signal); err != nil {

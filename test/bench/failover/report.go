@@ -78,21 +78,6 @@ func measured(results []result, f fault) bool {
 	return slices.ContainsFunc(results, func(r result) bool { return r.Fault == f.name })
 }
 
-// beyondFloor is what the operator's Service added to Vault's own outage, in the
-// repetitions in which both were measured.
-func beyondFloor(results []result, f fault) (values []value) {
-	floor := map[time.Time]int64{}
-	for _, r := range of(results, f, variants[0]) {
-		floor[r.Round] = r.Outage
-	}
-	for _, r := range of(results, f, variants[1]) {
-		if own, measured := floor[r.Round]; measured {
-			values = append(values, value{ms: r.Outage - own})
-		}
-	}
-	return values
-}
-
 // tables prints the results, a table for each fault.
 func tables(results []result) string {
 	var out strings.Builder
@@ -150,10 +135,6 @@ func table(out *strings.Builder, results []result, f fault) {
 			fmt.Fprintf(out, " %d |", changes.ms)
 		}
 		out.WriteString("\n")
-	}
-	if beyond := beyondFloor(results, f); len(beyond) > 0 {
-		fmt.Fprintf(out, "\nThe operator's Service added to the outage of Vault alone, in the same repetition: %s at least, %s in the median, %s at p99.\n",
-			percentile(beyond, 0), percentile(beyond, 50), percentile(beyond, 99))
 	}
 }
 
