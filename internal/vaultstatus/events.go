@@ -94,24 +94,36 @@ func conditionEvents(before, after []metav1.Condition) []event {
 		if is == nil {
 			continue
 		}
-		wasBroken := was != nil && was.Status == metav1.ConditionFalse
-		switch {
-		// The message tells of each member that comes back.
-		case conditionType == v1alpha1.StorageReadyCondition && was != nil && was.Reason == is.Reason:
-		// A message that changes tells of another mistake, or of the next one.
-		case wasBroken && was.Message == is.Message:
-		case is.Status == metav1.ConditionFalse:
-			events = append(events, event{corev1.EventTypeWarning, is.Reason, is.Message})
-		// The storage works, but with less to spare.
-		case was != nil && was.Reason == v1alpha1.ReasonQuorum && is.Reason == v1alpha1.ReasonMembersNotReady:
-			events = append(events, event{corev1.EventTypeWarning, is.Reason, is.Message})
-		case was != nil && was.Reason == v1alpha1.ReasonMembersNotReady && is.Reason == v1alpha1.ReasonQuorum:
-			events = append(events, event{corev1.EventTypeNormal, is.Reason, is.Message})
-		case wasBroken && is.Status == metav1.ConditionTrue:
-			events = append(events, event{corev1.EventTypeNormal, is.Reason, is.Message})
+		if was == nil {
+			was = &metav1.Condition{}
+		}
+		if kind := conditionEvent(was, is); kind != "" {
+			events = append(events, event{kind, is.Reason, is.Message})
 		}
 	}
 	return events
+}
+
+// conditionEvent is the type of the event that tells of what a condition has
+// become; it is empty when there is nothing to tell.
+func conditionEvent(was, is *metav1.Condition) string {
+	wasBroken := was.Status == metav1.ConditionFalse
+	switch {
+	// The message tells of each member that comes back.
+	case is.Type == v1alpha1.StorageReadyCondition && was.Reason == is.Reason:
+	// A message that changes tells of another mistake, or of the next one.
+	case wasBroken && was.Message == is.Message:
+	case is.Status == metav1.ConditionFalse:
+		return corev1.EventTypeWarning
+	// The storage works, but with less to spare.
+	case was.Reason == v1alpha1.ReasonQuorum && is.Reason == v1alpha1.ReasonMembersNotReady:
+		return corev1.EventTypeWarning
+	case was.Reason == v1alpha1.ReasonMembersNotReady && is.Reason == v1alpha1.ReasonQuorum:
+		return corev1.EventTypeNormal
+	case wasBroken && is.Status == metav1.ConditionTrue:
+		return corev1.EventTypeNormal
+	}
+	return ""
 }
 
 // added returns the names that are in after and not in before.
