@@ -15,9 +15,9 @@ import (
 // lease every 10 seconds, so several renewals fail.
 const away = 30 * time.Second
 
-// catchUp is how long it may take until connections and watches are made anew, and
-// kube-proxy has heard of what has changed.
-const catchUp = 15 * time.Second
+// catchUp is how long it may take until the operator, Kubernetes' controllers and
+// kube-proxy have made their connections and watches anew, one after the other.
+const catchUp = 30 * time.Second
 
 // controlAway takes away what Vault does not need to serve: the API server and
 // the operator.
