@@ -82,8 +82,7 @@ func (h *hammer) stop() (o outcome, err error) {
 
 // result is what the clients of one variant saw of one fault.
 type result struct {
-	// Round is when the repetition began that the result is of: variants with the
-	// same round suffered together.
+	// Round is when the repetition began that the result is of.
 	Round          time.Time `json:"round"`
 	Fault, Variant string
 	// Outage is the longest time between two answers, in milliseconds.
