@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 func drains(t *testing.T, f *fixture) {
 	for _, node := range strings.Fields(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'")) {
 		t.Run(node, func(t *testing.T) {
+			f.spread(t)
 			r := f.hammered(t, func(string) {
 				defer shell.Run(t, "kubectl uncordon "+node)
 				drain(t, node)
@@ -30,6 +32,7 @@ func drains(t *testing.T, f *fixture) {
 	}
 
 	t.Run("a sealed node blocks no drain", func(t *testing.T) {
+		f.spread(t)
 		active := f.AwaitHA(t, 2).VaultStatus.Active
 		shell.Run(t, f.Kubectl("delete pod %s", f.AwaitHA(t, 2).VaultStatus.Standby[0]))
 		sealed := f.AwaitSealed(t, 1).VaultStatus.Sealed[0]
@@ -37,6 +40,9 @@ func drains(t *testing.T, f *fixture) {
 		standby := f.AwaitHA(t, 1).VaultStatus.Standby[0]
 		for _, pod := range []string{sealed, standby} {
 			node := f.nodeOf(t, pod)
+			if node == f.nodeOf(t, active) {
+				t.Fatalf("%s is on %s, where the active pod is", pod, node)
+			}
 			drain(t, node)
 			shell.Run(t, "kubectl uncordon "+node)
 			f.awaitStorage(t)
@@ -57,9 +63,31 @@ func drains(t *testing.T, f *fixture) {
 	})
 }
 
+// spread puts each pod on a node of its own. A drain leaves two of them on one, and
+// Kubernetes does not move what runs.
+func (f *fixture) spread(t *testing.T) {
+	t.Helper()
+	shell.Eventually(t, "each pod is on a node of its own", 3*time.Minute, func() error {
+		f.restore(t)
+		active := f.AwaitHA(t, 2).VaultStatus.Active
+		taken := map[string]string{f.nodeOf(t, active): active}
+		for _, pod := range f.AwaitHA(t, 2).VaultStatus.Standby {
+			node := f.nodeOf(t, pod)
+			if other := taken[node]; other != "" {
+				shell.Run(t, f.Kubectl("delete pod %s", pod))
+				return fmt.Errorf("%s and %s are on %s", pod, other, node)
+			}
+			taken[node] = pod
+		}
+		return nil
+	})
+}
+
 // drain evicts what is on a node.
 func drain(t *testing.T, node string) {
 	t.Helper()
+	// What comes after must not miss it when this fails.
+	t.Cleanup(func() { shell.Run(t, "kubectl uncordon "+node) })
 	begin := time.Now()
 	shell.Run(t, "kubectl drain --ignore-daemonsets --delete-emptydir-data --timeout=120s "+node)
 	t.Logf("%s is drained after %s", node, time.Since(begin).Round(time.Second))
