@@ -56,9 +56,9 @@ type outcome struct {
 }
 
 type hammer struct {
-	client   *http.Client
-	token    string
-	interval time.Duration
+	client         *http.Client
+	token          string
+	interval, calm time.Duration
 
 	mu        sync.Mutex
 	addresses []string
@@ -74,15 +74,16 @@ func main() {
 	writes := flag.Bool("writes", true, "write, and not only read")
 	interval := flag.Duration("interval", 25*time.Millisecond, "pause between two requests of a kind")
 	timeout := flag.Duration("timeout", 500*time.Millisecond, "how long one request may take")
+	calm := flag.Duration("calm", 0, "stop by itself when all requests have been served for so long after some were not; 0 is never")
 	limit := flag.Duration("limit", 10*time.Minute, "when to stop at the latest; SIGTERM stops before")
 	flag.Parse()
-	if err := run(*addresses, *serverName, *ca, *writes, *interval, *timeout, *limit); err != nil {
+	if err := run(*addresses, *serverName, *ca, *writes, *interval, *timeout, *calm, *limit); err != nil {
 		fmt.Fprintln(os.Stderr, "hammer:", err)
 		os.Exit(1)
 	}
 }
 
-func run(addresses, serverName, ca string, writes bool, interval, timeout, limit time.Duration) error {
+func run(addresses, serverName, ca string, writes bool, interval, timeout, calm, limit time.Duration) error {
 	pem, err := os.ReadFile(ca)
 	if err != nil {
 		return err
@@ -90,7 +91,7 @@ func run(addresses, serverName, ca string, writes bool, interval, timeout, limit
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 	nodes := strings.Split(addresses, ",")
-	h := &hammer{addresses: nodes, token: os.Getenv("VAULT_TOKEN"), interval: interval, client: &http.Client{
+	h := &hammer{addresses: nodes, token: os.Getenv("VAULT_TOKEN"), interval: interval, calm: calm, client: &http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
 			// A client that comes anew is sent where the Service points now.
@@ -168,7 +169,7 @@ func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome 
 	var ended time.Time
 	for n := 1; ; n++ {
 		<-ticker.C
-		if ctx.Err() != nil && ended.IsZero() {
+		if (ctx.Err() != nil || h.isCalm(&mu, &o)) && ended.IsZero() {
 			ended = time.Now()
 		}
 		if !ended.IsZero() && (lastServed().After(ended) || time.Since(ended) > patience) {
@@ -184,6 +185,13 @@ func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome 
 			o.add(begin, err)
 		})
 	}
+}
+
+// isCalm says that what was to be seen is over.
+func (h *hammer) isCalm(mu *sync.Mutex, o *outcome) bool {
+	mu.Lock()
+	defer mu.Unlock()
+	return h.calm > 0 && o.Failed > 0 && time.Since(o.LastFailed) > h.calm
 }
 
 func (o *outcome) add(begin time.Time, err error) {

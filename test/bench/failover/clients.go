@@ -28,26 +28,37 @@ type hammer struct {
 	cmd       *exec.Cmd
 	addresses io.WriteCloser
 	output    bytes.Buffer
+	// done is closed when it has ended, with err.
+	done chan struct{}
+	err  error
 }
 
 // startHammer starts a client on a node of the cluster, so that it is that
 // node's kube-proxy that sends it on. It asks the Service of the variant, or the
-// nodes by their addresses where there is none.
-func (b *bench) startHammer(ctx context.Context, v variant, from string) (*hammer, error) {
+// nodes by their addresses where there is none. It ends by itself when it has been
+// served for as long as calm after the fault, if that is not zero.
+func (b *bench) startHammer(ctx context.Context, v variant, from string, calm time.Duration) (*hammer, error) {
 	s := b.sets[v.set]
 	address, err := b.addressOf(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	h := &hammer{variant: v}
-	h.cmd = exec.CommandContext(ctx, "nsenter", "--net="+netnsOf(from), b.hammer, "-writes=false", "-interval="+b.interval.String(),
+	h := &hammer{variant: v, done: make(chan struct{})}
+	h.cmd = exec.CommandContext(ctx, "nsenter", "--net="+netnsOf(from), b.hammer, "-writes=false", "-interval="+b.interval.String(), "-calm="+calm.String(),
 		"-address="+address, "-server-name="+s.serverName(), "-ca="+b.caFile(s))
 	h.cmd.Env = append(os.Environ(), "VAULT_TOKEN="+s.keys.RootToken)
 	h.cmd.Stdout, h.cmd.Stderr = &h.output, &h.output
 	if h.addresses, err = h.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	return h, h.cmd.Start()
+	if err := h.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		h.err = h.cmd.Wait()
+		close(h.done)
+	}()
+	return h, nil
 }
 
 // addressOf returns where clients find a variant.
@@ -69,11 +80,11 @@ func (h *hammer) follow(addresses []string) {
 
 // stop ends the client, as soon as it is served again, and returns what it saw.
 func (h *hammer) stop() (o outcome, err error) {
-	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return o, fmt.Errorf("hammer of %s: %w: %s", h.variant.name, err, h.output.String())
 	}
-	if err := h.cmd.Wait(); err != nil {
-		return o, fmt.Errorf("hammer of %s: %w: %s", h.variant.name, err, h.output.String())
+	if <-h.done; h.err != nil {
+		return o, fmt.Errorf("hammer of %s: %w: %s", h.variant.name, h.err, h.output.String())
 	}
 	var report struct{ Reads outcome }
 	err = json.Unmarshal(h.output.Bytes(), &report)

@@ -25,7 +25,8 @@ type fault struct {
 	name string
 	// title in the report.
 	title string
-	// window is how long clients are observed after it.
+	// window is how long clients are observed after it at most. Those that have been
+	// served again for as long as calm are not observed any more.
 	window time.Duration
 	// signal that the process of the active node gets.
 	signal syscall.Signal
@@ -120,7 +121,7 @@ func (b *bench) sufferInTurn(ctx context.Context, f fault) (results []result, er
 		if err := b.aim(ctx, f, v); err != nil {
 			return nil, err
 		}
-		if err := b.startClients(ctx, []*victim{v}, v.active.Spec.NodeName); err != nil {
+		if err := b.startClients(ctx, f, []*victim{v}, v.active.Spec.NodeName); err != nil {
 			return nil, err
 		}
 		saw, err := b.observe(ctx, f, v)
@@ -152,7 +153,7 @@ func (b *bench) sufferTogether(ctx context.Context, f fault) (results []result, 
 	if err := b.restore(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.startClients(ctx, victims, lost); err != nil {
+	if err := b.startClients(ctx, f, victims, lost); err != nil {
 		return nil, err
 	}
 	b.sidecars.nodeIsCut(lost)
@@ -229,14 +230,18 @@ func (b *bench) moveActive(ctx context.Context, s *set, place string) (active co
 
 // startClients starts the clients of Vaults, on a node of the cluster that is not
 // lost, and waits until they are at work.
-func (b *bench) startClients(ctx context.Context, victims []*victim, lost string) error {
+func (b *bench) startClients(ctx context.Context, f fault, victims []*victim, lost string) error {
 	from, err := b.nodeBeside(ctx, lost)
 	if err != nil {
 		return err
 	}
+	untilCalm := calm
+	if f.window == 0 {
+		untilCalm = 0 // it is the fault that says when it is over
+	}
 	for _, v := range victims {
 		for _, variant := range v.variants {
-			h, err := b.startHammer(ctx, variant, from)
+			h, err := b.startHammer(ctx, variant, from, untilCalm)
 			if err != nil {
 				return err
 			}
@@ -244,6 +249,27 @@ func (b *bench) startClients(ctx context.Context, victims []*victim, lost string
 		}
 	}
 	return sleep(ctx, settle)
+}
+
+// calm is for how long clients are served until the fault is over for them. Each
+// makes a hundred requests in that time or so, and of those to a Service that leads
+// to a dead node as well one half would fail.
+const calm = 5 * time.Second
+
+// awaitCalm waits until it is over for all clients, or for the window.
+func (v *victim) awaitCalm(ctx context.Context, window time.Duration) error {
+	timer := time.NewTimer(window)
+	defer timer.Stop()
+	for _, h := range v.hammers {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return nil
+		case <-h.done:
+		}
+	}
+	return nil
 }
 
 // observe makes one Vault suffer and returns what its clients saw.
@@ -260,7 +286,7 @@ func (b *bench) observe(ctx context.Context, f fault, v *victim) ([]result, erro
 			return nil, err
 		}
 	}
-	if err := sleep(ctx, f.window); err != nil {
+	if err := v.awaitCalm(ctx, f.window); err != nil {
 		return nil, err
 	}
 	end := time.Now()

@@ -98,35 +98,45 @@ func (o *options) measure(ctx context.Context) error {
 		return err
 	}
 	failed := 0
-	for _, f := range o.faults {
-		for {
-			have, err := readResults(o.file)
-			if err != nil {
-				return err
-			}
-			if o.missing(have, f) == 0 {
-				break
-			}
-			if time.Since(begin) > o.limit {
-				fmt.Println("the time is over; run it again to go on")
-				return nil
-			}
-			fmt.Printf("%s, %d to go\n", f.name, o.missing(have, f))
-			results, err := b.round(ctx, f)
-			if err == nil {
-				failed = 0
-				err = appendResults(o.file, results)
-			} else if failed++; failed < patience && ctx.Err() == nil {
-				fmt.Println("not measured:", err)
-				continue
-			}
-			if err != nil {
-				return err
-			}
+	for {
+		have, err := readResults(o.file)
+		if err != nil {
+			return err
+		}
+		f, missing := o.next(have)
+		if missing == 0 {
+			break
+		}
+		if time.Since(begin) > o.limit {
+			fmt.Println("the time is over; run it again to go on")
+			return nil
+		}
+		fmt.Printf("%s, %d to go\n", f.name, missing)
+		results, err := b.round(ctx, f)
+		if err == nil {
+			failed = 0
+			err = appendResults(o.file, results)
+		} else if failed++; failed < patience && ctx.Err() == nil {
+			fmt.Println("not measured:", err)
+			continue
+		}
+		if err != nil {
+			return err
 		}
 	}
 	fmt.Printf("The Vaults are left; to remove them: kubectl delete namespace %s\n", namespace)
 	return nil
+}
+
+// next is the fault of which most is missing, so that a run that is cut short has
+// something of each.
+func (o *options) next(have []result) (f fault, missing int) {
+	for _, candidate := range o.faults {
+		if n := o.missing(have, candidate); n > missing {
+			f, missing = candidate, n
+		}
+	}
+	return f, missing
 }
 
 // missing is how many repetitions of a fault are still to be made.
