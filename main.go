@@ -29,6 +29,8 @@ func main() {
 		"Let one replica at a time render releases and write the status. Every replica keeps the Services pointed at the active nodes. Turn it off only to run a single process on a desk.")
 	level := zap.LevelFlag("log-level", zapcore.InfoLevel,
 		"Least level that is logged: debug, info, warn or error.")
+	flag.StringVar(&options.Namespaces, "watch-namespace", os.Getenv("WATCH_NAMESPACE"),
+		"Namespaces whose Vaults are served, separated by commas; by default those in the environment variable WATCH_NAMESPACE, and without any all.")
 	flag.Parse()
 
 	if err := run(ctrl.SetupSignalHandler(), options, *level); err != nil {

@@ -14,6 +14,16 @@ const (
 	// metadata.generation of the Vault whose spec it was rendered from.
 	GenerationAnnotation = "vault.security.coreos.com/generation"
 
+	// VersionAnnotation is on the Deployment, and not on its pods: the spec.version
+	// that it was rendered from. The image's tag does not tell it when the image is
+	// named by a digest.
+	VersionAnnotation = "vault.security.coreos.com/version"
+
+	// DefaultBaseImage is the default of spec.baseImage.
+	DefaultBaseImage = "hashicorp/vault"
+	// DefaultEtcdBaseImage is the default of spec.storage.etcd.baseImage.
+	DefaultEtcdBaseImage = "gcr.io/etcd-development/etcd"
+
 	// NameLabel and its siblings are the recommended labels on all that is made
 	// for a Vault.
 	// https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/

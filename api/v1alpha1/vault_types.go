@@ -10,6 +10,7 @@ import (
 // and certificates, and a Service of the same name that always points at the
 // active node.
 //
+// +operator-sdk:csv:customresourcedefinitions:displayName="Vault",order=1,resources={{Deployment,v1},{StatefulSet,v1},{Service,v1},{Pod,v1},{Secret,v1},{ConfigMap,v1},{PersistentVolumeClaim,v1}}
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=vaults,singular=vault,scope=Namespaced,shortName=vlt,categories=all
 // +kubebuilder:subresource:status
@@ -60,6 +61,7 @@ type VaultSpec struct {
 	// +kubebuilder:default=2
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=99
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Nodes",order=1,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:podCount"}
 	// +optional
 	Nodes *int32 `json:"nodes,omitempty"`
 
@@ -71,6 +73,7 @@ type VaultSpec struct {
 	// +kubebuilder:default="1.21.0"
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9]+[.][0-9]+[.][0-9]+([-.][0-9A-Za-z.-]+)?$')",message="must be a full Vault version such as 1.21.0"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Vault version",order=2,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text"}
 	// +optional
 	Version string `json:"version,omitempty"`
 
@@ -80,6 +83,7 @@ type VaultSpec struct {
 	// restored from before the upgrade, or after trying it on a copy, and unset it
 	// when the older version is active.
 	// https://developer.hashicorp.com/vault/docs/upgrade/rollback
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Allow a downgrade",order=29,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"`
 
@@ -90,6 +94,7 @@ type VaultSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-zA-Z0-9._/-]|:[0-9]+/)*$')",message="must be an image name without a tag or digest, such as hashicorp/vault; the tag is spec.version"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Vault image",order=27,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	BaseImage string `json:"baseImage,omitempty"`
 
@@ -99,6 +104,7 @@ type VaultSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=16
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Image pull secrets",order=28,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
 
@@ -112,16 +118,19 @@ type VaultSpec struct {
 	// https://developer.hashicorp.com/vault/docs/configuration
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="ConfigMap with more configuration",order=3,xDescriptors={"urn:alm:descriptor:io.kubernetes:ConfigMap"}
 	// +optional
 	ConfigMapName string `json:"configMapName,omitempty"`
 
 	// pod is the policy for the Vault pods.
 	// +kubebuilder:default={}
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Pods",order=4
 	// +optional
 	Pod PodPolicy `json:"pod,omitempty"`
 
 	// tls is the policy for certificates. When it is not set the operator makes
 	// a certificate authority and a server certificate for this Vault.
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Certificates",order=13
 	// +optional
 	TLS *TLSPolicy `json:"tls,omitempty"`
 
@@ -130,6 +139,7 @@ type VaultSpec struct {
 	// https://developer.hashicorp.com/vault/docs/configuration/storage
 	// +kubebuilder:default={etcd: {}}
 	// +kubebuilder:validation:XValidation:rule="has(self.etcd)",message="exactly one kind of storage must be set: etcd"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Storage",order=17
 	// +optional
 	Storage StorageSpec `json:"storage,omitempty"`
 }
@@ -140,40 +150,47 @@ type PodPolicy struct {
 	// Defaults to requests of 100m CPU and 256Mi memory, and no limits.
 	// https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
 	// +kubebuilder:default={requests: {cpu: "100m", memory: "256Mi"}}
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Resources",order=5,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:resourceRequirements"}
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
 
 	// nodeSelector restricts the Kubernetes nodes that the pods may run on.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#nodeselector
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Node selector",order=7,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 
 	// affinity of the pods. When it is not set, pods of one Vault prefer
 	// different Kubernetes nodes.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#affinity-and-anti-affinity
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Affinity",order=8,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Affinity *corev1.Affinity `json:"affinity,omitempty"`
 
 	// tolerations of the pods.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
 	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Tolerations",order=9,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
 
 	// topologySpreadConstraints of the pods.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/
 	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Topology spread constraints",order=10,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
 
 	// priorityClassName of the pods.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
 	// +kubebuilder:validation:MaxLength=253
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Priority class",order=6,xDescriptors={"urn:alm:descriptor:io.kubernetes:scheduling.k8s.io:v1:PriorityClass","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	PriorityClassName string `json:"priorityClassName,omitempty"`
 
 	// annotations added to the pods.
 	// +kubebuilder:validation:MaxProperties=64
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Annotations",order=11,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Annotations map[string]string `json:"annotations,omitempty"`
 
@@ -181,13 +198,16 @@ type PodPolicy struct {
 	// "vault.security.coreos.com/" are the operator's own and refused.
 	// +kubebuilder:validation:MaxProperties=64
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('vault.security.coreos.com/'))",message="keys that start with app.kubernetes.io/ or vault.security.coreos.com/ are set by the operator"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Labels",order=12,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // TLSPolicy is the policy for certificates.
 type TLSPolicy struct {
-	// static names Secrets with certificates that the user made.
+	// static names Secrets with certificates that the user made. Leave it empty to
+	// let the operator make them.
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Certificates of your own",order=14
 	// +optional
 	Static *StaticTLS `json:"static,omitempty"`
 }
@@ -202,12 +222,14 @@ type StaticTLS struct {
 	// for localhost.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the server certificate",order=15,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret"}
 	ServerSecret string `json:"serverSecret"`
 
 	// clientSecret is the name of the Secret whose key "vault-client-ca.crt"
 	// holds the certificate authority (PEM) that signed the server certificate.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the certificate authority",order=16,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret"}
 	ClientSecret string `json:"clientSecret"`
 }
 
@@ -217,6 +239,7 @@ type StaticTLS struct {
 type StorageSpec struct {
 	// etcd is an etcd cluster that is run for this Vault alone, with mutual TLS.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage/etcd
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd cluster",order=18
 	// +optional
 	Etcd *EtcdStorage `json:"etcd,omitempty"`
 }
@@ -246,6 +269,7 @@ type EtcdStorage struct {
 	// +kubebuilder:validation:Maximum=7
 	// +kubebuilder:validation:XValidation:rule="self % 2 == 1",message="must be odd: 1, 3, 5 or 7"
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed: members of a living etcd cluster are not added or removed"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd members",order=19,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:number"}
 	// +optional
 	Nodes *int32 `json:"nodes,omitempty"`
 
@@ -254,6 +278,7 @@ type EtcdStorage struct {
 	// +kubebuilder:default="3.6.16"
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^3[.]([6-9]|[1-9][0-9]+)[.][0-9]+([-.][0-9A-Za-z.-]+)?$')",message="must be a full etcd version, 3.6 or later, such as 3.6.16"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd version",order=25,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Version string `json:"version,omitempty"`
 
@@ -264,24 +289,31 @@ type EtcdStorage struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-zA-Z0-9._/-]|:[0-9]+/)*$')",message="must be an image name without a tag or digest; the tag is version"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd image",order=26,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	BaseImage string `json:"baseImage,omitempty"`
 
 	// resources of the etcd container.
 	// Defaults to requests of 100m CPU and 128Mi memory, and no limits.
 	// +kubebuilder:default={requests: {cpu: "100m", memory: "128Mi"}}
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd resources",order=23,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:resourceRequirements","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
 
-	// volumeSize is the size of each member's volume, at least 512Mi. Defaults to
+	// volumeSize is the size of each member's volume, such as "8Gi", at least 512Mi. Defaults to
 	// 2Gi, and cannot be changed. The data of Vault may take up half of what is
 	// above 256Mi, and 8Gi at most: then etcd refuses to write, and StorageReady
 	// is False. The rest is for etcd's log, and for a second copy of the data
 	// while etcd is being repaired.
 	// https://etcd.io/docs/v3.6/op-guide/maintenance/#space-quota
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[kMGTPE]|[eE][0-9]+)?$`
 	// +kubebuilder:default="2Gi"
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('512Mi')) >= 0",message="must be at least 512Mi: etcd's log alone can take half of that"
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0",message="cannot be changed: the volumes exist already"
+	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('512Mi')) >= 0",message="must be at least 512Mi: etcd's log alone can take half of that"
+	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity(oldSelf)) == 0",message="cannot be changed: the volumes exist already"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Volume size",order=20,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text"}
 	// +optional
 	VolumeSize *resource.Quantity `json:"volumeSize,omitempty"`
 
@@ -290,6 +322,7 @@ type EtcdStorage struct {
 	// https://kubernetes.io/docs/concepts/storage/storage-classes/
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Storage class",order=21,xDescriptors={"urn:alm:descriptor:io.kubernetes:StorageClass"}
 	// +optional
 	StorageClassName *string `json:"storageClassName,omitempty"`
 
@@ -305,6 +338,7 @@ type EtcdStorage struct {
 	// +kubebuilder:default=8
 	// +kubebuilder:validation:Minimum=2
 	// +kubebuilder:validation:Maximum=60
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Lock timeout in seconds",order=24,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:number","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	LockTimeoutSeconds *int32 `json:"lockTimeoutSeconds,omitempty"`
 
@@ -313,6 +347,7 @@ type EtcdStorage struct {
 	// namespace deletes them in any case.
 	// https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#persistentvolumeclaim-retention
 	// +kubebuilder:default=Retain
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="When the Vault is deleted",order=22,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:select:Retain","urn:alm:descriptor:com.tectonic.ui:select:Delete"}
 	// +optional
 	WhenDeleted DataRetention `json:"whenDeleted,omitempty"`
 }
@@ -340,44 +375,54 @@ type VaultStatus struct {
 	// phase is a summary for people: Creating, Uninitialized, Sealed,
 	// Unavailable or Running.
 	// Programs should read the conditions instead.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Phase",order=1,xDescriptors={"urn:alm:descriptor:io.kubernetes.phase"}
 	// +optional
 	Phase Phase `json:"phase,omitempty"`
 
 	// initialized says that "vault operator init" was run on this Vault.
 	// https://developer.hashicorp.com/vault/docs/commands/operator/init
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Initialized",order=3,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Initialized bool `json:"initialized"`
 
 	// serviceName is the name of the Service that points at the active node.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Service",order=4,xDescriptors={"urn:alm:descriptor:io.kubernetes:Service"}
 	// +optional
 	ServiceName string `json:"serviceName,omitempty"`
 
 	// clientPort is the port of the Service.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Client port",order=5,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	ClientPort int32 `json:"clientPort,omitempty"`
 
 	// vaultStatus names the pods by the state of their Vault node.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Nodes by state",order=6,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	VaultStatus NodesStatus `json:"vaultStatus,omitempty"`
 
 	// nodes is the number of pods that there are for Vault nodes.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Nodes",order=13,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Nodes int32 `json:"nodes"`
 
 	// selector selects the pods of the Vault nodes; "kubectl scale" and
 	// autoscalers read it.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Selector of the pods",order=19,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Selector string `json:"selector,omitempty"`
 
 	// readyNodes is the number of nodes that are unsealed: active or standby.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Unsealed nodes",order=14,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	ReadyNodes int32 `json:"readyNodes"`
 
 	// standbyNodes is the length of vaultStatus.standby.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Number of standby nodes",order=15,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	StandbyNodes int32 `json:"standbyNodes"`
 
 	// sealedNodes is the length of vaultStatus.sealed.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Number of sealed nodes",order=16,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	SealedNodes int32 `json:"sealedNodes"`
 
@@ -385,18 +430,27 @@ type VaultStatus struct {
 	// being deleted is among them only as long as its node is still active.
 	// +listType=map
 	// +listMapKey=name
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Nodes one by one",order=17,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	NodeStatuses []NodeStatus `json:"nodeStatuses,omitempty"`
+
+	// podStatuses are the names of the pods by the state of their node, as
+	// nodeStatuses, for consoles to draw.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Pods by state",order=2,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:podStatuses"}
+	// +optional
+	PodStatuses map[NodeState][]string `json:"podStatuses,omitempty"`
 
 	// updatedNodes are the names of the pods that are of the newest pod template
 	// that was deployed. The condition Updated says whether that is the spec's,
 	// and all nodes are of it.
 	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Updated nodes",order=18,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	UpdatedNodes []string `json:"updatedNodes,omitempty"`
 
 	// version is the Vault version that every node which answers reports; it is
 	// empty while they differ.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Version",order=11,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Version string `json:"version,omitempty"`
 
@@ -404,11 +458,13 @@ type VaultStatus struct {
 	// Vault's data may be readable by no lower one. While spec.allowDowngrade is
 	// set it is the version of the active node, be it lower.
 	// https://developer.hashicorp.com/vault/docs/upgrade
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Highest version that was active",order=12,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	DataVersion string `json:"dataVersion,omitempty"`
 
 	// observedGeneration is the metadata.generation that this status was
 	// computed from.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Observed generation",order=21,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
@@ -418,10 +474,12 @@ type VaultStatus struct {
 	// that renders its objects.
 	// +listType=map
 	// +listMapKey=type
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Conditions",order=22,xDescriptors={"urn:alm:descriptor:io.kubernetes.conditions"}
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// deployedRelease is the Helm release that is deployed.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Helm release",order=20,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	DeployedRelease *DeployedRelease `json:"deployedRelease,omitempty"`
 }
@@ -431,24 +489,28 @@ type VaultStatus struct {
 type NodesStatus struct {
 	// active is the name of the pod whose node is active: it holds the lock of
 	// the storage and serves requests. It is empty when no node is known to be.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Active node",order=7,xDescriptors={"urn:alm:descriptor:io.kubernetes:Pod"}
 	// +optional
 	Active string `json:"active"`
 
 	// standby are the names of the pods whose nodes are unsealed and take over
 	// when the active one fails.
 	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Standby nodes",order=8,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Standby []string `json:"standby,omitempty"`
 
 	// sealed are the names of the pods whose nodes have to be unsealed, or
 	// belong to a Vault that has to be initialized.
 	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Sealed nodes",order=9,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Sealed []string `json:"sealed,omitempty"`
 
 	// unreachable are the names of the pods whose Vault container runs but
 	// whose node does not answer the operator.
 	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Unreachable nodes",order=10,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Unreachable []string `json:"unreachable,omitempty"`
 }
@@ -493,6 +555,7 @@ type NodeStatus struct {
 // DeployedRelease is a Helm release.
 type DeployedRelease struct {
 	// name of the release: "helm status NAME" and "helm get manifest NAME" show it.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Name of the Helm release",order=23,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Name string `json:"name,omitempty"`
 }

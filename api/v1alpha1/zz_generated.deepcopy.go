@@ -317,6 +317,22 @@ func (in *VaultStatus) DeepCopyInto(out *VaultStatus) {
 		*out = make([]NodeStatus, len(*in))
 		copy(*out, *in)
 	}
+	if in.PodStatuses != nil {
+		in, out := &in.PodStatuses, &out.PodStatuses
+		*out = make(map[NodeState][]string, len(*in))
+		for key, val := range *in {
+			var outVal []string
+			if val == nil {
+				(*out)[key] = nil
+			} else {
+				inVal := (*in)[key]
+				in, out := &inVal, &outVal
+				*out = make([]string, len(*in))
+				copy(*out, *in)
+			}
+			(*out)[key] = outVal
+		}
+	}
 	if in.UpdatedNodes != nil {
 		in, out := &in.UpdatedNodes, &out.UpdatedNodes
 		*out = make([]string, len(*in))

@@ -3,6 +3,7 @@ package helm
 import (
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -63,10 +64,30 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	}
 	delete(spec, "configMapName")
 	delete(spec, "allowDowngrade")
+	spec["images"] = relatedImages(&vault)
 	spec["config"] = config
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
 	return spec, nil
+}
+
+// relatedImages are what takes the place of default images: whoever installs the
+// operator names them in its environment, by the version that they hold, where no
+// other registry can be reached. OLM calls them related images.
+// https://sdk.operatorframework.io/docs/olm-integration/generation/#digest-pinning-and-image-references
+func relatedImages(vault *v1alpha1.Vault) map[string]any {
+	images := map[string]any{}
+	add := func(name, image, defaultImage, version string) {
+		variable := "RELATED_IMAGE_" + strings.ToUpper(name) + "_" + strings.NewReplacer(".", "_", "-", "_").Replace(version)
+		if related := os.Getenv(variable); related != "" && image == defaultImage {
+			images[name] = related
+		}
+	}
+	add("vault", vault.Spec.BaseImage, v1alpha1.DefaultBaseImage, vault.Spec.Version)
+	if etcd := vault.Spec.Storage.Etcd; etcd != nil {
+		add("etcd", etcd.BaseImage, v1alpha1.DefaultEtcdBaseImage, etcd.Version)
+	}
+	return images
 }
 
 // checkVersion refuses a version that may not be able to read Vault's data. On the
@@ -83,11 +104,8 @@ func (t *translator) checkVersion(ctx context.Context, vault *v1alpha1.Vault) er
 	if err := t.client.Get(ctx, client.ObjectKeyFromObject(vault), &deployment); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	for _, container := range deployment.Spec.Template.Spec.Containers {
-		deployed := container.Image[strings.LastIndex(container.Image, ":")+1:]
-		if container.Name == v1alpha1.VaultContainer && vaultversion.Lower(vault.Spec.Version, deployed) {
-			return fmt.Errorf("spec.version %s is lower than the deployed %s: waiting until the status tells whether a node has been active with that", vault.Spec.Version, deployed)
-		}
+	if deployed := deployment.Annotations[v1alpha1.VersionAnnotation]; vaultversion.Lower(vault.Spec.Version, deployed) {
+		return fmt.Errorf("spec.version %s is lower than the deployed %s: waiting until the status tells whether a node has been active with that", vault.Spec.Version, deployed)
 	}
 	return nil
 }

@@ -2,11 +2,11 @@ package helm
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -25,8 +25,9 @@ func newTranslator(t *testing.T, deployed string) *translator {
 	}
 	builder := fake.NewClientBuilder().WithScheme(scheme)
 	if deployed != "" {
-		deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example"}}
-		deployment.Spec.Template.Spec.Containers = []corev1.Container{{Name: v1alpha1.VaultContainer, Image: "localhost:5000/vault:" + deployed}}
+		deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "example", Annotations: map[string]string{v1alpha1.VersionAnnotation: deployed},
+		}}
 		builder = builder.WithObjects(deployment)
 	}
 	api := builder.Build()
@@ -85,9 +86,9 @@ func TestTranslate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]any{"version": "1.21.0", "generation": "12345678", "config": "", "operated": true}
+	want := map[string]any{"version": "1.21.0", "generation": "12345678", "config": "", "operated": true, "images": map[string]any{}}
 	for key, value := range want {
-		if values[key] != value {
+		if !reflect.DeepEqual(values[key], value) {
 			t.Errorf("%s is %v, want %v", key, values[key], value)
 		}
 	}
@@ -96,5 +97,30 @@ func TestTranslate(t *testing.T) {
 	}
 	if _, kept := vault.Object["spec"].(map[string]any)["allowDowngrade"]; !kept {
 		t.Error("the spec itself was changed")
+	}
+}
+
+func TestRelatedImages(t *testing.T) {
+	t.Setenv("RELATED_IMAGE_VAULT_1_21_0", "mirror.example.com/vault@sha256:1210")
+	t.Setenv("RELATED_IMAGE_ETCD_3_6_16", "mirror.example.com/etcd@sha256:3616")
+	spec := func(image, version, etcdImage, etcdVersion string) v1alpha1.VaultSpec {
+		return v1alpha1.VaultSpec{BaseImage: image, Version: version, Storage: v1alpha1.StorageSpec{
+			Etcd: &v1alpha1.EtcdStorage{BaseImage: etcdImage, Version: etcdVersion},
+		}}
+	}
+	for name, tt := range map[string]struct {
+		spec v1alpha1.VaultSpec
+		want map[string]any
+	}{
+		"the defaults": {
+			spec(v1alpha1.DefaultBaseImage, "1.21.0", v1alpha1.DefaultEtcdBaseImage, "3.6.16"),
+			map[string]any{"vault": "mirror.example.com/vault@sha256:1210", "etcd": "mirror.example.com/etcd@sha256:3616"},
+		},
+		"other versions": {spec(v1alpha1.DefaultBaseImage, "1.21.1", v1alpha1.DefaultEtcdBaseImage, "3.6.17"), map[string]any{}},
+		"other images":   {spec("example.com/vault", "1.21.0", "example.com/etcd", "3.6.16"), map[string]any{}},
+	} {
+		if got := relatedImages(&v1alpha1.Vault{Spec: tt.spec}); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
 	}
 }

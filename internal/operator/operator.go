@@ -51,6 +51,8 @@ type Options struct {
 	MetricsAddress, ProbeAddress string
 	// LeaderElect lets one replica at a time write releases and statuses.
 	LeaderElect bool
+	// Namespaces are those whose Vaults are served, separated by commas; empty are all.
+	Namespaces string
 }
 
 // New returns a manager with all parts of the operator, ready to be started.
@@ -74,7 +76,7 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{SpamKeyFunc: spamKey}))
 	manager, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
-		Cache:  cacheOptions(namespace),
+		Cache:  cacheOptions(namespace, options.Namespaces),
 		// Users' objects are read when they are needed, and not kept.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}}}},
 		Metrics: server.Options{
@@ -154,15 +156,21 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 
 // cacheOptions keep the cache to what belongs to Vaults. ConfigMaps and Secrets
 // that users name can have any label, so these are watched as metadata, all of
-// them, and their content is never cached.
-func cacheOptions(leaseNamespace string) cache.Options {
+// them, and their content is never cached. Nothing is asked of namespaces that are
+// not served, for which there may be no permission.
+func cacheOptions(leaseNamespace, served string) cache.Options {
 	ofVaults := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.NameLabel: v1alpha1.AppName})}
 	lease := cache.ByObject{
 		Namespaces: map[string]cache.Config{leaseNamespace: {}},
 		Field:      fields.OneTermEqualSelector(metav1.ObjectNameField, leaderElectionID),
 	}
+	namespaces := map[string]cache.Config{}
+	for _, namespace := range strings.Split(served, ",") {
+		namespaces[strings.TrimSpace(namespace)] = cache.Config{}
+	}
 	return cache.Options{
-		DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultNamespaces: namespaces,
+		DefaultTransform:  cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}:                   ofVaults,
 			&corev1.Service{}:               ofVaults,

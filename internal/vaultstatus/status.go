@@ -66,6 +66,7 @@ func compute(f *facts) v1alpha1.VaultStatus {
 	updated, _ := byTemplate(f)
 	status.UpdatedNodes = namesOf(updated)
 	status.VaultStatus = nodesStatus(status.NodeStatuses)
+	status.PodStatuses = podStatuses(status.NodeStatuses)
 	nodes := &status.VaultStatus
 	for i := range f.pods {
 		if !pods.Ended(&f.pods[i]) {
@@ -121,6 +122,14 @@ func nodeState(f *facts, pod *corev1.Pod) v1alpha1.NodeState {
 	default:
 		return v1alpha1.NodeStarting
 	}
+}
+
+func podStatuses(list []v1alpha1.NodeStatus) map[v1alpha1.NodeState][]string {
+	byState := map[v1alpha1.NodeState][]string{}
+	for _, node := range list {
+		byState[node.State] = append(byState[node.State], node.Name)
+	}
+	return byState
 }
 
 // nodesStatus sorts the nodes by their state.

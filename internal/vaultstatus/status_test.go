@@ -420,8 +420,16 @@ func TestComputeNodeStatuses(t *testing.T) {
 		{Name: "standby", State: v1alpha1.NodeStandby, Version: "1.21.0"},
 		{Name: "young", State: v1alpha1.NodeStarting},
 	}
-	if got := compute(&s.facts).NodeStatuses; !slices.Equal(got, want) {
+	status := compute(&s.facts)
+	if got := status.NodeStatuses; !slices.Equal(got, want) {
 		t.Errorf("nodes\n%+v, want\n%+v", got, want)
+	}
+	byState := map[v1alpha1.NodeState][]string{
+		v1alpha1.NodeActive: {"active"}, v1alpha1.NodeStandby: {"standby"}, v1alpha1.NodeSealed: {"sealed"}, v1alpha1.NodeUninitialized: {"new"},
+		v1alpha1.NodeStarting: {"crashed", "young"}, v1alpha1.NodeUnreachable: {"lost", "silent"},
+	}
+	if !equality.Semantic.DeepEqual(status.PodStatuses, byState) {
+		t.Errorf("by state %v, want %v", status.PodStatuses, byState)
 	}
 }
 

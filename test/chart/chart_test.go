@@ -159,6 +159,7 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 	want := defaults(t, &spec).(map[string]any)
 	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
+	want["images"] = map[string]any{}
 	got := loadChart(t).Values
 	if !reflect.DeepEqual(roundTrip(t, got), roundTrip(t, want)) {
 		t.Errorf("values.yaml has\n%v\nand the resource's defaults are\n%v", got, want)
@@ -319,6 +320,23 @@ func TestConfigReachesVaultUnchanged(t *testing.T) {
 	out := release{values: string(encoded)}.render(t)
 	if got := out.config.Data["user.hcl"]; got != config {
 		t.Errorf("user.hcl is %q", got)
+	}
+}
+
+// The images that the operator was installed with take the place of the defaults.
+func TestRelatedImages(t *testing.T) {
+	for values, want := range map[string][2]string{
+		`operated: true`: {"hashicorp/vault:1.21.0", "gcr.io/etcd-development/etcd:v3.6.16"},
+		`{operated: true, images: {vault: "m/v@sha256:1", etcd: "m/e@sha256:2"}}`: {"m/v@sha256:1", "m/e@sha256:2"},
+	} {
+		out := release{values: values}.render(t)
+		got := [2]string{out.vault.Spec.Template.Spec.Containers[0].Image, out.etcd.Spec.Template.Spec.Containers[0].Image}
+		if got != want {
+			t.Errorf("%s: images %v, want %v", values, got, want)
+		}
+		if version := out.vault.Annotations[v1alpha1.VersionAnnotation]; version != "1.21.0" {
+			t.Errorf("%s: version %q", values, version)
+		}
 	}
 }
 

@@ -223,6 +223,11 @@ type operatorProcess struct {
 // startOperator starts an operator, which is stopped when the test ends.
 func startOperator(t *testing.T) *operatorProcess {
 	t.Helper()
+	return startOperatorAs(t, operatorConfig)
+}
+
+func startOperatorAs(t *testing.T, kubeconfig string) *operatorProcess {
+	t.Helper()
 	o := &operatorProcess{t: t, ended: make(chan struct{})}
 	o.log = filepath.Join(t.TempDir(), "operator.log")
 	log, err := os.Create(o.log)
@@ -235,7 +240,7 @@ func startOperator(t *testing.T) *operatorProcess {
 	}
 	o.cmd = exec.Command(executable)
 	o.cmd.Dir = repository
-	o.cmd.Env = append(os.Environ(), asOperator+"=1", "KUBECONFIG="+operatorConfig)
+	o.cmd.Env = append(os.Environ(), asOperator+"=1", "KUBECONFIG="+kubeconfig)
 	o.cmd.Stdout, o.cmd.Stderr = log, log
 	// It must not outlive tests that were interrupted.
 	o.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -39,6 +39,8 @@ const (
 	// metricsAddress is where such an operator serves its metrics; nowhere, if
 	// not set.
 	metricsAddress = "VAULT_OPERATOR_TEST_METRICS"
+	// watchNamespace are the namespaces that such an operator serves; all, if not set.
+	watchNamespace = "VAULT_OPERATOR_TEST_NAMESPACES"
 )
 
 // What all tests share; set by TestMain.
@@ -48,6 +50,8 @@ var (
 	clientset kubernetes.Interface
 	// operatorConfig is the path of the operator's kubeconfig.
 	operatorConfig string
+	// newUser makes somebody with no rights, and returns a kubeconfig.
+	newUser func(name string) ([]byte, error)
 	// audit is the API server's record of the operator's requests.
 	audit *auditLog
 )
@@ -82,6 +86,7 @@ func runOperator() error {
 	ctx := ctrl.SetupSignalHandler()
 	manager, err := operator.New(ctx, config, operator.Options{
 		WatchesFile: "watches.yaml", MetricsAddress: cmp.Or(os.Getenv(metricsAddress), "0"), ProbeAddress: "0",
+		Namespaces: os.Getenv(watchNamespace),
 	})
 	if err != nil {
 		return err
@@ -164,11 +169,14 @@ func connect(env *envtest.Environment, config *rest.Config, dir string) error {
 	if clientset, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
-	user, err := env.AddUser(envtest.User{Name: operatorUser}, nil)
-	if err != nil {
-		return err
+	newUser = func(name string) ([]byte, error) {
+		user, err := env.AddUser(envtest.User{Name: name}, nil)
+		if err != nil {
+			return nil, err
+		}
+		return user.KubeConfig()
 	}
-	kubeconfig, err := user.KubeConfig()
+	kubeconfig, err := newUser(operatorUser)
 	if err != nil {
 		return err
 	}
@@ -190,15 +198,23 @@ func grantRole(ctx context.Context) error {
 	return nil
 }
 
-// bindRole makes a ClusterRole of config/rbac, and gives it to somebody.
-func bindRole(ctx context.Context, file string, subject rbacv1.Subject) error {
+// readRole reads a ClusterRole of config/rbac.
+func readRole(file string) (role rbacv1.ClusterRole, err error) {
 	text, err := os.ReadFile(filepath.Join(repository, "config", "rbac", file))
 	if err != nil {
-		return err
+		return role, err
 	}
-	var role rbacv1.ClusterRole
 	if err := yaml.UnmarshalStrict(text, &role); err != nil {
-		return fmt.Errorf("config/rbac/%s: %w", file, err)
+		return role, fmt.Errorf("config/rbac/%s: %w", file, err)
+	}
+	return role, nil
+}
+
+// bindRole makes a ClusterRole of config/rbac, and gives it to somebody.
+func bindRole(ctx context.Context, file string, subject rbacv1.Subject) error {
+	role, err := readRole(file)
+	if err != nil {
+		return err
 	}
 	if err := admin.Create(ctx, &role); err != nil {
 		return err
