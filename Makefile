@@ -42,13 +42,17 @@ generate: ## Generate code, manifests, the chart's schema and the reference from
 	go run ./hack/values-schema
 	$(call tool,crd-ref-docs) --source-path=api/v1alpha1 --config=hack/reference.yaml --renderer=markdown --output-path=docs/reference.md --log-level=ERROR
 
+.PHONY: bundle
+bundle: generate ## Generate the OLM bundle from config/ and the Go types.
+	$(call tool,kustomize) build config/manifests | go run -C hack/bundle .
+
 .PHONY: fmt
 fmt: ## Format the Go code.
 	gofmt -w $$(git ls-files '*.go')
 
 .PHONY: lint
 lint: ## Run the linters.
-	$(call step,linting,$(call tool,golangci-lint) run ./... && cd test/cluster && go vet ./...)
+	$(call step,linting,$(call tool,golangci-lint) run ./... && go vet -C test/cluster ./... && go vet -C hack/bundle ./...)
 
 .PHONY: verify
 verify: ## Fail when a generated file or go.mod is not up to date.
@@ -58,15 +62,16 @@ verify: ## Fail when a generated file or go.mod is not up to date.
 unit: ## Run the unit tests with the race detector.
 	@mkdir -p $(BUILD)
 	$(call step,compiling for the race detector,go build -race ./...)
-	$(call step,unit tests,go test -race -p 1 -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./...)
+	$(call step,unit tests,go test -race -p 1 -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./... && go test -C hack/bundle -v ./...)
 
 .PHONY: integration
 integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" go test -race -tags integration -timeout 20m ./test/integration/...)
 
 .PHONY: e2e
-e2e: cluster deploy ## Run the end-to-end tests in the cluster.
-	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 60m -v ./test/e2e/...)
+e2e: cluster deploy olm ## Run the end-to-end tests in the cluster.
+	@mkdir -p $(BUILD)
+	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 60m -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; })
 
 # CHAOS_DURATION is for how long the chaos goes on, and CHAOS_SEED repeats one.
 CHAOS_DURATION ?= 2h
@@ -104,15 +109,18 @@ in_cluster = eval "$$($(CLUSTER) env)" && export LOCAL_CLUSTER="go run -C $(CURD
 .PHONY: cluster
 cluster: cluster-up
 
-.PHONY: load
+.PHONY: load olm
 load: image
 	@$(CLUSTER) load "$(CURDIR)/$(BUILD)/image.tar"
+
+olm: cluster
+	@$(CLUSTER) olm
 else
 # The user's cluster, by KUBECONFIG. It pulls the image.
 in_cluster =
 
-.PHONY: cluster load
-cluster load: ;
+.PHONY: cluster load olm
+cluster load olm: ;
 endif
 
 .PHONY: deploy

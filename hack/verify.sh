@@ -12,11 +12,13 @@ git ls-files -z --cached --others --exclude-standard --deduplicate |
 cp -a "$copy" "$copy.before"
 trap 'rm -rf "$copy" "$copy.before"' EXIT
 
-make -s -C "$copy" generate
-(cd "$copy" && go mod tidy && cd test/cluster && go mod tidy)
+make -s -C "$copy" bundle
+for module in . test/cluster hack/bundle; do
+	go -C "$copy/$module" mod tidy
+done
 (cd "$copy" && gofmt -w $(find . -name '*.go'))
 
 if ! diff --recursive --unified "$copy.before" "$copy"; then
-	echo "The files above are not up to date: run 'make generate fmt' and 'go mod tidy', and commit." >&2
+	echo "The files above are not up to date: run 'make bundle fmt' and 'go mod tidy', and commit." >&2
 	exit 1
 fi

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/operator-framework/api/pkg/manifests"
+	"github.com/operator-framework/api/pkg/validation"
+	interfaces "github.com/operator-framework/api/pkg/validation/interfaces"
+)
+
+const (
+	repository = "../.."
+	bundleDir  = "../../bundle"
+)
+
+// TestValidators runs what "operator-sdk bundle validate" does, with all its suites.
+func TestValidators(t *testing.T) {
+	bundle, err := manifests.GetBundleFromDir(filepath.Join(bundleDir, "manifests"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := bundle.ObjectsToValidate()
+	for _, object := range bundle.Objects {
+		objects = append(objects, object)
+	}
+	objects = append(objects, map[string]string{"k8s-version": "1.29", "index-path": filepath.Join(repository, "bundle.Dockerfile")})
+	for name, validators := range map[string]interfaces.Validators{
+		"default": append(interfaces.Validators{validation.ObjectValidator}, validation.DefaultBundleValidators...),
+		"operatorhub": {
+			validation.OperatorHubV2Validator, validation.StandardCapabilitiesValidator, validation.StandardCategoriesValidator,
+		},
+		"good-practices": {validation.GoodPracticesValidator},
+		"community":      {validation.CommunityOperatorValidator},
+		"deprecated":     {validation.AlphaDeprecatedAPIsValidator},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, result := range validators.Validate(objects...) {
+				t.Logf("%s: %d errors, %d warnings", result.Name, len(result.Errors), len(result.Warnings))
+				for _, finding := range slices.Concat(result.Errors, result.Warnings) {
+					// A rule has no version to tell by, and the chart has policy/v1.
+					if strings.Contains(finding.Detail, "poddisruptionbudgets") && strings.Contains(finding.Detail, "Rules[") {
+						t.Log(finding)
+						continue
+					}
+					t.Error(finding)
+				}
+			}
+		})
+	}
+}
+
+// TestScorecard checks what the olm suite of "operator-sdk scorecard" does of a bundle
+// alone. What it looks at in a cluster is in the end-to-end tests.
+func TestScorecard(t *testing.T) {
+	bundle, err := manifests.GetBundleFromDir(filepath.Join(bundleDir, "manifests"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var examples []struct{ Spec map[string]any }
+	if err := json.Unmarshal([]byte(bundle.CSV.Annotations["alm-examples"]), &examples); err != nil || len(examples) != 2 {
+		t.Fatalf("examples: %v, %v", examples, err)
+	}
+	owned := bundle.CSV.Spec.CustomResourceDefinitions.Owned
+	if len(owned) != 1 || len(bundle.V1CRDs) != 1 || len(owned[0].Resources) == 0 {
+		t.Fatalf("owned: %+v", owned)
+	}
+	schema := bundle.V1CRDs[0].Spec.Versions[0].Schema.OpenAPIV3Schema
+	spec, status := map[string]bool{}, map[string]bool{}
+	for i, descriptor := range owned[0].SpecDescriptors {
+		spec[descriptor.Path] = true
+		requireUseful(t, "spec", descriptor.Path, descriptor.DisplayName, descriptor.Description)
+		// Consoles forget what they were told of a part before they were told of the whole.
+		if parent, _, nested := cutLast(descriptor.Path); nested && !spec[parent] {
+			t.Errorf("descriptor %d, of spec.%s, comes before that of spec.%s", i, descriptor.Path, parent)
+		}
+	}
+	for _, descriptor := range owned[0].StatusDescriptors {
+		status[descriptor.Path] = true
+		requireUseful(t, "status", descriptor.Path, descriptor.DisplayName, descriptor.Description)
+	}
+	for name := range schema.Properties["spec"].Properties {
+		if !spec[name] {
+			t.Errorf("spec.%s has no descriptor", name)
+		}
+	}
+	for name := range schema.Properties["status"].Properties {
+		if !status[name] {
+			t.Errorf("status.%s has no descriptor", name)
+		}
+	}
+	for _, example := range examples {
+		for name := range example.Spec {
+			if !spec[name] {
+				t.Errorf("spec.%s of an example has no descriptor", name)
+			}
+		}
+	}
+}
+
+func requireUseful(t *testing.T, block, path, displayName, description string) {
+	t.Helper()
+	if displayName == "" || len(description) < 20 {
+		t.Errorf("%s.%s is called %q and described by %q", block, path, displayName, description)
+	}
+}
+
+func cutLast(path string) (parent, name string, nested bool) {
+	at := strings.LastIndex(path, ".")
+	if at < 0 {
+		return "", path, false
+	}
+	return path[:at], path[at+1:], true
+}
+
+// TestMissingDescriptors checks that a field without a descriptor is found.
+func TestMissingDescriptors(t *testing.T) {
+	d, err := describe("testdata", "Thing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"spec.part.forgotten", "status.forgotten"}; !slices.Equal(d.missing, want) {
+		t.Errorf("missing are %v, want %v", d.missing, want)
+	}
+	if len(d.spec) != 2 || d.spec[0].path != "part" || d.spec[1].path != "part.size" || d.spec[1].description != "Size of it, in two lines." {
+		t.Errorf("descriptors of the spec are %+v", d.spec)
+	}
+}
+
+// TestIcon checks that the picture is the one that can be looked at.
+func TestIcon(t *testing.T) {
+	bundle, err := manifests.GetBundleFromDir(filepath.Join(bundleDir, "manifests"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(filepath.Join(repository, "config", "manifests", "icon.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := base64.StdEncoding.DecodeString(bundle.CSV.Spec.Icon[0].Data); err != nil || string(got) != string(want) {
+		t.Errorf("the icon is another one than icon.svg, in base64 (%v)", err)
+	}
+}
