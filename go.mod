@@ -2,6 +2,9 @@ module github.com/vault-operator/vault-operator
 
 go 1.26.0
 
+// Packages of npm may have Go code in them.
+ignore ./test/form/node_modules
+
 require (
 	github.com/go-logr/zapr v1.3.0
 	github.com/hashicorp/hcl v1.0.1-vault-7

@@ -1,0 +1,45 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
+)
+
+// TestForm fills in the form that consoles draw of the bundle, in a browser, and
+// creates the Vault that comes out of it.
+func TestForm(t *testing.T) {
+	output := filepath.Join(t.TempDir(), "vault.json")
+	t.Log(shell.Run(t, "../form/run.sh", "FORM_OUTPUT="+output))
+	text, err := os.ReadFile(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made struct {
+		APIVersion string            `json:"apiVersion"`
+		Kind       string            `json:"kind"`
+		Metadata   map[string]string `json:"metadata"`
+		Spec       json.RawMessage   `json:"spec"`
+	}
+	if err := json.Unmarshal(text, &made); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	v := vaulttest.Vault{Namespace: newNamespace(t), Name: made.Metadata["name"]}
+	made.Metadata["namespace"] = v.Namespace
+	makeCertificates(t, v)
+	manifest, err := json.Marshal(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell.Apply(t, string(manifest))
+	v.InitAndUnseal(t, 3)
+	if size := shell.Run(t, v.Kubectl("get pvc -o jsonpath='{.items[0].spec.resources.requests.storage}'")); size != "4Gi" {
+		t.Errorf("the volumes are of %s", size)
+	}
+}
