@@ -14,6 +14,5 @@ images:
   newName: ${image%:*}
   newTag: ${image##*:}
 EOF
-# Server-side, because the CRD is too large for the annotation of client-side apply.
-kubectl apply --server-side --force-conflicts -k build/deploy
+kubectl apply -k build/deploy
 kubectl -n vault-operator-system rollout status deployment/vault-operator-controller-manager --timeout=180s

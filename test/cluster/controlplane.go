@@ -171,7 +171,10 @@ func up(ctx context.Context) error {
 	if err := ensureDebianPackages(ctx); err != nil {
 		return err
 	}
-	if err := ensureParts(ctx); err != nil {
+	if err := ensureParts(ctx, allParts()); err != nil {
+		return err
+	}
+	if err := link(bin("vault-"+vaultVersions[0]), bin("vault")); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
@@ -204,5 +207,5 @@ func up(ctx context.Context) error {
 	if err := startNodes(ctx); err != nil {
 		return err
 	}
-	return ensureImages(ctx)
+	return ensureImages(ctx, allImages())
 }

@@ -27,6 +27,8 @@ import (
 type image struct {
 	name       string
 	entrypoint []string
+	// user that runs it; root, if there is none.
+	user string
 	// files by their path in the image.
 	files map[string]string
 	// links are names of busybox's commands.
@@ -56,8 +58,8 @@ func allImages() []image {
 }
 
 // ensureImages imports the images that nodes lack.
-func ensureImages(ctx context.Context) error {
-	for _, img := range allImages() {
+func ensureImages(ctx context.Context, images []image) error {
+	for _, img := range images {
 		for _, n := range nodes {
 			if err := ensureImage(ctx, img, n); err != nil {
 				return err
@@ -100,16 +102,58 @@ func (n node) load(ctx context.Context, archive string) error {
 	return err
 }
 
-// loadArchives imports image archives on all nodes.
+// loadArchives imports image archives on all nodes. It prints what each image is
+// called by its digest: that name, too, is known to the nodes, which never ask a
+// registry for it.
 func loadArchives(ctx context.Context, archives []string) error {
 	for _, archive := range archives {
+		tag, err := tagOf(archive)
+		if err != nil {
+			return fmt.Errorf("%s: %w", archive, err)
+		}
+		byDigest := ""
 		for _, n := range nodes {
 			if err := n.load(ctx, archive); err != nil {
 				return err
 			}
+			digest, err := n.digestOf(ctx, tag.Name())
+			if err != nil {
+				return err
+			}
+			byDigest = tag.Context().Name() + "@" + digest
+			if _, err := n.ctr(ctx, "images", "tag", "--force", tag.Name(), byDigest); err != nil {
+				return err
+			}
 		}
+		fmt.Println(byDigest)
 	}
 	return nil
+}
+
+// tagOf returns the name of the image in an archive.
+func tagOf(archive string) (tag name.Tag, err error) {
+	manifest, err := tarball.LoadManifest(func() (io.ReadCloser, error) { return os.Open(archive) })
+	if err != nil {
+		return tag, err
+	}
+	if len(manifest) != 1 || len(manifest[0].RepoTags) != 1 {
+		return tag, fmt.Errorf("want one image with one tag, and it has %d images", len(manifest))
+	}
+	return name.NewTag(manifest[0].RepoTags[0])
+}
+
+// digestOf returns the digest of an image that the node has.
+func (n node) digestOf(ctx context.Context, image string) (string, error) {
+	out, err := n.ctr(ctx, "images", "list", "name=="+image)
+	if err != nil {
+		return "", err
+	}
+	// REF TYPE DIGEST SIZE PLATFORMS LABELS, below a title.
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if fields := strings.Fields(lines[len(lines)-1]); len(lines) == 2 && len(fields) > 2 {
+		return fields[2], nil
+	}
+	return "", fmt.Errorf("image %s is not on %s: %s", image, n.name, out)
 }
 
 // key identifies the content of the image: the binaries are in directories
@@ -124,6 +168,9 @@ func (img image) key() (string, error) {
 		parts = append(parts, path+"="+resolved)
 	}
 	sort.Strings(parts)
+	if img.user != "" {
+		parts = append(parts, img.user)
+	}
 	return strings.Join(append(parts, img.name), "\n"), nil
 }
 
@@ -147,6 +194,7 @@ func (img image) archive(key string) (string, error) {
 	}
 	built, err = mutate.Config(built, v1.Config{
 		Entrypoint: img.entrypoint,
+		User:       img.user,
 		Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 	})
 	if err != nil {

@@ -17,7 +17,8 @@ const usage = `usage: cluster COMMAND
   env                        print shell lines that set KUBECONFIG and PATH
   bin                        print the directory with the binaries
   status                     print what runs
-  load FILE...               import image archives on all nodes
+  load FILE...               import image archives on all nodes, and print their digests
+  olm                        make the images of the Operator Lifecycle Manager, and print where its chart is
   node NAME cut|join         take a node off the network, or put it back
   pid NAMESPACE/POD CONTAINER  print the process id of a container on this machine`
 
@@ -50,6 +51,8 @@ func run(ctx context.Context, args []string) error {
 		return printStatus()
 	case command == "load" && len(args) > 0:
 		return loadArchives(ctx, args)
+	case command == "olm" && len(args) == 0:
+		return prepareOLM(ctx)
 	case command == "node" && len(args) == 2:
 		return setLink(ctx, args[0], args[1])
 	case command == "pid" && len(args) == 2:
