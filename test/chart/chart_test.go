@@ -371,11 +371,11 @@ func TestPodsAreReplacedOnlyForAReason(t *testing.T) {
 func TestEtcdQuota(t *testing.T) {
 	const mi = 1 << 20
 	for size, want := range map[string]int{
-		"512Mi": 128 * mi, "1Gi": 384 * mi, "2Gi": 896 * mi, "0.5Gi": 128 * mi, "1073741824": 384 * mi, `"1073741824"`: 384 * mi,
+		"512Mi": 128 * mi, "1Gi": 384 * mi, "2Gi": 896 * mi, "0.5Gi": 128 * mi, "1073741824": 384 * mi,
 		"2G": (2e9 - 256*mi) / 2, "1e9": (1e9 - 256*mi) / 2, "1500000000000m": (15e8 - 256*mi) / 2,
 		"16640Mi": 8192 * mi, "100Gi": 8192 * mi, "1Ei": 8192 * mi,
 	} {
-		container := release{values: `{operated: true, storage: {etcd: {volumeSize: ` + size + `}}}`}.render(t).etcd.Spec.Template.Spec.Containers[0]
+		container := release{values: `{operated: true, storage: {etcd: {volumeSize: "` + size + `"}}}`}.render(t).etcd.Spec.Template.Spec.Containers[0]
 		if flag := fmt.Sprintf("--quota-backend-bytes=%d", want); !slices.Contains(container.Command, flag) {
 			t.Errorf("a volume of %s: no %s in %q", size, flag, container.Command)
 		}
