@@ -31,9 +31,10 @@ const (
 // Lifecycle Manager, for one namespace. It follows docs/install.md.
 func TestOLM(t *testing.T) {
 	requireLocalCluster(t)
-	// The one that came with plain manifests serves all namespaces.
-	scaleOperator(t, 0)
 	t.Cleanup(func() { shell.Run(t, "../../hack/deploy.sh") })
+	// The one that came with plain manifests serves all namespaces, and goes first.
+	shell.Run(t, "kubectl delete namespace vault-operator-system")
+	shell.Run(t, "kubectl delete clusterrole,clusterrolebinding -l app.kubernetes.io/name=vault-operator")
 	installOLM(t)
 	o := &olm{t: t, namespace: newNamespace(t), dir: t.TempDir()}
 	first := o.bundle(firstCSV, "")
