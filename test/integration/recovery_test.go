@@ -178,12 +178,19 @@ func TestKillsAtRandomMoments(t *testing.T) {
 		operator.kill()
 	}
 	startOperator(t)
+	// A release and a status that look well may be of an earlier spec.
+	eventually(t, "the last spec is deployed", func() error {
+		var deployment appsv1.Deployment
+		if err := admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "example"}, &deployment); err != nil {
+			return err
+		}
+		if *deployment.Spec.Replicas != 8 || !strings.HasSuffix(deployment.Spec.Template.Spec.Containers[0].Image, ":1.21.7") {
+			return fmt.Errorf("replicas %d, image %s", *deployment.Spec.Replicas, deployment.Spec.Template.Spec.Containers[0].Image)
+		}
+		return nil
+	})
 	waitUntilReleased(t, vault)
 	waitUntilDeployed(t, vault)
-	deployment := get(t, namespace, "example", &appsv1.Deployment{})
-	if *deployment.Spec.Replicas != 8 || !strings.HasSuffix(deployment.Spec.Template.Spec.Containers[0].Image, ":1.21.7") {
-		t.Errorf("replicas %d, image %s", *deployment.Spec.Replicas, deployment.Spec.Template.Spec.Containers[0].Image)
-	}
 	waitUntilQuiet(t)
 	for name, obj := range rendered(t, vault) {
 		if !metav1.IsControlledBy(obj, vault) {
