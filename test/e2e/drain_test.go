@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ func drains(t *testing.T, f *fixture) {
 				defer shell.Run(t, "kubectl uncordon "+node)
 				drain(t, node)
 				f.restore(t)
+				requireOperatorApart(t)
 			})
 			// The active node may have been on it.
 			requireOutage(t, r, handover)
@@ -81,6 +83,18 @@ func (f *fixture) spread(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// requireOperatorApart fails the test when the replicas of the operator are on one
+// node, and would be lost with it.
+func requireOperatorApart(t *testing.T) {
+	t.Helper()
+	shell.Run(t, "kubectl -n "+operatorNamespace+" rollout status --timeout=60s deployment/vault-operator-controller-manager")
+	nodes := strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+` get pods -l app.kubernetes.io/component=controller-manager --field-selector=status.phase=Running -o jsonpath='{.items[*].spec.nodeName}'`))
+	slices.Sort(nodes)
+	if len(slices.Compact(nodes)) < 2 {
+		t.Errorf("the replicas of the operator are on %s alone", nodes)
+	}
 }
 
 // drain evicts what is on a node.
