@@ -128,7 +128,7 @@ func requireCondition(t *testing.T, v vaulttest.Vault, conditionType string, sta
 // running tells which containers run for a Vault and since when.
 func running(t *testing.T, v vaulttest.Vault) string {
 	t.Helper()
-	return shell.Run(t, v.Kubectl(`get pods -l app.kubernetes.io/instance=%s -o jsonpath='{range .items[*]}{.metadata.uid} {.status.containerStatuses[0].containerID}{"\n"}{end}'`, v.Name))
+	return shell.Run(t, v.Kubectl(`get pods -l app.kubernetes.io/instance=%s -o go-template='{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.uid}} {{range .status.containerStatuses}}{{.containerID}}{{end}}{{"\n"}}{{end}}{{end}}'`, v.Name))
 }
 
 func TestOwnTLSAndConfig(t *testing.T) {
