@@ -19,12 +19,18 @@ const (
 	bundleDir  = "../../bundle"
 )
 
-// TestValidators runs what "operator-sdk bundle validate" does, with all its suites.
-func TestValidators(t *testing.T) {
+func loadBundle(t *testing.T) *manifests.Bundle {
+	t.Helper()
 	bundle, err := manifests.GetBundleFromDir(filepath.Join(bundleDir, "manifests"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return bundle
+}
+
+// TestValidators runs what "operator-sdk bundle validate" does, with all its suites.
+func TestValidators(t *testing.T) {
+	bundle := loadBundle(t)
 	objects := bundle.ObjectsToValidate()
 	for _, object := range bundle.Objects {
 		objects = append(objects, object)
@@ -58,10 +64,7 @@ func TestValidators(t *testing.T) {
 // TestScorecard checks what the olm suite of "operator-sdk scorecard" does of a bundle
 // alone. What it looks at in a cluster is in the end-to-end tests.
 func TestScorecard(t *testing.T) {
-	bundle, err := manifests.GetBundleFromDir(filepath.Join(bundleDir, "manifests"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bundle := loadBundle(t)
 	var examples []struct{ Spec map[string]any }
 	if err := json.Unmarshal([]byte(bundle.CSV.Annotations["alm-examples"]), &examples); err != nil || len(examples) != 2 {
 		t.Fatalf("examples: %v, %v", examples, err)
@@ -76,8 +79,8 @@ func TestScorecard(t *testing.T) {
 		spec[descriptor.Path] = true
 		requireUseful(t, "spec", descriptor.Path, descriptor.DisplayName, descriptor.Description)
 		// Consoles forget what they were told of a part before they were told of the whole.
-		if parent, _, nested := cutLast(descriptor.Path); nested && !spec[parent] {
-			t.Errorf("descriptor %d, of spec.%s, comes before that of spec.%s", i, descriptor.Path, parent)
+		if at := strings.LastIndex(descriptor.Path, "."); at >= 0 && !spec[descriptor.Path[:at]] {
+			t.Errorf("descriptor %d, of spec.%s, comes before that of spec.%s", i, descriptor.Path, descriptor.Path[:at])
 		}
 	}
 	for _, descriptor := range owned[0].StatusDescriptors {
@@ -110,14 +113,6 @@ func requireUseful(t *testing.T, block, path, displayName, description string) {
 	}
 }
 
-func cutLast(path string) (parent, name string, nested bool) {
-	at := strings.LastIndex(path, ".")
-	if at < 0 {
-		return "", path, false
-	}
-	return path[:at], path[at+1:], true
-}
-
 // TestMissingDescriptors checks that a field without a descriptor is found.
 func TestMissingDescriptors(t *testing.T) {
 	d, err := describe("testdata", "Thing")
@@ -134,10 +129,7 @@ func TestMissingDescriptors(t *testing.T) {
 
 // TestIcon checks that the picture is the one that can be looked at.
 func TestIcon(t *testing.T) {
-	bundle, err := manifests.GetBundleFromDir(filepath.Join(bundleDir, "manifests"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bundle := loadBundle(t)
 	want, err := os.ReadFile(filepath.Join(repository, "config", "manifests", "icon.svg"))
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func TestOLM(t *testing.T) {
 	watchInvariants(t, vault)
 	f := fixtureOf(t, vault, 2)
 	o.requireDescribed(f)
-	pods := f.podNames(t)
+	pods := running(t, vault)
 	clients := f.start(t, "node-1", 10*time.Minute)
 
 	t.Run("an upgrade of the operator harms no Vault", func(t *testing.T) {
@@ -56,7 +56,7 @@ func TestOLM(t *testing.T) {
 		o.awaitCSV(secondCSV)
 		shell.Run(t, o.kubectl("rollout status deployment/vault-operator-controller-manager --timeout=120s"))
 		f.AwaitHA(t, 1)
-		if got := f.podNames(t); got != pods {
+		if got := running(t, vault); got != pods {
 			t.Errorf("pods are %s, and were %s", got, pods)
 		}
 	})
@@ -65,7 +65,7 @@ func TestOLM(t *testing.T) {
 		shell.Run(t, o.kubectl("delete clusterserviceversion "+secondCSV))
 		shell.Run(t, o.kubectl("wait --for=delete --timeout=120s deployment/vault-operator-controller-manager"))
 		time.Sleep(5 * time.Second)
-		if got := f.podNames(t); got != pods {
+		if got := running(t, vault); got != pods {
 			t.Errorf("pods are %s, and were %s", got, pods)
 		}
 	})
@@ -73,7 +73,7 @@ func TestOLM(t *testing.T) {
 	t.Run("another operator takes the Vault over", func(t *testing.T) {
 		shell.Run(t, "../../hack/deploy.sh")
 		active := f.AwaitHA(t, 1).VaultStatus.Active
-		if got := f.podNames(t); got != pods {
+		if got := running(t, vault); got != pods {
 			t.Errorf("pods are %s, and were %s", got, pods)
 		}
 		shell.Run(t, f.Kubectl("delete pod %s", active))
@@ -336,11 +336,4 @@ func (o *olm) requireDescribed(f *fixture) {
 			}
 		}
 	}
-}
-
-// podNames are the names of all pods of a Vault and its storage, and how often their
-// containers were started.
-func (f *fixture) podNames(t *testing.T) string {
-	t.Helper()
-	return shell.Run(t, f.Kubectl(`get pods -l app.kubernetes.io/instance=%s --sort-by=.metadata.name -o jsonpath='{range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount}{"\n"}{end}'`, f.Name))
 }
