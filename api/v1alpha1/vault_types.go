@@ -87,9 +87,9 @@ type VaultSpec struct {
 	// +optional
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"`
 
-	// baseImage is the container image of Vault without its tag. The binary has
-	// to be /bin/vault, as in HashiCorp's own image; the image's entrypoint is
-	// not used. Defaults to "hashicorp/vault".
+	// baseImage is the container image of Vault without its tag. It has to have
+	// /bin/vault and /bin/sh, as HashiCorp's own images do; its entrypoint is not
+	// used. Defaults to "hashicorp/vault".
 	// +kubebuilder:default="hashicorp/vault"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255

@@ -6,10 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
@@ -390,5 +394,45 @@ func TestUnknownValuesAreRefused(t *testing.T) {
 		if _, err := (release{values: values}).manifests(t); err == nil {
 			t.Errorf("accepted: %s", values)
 		}
+	}
+}
+
+// TestVaultEndsAsItIsTold runs the pod's command with something else than Vault.
+func TestVaultEndsAsItIsTold(t *testing.T) {
+	container := release{values: "operated: true"}.render(t).vault.Spec.Template.Spec.Containers[0]
+	start := func(script string) *exec.Cmd {
+		shell := exec.Command(container.Command[0], slices.Concat(container.Command[1:], []string{"/bin/sh", "-c", script})...)
+		if err := shell.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = shell.Process.Kill() }) // it has ended, if all is well
+		return shell
+	}
+
+	begin := time.Now()
+	crash := start("exit 7")
+	_ = crash.Wait() // its code says how it ended
+	if code, took := crash.ProcessState.ExitCode(), time.Since(begin); code != 7 || took > time.Second {
+		t.Errorf("after a crash the container ends with %d after %s, want 7 at once", code, took)
+	}
+
+	ready := filepath.Join(t.TempDir(), "ready")
+	stopped := start("trap 'exit 3' TERM; touch " + ready + "; while true; do sleep 0.1; done")
+	for i := 0; ; i++ {
+		if _, err := os.Stat(ready); err == nil {
+			break
+		}
+		if i == 100 {
+			t.Fatal("the command was not started within 10 s")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	begin = time.Now()
+	if err := stopped.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = stopped.Wait()
+	if code, took := stopped.ProcessState.ExitCode(), time.Since(begin); code != 3 || took < 2*time.Second {
+		t.Errorf("after SIGTERM the container ends with %d after %s, want 3 after two seconds", code, took)
 	}
 }

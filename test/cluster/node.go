@@ -191,7 +191,8 @@ func ensureCgroup(name string) error {
 	return nil
 }
 
-// printPID prints the id, on this machine, of a container's process.
+// printPID prints the id, on this machine, of a container's process: the first one,
+// or the one that it runs if it is a shell.
 func printPID(ctx context.Context, pod, container string) error {
 	namespace, name, ok := strings.Cut(pod, "/")
 	if !ok {
@@ -216,9 +217,26 @@ func printPID(ctx context.Context, pod, container string) error {
 	}
 	for line := range strings.Lines(tasks) {
 		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == id && fields[2] != "STOPPED" {
-			fmt.Println(fields[1])
-			return nil
+			pid, err := behindShell(fields[1])
+			fmt.Println(pid)
+			return err
 		}
 	}
 	return fmt.Errorf("container %q of pod %s does not run", container, pod)
+}
+
+// behindShell is the process that a shell runs, or the same process if it is none.
+func behindShell(pid string) (string, error) {
+	name, err := os.ReadFile("/proc/" + pid + "/comm")
+	if err != nil || string(name) != "sh\n" {
+		return pid, err
+	}
+	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+	if err != nil {
+		return "", err
+	}
+	if fields := strings.Fields(string(children)); len(fields) == 1 {
+		return fields[0], nil
+	}
+	return "", fmt.Errorf("the shell %s has the children %q", pid, children)
 }
