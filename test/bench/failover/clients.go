@@ -124,12 +124,16 @@ func (r result) String() string {
 	return text
 }
 
+// inFlight is how long before a fault a request may have begun that fails because of
+// it: the time that the hammer waits for an answer.
+const inFlight = 500 * time.Millisecond
+
 // errBusy says that a repetition measured the machine and not the Vaults.
 var errBusy = errors.New("clients were not served before anything happened: the machine is too busy; try a longer -interval")
 
 // newResult sums up what a client saw of a fault, until the observation ended.
 func newResult(o outcome, begin, end time.Time) (result, error) {
-	if o.Failed > 0 && o.FirstFailed.Before(begin) {
+	if o.Failed > 0 && o.FirstFailed.Before(begin.Add(-inFlight)) {
 		return result{}, errBusy
 	}
 	r := result{Outage: o.Outage.Milliseconds(), Requests: o.Requests, Failed: o.Failed}

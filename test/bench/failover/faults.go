@@ -30,9 +30,10 @@ type fault struct {
 	window time.Duration
 	// signal that the process of the active node gets.
 	signal syscall.Signal
-	// together says that all active nodes are on one node of the cluster, which is
-	// cut off.
+	// together says that all Vaults suffer at the same time, since it takes long.
 	together bool
+	// cut says that all active nodes are on one node of the cluster, which is cut off.
+	cut bool
 	// suffer makes one Vault suffer and returns when clients have been observed
 	// long enough; the default is to wait for the window.
 	suffer func(ctx context.Context, b *bench, v *victim) error
@@ -41,9 +42,9 @@ type fault struct {
 var faults = []fault{
 	{name: "planned", title: "The active pod is deleted", window: 15 * time.Second, suffer: deleteActive},
 	{name: "sigkill", title: "The active process is killed (SIGKILL)", window: 20 * time.Second, signal: syscall.SIGKILL},
-	{name: "sigstop", title: "The active process hangs (SIGSTOP)", window: 45 * time.Second, signal: syscall.SIGSTOP},
+	{name: "sigstop", title: "The active process hangs (SIGSTOP)", window: 45 * time.Second, signal: syscall.SIGSTOP, together: true},
 	// Kubernetes calls a node lost after 50 seconds.
-	{name: "lost", title: "The node of the active pod is lost", window: 65 * time.Second, together: true},
+	{name: "lost", title: "The node of the active pod is lost", window: 65 * time.Second, together: true, cut: true},
 	{name: "upgrade", title: "Rolling upgrade", suffer: upgrade},
 }
 
@@ -87,23 +88,16 @@ func (b *bench) round(ctx context.Context, f fault) (results []result, err error
 	return results, err
 }
 
-// victims are the Vaults, with the clients that use them at the same time: those
-// that ask every node are much work for it, and have a turn of their own.
-func (b *bench) victims(f fault) (all []*victim) {
+// victims are the Vaults, with the clients that use them.
+func (b *bench) victims() (all []*victim) {
 	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
 		v := &victim{set: b.sets[name]}
-		for i, variant := range b.variants {
-			switch {
-			case variant.set != name:
-			case variant.service == "" && !f.together:
-				all = append(all, &victim{set: v.set, variants: b.variants[i : i+1]})
-			default:
+		for _, variant := range b.variants {
+			if variant.set == name {
 				v.variants = append(v.variants, variant)
 			}
 		}
-		if len(v.variants) > 0 {
-			all = append(all, v)
-		}
+		all = append(all, v)
 	}
 	return all
 }
@@ -111,7 +105,7 @@ func (b *bench) victims(f fault) (all []*victim) {
 // sufferInTurn makes the Vaults suffer one after the other, each when all are
 // whole, so that they do not compete for this machine.
 func (b *bench) sufferInTurn(ctx context.Context, f fault) (results []result, err error) {
-	victims := b.victims(f)
+	victims := b.victims()
 	// None is always the first.
 	rand.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
 	for _, v := range victims {
@@ -133,38 +127,40 @@ func (b *bench) sufferInTurn(ctx context.Context, f fault) (results []result, er
 	return results, nil
 }
 
-// sufferTogether cuts off the node that all active nodes are on.
+// sufferTogether makes all Vaults suffer at the same time.
 func (b *bench) sufferTogether(ctx context.Context, f fault) (results []result, err error) {
 	if err := b.restore(ctx); err != nil {
 		return nil, err
 	}
-	victims := b.victims(f)
+	victims := b.victims()
 	lost := ""
 	for _, v := range victims {
 		if err := b.aim(ctx, f, v); err != nil {
 			return nil, err
+		}
+		if !f.cut {
+			continue
 		}
 		lost = cmp.Or(lost, v.active.Spec.NodeName)
 		if v.active, err = b.moveActive(ctx, v.set, lost); err != nil {
 			return nil, err
 		}
 	}
-	// The Services have to follow before anything is measured.
+	// The Services and then kube-proxy have to follow before anything is measured.
 	if err := b.restore(ctx); err != nil {
+		return nil, err
+	}
+	if err := sleep(ctx, 2*settle); err != nil {
 		return nil, err
 	}
 	if err := b.startClients(ctx, f, victims, lost); err != nil {
 		return nil, err
 	}
-	b.sidecars.nodeIsCut(lost)
-	defer b.sidecars.nodeIsCut("")
-	defer func() {
-		if err := setLink(lost, "join"); err != nil {
-			fmt.Println(err)
+	if f.cut {
+		defer b.join(lost)
+		if err := b.cut(lost); err != nil {
+			return nil, err
 		}
-	}()
-	if err := setLink(lost, "cut"); err != nil {
-		return nil, err
 	}
 	var mu sync.Mutex
 	var wait sync.WaitGroup
@@ -252,9 +248,9 @@ func (b *bench) startClients(ctx context.Context, f fault, victims []*victim, lo
 }
 
 // calm is for how long clients are served until the fault is over for them. Each
-// makes a hundred requests in that time or so, and of those to a Service that leads
+// makes thirty requests or more in that time, and of those to a Service that leads
 // to a dead node as well one half would fail.
-const calm = 5 * time.Second
+const calm = 3 * time.Second
 
 // awaitCalm waits until it is over for all clients, or for the window.
 func (v *victim) awaitCalm(ctx context.Context, window time.Duration) error {
@@ -340,6 +336,19 @@ func (b *bench) nodeBeside(ctx context.Context, node string) (string, error) {
 		}
 	}
 	return "", errors.New("the cluster has one node only")
+}
+
+// cut takes a node off the network, and join brings it back.
+func (b *bench) cut(node string) error {
+	b.sidecars.nodeIsCut(node)
+	return setLink(node, "cut")
+}
+
+func (b *bench) join(node string) {
+	if err := setLink(node, "join"); err != nil {
+		fmt.Println(err)
+	}
+	b.sidecars.nodeIsCut("")
 }
 
 // setLink cuts a node off the network or joins it.

@@ -136,6 +136,25 @@ func table(out *strings.Builder, results []result, f fault) {
 		}
 		out.WriteString("\n")
 	}
+	if costs := serviceCosts(results, f); len(costs) > 0 {
+		fmt.Fprintf(out, "\nIn the same repetition, the outage of clients of the operator's Service was longer than that of clients that need none by %s in the median and %s at p99.\n",
+			percentile(costs, 50), percentile(costs, 99))
+	}
+}
+
+// serviceCosts is how much longer the outage was in each repetition for clients that
+// find the active node by the operator's Service than for those that ask all nodes.
+func serviceCosts(results []result, f fault) (costs []value) {
+	alone := map[time.Time]int64{}
+	for _, r := range of(results, f, variants[0]) {
+		alone[r.Round] = r.Outage
+	}
+	for _, r := range of(results, f, variants[1]) {
+		if without, ok := alone[r.Round]; ok {
+			costs = append(costs, value{ms: r.Outage - without})
+		}
+	}
+	return costs
 }
 
 //go:embed plot.svg.tmpl

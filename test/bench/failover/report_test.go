@@ -49,7 +49,7 @@ func TestNewResult(t *testing.T) {
 			result{Requests: 100, Failed: 50, Disturbed: 9900, Stale: 9900, Unfinished: true}, nil,
 		},
 		"a request failed before the fault": {
-			outcome{Requests: 100, Failed: 1, FirstFailed: at(-500), LastFailed: at(-500), LastUnanswered: at(-500)},
+			outcome{Requests: 100, Failed: 1, FirstFailed: at(-600), LastFailed: at(-600), LastUnanswered: at(-600)},
 			result{}, errBusy,
 		},
 	} {
@@ -76,6 +76,7 @@ func TestTables(t *testing.T) {
 	for _, want := range []string{
 		"on a machine of a machine.",
 		"| Vault Operator | 2 | 0.62 s | **0.62 s** | 0.70 s | 0.62 s | 0.70 s | 24 |\n",
+		"by 0.10 s in the median and 0.20 s at p99.",
 		"| vault-helm | 1 | 8.00 s | **8.00 s** | 8.00 s | > 45.00 s | > 45.00 s | 900 | > 45.00 s | > 45.00 s |\n",
 	} {
 		if !strings.Contains(got, want) {

@@ -125,7 +125,8 @@ func (u *upgrading) byCoreOS(ctx context.Context) error {
 	}
 	err := u.await(ctx, "has new standby nodes", func(s state) bool {
 		old := func(pod corev1.Pod) bool { return !isVersion(pod, u.to) }
-		return s.active != nil && len(s.standby) >= nodes-1 && len(s.other) == 0 && !slices.ContainsFunc(s.standby, old)
+		// A third has no place before the active pod is gone: each has a node of its own.
+		return s.active != nil && len(s.standby) >= nodes-1 && !slices.ContainsFunc(s.standby, old)
 	})
 	if err != nil {
 		return err
