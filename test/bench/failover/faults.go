@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +29,9 @@ type fault struct {
 	window time.Duration
 	// signal that the process of the active node gets.
 	signal syscall.Signal
-	// together says that all Vaults suffer at the same time, since it takes long.
-	together bool
+	// atOnce is how many Vaults suffer at the same time, so that what takes long takes
+	// less; the others wait until all are whole again.
+	atOnce int
 	// cut says that all active nodes are on one node of the cluster, which is cut off.
 	cut bool
 	// suffer makes one Vault suffer and returns when clients have been observed
@@ -39,13 +39,16 @@ type fault struct {
 	suffer func(ctx context.Context, b *bench, v *victim) error
 }
 
+// everyone suffers at the same time.
+const everyone = 100
+
 var faults = []fault{
-	{name: "planned", title: "The active pod is deleted", window: 15 * time.Second, suffer: deleteActive},
-	{name: "sigkill", title: "The active process is killed (SIGKILL)", window: 20 * time.Second, signal: syscall.SIGKILL},
-	{name: "sigstop", title: "The active process hangs (SIGSTOP)", window: 45 * time.Second, signal: syscall.SIGSTOP, together: true},
+	{name: "planned", title: "The active pod is deleted", window: 15 * time.Second, atOnce: 1, suffer: deleteActive},
+	{name: "sigkill", title: "The active process is killed (SIGKILL)", window: 20 * time.Second, signal: syscall.SIGKILL, atOnce: 1},
+	{name: "sigstop", title: "The active process hangs (SIGSTOP)", window: 40 * time.Second, signal: syscall.SIGSTOP, atOnce: everyone},
 	// Kubernetes calls a node lost after 50 seconds.
-	{name: "lost", title: "The node of the active pod is lost", window: 65 * time.Second, together: true, cut: true},
-	{name: "upgrade", title: "Rolling upgrade", suffer: upgrade},
+	{name: "lost", title: "The node of the active pod is lost", window: 52 * time.Second, atOnce: everyone, cut: true},
+	{name: "upgrade", title: "Rolling upgrade", atOnce: 2, suffer: upgrade},
 }
 
 func faultNames() (names []string) {
@@ -77,15 +80,20 @@ func (b *bench) round(ctx context.Context, f fault) (results []result, err error
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	load, round := machineLoad(), time.Now().UTC()
-	if f.together {
-		results, err = b.sufferTogether(ctx, f)
-	} else {
-		results, err = b.sufferInTurn(ctx, f)
+	victims := b.victims()
+	// None is always the first.
+	rand.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
+	for together := range slices.Chunk(victims, f.atOnce) {
+		saw, err := b.suffer(ctx, f, together)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, saw...)
 	}
 	for i := range results {
 		results[i].Round, results[i].Fault, results[i].Load, results[i].Machine = round, f.name, load, machine()
 	}
-	return results, err
+	return results, nil
 }
 
 // victims are the Vaults, with the clients that use them.
@@ -102,56 +110,21 @@ func (b *bench) victims() (all []*victim) {
 	return all
 }
 
-// sufferInTurn makes the Vaults suffer one after the other, each when all are
-// whole, so that they do not compete for this machine.
-func (b *bench) sufferInTurn(ctx context.Context, f fault) (results []result, err error) {
-	victims := b.victims()
-	// None is always the first.
-	rand.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
-	for _, v := range victims {
-		if err := b.restore(ctx); err != nil {
-			return nil, err
-		}
-		if err := b.aim(ctx, f, v); err != nil {
-			return nil, err
-		}
-		if err := b.startClients(ctx, f, []*victim{v}, v.active.Spec.NodeName); err != nil {
-			return nil, err
-		}
-		saw, err := b.observe(ctx, f, v)
-		if err != nil {
-			return nil, err
-		}
-		results = append(results, saw...)
-	}
-	return results, nil
-}
-
-// sufferTogether makes all Vaults suffer at the same time.
-func (b *bench) sufferTogether(ctx context.Context, f fault) (results []result, err error) {
+// suffer makes Vaults suffer at the same time, when all are whole.
+func (b *bench) suffer(ctx context.Context, f fault, victims []*victim) (results []result, err error) {
 	if err := b.restore(ctx); err != nil {
 		return nil, err
 	}
-	victims := b.victims()
-	lost := ""
 	for _, v := range victims {
 		if err := b.aim(ctx, f, v); err != nil {
 			return nil, err
 		}
-		if !f.cut {
-			continue
-		}
-		lost = cmp.Or(lost, v.active.Spec.NodeName)
-		if v.active, err = b.moveActive(ctx, v.set, lost); err != nil {
+	}
+	lost := victims[0].active.Spec.NodeName
+	if f.cut {
+		if err := b.gather(ctx, victims, lost); err != nil {
 			return nil, err
 		}
-	}
-	// The Services and then kube-proxy have to follow before anything is measured.
-	if err := b.restore(ctx); err != nil {
-		return nil, err
-	}
-	if err := sleep(ctx, 2*settle); err != nil {
-		return nil, err
 	}
 	if err := b.startClients(ctx, f, victims, lost); err != nil {
 		return nil, err
@@ -196,6 +169,20 @@ func (b *bench) aim(ctx context.Context, f fault, v *victim) error {
 	}
 	_, err = fmt.Sscan(out, &v.pid)
 	return err
+}
+
+// gather brings the active nodes of all Vaults to one node of the cluster, and waits
+// until the Services and then kube-proxy have followed.
+func (b *bench) gather(ctx context.Context, victims []*victim, place string) (err error) {
+	for _, v := range victims {
+		if v.active, err = b.moveActive(ctx, v.set, place); err != nil {
+			return err
+		}
+	}
+	if err := b.restore(ctx); err != nil {
+		return err
+	}
+	return sleep(ctx, 2*settle)
 }
 
 // moveActive makes active nodes step down until it is the one in this place.
@@ -248,9 +235,9 @@ func (b *bench) startClients(ctx context.Context, f fault, victims []*victim, lo
 }
 
 // calm is for how long clients are served until the fault is over for them. Each
-// makes thirty requests or more in that time, and of those to a Service that leads
+// makes twenty requests or more in that time, and of those to a Service that leads
 // to a dead node as well one half would fail.
-const calm = 3 * time.Second
+const calm = 2 * time.Second
 
 // awaitCalm waits until it is over for all clients, or for the window.
 func (v *victim) awaitCalm(ctx context.Context, window time.Duration) error {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 )
@@ -106,12 +107,12 @@ func tables(results []result) string {
 func table(out *strings.Builder, results []result, f fault) {
 	// For how long a dead node is in the Service is of interest when the node
 	// does not refuse clients itself.
-	dead := f.together || f.name == "sigstop"
+	dead := f.cut || f.signal == syscall.SIGSTOP
 	head, line := "| | n | outage min | median | p99 | until the last failed request, median | p99 | failed requests, median |", "|---|---|---|---|---|---|---|---|"
 	switch {
 	case dead:
 		head, line = head+" dead node in the Service, median | p99 |", line+"---|---|"
-	case f.suffer != nil && f.signal == 0 && f.window == 0:
+	case f.window == 0:
 		head, line = head+" failovers, median |", line+"---|"
 	}
 	fmt.Fprintf(out, "\n### %s\n\n%s\n%s\n", f.title, head, line)

@@ -39,7 +39,14 @@ func upgrade(ctx context.Context, b *bench, v *victim) error {
 		return err
 	}
 	// Services follow later than nodes.
-	return sleep(ctx, 10*settle)
+	err = u.await(ctx, "has Services that lead to the active node", func(s state) bool {
+		_, err := b.lead(ctx, v.set, s)
+		return err == nil
+	})
+	if err != nil {
+		return err
+	}
+	return sleep(ctx, 2*settle)
 }
 
 func isVersion(pod corev1.Pod, version string) bool {
@@ -76,9 +83,9 @@ func (u *upgrading) await(ctx context.Context, what string, wanted func(state) b
 	})
 }
 
-// byOperator is how ours is upgraded: by its spec.
+// byOperator is how ours is upgraded: by its spec. Every other time it is a downgrade.
 func (u *upgrading) byOperator(ctx context.Context) error {
-	return u.Patch(ctx, u.resource(), client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec": {"version": %q}}`, u.to)))
+	return u.Patch(ctx, u.resource(), client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec": {"version": %q, "allowDowngrade": true}}`, u.to)))
 }
 
 // byHand is how HashiCorp tells people to upgrade what its chart runs: the pods

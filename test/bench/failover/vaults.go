@@ -452,26 +452,39 @@ func (b *bench) restore(ctx context.Context) error {
 			if !found.whole() || len(found.addresses) != nodes {
 				return fmt.Errorf("%s has %d standby nodes and %d others", name, len(found.standby), len(found.other))
 			}
-			for _, v := range b.variants {
-				if v.set != name || v.service == "" {
-					continue
-				}
-				endpoints, err := b.endpoints(ctx, v.service)
-				if err == nil && !slices.Equal(endpoints, []string{found.active.Name}) {
-					err = fmt.Errorf("service %s leads to %s, and %s is active", v.service, endpoints, found.active.Name)
-					if v.set != ours && time.Since(begin) > stuck {
-						begin = time.Now()
-						fmt.Println("stuck:", err)
-						err = errors.Join(err, b.replace(ctx, found.standby, endpoints))
-					}
-				}
-				if err != nil {
-					return err
-				}
+			astray, err := b.lead(ctx, b.sets[name], found)
+			if err != nil && name != ours && time.Since(begin) > stuck {
+				begin = time.Now()
+				fmt.Println("stuck:", err)
+				err = errors.Join(err, b.replace(ctx, found.standby, astray))
+			}
+			if err != nil {
+				return err
 			}
 		}
 		return nil
 	})
+}
+
+// lead says which of the Services of a Vault does not lead to its active node alone,
+// and where it leads.
+func (b *bench) lead(ctx context.Context, s *set, found state) (endpoints []string, err error) {
+	if !found.whole() {
+		return nil, fmt.Errorf("%s has %d standby nodes and %d others", s.name, len(found.standby), len(found.other))
+	}
+	for _, v := range b.variants {
+		if v.set != s.name || v.service == "" {
+			continue
+		}
+		endpoints, err = b.endpoints(ctx, v.service)
+		if err == nil && !slices.Equal(endpoints, []string{found.active.Name}) {
+			err = fmt.Errorf("service %s leads to %s, and %s is active", v.service, endpoints, found.active.Name)
+		}
+		if err != nil {
+			return endpoints, err
+		}
+	}
+	return nil, nil
 }
 
 // replace deletes those of the pods that have one of the names: a label that
