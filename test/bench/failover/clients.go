@@ -33,6 +33,10 @@ type hammer struct {
 	err  error
 }
 
+// requestTimeout is how long the hammer waits for an answer. So a request that fails
+// because of a fault may have begun that long before it.
+const requestTimeout = 500 * time.Millisecond
+
 // startHammer starts a client on a node of the cluster, so that it is that
 // node's kube-proxy that sends it on. It asks the Service of the variant, or the
 // nodes by their addresses where there is none. It ends by itself when it has been
@@ -45,7 +49,7 @@ func (b *bench) startHammer(ctx context.Context, v variant, from string, calm ti
 	}
 	h := &hammer{variant: v, done: make(chan struct{})}
 	h.cmd = exec.CommandContext(ctx, "nsenter", "--net="+netnsOf(from), b.hammer, "-writes=false", "-interval="+b.interval.String(), "-calm="+calm.String(),
-		"-address="+address, "-server-name="+s.serverName(), "-ca="+b.caFile(s))
+		"-timeout="+requestTimeout.String(), "-address="+address, "-server-name="+s.serverName(), "-ca="+b.caFile(s))
 	h.cmd.Env = append(os.Environ(), "VAULT_TOKEN="+s.keys.RootToken)
 	h.cmd.Stdout, h.cmd.Stderr = &h.output, &h.output
 	if h.addresses, err = h.cmd.StdinPipe(); err != nil {
@@ -124,16 +128,12 @@ func (r result) String() string {
 	return text
 }
 
-// inFlight is how long before a fault a request may have begun that fails because of
-// it: the time that the hammer waits for an answer.
-const inFlight = 500 * time.Millisecond
-
 // errBusy says that a repetition measured the machine and not the Vaults.
 var errBusy = errors.New("clients were not served before anything happened: the machine is too busy; try a longer -interval")
 
 // newResult sums up what a client saw of a fault, until the observation ended.
 func newResult(o outcome, begin, end time.Time) (result, error) {
-	if o.Failed > 0 && o.FirstFailed.Before(begin.Add(-inFlight)) {
+	if o.Failed > 0 && o.FirstFailed.Before(begin.Add(-requestTimeout)) {
 		return result{}, errBusy
 	}
 	r := result{Outage: o.Outage.Milliseconds(), Requests: o.Requests, Failed: o.Failed}

@@ -32,14 +32,10 @@ func upgrade(ctx context.Context, b *bench, v *victim) error {
 	if err := ways[v.name](ctx); err != nil {
 		return err
 	}
-	err := u.await(ctx, "is upgraded", func(s state) bool {
-		return s.whole() && !slices.ContainsFunc(s.pods(), func(pod corev1.Pod) bool { return !isVersion(pod, to) })
-	})
-	if err != nil {
-		return err
-	}
-	// Services follow later than nodes.
-	err = u.await(ctx, "has Services that lead to the active node", func(s state) bool {
+	err := u.await(ctx, "is upgraded, and its Services have followed", func(s state) bool {
+		if !s.whole() || slices.ContainsFunc(s.pods(), func(pod corev1.Pod) bool { return !isVersion(pod, to) }) {
+			return false
+		}
 		_, err := b.lead(ctx, v.set, s)
 		return err == nil
 	})
