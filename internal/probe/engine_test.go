@@ -204,8 +204,8 @@ func TestHangingNodeIsUnreachableWithinTheBound(t *testing.T) {
 	} else {
 		t.Logf("a hanging node was Unreachable after %s, the bound is %s", took, hangBound)
 	}
-	if err := h.observation(target.UID).Err; !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v, want a timeout", err)
+	if o := h.observation(target.UID); !errors.Is(o.Err, context.DeadlineExceeded) || !o.Connected {
+		t.Errorf("error %v, connected %t, want a timeout and a connection", o.Err, o.Connected)
 	}
 	node.Thaw()
 	h.waitFor(t, target.UID, Active)
@@ -297,8 +297,8 @@ func TestRefusedConnectionIsUnreachableAtOnce(t *testing.T) {
 	if took := h.waitFor(t, target.UID, Unreachable); took > slack {
 		t.Errorf("a refused connection took %s to be noticed", took)
 	}
-	if h.observation(target.UID).Lost {
-		t.Error("a node that never answered counts as lost")
+	if o := h.observation(target.UID); o.Lost || o.Connected {
+		t.Errorf("a node that never answered is lost %t, connected %t", o.Lost, o.Connected)
 	}
 	node.Restart(fakevault.Sealed)
 	h.waitFor(t, target.UID, Sealed)

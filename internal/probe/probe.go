@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,6 +52,9 @@ type Observation struct {
 	Version string
 	// Err says why the node is Unreachable.
 	Err error
+	// Connected says that a connection to an Unreachable node was made: there is a
+	// way to it, and what does not answer is Vault, or the storage it asks.
+	Connected bool
 	// Lost says that the node is Unreachable and has answered before: it is not
 	// one that has yet to start.
 	Lost bool
@@ -59,7 +64,7 @@ type Observation struct {
 
 // same says that two observations mean the same to whoever acts on them.
 func (o Observation) same(other Observation) bool {
-	return o.State == other.State && o.Version == other.Version
+	return o.State == other.State && o.Version == other.Version && o.Connected == other.Connected
 }
 
 // Target is a Vault node to ask.
@@ -89,10 +94,11 @@ func newAsker(target Target) (*asker, error) {
 	if !roots.AppendCertsFromPEM([]byte(target.CA)) {
 		return nil, errNoCA
 	}
+	// HTTP/1: a connection on which an answer did not come is not used again. It may
+	// lead to a process that hangs or a node that is gone.
 	transport := &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: target.ServerName, MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2: true,
-		Proxy:             nil, // pods are reached directly, whatever the operator's environment says
+		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: target.ServerName, MinVersion: tls.VersionTLS12},
+		Proxy:           nil, // pods are reached directly, whatever the operator's environment says
 	}
 	// Not DefaultConfig, which takes the address of an agent, timeouts and more
 	// from the operator's environment.
@@ -123,12 +129,15 @@ func (a *asker) ask(ctx context.Context, timeout time.Duration) Observation {
 func (a *asker) askNow(ctx context.Context, timeout time.Duration) Observation {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	var connected atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{ConnectDone: func(_, _ string, err error) {
+		if err == nil {
+			connected.Store(true)
+		}
+	}})
 	health, err := a.client.Sys().HealthWithContext(ctx)
 	if err != nil {
-		// The next question begins with a new connection: this one may lead to a
-		// process that hangs or a node that is gone.
-		a.transport.CloseIdleConnections()
-		return Observation{State: Unreachable, Err: err}
+		return Observation{State: Unreachable, Err: err, Connected: connected.Load()}
 	}
 	return Observation{State: stateOf(health), Version: health.Version}
 }

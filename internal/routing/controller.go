@@ -237,13 +237,14 @@ func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation, no
 	for i := range list {
 		pod := &list[i]
 		node := Node{
-			UID:      pod.UID,
-			Labelled: pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue,
-			State:    observations[pod.UID].State,
+			UID:       pod.UID,
+			Labelled:  pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue,
+			State:     observations[pod.UID].State,
+			Connected: observations[pod.UID].Connected,
 		}
 		if !pods.Running(pod) {
 			// Nothing runs in it, so nothing answers: this is a fact, not a gap.
-			node.State = probe.Unreachable
+			node.State, node.Connected = probe.Unreachable, false
 		}
 		node.Starting = pods.Starting(pod, now)
 		node.Leaving = pods.Terminating(pod)

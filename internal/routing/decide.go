@@ -18,6 +18,8 @@ type Node struct {
 	Leaving bool
 	// State is what the node last said; Unknown when it was not asked yet.
 	State probe.State
+	// Connected says that an Unreachable node could be connected to.
+	Connected bool
 }
 
 // Decision is what has to be done to the labels: first all of Demote, and only
@@ -49,8 +51,9 @@ type Decision struct {
 //
 // Nothing is done on missing facts: a labelled pod that was not asked yet keeps
 // the label, and so does one that does not answer while no other pod answers
-// either, because then it may be the operator that is cut off, and no other
-// node is known that could serve instead.
+// either, because then it may be the operator that is cut off, or the storage is
+// away from all of them, and no other node is known that could serve instead. It is
+// neither when another pod can be connected to and this one cannot.
 func Decide(nodes []Node) Decision {
 	facts := gather(nodes)
 	d := Decision{
@@ -66,7 +69,7 @@ func Decide(nodes []Node) Decision {
 				d.Promote = node.UID
 			}
 		case !node.Labelled, node.Leaving, node.State == probe.Unknown:
-		case node.State == probe.Unreachable && facts.answered == 0:
+		case node.State == probe.Unreachable && facts.answered == 0 && (node.Connected || facts.connected == 0):
 		default:
 			d.Demote = append(d.Demote, node.UID)
 		}
@@ -81,6 +84,8 @@ type facts struct {
 	// leavers are the pods that say they are active and are being deleted.
 	leavers            int
 	answered, unsealed int
+	// connected are the pods that do not answer and can be connected to.
+	connected int
 	// undecided says that a labelled pod was not asked yet.
 	undecided bool
 	// starting says that a young pod has not answered yet.
@@ -114,6 +119,9 @@ func gather(nodes []Node) facts {
 			f.answered++
 		} else if node.Starting {
 			f.starting = true
+		}
+		if node.Connected {
+			f.connected++
 		}
 		if node.Labelled && !node.Leaving && node.State == probe.Unknown {
 			f.undecided = true

@@ -21,7 +21,12 @@ func everyNode(uid types.UID) []Node {
 	for _, state := range allStates {
 		for _, labelled := range []bool{false, true} {
 			for _, age := range []Node{{}, {Starting: true}, {Leaving: true}} {
-				all = append(all, Node{UID: uid, State: state, Labelled: labelled, Starting: age.Starting, Leaving: age.Leaving})
+				node := Node{UID: uid, State: state, Labelled: labelled, Starting: age.Starting, Leaving: age.Leaving}
+				all = append(all, node)
+				if state == probe.Unreachable {
+					node.Connected = true
+					all = append(all, node)
+				}
 			}
 		}
 	}
@@ -68,7 +73,7 @@ func TestDecideInvariants(t *testing.T) {
 			t.FailNow() // one counterexample is enough to read
 		}
 	})
-	if want := 1 + 36 + 36*36 + 36*36*36; situations != want {
+	if want := 1 + 42 + 42*42 + 42*42*42; situations != want {
 		t.Errorf("looked at %d situations, want %d", situations, want)
 	}
 }
@@ -142,12 +147,16 @@ func neverTwoInTheService(nodes []Node, d Decision) string {
 }
 
 func missingFactsChangeNothing(nodes []Node, d Decision) string {
-	if count(nodes, hasAnswered) == 0 && (len(d.Demote) > 0 || d.Promote != "") {
-		return "changes labels although no node has answered"
+	answered := count(nodes, hasAnswered) > 0
+	if !answered && d.Promote != "" {
+		return "promotes a node although none has answered"
 	}
 	for _, uid := range d.Demote {
-		if find(nodes, uid).State == probe.Unknown {
+		switch node := find(nodes, uid); {
+		case node.State == probe.Unknown:
 			return "demotes a pod that was not asked"
+		case !answered && (node.Connected || count(nodes, isConnected) == 0):
+			return "demotes a pod although no node has answered"
 		}
 	}
 	return ""
@@ -156,7 +165,14 @@ func missingFactsChangeNothing(nodes []Node, d Decision) string {
 func deadAndDemotedLoseTheLabel(nodes []Node, d Decision) string {
 	claimants := count(nodes, isClaimant)
 	for _, node := range nodes {
-		if !isReady(node) || node.State == probe.Unknown || count(nodes, hasAnswered) == 0 {
+		if !isReady(node) || node.State == probe.Unknown {
+			continue
+		}
+		if count(nodes, hasAnswered) == 0 {
+			lost := !node.Connected && count(nodes, isConnected) > 0
+			if lost && !slices.Contains(d.Demote, node.UID) {
+				return fmt.Sprintf("pod %s is lost and keeps its label", node.UID)
+			}
 			continue
 		}
 		rightful := node.State == probe.Active && claimants == 1
@@ -225,6 +241,7 @@ func asksFastWhileTheActiveIsNotKnown(nodes []Node, d Decision) string {
 func isReady(n Node) bool     { return n.Labelled && !n.Leaving }
 func isClaimant(n Node) bool  { return n.State == probe.Active && !n.Leaving }
 func hasAnswered(n Node) bool { return n.State.Answered() }
+func isConnected(n Node) bool { return n.Connected }
 func isUndecided(n Node) bool { return isReady(n) && n.State == probe.Unknown }
 
 func count(nodes []Node, is func(Node) bool) int {
@@ -268,6 +285,9 @@ func TestDecide(t *testing.T) {
 	}
 	starting := func(uid string, state probe.State) Node {
 		return Node{UID: types.UID(uid), State: state, Starting: true}
+	}
+	connected := func(uid string) Node {
+		return Node{UID: types.UID(uid), State: probe.Unreachable, Connected: true}
 	}
 	leaving := func(uid string, state probe.State) Node {
 		return Node{UID: types.UID(uid), State: state, Labelled: true, Leaving: true}
@@ -421,6 +441,15 @@ func TestDecide(t *testing.T) {
 			name:  "what a deleted pod said last does not stand against its successor",
 			nodes: []Node{leaving("a", probe.Active), node("b", probe.Active)},
 			want:  Decision{Promote: "b"},
+		},
+		{
+			name:  "a lost active node loses its label although the others wait for the storage to elect a leader",
+			nodes: []Node{labelled("a", probe.Unreachable), connected("b"), connected("c")},
+			want:  Decision{Demote: []types.UID{"a"}},
+		},
+		{
+			name:  "the storage is away from all nodes: the active one keeps its label",
+			nodes: []Node{{UID: "a", State: probe.Unreachable, Labelled: true, Connected: true}, connected("b"), connected("c")},
 		},
 		{
 			name:  "a single node that does not answer keeps the label: there is no other",

@@ -31,7 +31,10 @@
 //
 // A node that does not answer loses its label as soon as any other node of the
 // Vault answers. While none does, the labels stay: it may be the operator that
-// is cut off, and no other node is known that could serve.
+// is cut off, or the storage that is away, and no other node is known that could
+// serve. But a node that cannot even be connected to loses its label when another
+// can: its machine is lost, and the others wait for the storage, which is about to
+// elect a leader.
 //
 // The API server is away, or refuses: nothing can be written, so the Service
 // stays as it is. Nodes are asked all the same, and everything is tried again
