@@ -329,13 +329,14 @@ type EtcdStorage struct {
 	// lockTimeoutSeconds is how long the lock of an active Vault node that died
 	// without giving it up outlives it: nothing is served for that long, and then
 	// another node takes over. An active node that is held up for longer, by a
-	// slow disk or a paused machine, loses the lock needlessly. Defaults to 8:
-	// when etcd's leader is lost, its members can hold up the renewal of locks for
-	// 7 seconds, and with a shorter time the nodes that wait for the lock begin
-	// anew, 10 seconds later. It is lock_timeout in Vault's configuration; a
-	// change replaces the nodes, the active one last.
+	// slow disk or a paused machine, loses the lock needlessly. Defaults to 13:
+	// when the machine of etcd's leader is lost, the other members hold up a
+	// renewal of the lock for 7 seconds, and it is renewed when a third of the
+	// time has gone, so with 12 or less the active node can lose the lock, and
+	// those that wait for it begin anew, 10 seconds later. It is lock_timeout in
+	// Vault's configuration; a change replaces the nodes, the active one last.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage/etcd#lock_timeout
-	// +kubebuilder:default=8
+	// +kubebuilder:default=13
 	// +kubebuilder:validation:Minimum=2
 	// +kubebuilder:validation:Maximum=60
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Lock timeout in seconds",order=24,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:number","urn:alm:descriptor:com.tectonic.ui:advanced"}

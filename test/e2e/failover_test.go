@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,13 +48,14 @@ func failovers(t *testing.T, f *fixture) {
 	})
 	t.Run("the active process hangs", func(t *testing.T) { f.hang(t) })
 	t.Run("the active node is lost", func(t *testing.T) { f.lose(t) })
+	t.Run("the node of the storage's leader is lost", func(t *testing.T) { f.loseLeader(t) })
 	t.Run("resize", func(t *testing.T) { f.resize(t) })
 	t.Run("rolling upgrade", func(t *testing.T) { f.upgrade(t) })
 }
 
 // lockTimeout is how long the lock of an active node that died outlives it, or a
 // third less: it is renewed three times in that time.
-const lockTimeout = 8 * time.Second
+const lockTimeout = 13 * time.Second
 
 // handover is less than a lock takes to run out: it was given up.
 const handover = 5 * time.Second
@@ -131,6 +133,58 @@ func (f *fixture) lose(t *testing.T) {
 	})
 	// etcd elects a leader first, if it was on that node, and the lock begins anew.
 	requireOutage(t, r, election+lockTimeout+slack)
+}
+
+// loseLeader takes the node of etcd's leader off the network. The active Vault node
+// is on another one, and keeps its lock.
+func (f *fixture) loseLeader(t *testing.T) {
+	active := f.AwaitHA(t, 2).VaultStatus.Active
+	home := f.nodeOf(t, active)
+	lost := f.leadElsewhere(t, home)
+	c := f.start(t, home, 5*time.Minute)
+	func() {
+		shell.Run(t, "$LOCAL_CLUSTER node "+lost+" cut")
+		defer shell.Run(t, "$LOCAL_CLUSTER node "+lost+" join")
+		time.Sleep(lockTimeout + slack)
+		if status, err := f.Status(); err != nil || status.VaultStatus.Active != active {
+			t.Errorf("%s was active, and now it is %q (%v)", active, status.VaultStatus.Active, err)
+		}
+	}()
+	f.restore(t)
+	requireOutage(t, c.stop(t), election+slack)
+}
+
+// leadElsewhere makes an etcd member lead that is not on this node of the cluster,
+// and returns on which it is.
+func (f *fixture) leadElsewhere(t *testing.T, home string) string {
+	t.Helper()
+	var leader, successor, place string
+	var id uint64
+	for i := range 3 {
+		pod := fmt.Sprintf("%s-etcd-%d", f.Name, i)
+		var endpoints []struct {
+			Status struct {
+				Header struct {
+					MemberID uint64 `json:"member_id"`
+				}
+				Leader uint64
+			}
+		}
+		if err := json.Unmarshal([]byte(shell.Run(t, f.Kubectl("exec %s -- etcdctl endpoint status --write-out=json", pod))), &endpoints); err != nil {
+			t.Fatal(err)
+		}
+		member := endpoints[0].Status
+		if member.Leader == member.Header.MemberID {
+			leader = pod
+		}
+		if node := f.nodeOf(t, pod); node != home {
+			successor, place, id = pod, node, member.Header.MemberID
+		}
+	}
+	if leader != successor {
+		shell.Run(t, f.Kubectl("exec %s -- etcdctl move-leader %x", leader, id))
+	}
+	return place
 }
 
 // resize makes the Vault smaller and larger again.

@@ -172,7 +172,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 				"nodes": int64(2), "version": "1.21.0", "baseImage": "hashicorp/vault",
 				"pod": map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "100m", "memory": "256Mi"}}},
 				"storage": map[string]any{"etcd": map[string]any{
-					"nodes": int64(3), "version": "3.6.16", "baseImage": "gcr.io/etcd-development/etcd", "volumeSize": "2Gi", "lockTimeoutSeconds": int64(8), "whenDeleted": "Retain",
+					"nodes": int64(3), "version": "3.6.16", "baseImage": "gcr.io/etcd-development/etcd", "volumeSize": "2Gi", "lockTimeoutSeconds": int64(13), "whenDeleted": "Retain",
 					"resources": map[string]any{"requests": map[string]any{"cpu": "100m", "memory": "128Mi"}},
 				}},
 			}
