@@ -131,8 +131,9 @@ func (f *fixture) lose(t *testing.T) {
 		}
 		f.awaitOther(t, active)
 	})
-	// etcd elects a leader first, if it was on that node, and the lock begins anew.
-	requireOutage(t, r, election+lockTimeout+slack)
+	// etcd elects a leader first, if it was on that node, and the lock begins anew,
+	// with a second more.
+	requireOutage(t, r, election+lockTimeout+time.Second+slack)
 }
 
 // loseLeader takes the node of etcd's leader off the network. The active Vault node
@@ -140,7 +141,7 @@ func (f *fixture) lose(t *testing.T) {
 func (f *fixture) loseLeader(t *testing.T) {
 	active := f.AwaitHA(t, 2).VaultStatus.Active
 	home := f.nodeOf(t, active)
-	lost := f.leadElsewhere(t, home)
+	lost := f.leadElsewhere(t, active)
 	c := f.start(t, home, 5*time.Minute)
 	func() {
 		shell.Run(t, "$LOCAL_CLUSTER node "+lost+" cut")
@@ -154,10 +155,12 @@ func (f *fixture) loseLeader(t *testing.T) {
 	requireOutage(t, c.stop(t), election+slack)
 }
 
-// leadElsewhere makes an etcd member lead that is not on this node of the cluster,
-// and returns on which it is.
-func (f *fixture) leadElsewhere(t *testing.T, home string) string {
+// leadElsewhere makes an etcd member lead that a Vault pod is not connected to and
+// that is on another node of the cluster, and returns on which.
+func (f *fixture) leadElsewhere(t *testing.T, vault string) string {
 	t.Helper()
+	home := f.nodeOf(t, vault)
+	address := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.status.podIP}'", vault))
 	var leader, successor, place string
 	var id uint64
 	for i := range 3 {
@@ -177,7 +180,8 @@ func (f *fixture) leadElsewhere(t *testing.T, home string) string {
 		if member.Leader == member.Header.MemberID {
 			leader = pod
 		}
-		if node := f.nodeOf(t, pod); node != home {
+		clients := shell.Run(t, fmt.Sprintf("nsenter --net --target=%d ss --no-header --tcp --numeric state established 'sport = :2379'", f.pid(t, pod, "etcd")))
+		if node := f.nodeOf(t, pod); node != home && !strings.Contains(clients, address+"]:") && !strings.Contains(clients, address+":") {
 			successor, place, id = pod, node, member.Header.MemberID
 		}
 	}

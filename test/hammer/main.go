@@ -4,7 +4,9 @@
 //
 // With several addresses it is a client that needs no Service: it sends each
 // request to all of them, and is served when one serves it; it keeps connections,
-// as nothing is to be chosen anew. A line of addresses on the standard input takes
+// as nothing is to be chosen anew. Nodes are told not to send its requests on: a
+// standby node that has many under way to an active one that is lost needs another
+// five seconds to take over. A line of addresses on the standard input takes
 // the place of those it had.
 package main
 
@@ -57,7 +59,7 @@ type outcome struct {
 
 type hammer struct {
 	client         *http.Client
-	token          string
+	header         http.Header
 	interval, calm time.Duration
 
 	mu        sync.Mutex
@@ -90,15 +92,8 @@ func run(addresses, serverName, ca string, writes bool, interval, timeout, calm,
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	nodes := strings.Split(addresses, ",")
-	h := &hammer{addresses: nodes, token: os.Getenv("VAULT_TOKEN"), interval: interval, calm: calm, client: &http.Client{
-		Timeout: timeout,
-		Transport: &http.Transport{
-			// A client that comes anew is sent where the Service points now.
-			DisableKeepAlives: len(nodes) == 1,
-			TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12},
-		},
-	}}
+	h := newHammer(strings.Split(addresses, ","), roots, serverName, timeout)
+	h.interval, h.calm = interval, calm
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -112,6 +107,22 @@ func run(addresses, serverName, ca string, writes bool, interval, timeout, calm,
 		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(result)
+}
+
+func newHammer(addresses []string, roots *x509.CertPool, serverName string, timeout time.Duration) *hammer {
+	h := &hammer{addresses: addresses, header: http.Header{"X-Vault-Token": {os.Getenv("VAULT_TOKEN")}}, client: &http.Client{
+		Timeout: timeout,
+		Transport: &http.Transport{
+			// A client that comes anew is sent where the Service points now.
+			DisableKeepAlives: len(addresses) == 1,
+			TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12},
+		},
+	}}
+	if len(addresses) > 1 {
+		h.header.Set("X-Vault-No-Request-Forwarding", "true")
+		h.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	return h
 }
 
 // follow takes up the addresses of each line.
@@ -273,7 +284,7 @@ func (h *hammer) ask(ctx context.Context, method, url, body string) (string, err
 	if err != nil {
 		return "", err
 	}
-	request.Header.Set("X-Vault-Token", h.token)
+	request.Header = h.header.Clone()
 	response, err := h.client.Do(request)
 	if err != nil {
 		return "", err
@@ -283,7 +294,8 @@ func (h *hammer) ask(ctx context.Context, method, url, body string) (string, err
 	if _, err := answer.ReadFrom(response.Body); err != nil {
 		return "", err
 	}
-	if response.StatusCode >= http.StatusBadRequest {
+	// A standby node that sends nothing on names the active one by a redirection.
+	if response.StatusCode >= http.StatusMultipleChoices {
 		return "", fmt.Errorf("%s: %s", response.Status, answer.String())
 	}
 	return answer.String(), nil

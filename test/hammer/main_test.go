@@ -17,6 +17,10 @@ func TestDo(t *testing.T) {
 	hangs := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-awake }))
 	defer hangs.Close()
 	defer close(awake)
+	redirects := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, serves.URL, http.StatusTemporaryRedirect)
+	}))
+	defer redirects.Close()
 	gone := httptest.NewServer(nil)
 	gone.Close()
 
@@ -32,8 +36,10 @@ func TestDo(t *testing.T) {
 		"several, and none serves":  {addresses: []string{gone.URL, standby.URL}},
 		"the last does not answer":  {addresses: []string{gone.URL, hangs.URL}, unanswered: true},
 		"served in spite of others": {addresses: []string{gone.URL, serves.URL}, served: true},
+		"led to the active node":    {addresses: []string{redirects.URL}, served: true},
+		"not sent on":               {addresses: []string{gone.URL, redirects.URL}},
 	} {
-		h := &hammer{addresses: c.addresses, client: &http.Client{Timeout: 100 * time.Millisecond}}
+		h := newHammer(c.addresses, nil, "", 100*time.Millisecond)
 		text, err := h.do(http.MethodGet, "foo", "")
 		if served := err == nil && text == "secret"; served != c.served || err != nil && unanswered(err) != c.unanswered {
 			t.Errorf("%s: %q, %v", name, text, err)
