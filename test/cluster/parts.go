@@ -22,19 +22,17 @@ type part struct {
 	ldflags  string
 	// tags to build with.
 	tags string
+	// replaced is what is changed before, or nil.
+	replaced *replacedFile
 }
 
 const kubernetesVersion = "v1.37.2"
-
-// vaultVersions are the versions of Vault that the cluster has images of: two,
-// so that an upgrade can be tried. The first is the CLI in the PATH.
-var vaultVersions = []string{"1.21.0", "1.21.1"}
 
 const etcdVersion = "v3.6.16"
 
 func allParts() []part {
 	const version = "k8s.io/component-base/version"
-	parts := []part{
+	return append([]part{
 		{module: "etcd", packages: map[string]string{
 			"etcd":    "go.etcd.io/etcd/server/v3",
 			"etcdctl": "go.etcd.io/etcd/etcdctl/v3",
@@ -42,11 +40,7 @@ func allParts() []part {
 		{module: "kubernetes", packages: kubernetesPackages(),
 			ldflags: fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=37", version, kubernetesVersion)},
 		{module: "coredns", packages: map[string]string{"coredns": "github.com/coredns/coredns"}},
-	}
-	for _, v := range vaultVersions {
-		parts = append(parts, part{module: "vault-" + v, packages: map[string]string{"vault-" + v: "github.com/hashicorp/vault"}})
-	}
-	return parts
+	}, vaultParts()...)
 }
 
 func kubernetesPackages() map[string]string {
@@ -97,6 +91,9 @@ func (p part) dir() string { return filepath.Join("parts", p.module) }
 func (p part) key() (string, error) {
 	hash := sha256.New()
 	io.WriteString(hash, p.ldflags+p.tags)
+	if p.replaced != nil {
+		io.WriteString(hash, p.replaced.content)
+	}
 	for _, file := range []string{"go.mod", "go.sum"} {
 		content, err := os.ReadFile(filepath.Join(p.dir(), file))
 		if err != nil {
@@ -113,7 +110,20 @@ func (p part) build(ctx context.Context, pkg, target string) error {
 	}
 	// A build that is cut off leaves no binary under the final name.
 	unfinished := target + ".unfinished"
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", p.tags, "-ldflags", strings.TrimSpace("-s -w "+p.ldflags), "-o", unfinished, pkg)
+	args := []string{"build", "-trimpath", "-tags", p.tags, "-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o", unfinished}
+	if p.replaced != nil {
+		dir, err := os.MkdirTemp(cacheDir(), p.module+"-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		modfile, err := p.replaced.modfile(ctx, p.dir(), dir)
+		if err != nil {
+			return fmt.Errorf("replacing %s of %s: %w", p.replaced.path, p.replaced.module, err)
+		}
+		args = append(args, "-modfile="+modfile)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = p.dir()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if err := runShowing(cmd, fmt.Sprintf("building %s (%s)", filepath.Base(target), p.module)); err != nil {

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// vaultVersions are the versions of Vault that the cluster has images of: two,
+// so that an upgrade can be tried. The first is the CLI in the PATH.
+var vaultVersions = []string{"1.21.0", "1.21.1"}
+
+const vaultModule = "github.com/hashicorp/vault"
+
+// vaultAddons takes the place of a file of Vault's that adds nothing to what a minimal
+// Vault can do. Vault's tag "minimal" leaves out the storages and plugins that need the
+// libraries of all clouds and databases, and take most of the time of a build (more
+// than half of 15 minutes, on two CPUs). The operator needs one of them, etcd.
+const (
+	vaultAddonsFile = "command/commands_min.go"
+	vaultAddons     = `//go:build minimal
+
+package command
+
+import (
+	_ "github.com/hashicorp/vault/helper/builtinplugins"
+	"github.com/hashicorp/vault/physical/etcd"
+)
+
+func extendAddonHandlers(handlers *vaultHandlers) {
+	handlers.physicalBackends["etcd"] = etcd.NewEtcdBackend
+}
+`
+)
+
+func vaultParts() []part {
+	var parts []part
+	for _, v := range vaultVersions {
+		parts = append(parts, part{
+			module: "vault-" + v, packages: map[string]string{"vault-" + v: vaultModule}, tags: "minimal",
+			replaced: &replacedFile{module: vaultModule, path: vaultAddonsFile, content: vaultAddons},
+		})
+	}
+	return parts
+}
+
+// replacedFile is a file of a module that is built with other content.
+type replacedFile struct {
+	module, path, content string
+}
+
+// modfile copies the module into dir, with the file replaced, and returns a module
+// file for "go build -modfile" that takes it from there. An overlay can't do that, as
+// Go refuses one for a file of its module cache.
+func (r replacedFile) modfile(ctx context.Context, partDir, dir string) (string, error) {
+	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", r.module)
+	download.Dir = partDir
+	out, err := download.Output()
+	if err != nil {
+		return "", fmt.Errorf("downloading %s: %w\n%s", r.module, err, out)
+	}
+	var downloaded struct{ Dir string }
+	if err := json.Unmarshal(out, &downloaded); err != nil {
+		return "", err
+	}
+	source := filepath.Join(dir, "source")
+	if err := os.CopyFS(source, os.DirFS(downloaded.Dir)); err != nil {
+		return "", err
+	}
+	file := filepath.Join(source, r.path)
+	if _, err := os.Stat(file); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(file, []byte(r.content), 0o644); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(partDir, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), content, 0o644)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	modfile := filepath.Join(dir, "go.mod")
+	return modfile, exec.CommandContext(ctx, "go", "mod", "edit", "-replace="+r.module+"="+source, modfile).Run()
+}
