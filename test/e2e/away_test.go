@@ -24,8 +24,7 @@ const catchUp = 30 * time.Second
 func controlAway(t *testing.T, f *fixture) {
 	t.Run("the API server hangs", func(t *testing.T) {
 		active := f.AwaitHA(t, 2).VaultStatus.Active
-		// A small machine is busy when everybody asks the API server at once again.
-		c := f.start(t, f.nodeOf(t, active), 2*time.Minute, "-timeout=3s")
+		c := f.start(t, f.nodeOf(t, active), 2*time.Minute, patient)
 		hangAPIServer(t, func() { time.Sleep(away) })
 		f.AwaitHA(t, 2)
 		requireNoFailure(t, c.stop(t))
@@ -47,7 +46,7 @@ func controlAway(t *testing.T, f *fixture) {
 		scaleOperator(t, 0)
 		defer scaleOperator(t, 2)
 		active := f.AwaitHA(t, 2).VaultStatus.Active
-		c := f.start(t, f.nodeOf(t, active), time.Minute)
+		c := f.start(t, f.nodeOf(t, active), time.Minute, patient)
 		time.Sleep(10 * time.Second)
 		requireNoFailure(t, c.stop(t))
 	})
@@ -61,7 +60,7 @@ func controlAway(t *testing.T, f *fixture) {
 			returned = time.Now()
 			f.awaitOther(t, active)
 		})
-		if served := r.Writes.From.Add(r.Writes.Outage); served.After(returned.Add(slack)) {
+		if served := r.Writes.From.Add(r.Writes.Outage); served.After(returned.Add(catchUp)) {
 			t.Errorf("clients were served %s after the operator was back", served.Sub(returned))
 		}
 	})

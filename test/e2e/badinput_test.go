@@ -22,6 +22,7 @@ func TestBadInput(t *testing.T) {
 	living := vaulttest.Vault{Namespace: newNamespace(t), Name: "living"}
 	shell.Apply(t, manifest(living, `{nodes: 1, storage: {etcd: {nodes: 3, volumeSize: 1Gi, whenDeleted: Delete}}}`))
 	living.AwaitSealed(t, 1)
+	requireCondition(t, living, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 	before := running(t, living)
 
 	t.Run("refused by the API server", func(t *testing.T) {

@@ -49,10 +49,11 @@ func TestOLM(t *testing.T) {
 	f := fixtureOf(t, vault, 2)
 	o.requireDescribed(f)
 	pods := running(t, vault)
-	clients := f.start(t, "node-1", 10*time.Minute)
+	both := o.catalog(first, second)
+	clients := f.start(t, "node-1", 10*time.Minute, patient)
 
 	t.Run("an upgrade of the operator harms no Vault", func(t *testing.T) {
-		shell.Run(t, fmt.Sprintf(`kubectl -n olm patch catalogsource vault-operator --type=merge -p '{"spec": {"image": "%s"}}'`, o.catalog(first, second)))
+		shell.Run(t, fmt.Sprintf(`kubectl -n olm patch catalogsource vault-operator --type=merge -p '{"spec": {"image": "%s"}}'`, both))
 		o.awaitCSV(secondCSV)
 		shell.Run(t, o.kubectl("rollout status deployment/vault-operator-controller-manager --timeout=120s"))
 		f.AwaitHA(t, 1)

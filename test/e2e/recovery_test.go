@@ -230,13 +230,16 @@ func (d *disaster) full(t *testing.T) {
 	active := d.AwaitHA(t, 1).VaultStatus.Active
 	d.began = time.Now()
 	// 1 MB each, into 128 MiB.
-	out, err := d.inPod(active, `
-n=0
-while [ $n -lt 200 ]; do
+	var out string
+	var err error
+	for n := 0; n < 200 && err == nil; n += 20 {
+		out, err = d.inPod(active, fmt.Sprintf(`
+n=%d
+for i in $(seq 20); do
 	head -c 750000 /dev/urandom | base64 | tr -d '\n' >/tmp/value
-	vault write secret/fill-$n value=@/tmp/value >/dev/null || exit 1
-	n=$((n+1))
-done`)
+	vault write secret/fill-$((n+i)) value=@/tmp/value >/dev/null || exit 1
+done`, n))
+	}
 	if err == nil || !strings.Contains(out, "database space exceeded") {
 		t.Fatalf("it was not filled up: %s", out)
 	}

@@ -39,7 +39,7 @@ func TestDo(t *testing.T) {
 		"led to the active node":    {addresses: []string{redirects.URL}, served: true},
 		"not sent on":               {addresses: []string{gone.URL, redirects.URL}},
 	} {
-		h := newHammer(c.addresses, nil, "", 100*time.Millisecond)
+		h := newHammer(c.addresses, nil, "", time.Second)
 		text, err := h.do(http.MethodGet, "foo", "")
 		if served := err == nil && text == "secret"; served != c.served || err != nil && unanswered(err) != c.unanswered {
 			t.Errorf("%s: %q, %v", name, text, err)
