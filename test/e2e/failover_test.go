@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,6 +48,19 @@ func failovers(t *testing.T, f *fixture) {
 		requireOutage(t, r, lockTimeout+slack)
 	})
 	t.Run("the active process hangs", func(t *testing.T) { f.hang(t) })
+	t.Run("the active process hangs, and must not wake", func(t *testing.T) {
+		r := f.hammered(t, func(active string) {
+			pid := f.signal(t, active, syscall.SIGSTOP)
+			f.awaitOut(t, active)
+			// As docs/availability.md says.
+			shell.Run(t, f.Kubectl("delete pod %s --grace-period=1", active))
+			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+				t.Errorf("the process is still there: %v", err)
+			}
+			f.awaitOther(t, active)
+		})
+		requireOutage(t, r, lockTimeout+slack)
+	})
 	t.Run("the active node is lost", func(t *testing.T) { f.lose(t) })
 	t.Run("the node of the storage's leader is lost", func(t *testing.T) { f.loseLeader(t) })
 	t.Run("resize", func(t *testing.T) { f.resize(t) })
@@ -91,8 +105,9 @@ func (f *fixture) hang(t *testing.T) {
 	requireOutage(t, r, lockTimeout+slack)
 }
 
-// writeTo sends writes to a node that hangs, which it finds when it wakes. The
-// function returned waits for the answers, and fails the test when the node has
+// writeTo sends writes to a node that hangs, on new connections, which it finds when it
+// wakes. (docs/availability.md says what Vault may do with older ones.) The function
+// returned waits for the answers, and fails the test when the node has
 // processed one by itself, as only the active node may: it has to send them on
 // to that, or refuse them.
 func (f *fixture) writeTo(t *testing.T, pod string) func() {
