@@ -66,6 +66,10 @@ func (r replacedFile) modfile(ctx context.Context, partDir, dir string) (string,
 	if err := json.Unmarshal(out, &downloaded); err != nil {
 		return "", err
 	}
+	// The part's module file, and the sums that belong to it.
+	if err := os.CopyFS(dir, os.DirFS(partDir)); err != nil {
+		return "", err
+	}
 	source := filepath.Join(dir, "source")
 	if err := os.CopyFS(source, os.DirFS(downloaded.Dir)); err != nil {
 		return "", err
@@ -76,15 +80,6 @@ func (r replacedFile) modfile(ctx context.Context, partDir, dir string) (string,
 	}
 	if err := os.WriteFile(file, []byte(r.content), 0o644); err != nil {
 		return "", err
-	}
-	for _, name := range []string{"go.mod", "go.sum"} {
-		content, err := os.ReadFile(filepath.Join(partDir, name))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), content, 0o644)
-		}
-		if err != nil {
-			return "", err
-		}
 	}
 	modfile := filepath.Join(dir, "go.mod")
 	return modfile, exec.CommandContext(ctx, "go", "mod", "edit", "-replace="+r.module+"="+source, modfile).Run()

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
@@ -85,12 +84,6 @@ func chaosAtRandom(t *testing.T, f *fixture) {
 // pause waits for a random time of at most so many seconds.
 func (c *chaos) pause(seconds int) {
 	time.Sleep(time.Duration(c.IntN(seconds*1000)) * time.Millisecond)
-}
-
-// active is the active pod. A fault may have been done to it a moment ago.
-func (c *chaos) active(t *testing.T) string {
-	t.Helper()
-	return c.Await(t, "has an active node", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active != "" }).VaultStatus.Active
 }
 
 // standby is a standby pod, or the active one when there is none.

@@ -170,10 +170,8 @@ func (f *fixture) loseLeader(t *testing.T) {
 		shell.Run(t, "$LOCAL_CLUSTER node "+lost+" cut")
 		defer shell.Run(t, "$LOCAL_CLUSTER node "+lost+" join")
 		time.Sleep(lockTimeout + slack)
-		// A busy node may leave a question unanswered, and is unreachable until the next.
-		now := f.Await(t, "has an active node", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active != "" })
-		if now.VaultStatus.Active != active {
-			t.Errorf("%s was active, and now it is %s", active, now.VaultStatus.Active)
+		if now := f.active(t); now != active {
+			t.Errorf("%s was active, and now it is %s", active, now)
 		}
 	}()
 	f.restore(t)

@@ -202,6 +202,14 @@ func (f *fixture) awaitOut(t *testing.T, pod string) {
 	})
 }
 
+// active is the active pod, as soon as there is one: a fault may have been done to it a
+// moment ago, and a busy node that leaves a question unanswered is unreachable until
+// the next.
+func (f *fixture) active(t *testing.T) string {
+	t.Helper()
+	return f.Await(t, "has an active node", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active != "" }).VaultStatus.Active
+}
+
 // awaitOther waits until another pod is active.
 func (f *fixture) awaitOther(t *testing.T, pod string) {
 	t.Helper()
