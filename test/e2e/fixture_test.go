@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
@@ -63,7 +65,7 @@ func requireLocalCluster(t *testing.T) {
 	}
 }
 
-// fixtureOf initializes a Vault, and puts a secret in it.
+// fixtureOf initializes a Vault that has three members of etcd, and puts a secret in it.
 func fixtureOf(t *testing.T, v vaulttest.Vault, nodes int) *fixture {
 	t.Helper()
 	dir := t.TempDir()
@@ -73,6 +75,8 @@ func fixtureOf(t *testing.T, v vaulttest.Vault, nodes int) *fixture {
 	shell.Run(t, f.Kubectl(`get secret %s-default-vault-client-tls -o jsonpath='{.data.vault-client-ca\.crt}' | base64 -d >%s`, f.Name, f.ca))
 	active := f.AwaitHA(t, nodes-1).VaultStatus.Active
 	f.Do(t, active, f.keys.RootToken, "vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
+	// Vault starts with two members of etcd; tests count on the third.
+	requireCondition(t, v, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 	return f
 }
 

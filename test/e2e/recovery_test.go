@@ -39,7 +39,6 @@ func TestRecovery(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "kubeconfig")
 	shell.Run(t, "kubectl config view --raw --flatten >"+config+" && kubectl --kubeconfig="+config+" config set-context --current --namespace="+d.Namespace)
 	d.env = []string{"KUBECONFIG=" + config}
-	d.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 
 	const vaultPods = "-l app.kubernetes.io/instance=example,app.kubernetes.io/component=server"
 	const etcdPods = "-l app.kubernetes.io/instance=example,app.kubernetes.io/component=etcd"
