@@ -22,6 +22,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -93,6 +94,9 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 		// at once, and the next replica does not wait for it to run out.
 		LeaderElectionReleaseOnCancel: true,
 		EventBroadcaster:              broadcaster, //nolint:staticcheck // nothing else sets what is left out; it ends with ctx
+		// The other queue may keep the manager from ending, and the lease from being
+		// given up: https://github.com/kubernetes-sigs/controller-runtime/issues/3538
+		Controller: ctrlconfig.Controller{UsePriorityQueue: new(false)},
 	})
 	if err != nil {
 		return nil, err

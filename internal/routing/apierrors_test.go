@@ -45,8 +45,8 @@ func (f *fixture) manage(t *testing.T, limit time.Duration, vaults ...*v1alpha1.
 	}
 	o.ReconciliationTimeout = limit
 	o.Reconciler = f
-	anyName := true
-	o.SkipNameValidation = &anyName
+	o.SkipNameValidation = new(true)
+	o.UsePriorityQueue = new(false)
 	c, err := controller.NewUnmanaged("routing", o)
 	if err != nil {
 		t.Fatal(err)
