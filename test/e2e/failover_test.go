@@ -222,7 +222,8 @@ func (f *fixture) resize(t *testing.T) {
 	before := f.AwaitHA(t, 1).VaultStatus
 	active := before.Active
 	shell.Run(t, f.Kubectl("scale vault/%s --replicas=2", f.Name))
-	after := f.Await(t, "is two nodes", func(s v1alpha1.VaultStatus) bool { return s.Nodes == 2 }).VaultStatus
+	f.Await(t, "is two nodes", func(s v1alpha1.VaultStatus) bool { return s.Nodes == 2 })
+	after := f.AwaitHA(t, 1).VaultStatus
 	if after.Active != active || !slices.Equal(after.Standby, before.Standby) {
 		t.Errorf("%s was sealed, and another was taken away: %+v", sealed, after)
 	}
@@ -244,7 +245,8 @@ func (f *fixture) upgrade(t *testing.T) {
 			if s.VaultStatus.Active != "" && s.VaultStatus.Active != last {
 				changes, last = changes+1, s.VaultStatus.Active
 			}
-			ready = min(ready, int(s.ReadyNodes))
+			// One that left a question unanswered on a busy machine is not known to be gone.
+			ready = min(ready, int(s.ReadyNodes)+len(s.VaultStatus.Unreachable))
 			for _, pod := range s.VaultStatus.Sealed {
 				f.Unseal(t, pod, f.keys)
 			}
