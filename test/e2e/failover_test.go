@@ -72,7 +72,7 @@ func failovers(t *testing.T, f *fixture) {
 const lockTimeout = 13 * time.Second
 
 // handover is less than a lock takes to run out: it was given up.
-const handover = 5 * time.Second
+const handover = lockTimeout * 2 / 3
 
 // election is how long etcd takes to replace a leader that was lost.
 const election = 2 * time.Second
