@@ -50,9 +50,14 @@ func TestMetrics(t *testing.T) {
 				return nil
 			})
 			for token, want := range map[string]int{"": http.StatusUnauthorized, stranger: http.StatusForbidden} {
-				if status, text, err := scrape.Metrics(t.Context(), address, token); err != nil || status != want || strings.Contains(text, "vault_operator_") {
-					t.Errorf("status %d, error %v, want %d and no metrics", status, err, want)
-				}
+				// A port-forward drops a connection now and then.
+				shell.Eventually(t, fmt.Sprintf("the answer is %d", want), 10*time.Second, func() error {
+					status, text, err := scrape.Metrics(t.Context(), address, token)
+					if err == nil && (status != want || strings.Contains(text, "vault_operator_")) {
+						t.Errorf("status %d, want %d and no metrics", status, want)
+					}
+					return err
+				})
 			}
 		})
 	}
