@@ -228,7 +228,7 @@ func (w *worker) run(ctx context.Context, record func(Observation)) {
 	failed := 0
 	for ctx.Err() == nil {
 		o := asker.ask(ctx, timeout)
-		if o.State.Answered() {
+		if o.State != Unreachable {
 			failed = 0
 		} else {
 			failed++

@@ -123,7 +123,7 @@ func TestObservesEachState(t *testing.T) {
 	}
 }
 
-func TestNotVerifiedIsUnreachable(t *testing.T) {
+func TestNotVerified(t *testing.T) {
 	t.Parallel()
 	ca, other := fakevault.NewAuthority(t), fakevault.NewAuthority(t)
 	node := fakevault.Start(t, ca.Certificate(t, serverName), fakevault.Active)
@@ -145,9 +145,13 @@ func TestNotVerifiedIsUnreachable(t *testing.T) {
 			tt.change(&target)
 			h := newHarness(t)
 			h.SetTargets(exampleVault, []Target{target}, true)
-			h.waitFor(t, target.UID, Unreachable)
-			if err := h.observation(target.UID).Err; err == nil || !strings.Contains(err.Error(), tt.wantErr) {
-				t.Errorf("error %v, want one with %q", err, tt.wantErr)
+			h.waitFor(t, target.UID, Unverified)
+			o := h.observation(target.UID)
+			if o.Err == nil || !strings.Contains(o.Err.Error(), tt.wantErr) {
+				t.Errorf("error %v, want one with %q", o.Err, tt.wantErr)
+			}
+			if o.Certificate == nil || o.Silent {
+				t.Errorf("certificate %v, silent %t; want what the node serves with, and no silence", o.Certificate, o.Silent)
 			}
 			// Once the authority is known the node is asked without further ado.
 			h.SetTargets(exampleVault, []Target{good}, true)
@@ -161,10 +165,15 @@ func TestAnAnswerThatIsNotVaultsIsUnreachable(t *testing.T) {
 	ca := fakevault.NewAuthority(t)
 	cert := ca.Certificate(t, serverName)
 	for name, answer := range map[string]string{
-		"an error":       "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
-		"not JSON":       "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-		"half an answer": "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"initialized\":true",
-		"not HTTP":       "SSH-2.0-OpenSSH_9.2\r\n",
+		"an error":            "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+		"not JSON":            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+		"half an answer":      "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"initialized\":true",
+		"not HTTP":            "SSH-2.0-OpenSSH_9.2\r\n",
+		"nothing in it":       "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+		"a redirect":          "HTTP/1.1 307 Temporary Redirect\r\nLocation: /v1/sys/health\r\nContent-Length: 0\r\n\r\n",
+		"a large answer":      "HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + pad(activeAnswer("1.21.0"), 99999),
+		"large headers":       "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 99999) + "\r\n\r\n" + activeAnswer("1.21.0"),
+		"a compressed answer": "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\n\x1f\x8b\x08\x00\x00",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -187,7 +196,63 @@ func TestAnAnswerThatIsNotVaultsIsUnreachable(t *testing.T) {
 			h := newHarness(t)
 			h.SetTargets(exampleVault, []Target{{UID: "a", Address: listener.Addr().String(), ServerName: serverName, CA: ca.PEM}}, true)
 			h.waitFor(t, "a", Unreachable)
+			if o := h.observation("a"); o.Silent {
+				t.Errorf("a wrong answer counts as silence: %v", o.Err)
+			}
 		})
+	}
+}
+
+// activeAnswer is an answer of an active node.
+func activeAnswer(version string) string {
+	return `{"initialized":true,"sealed":false,"standby":false,"version":"` + version + `"}`
+}
+
+// pad appends spaces, which JSON allows, until the text has so many bytes.
+func pad(text string, size int) string { return text + strings.Repeat(" ", size-len(text)) }
+
+func TestParseHealth(t *testing.T) {
+	tests := []struct {
+		body    string
+		want    State
+		version string
+	}{
+		{activeAnswer("1.21.0"), Active, "1.21.0"},
+		{activeAnswer("1.21.0-rc1+ent.hsm"), Active, "1.21.0-rc1+ent.hsm"},
+		{activeAnswer("1.21.0 and more"), Active, ""},
+		{activeAnswer("latest"), Active, ""},
+		{activeAnswer("1.21.0-" + strings.Repeat("x", 100)), Active, ""},
+		{`{"initialized":true,"sealed":false,"standby":false,"performance_standby":true}`, Standby, ""},
+		{`{"initialized":true,"sealed":true}`, Unreachable, ""},
+		{`[]`, Unreachable, ""},
+		{`{"initialized":1,"sealed":0,"standby":0}`, Unreachable, ""},
+		{activeAnswer("1.21.0") + activeAnswer("1.21.0"), Unreachable, ""},
+		{"", Unreachable, ""},
+	}
+	for _, tt := range tests {
+		h, err := parseHealth([]byte(tt.body))
+		if err != nil {
+			if tt.want != Unreachable {
+				t.Errorf("%s: %v", tt.body, err)
+			}
+			continue
+		}
+		if h.state() != tt.want || h.version() != tt.version {
+			t.Errorf("%s: %s, version %q; want %s, %q", tt.body, h.state(), h.version(), tt.want, tt.version)
+		}
+	}
+}
+
+func TestCertificateThatIsServed(t *testing.T) {
+	t.Parallel()
+	ca := fakevault.NewAuthority(t)
+	cert := ca.Certificate(t, serverName)
+	node := fakevault.Start(t, cert, fakevault.Active)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{{UID: "a", Address: node.Address, ServerName: serverName, CA: ca.PEM}}, true)
+	h.waitFor(t, "a", Active)
+	if got, want := h.observation("a").Certificate, CertificateOf(cert.Leaf); !got.same(want) {
+		t.Errorf("certificate %+v, want %+v", got, want)
 	}
 }
 
@@ -204,8 +269,8 @@ func TestHangingNodeIsUnreachableWithinTheBound(t *testing.T) {
 	} else {
 		t.Logf("a hanging node was Unreachable after %s, the bound is %s", took, hangBound)
 	}
-	if o := h.observation(target.UID); !errors.Is(o.Err, context.DeadlineExceeded) || !o.Connected {
-		t.Errorf("error %v, connected %t, want a timeout and a connection", o.Err, o.Connected)
+	if o := h.observation(target.UID); !errors.Is(o.Err, context.DeadlineExceeded) || !o.Connected || !o.Silent {
+		t.Errorf("error %v, connected %t, silent %t; want a timeout, a connection, silence", o.Err, o.Connected, o.Silent)
 	}
 	node.Thaw()
 	h.waitFor(t, target.UID, Active)
@@ -530,7 +595,7 @@ func TestEnvironmentDoesNotChangeWhoIsAsked(t *testing.T) {
 	untrusted := target
 	untrusted.CA = fakevault.NewAuthority(t).PEM
 	h.SetTargets(exampleVault, []Target{untrusted}, true)
-	h.waitFor(t, target.UID, Unreachable)
+	h.waitFor(t, target.UID, Unverified)
 }
 
 func TestState(t *testing.T) {
@@ -539,7 +604,7 @@ func TestState(t *testing.T) {
 		name     string
 		answered bool
 	}{
-		{Unknown, "Unknown", false}, {Unreachable, "Unreachable", false}, {Uninitialized, "Uninitialized", true},
+		{Unknown, "Unknown", false}, {Unreachable, "Unreachable", false}, {Unverified, "Unverified", false}, {Uninitialized, "Uninitialized", true},
 		{Sealed, "Sealed", true}, {Standby, "Standby", true}, {Active, "Active", true},
 	}
 	for _, tt := range tests {

@@ -77,7 +77,7 @@ func TestProbeDuration(t *testing.T) {
 		}
 		return m.GetHistogram().GetSampleCount()
 	}
-	if got, want := testutil.CollectAndCount(probeDuration), 5; got != want {
+	if got, want := testutil.CollectAndCount(probeDuration), 6; got != want {
 		t.Errorf("%d series before anything happened, want %d", got, want)
 	}
 	node, target := startNode(t, fakevault.Sealed)
@@ -104,7 +104,7 @@ func TestProbeDuration(t *testing.T) {
 		t.Error("a node that does not answer is not counted")
 	}
 	// No node and no pod is a label: the number of series is bounded.
-	if got, want := testutil.CollectAndCount(probeDuration), 5; got != want {
+	if got, want := testutil.CollectAndCount(probeDuration), 6; got != want {
 		t.Errorf("%d series, want %d", got, want)
 	}
 }

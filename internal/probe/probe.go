@@ -6,17 +6,31 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	vaultapi "github.com/hashicorp/vault/api"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
+)
+
+const (
+	// maxAnswer is the most bytes that are read of an answer, of its headers and of
+	// its body each. Vault's has less than a kilobyte.
+	maxAnswer = 64 << 10
+	// bufferSize of a connection, read and write: the default is four times as much,
+	// for each of thousands of nodes.
+	bufferSize = 1 << 10
+	// reconnectAfter is for how long a connection is used. A node shows a renewed
+	// certificate on new connections only.
+	reconnectAfter = time.Minute
 )
 
 // State is what a Vault node said of itself.
@@ -27,6 +41,9 @@ const (
 	Unknown State = iota
 	// Unreachable means that the node was asked and gave no answer that counts.
 	Unreachable
+	// Unverified means that the node was reached and that its certificate could not
+	// be verified, so that nothing it says is believed. It is not silence.
+	Unverified
 	// Uninitialized means that Vault waits for "vault operator init".
 	Uninitialized
 	// Sealed means that the node waits for "vault operator unseal".
@@ -39,7 +56,7 @@ const (
 
 // String returns the name of the state.
 func (s State) String() string {
-	return [...]string{"Unknown", "Unreachable", "Uninitialized", "Sealed", "Standby", "Active"}[s]
+	return [...]string{"Unknown", "Unreachable", "Unverified", "Uninitialized", "Sealed", "Standby", "Active"}[s]
 }
 
 // Answered says that the node itself told its state.
@@ -50,12 +67,18 @@ type Observation struct {
 	State State
 	// Version of Vault that the node runs; empty when it did not answer.
 	Version string
-	// Err says why the node is Unreachable.
+	// Certificate that the node serves with; nil when none was seen. That of an
+	// Unverified node is only what somebody claims.
+	Certificate *Certificate
+	// Err says why the node is Unreachable or Unverified.
 	Err error
+	// Silent says that an Unreachable node gave no answer at all, as opposed to one
+	// that is not Vault's.
+	Silent bool
 	// Connected says that a connection to an Unreachable node was made: there is a
 	// way to it, and what does not answer is Vault, or the storage it asks.
 	Connected bool
-	// Lost says that the node is Unreachable and has answered before: it is not
+	// Lost says that the node does not tell its state and has answered before: it is not
 	// one that has yet to start.
 	Lost bool
 	// LastActive is when the node last said that it is active; zero if it never did.
@@ -64,7 +87,28 @@ type Observation struct {
 
 // same says that two observations mean the same to whoever acts on them.
 func (o Observation) same(other Observation) bool {
-	return o.State == other.State && o.Version == other.Version && o.Connected == other.Connected
+	return o.State == other.State && o.Version == other.Version && o.Connected == other.Connected &&
+		o.Silent == other.Silent && o.Certificate.same(other.Certificate)
+}
+
+// Certificate is what is told of a certificate that a node serves with.
+type Certificate struct {
+	// Serial is the serial number in hexadecimal digits.
+	Serial string
+	// NotAfter is the end of its validity.
+	NotAfter time.Time
+}
+
+// CertificateOf returns what is told of a certificate.
+func CertificateOf(leaf *x509.Certificate) *Certificate {
+	return &Certificate{Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter}
+}
+
+func (c *Certificate) same(other *Certificate) bool {
+	if c == nil || other == nil {
+		return c == other
+	}
+	return c.Serial == other.Serial && c.NotAfter.Equal(other.NotAfter)
 }
 
 // Target is a Vault node to ask.
@@ -75,51 +119,73 @@ type Target struct {
 	Address string
 	// ServerName that the certificate of the node has to be valid for.
 	ServerName string
-	// CA is the PEM of the authority that the certificate is verified with. When
-	// it is empty the node cannot be asked and is Unreachable.
+	// CA is the PEM of the CAs that the certificate is verified with, one of which is
+	// enough. Without any the node is Unverified when it can be reached.
 	CA string
 }
 
 // errNoCA is the Err of a node that cannot be verified.
 var errNoCA = errors.New("the certificate authority of this Vault is not known")
 
-// asker asks one node. It keeps the connection between questions.
+// healthPath asks for seal and leader state in one request, and for a status code
+// below 300 whatever the state is.
+// https://developer.hashicorp.com/vault/api-docs/system/health
+const healthPath = "/v1/sys/health?uninitcode=299&sealedcode=299&standbycode=299&drsecondarycode=299" +
+	"&performancestandbycode=299&removedcode=299&haunhealthycode=299"
+
+// asker probes one node. It keeps the connection between probes.
 type asker struct {
-	client    *vaultapi.Client
 	transport *http.Transport
+	request   *http.Request
+	// noCA is set when there is no CA to verify the node with.
+	noCA bool
+	// connected is when the last connection was made, in nanoseconds since 1970.
+	connected atomic.Int64
 }
 
 func newAsker(target Target) (*asker, error) {
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(target.CA)) {
-		return nil, errNoCA
-	}
-	// HTTP/1: a connection on which an answer did not come is not used again. It may
-	// lead to a process that hangs or a node that is gone.
-	transport := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: target.ServerName, MinVersion: tls.VersionTLS12},
-		Proxy:           nil, // pods are reached directly, whatever the operator's environment says
-	}
-	// Not DefaultConfig, which takes the address of an agent, timeouts and more
-	// from the operator's environment.
-	client, err := vaultapi.NewClient(&vaultapi.Config{
-		Address:    "https://" + target.Address,
-		HttpClient: &http.Client{Transport: transport},
-	})
+	request, err := http.NewRequest(http.MethodGet, "https://"+target.Address+healthPath, nil)
 	if err != nil {
 		return nil, err
 	}
-	client.ClearToken()
-	return &asker{client: client, transport: transport}, nil
+	roots := x509.NewCertPool()
+	a := &asker{request: request, noCA: !roots.AppendCertsFromPEM([]byte(target.CA))}
+	// HTTP/1: a connection on which an answer did not come is not used again. It may
+	// lead to a process that hangs or a node that is gone.
+	a.transport = &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: target.ServerName, MinVersion: tls.VersionTLS12},
+		Proxy:           nil, // pods are reached directly, whatever the operator's environment says
+		DialContext:     a.dial,
+		// A connection attempt may outlive the request that it was begun for.
+		TLSHandshakeTimeout:    2 * timeout,
+		MaxIdleConnsPerHost:    1,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxAnswer,
+		ReadBufferSize:         bufferSize,
+		WriteBufferSize:        bufferSize,
+	}
+	return a, nil
+}
+
+func (a *asker) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: 2 * timeout}
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err == nil {
+		a.connected.Store(time.Now().UnixNano())
+	}
+	return conn, err
 }
 
 func (a *asker) close() { a.transport.CloseIdleConnections() }
 
-// ask asks for seal and leader state in one request.
-// https://developer.hashicorp.com/vault/api-docs/system/health
+// ask probes the node once.
 func (a *asker) ask(ctx context.Context, timeout time.Duration) Observation {
 	begin := time.Now()
+	if begin.UnixNano()-a.connected.Load() > int64(reconnectAfter) {
+		a.transport.CloseIdleConnections()
+	}
 	o := a.askNow(ctx, timeout)
+	o.Connected = o.State == Unreachable && a.connected.Load() >= begin.UnixNano()
 	if ctx.Err() == nil { // a question that nobody waits for any more says nothing of the node
 		probeDuration.WithLabelValues(label(o.State)).Observe(time.Since(begin).Seconds())
 	}
@@ -129,34 +195,106 @@ func (a *asker) ask(ctx context.Context, timeout time.Duration) Observation {
 func (a *asker) askNow(ctx context.Context, timeout time.Duration) Observation {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{ConnectDone: func(_, _ string, err error) {
-		if err == nil {
-			connected.Store(true)
-		}
-	}})
-	health, err := a.client.Sys().HealthWithContext(ctx)
+	// Not through an http.Client, which would follow redirects.
+	response, err := a.transport.RoundTrip(a.request.WithContext(ctx))
 	if err != nil {
-		return Observation{State: Unreachable, Err: err, Connected: connected.Load()}
+		return a.failed(err)
 	}
-	return Observation{State: stateOf(health), Version: health.Version}
+	defer func() { _ = response.Body.Close() }()
+	health, err := readHealth(response)
+	if err != nil {
+		return a.failed(err)
+	}
+	return Observation{
+		State:       health.state(),
+		Version:     health.version(),
+		Certificate: CertificateOf(response.TLS.PeerCertificates[0]),
+	}
 }
 
-func stateOf(health *vaultapi.HealthResponse) State {
+// failed is what is known of a node after a probe that has failed.
+func (a *asker) failed(err error) Observation {
+	var unverified *tls.CertificateVerificationError
+	if !errors.As(err, &unverified) {
+		return Observation{State: Unreachable, Err: err, Silent: isSilence(err)}
+	}
+	o := Observation{State: Unverified, Err: err}
+	if len(unverified.UnverifiedCertificates) > 0 {
+		o.Certificate = CertificateOf(unverified.UnverifiedCertificates[0])
+	}
+	if a.noCA {
+		o.Err = errNoCA
+	}
+	return o
+}
+
+// health is the part of a node's answer that is used. An answer without one of
+// the first three is not Vault's.
+type health struct {
+	Initialized        *bool  `json:"initialized"`
+	Sealed             *bool  `json:"sealed"`
+	Standby            *bool  `json:"standby"`
+	PerformanceStandby bool   `json:"performance_standby"`
+	Version            string `json:"version"`
+}
+
+func readHealth(response *http.Response) (*health, error) {
+	// Read to its end, so that the connection can be used again.
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {
-	case !health.Initialized:
+	case err != nil:
+		return nil, err
+	case response.StatusCode != http.StatusOK && response.StatusCode != 299:
+		return nil, fmt.Errorf("the answer has the HTTP status %d", response.StatusCode)
+	case len(body) > maxAnswer:
+		return nil, fmt.Errorf("the answer has more than %d bytes", maxAnswer)
+	}
+	return parseHealth(body)
+}
+
+// errNotHealth never quotes the answer.
+var errNotHealth = errors.New("the answer is not one of Vault")
+
+func parseHealth(body []byte) (*health, error) {
+	var h health
+	if err := json.Unmarshal(body, &h); err != nil || h.Initialized == nil || h.Sealed == nil || h.Standby == nil {
+		return nil, errNotHealth
+	}
+	return &h, nil
+}
+
+func (h *health) state() State {
+	switch {
+	case !*h.Initialized:
 		return Uninitialized
-	case health.Sealed:
+	case *h.Sealed:
 		return Sealed
-	case health.Standby || health.PerformanceStandby:
+	case *h.Standby || h.PerformanceStandby:
 		return Standby
 	default:
 		return Active
 	}
 }
 
+// version is what the node says, if that is a version.
+func (h *health) version() string {
+	if !vaultversion.Valid(h.Version) {
+		return ""
+	}
+	return h.Version
+}
+
+// isSilence says that the error means that no answer came, and not a wrong one.
+func isSilence(err error) bool {
+	var network net.Error
+	var dial *net.OpError
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout() ||
+		errors.As(err, &dial) && dial.Op == "dial" || nobodyListens(err) || errors.Is(err, syscall.EPIPE)
+}
+
 // nobodyListens says that the error proves that no process listens at the
 // address, as opposed to one that is slow or cannot be reached.
 func nobodyListens(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) ||
+		errors.Is(err, net.ErrClosed)
 }

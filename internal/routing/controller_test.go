@@ -503,9 +503,9 @@ func TestReconcileLeavesLabelsAloneWithoutTheCA(t *testing.T) {
 	a, b := fakevault.Start(t, cert, fakevault.Standby), fakevault.Start(t, cert, fakevault.Active)
 	f := newFixture(t, vault, newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false))
 	f.run(t, vault)
-	eventually(t, "both nodes are known to be unreachable", func() bool {
+	eventually(t, "both nodes are known to be unverified", func() bool {
 		observations := f.Engine.Observations(client.ObjectKeyFromObject(vault))
-		return observations["uid-of-a"].State == probe.Unreachable && observations["uid-of-b"].State == probe.Unreachable
+		return observations["uid-of-a"].State == probe.Unverified && observations["uid-of-b"].State == probe.Unverified
 	})
 	if got := f.patched(); len(got) != 0 {
 		t.Errorf("patches %v, want none", got)

@@ -68,7 +68,7 @@ func Decide(nodes []Node) Decision {
 			if !facts.undecided {
 				d.Promote = node.UID
 			}
-		case !node.Labelled, node.Leaving, node.State == probe.Unknown:
+		case !node.Labelled, node.Leaving, node.State == probe.Unknown, node.State == probe.Unverified:
 		case node.State == probe.Unreachable && facts.answered == 0 && (node.Connected || facts.connected == 0):
 		default:
 			d.Demote = append(d.Demote, node.UID)

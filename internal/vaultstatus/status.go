@@ -117,6 +117,8 @@ func nodeState(f *facts, pod *corev1.Pod) v1alpha1.NodeState {
 		return v1alpha1.NodeSealed
 	case observation.State == probe.Uninitialized:
 		return v1alpha1.NodeUninitialized
+	case observation.State == probe.Unverified:
+		return v1alpha1.NodeUnreachable
 	case observation.State == probe.Unreachable && (observation.Lost || !pods.Starting(pod, f.now)):
 		return v1alpha1.NodeUnreachable
 	default:

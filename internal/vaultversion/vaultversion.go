@@ -37,6 +37,17 @@ func parse(text string) *version.Version {
 	return v
 }
 
+// maxLength of a version: those of Vault have less than 30 characters.
+const maxLength = 64
+
+// complete is what a version may look like to its end.
+var complete = regexp.MustCompile(`^[0-9A-Za-z.+-]+$`)
+
+// Valid says that the text is a version of Vault, and nothing else.
+func Valid(text string) bool {
+	return len(text) <= maxLength && complete.MatchString(text) && parse(text) != nil
+}
+
 // Lower says that a is a lower version than b. What is not a version, such as
 // nothing, is lower than any that is.
 func Lower(a, b string) bool {
