@@ -19,6 +19,7 @@ import (
 )
 
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	living := vaulttest.Vault{Namespace: newNamespace(t), Name: "living"}
 	shell.Apply(t, manifest(living, `{nodes: 1, storage: {etcd: {nodes: 3, volumeSize: 1Gi, whenDeleted: Delete}}}`))
 	living.AwaitSealed(t, 1)
@@ -133,6 +134,7 @@ func running(t *testing.T, v vaulttest.Vault) string {
 }
 
 func TestOwnTLSAndConfig(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "own"}
 	makeCertificates(t, v)
 	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: settings, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, `+smallEtcd+`}`))

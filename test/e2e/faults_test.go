@@ -16,6 +16,8 @@ func TestFaults(t *testing.T) {
 		{"failover", failovers},
 		{"control away", controlAway},
 		{"drain", drains},
+		{"routing", routingFaults},
+		{"strangers", strangers},
 		{"chaos", chaosAtRandom},
 	} {
 		t.Run(suite.name, func(t *testing.T) { suite.run(t, f) })

@@ -27,7 +27,9 @@ type outcome struct {
 	Requests, Failed int
 	Outage           time.Duration
 	From             time.Time
-	LastError        string
+	// FirstFailed and LastFailed are when the first and the last failed request began.
+	FirstFailed, LastFailed time.Time
+	LastError               string
 }
 
 type report struct {
@@ -39,6 +41,8 @@ type report struct {
 type fixture struct {
 	vaulttest.Vault
 	keys vaulttest.Keys
+	// nodes is how many nodes it has when it is whole.
+	nodes int
 	// hammer is the binary of the client, and ca the authority that it trusts.
 	hammer, ca string
 }
@@ -69,7 +73,7 @@ func requireLocalCluster(t *testing.T) {
 func fixtureOf(t *testing.T, v vaulttest.Vault, nodes int) *fixture {
 	t.Helper()
 	dir := t.TempDir()
-	f := &fixture{Vault: v, hammer: filepath.Join(dir, "hammer"), ca: filepath.Join(dir, "ca.crt")}
+	f := &fixture{Vault: v, nodes: nodes, hammer: filepath.Join(dir, "hammer"), ca: filepath.Join(dir, "ca.crt")}
 	shell.Run(t, "CGO_ENABLED=0 go build -o "+f.hammer+" ../hammer")
 	f.keys = f.InitAndUnseal(t, nodes)
 	shell.Run(t, f.Kubectl(`get secret %s-default-vault-client-tls -o jsonpath='{.data.vault-client-ca\.crt}' | base64 -d >%s`, f.Name, f.ca))
@@ -139,10 +143,10 @@ func (c *clients) stop(t *testing.T) report {
 }
 
 // hammered runs fn, with the name of the active pod, under the load of clients,
-// and restores the Vault to three unsealed nodes.
+// and restores the Vault.
 func (f *fixture) hammered(t *testing.T, fn func(active string)) report {
 	t.Helper()
-	active := f.AwaitHA(t, 2).VaultStatus.Active
+	active := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
 	// From a node of the cluster that stays, by its kube-proxy.
 	node := shell.Run(t, "kubectl get nodes -o name | grep -v "+f.nodeOf(t, active)+" | head -1 | cut -d/ -f2")
 	c := f.start(t, node, 10*time.Minute)
@@ -161,6 +165,19 @@ func requireOutage(t *testing.T, r report, bound time.Duration) {
 	t.Helper()
 	if outage := max(r.Writes.Outage, r.Reads.Outage); outage > bound {
 		t.Errorf("clients were not served for %s, want at most %s", outage, bound)
+	}
+}
+
+// requireOneHandover fails the test when requests failed at any other time than in one
+// handover.
+func requireOneHandover(t *testing.T, r report) {
+	t.Helper()
+	requireOutage(t, r, handover)
+	for _, o := range []outcome{r.Writes, r.Reads} {
+		if between := o.LastFailed.Sub(o.FirstFailed); between > handover {
+			t.Errorf("%d of %d requests failed within %s, want all within one handover of %s; the last one with: %s",
+				o.Failed, o.Requests, between, handover, o.LastError)
+		}
 	}
 }
 
@@ -226,7 +243,7 @@ func (f *fixture) awaitOther(t *testing.T, pod string) {
 // not be in its status yet.
 const calm = 2 * time.Second
 
-// restore unseals nodes until there are three that are unsealed, and the Service
+// restore unseals nodes until all that there should be are unsealed, and the Service
 // points at the active one. A pod whose container was killed too often to be started
 // again soon is replaced, be it of the Vault or of the operator.
 func (f *fixture) restore(t *testing.T) {
@@ -242,7 +259,8 @@ func (f *fixture) restore(t *testing.T) {
 			}
 		}
 		endpoints, err := f.Endpoints()
-		if err != nil || s.VaultStatus.Active == "" || len(s.VaultStatus.Standby) != 2 || s.Nodes != 3 || !slices.Equal(endpoints, []string{s.VaultStatus.Active}) {
+		if err != nil || s.VaultStatus.Active == "" || len(s.VaultStatus.Standby) != f.nodes-1 || int(s.Nodes) != f.nodes ||
+			!slices.Equal(endpoints, []string{s.VaultStatus.Active}) {
 			since = time.Time{}
 			return false
 		}

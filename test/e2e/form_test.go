@@ -15,6 +15,7 @@ import (
 // TestForm fills in the form that consoles draw of the bundle, in a browser, and
 // creates the Vault that comes out of it.
 func TestForm(t *testing.T) {
+	t.Parallel()
 	output := filepath.Join(t.TempDir(), "vault.json")
 	t.Log(shell.Run(t, "../form/run.sh", "FORM_OUTPUT="+output))
 	text, err := os.ReadFile(output)

@@ -20,6 +20,7 @@ import (
 // TestPlainHelmInstall installs the chart without the operator, which ignores
 // it: there is no Vault resource.
 func TestPlainHelmInstall(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "plain"}
 	settings := cli.New()
 	settings.SetNamespace(v.Namespace)

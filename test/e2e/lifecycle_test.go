@@ -21,6 +21,7 @@ import (
 )
 
 func TestTwoVaultsSideBySide(t *testing.T) {
+	t.Parallel()
 	a := vaulttest.Vault{Namespace: newNamespace(t), Name: "same"}
 	b := vaulttest.Vault{Namespace: newNamespace(t), Name: "same"}
 	for _, v := range []vaulttest.Vault{a, b} {
@@ -33,6 +34,9 @@ func TestTwoVaultsSideBySide(t *testing.T) {
 	}
 	b.InitAndUnseal(t, 2)
 	a.AwaitHA(t, 1)
+	if os.Getenv("LOCAL_CLUSTER") != "" {
+		requireConfined(t, a, b)
+	}
 }
 
 func TestRemoval(t *testing.T) {
@@ -167,7 +171,7 @@ func watchInvariants(t *testing.T, v vaulttest.Vault) {
 	t.Helper()
 	var once sync.Once
 	seen := false
-	watch(t, v, "vaults", func(object map[string]any) {
+	watch(t, v, "vaults", func(_ string, object map[string]any) {
 		status, _ := object["status"].(map[string]any)
 		_, has := status["vaultStatus"]
 		if seen && !has {
@@ -175,7 +179,7 @@ func watchInvariants(t *testing.T, v vaulttest.Vault) {
 		}
 		seen = seen || has
 	})
-	watch(t, v, "endpointslices -l kubernetes.io/service-name="+v.Name, func(object map[string]any) {
+	watch(t, v, "endpointslices -l kubernetes.io/service-name="+v.Name, func(_ string, object map[string]any) {
 		endpoints, _ := object["endpoints"].([]any)
 		var ready []any
 		for _, endpoint := range endpoints {
@@ -190,11 +194,12 @@ func watchInvariants(t *testing.T, v vaulttest.Vault) {
 	})
 }
 
-// watch calls each for every object that kubectl prints until the test ends.
-func watch(t *testing.T, v vaulttest.Vault, what string, each func(map[string]any)) {
+// watch calls each for every event that kubectl prints until the test ends: ADDED,
+// MODIFIED or DELETED, and the object.
+func watch(t *testing.T, v vaulttest.Vault, what string, each func(event string, object map[string]any)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "bash", "-c", "exec "+v.Kubectl("get --watch -o json %s", what))
+	cmd := exec.CommandContext(ctx, "bash", "-c", "exec "+v.Kubectl("get --watch --output-watch-events -o json %s", what))
 	cmd.Env = os.Environ()
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -207,11 +212,14 @@ func watch(t *testing.T, v vaulttest.Vault, what string, each func(map[string]an
 	go func() {
 		defer close(done)
 		for decoder := json.NewDecoder(bufio.NewReader(out)); ; {
-			var object map[string]any
-			if err := decoder.Decode(&object); err != nil {
+			var event struct {
+				Type   string
+				Object map[string]any
+			}
+			if err := decoder.Decode(&event); err != nil {
 				return // the watch was ended
 			}
-			each(object)
+			each(event.Type, event.Object)
 		}
 	}()
 	t.Cleanup(func() {

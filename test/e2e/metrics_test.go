@@ -17,6 +17,7 @@ import (
 // TestMetrics reads the metrics as docs/metrics.md tells a person to, of every
 // replica of the operator.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "measured"}
 	shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`}`))
 	v.InitAndUnseal(t, 1)

@@ -33,8 +33,7 @@ func TestOLM(t *testing.T) {
 	requireLocalCluster(t)
 	t.Cleanup(func() { shell.Run(t, "../../hack/deploy.sh") })
 	// The one that came with plain manifests serves all namespaces, and goes first.
-	shell.Run(t, "kubectl delete namespace vault-operator-system")
-	shell.Run(t, "kubectl delete clusterrole,clusterrolebinding -l app.kubernetes.io/name=vault-operator")
+	removeOperator(t)
 	installOLM(t)
 	o := &olm{t: t, namespace: newNamespace(t), dir: t.TempDir()}
 	first := o.bundle(firstCSV, "")

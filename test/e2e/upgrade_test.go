@@ -20,6 +20,7 @@ import (
 // TestUpgrade takes a Vault to a version that does not exist and back, to a newer
 // one, and not back from that.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "vault"}
 	shell.Apply(t, manifest(v, `{nodes: 2, version: 1.21.0, `+smallEtcd+`}`))
 	keys := v.InitAndUnseal(t, 2)

@@ -1,0 +1,138 @@
+// Package docs checks what the documentation says of the code.
+package docs
+
+import (
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
+)
+
+const root = "../.."
+
+// named is the name of a test in the documentation: TestName or TestName/of a part.
+var named = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)(?:/([^`]+))?`")
+
+// TestNamedTestsExist fails when docs/security.md claims to be proved by a test that is
+// not there.
+func TestNamedTestsExist(t *testing.T) {
+	text := read(t, "docs/security.md")
+	sources := testSources(t)
+	matches := named.FindAllStringSubmatch(text, -1)
+	if len(matches) == 0 {
+		t.Fatal("docs/security.md names no test")
+	}
+	for _, match := range matches {
+		definition := "func " + match[1] + "("
+		parts := strings.Split(match[2], "/")
+		found := slices.ContainsFunc(slices.Collect(maps.Values(sources)), func(directory string) bool {
+			return strings.Contains(directory, definition) && !slices.ContainsFunc(parts, func(part string) bool {
+				return part != "" && !strings.Contains(directory, `"`+part+`"`)
+			})
+		})
+		if !found {
+			t.Errorf("there is no test %s", match[0])
+		}
+	}
+}
+
+// testSources are the sources of all tests, by directory.
+func testSources(t *testing.T) map[string]string {
+	t.Helper()
+	sources := map[string]string{}
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && (entry.Name() == "build" || entry.Name() == ".git" || entry.Name() == "node_modules") {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, "_test.go") {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			sources[filepath.Dir(path)] += string(text)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sources
+}
+
+// TestPermissionsAreExplained fails when the table of the operator's permissions in
+// docs/security.md is not what its role grants.
+func TestPermissionsAreExplained(t *testing.T) {
+	for _, test := range []struct{ title, file string }{
+		{"### In all namespaces that it serves", "config/rbac/role.yaml"},
+	} {
+		granted := map[string]string{}
+		for document := range strings.SplitSeq(read(t, test.file), "\n---\n") {
+			var role rbacv1.ClusterRole
+			if err := yaml.Unmarshal([]byte(document), &role); err != nil {
+				t.Fatal(err)
+			}
+			for _, rule := range role.Rules {
+				for _, group := range rule.APIGroups {
+					for _, resource := range rule.Resources {
+						add(granted, strings.Trim(group+"/"+resource, "/"), rule.Verbs)
+					}
+				}
+			}
+		}
+		_, section, found := strings.Cut(read(t, "docs/security.md"), test.title+"\n")
+		if !found {
+			t.Fatalf("docs/security.md has no section %q", test.title)
+		}
+		section, _, _ = strings.Cut(section, "\n#")
+		explained := map[string]string{}
+		for line := range strings.Lines(section) {
+			cells := strings.Split(line, "|")
+			if len(cells) < 5 || !strings.Contains(cells[1], "`") {
+				continue // not a row
+			}
+			verbs := strings.Split(strings.TrimSpace(cells[2]), ", ")
+			for _, resource := range strings.Split(strings.TrimSpace(cells[1]), ", ") {
+				add(explained, strings.Trim(resource, "`"), verbs)
+			}
+			if strings.TrimSpace(cells[3]) == "" {
+				t.Errorf("no reason is given for %s", cells[1])
+			}
+		}
+		for resource := range maps.All(granted) {
+			if explained[resource] != granted[resource] {
+				t.Errorf("%s grants %s on %s, and docs/security.md explains %q", test.file, granted[resource], resource, explained[resource])
+			}
+		}
+		for resource := range maps.All(explained) {
+			if granted[resource] == "" {
+				t.Errorf("docs/security.md explains %s, which %s does not grant", resource, test.file)
+			}
+		}
+	}
+}
+
+// add adds verbs to those of a resource, in order.
+func add(permissions map[string]string, resource string, verbs []string) {
+	all := slices.Concat(strings.Fields(permissions[resource]), verbs)
+	slices.Sort(all)
+	permissions[resource] = strings.Join(slices.Compact(all), " ")
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,108 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
+)
+
+// requireConfined asserts what somebody reaches who runs commands in a pod of a Vault:
+// not the API server, and no other Vault.
+func requireConfined(t *testing.T, from, other vaulttest.Vault) {
+	t.Run("a Vault pod cannot use the API server", func(t *testing.T) {
+		for _, component := range []string{"server", "etcd"} {
+			pod, pid := podOf(t, from, component)
+			tokens := shell.Run(t, fmt.Sprintf("ls /proc/%s/root/var/run/secrets/kubernetes.io 2>/dev/null || true", pid))
+			if tokens != "" {
+				t.Errorf("%s has the token of a ServiceAccount: %s", pod, tokens)
+			}
+			for _, path := range []string{"/api/v1/namespaces/" + from.Namespace + "/secrets", "/apis/vault.security.coreos.com/v1alpha1/vaults"} {
+				status := shell.Run(t, fmt.Sprintf("nsenter --net --target=%s curl -sk -o /dev/null -w '%%{http_code}' https://10.96.0.1%s", pid, path))
+				if status != "401" && status != "403" {
+					t.Errorf("%s gets %s from the API server: %s", pod, path, status)
+				}
+			}
+		}
+	})
+	t.Run("a Vault pod cannot use the storage of another Vault", func(t *testing.T) {
+		_, pid := podOf(t, from, "server")
+		if out, err := tryEtcd(t, pid, from, from); err != nil {
+			t.Fatalf("its own storage does not answer: %s", out)
+		}
+		if out, err := tryEtcd(t, pid, from, other); err == nil {
+			t.Errorf("the storage of %s/%s answers: %s", other.Namespace, other.Name, out)
+		} else if !strings.Contains(out, "certificate") {
+			t.Errorf("the storage of another Vault is not refused for the certificate: %s", out)
+		}
+	})
+}
+
+// podOf is a pod of a component of a Vault, and the process id of its container.
+func podOf(t *testing.T, v vaulttest.Vault, component string) (pod, pid string) {
+	t.Helper()
+	pod = shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=%s -o jsonpath='{.items[0].metadata.name}'",
+		v.Name, component))
+	container := map[string]string{"server": "vault", "etcd": "etcd"}[component]
+	return pod, shell.Run(t, "$LOCAL_CLUSTER pid "+v.Namespace+"/"+pod+" "+container)
+}
+
+// tryEtcd reads from the storage of a Vault in the network of a pod, with the
+// certificates that the pods of another have.
+func tryEtcd(t *testing.T, pid string, from, to vaulttest.Vault) (string, error) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, key := range []string{"client.crt", "client.key"} {
+		shell.Run(t, from.Kubectl(`get secret %s-etcd-client-tls -o jsonpath='{.data.%s}' | base64 -d >%s`,
+			from.Name, strings.ReplaceAll(key, ".", `\.`), filepath.Join(dir, key)))
+	}
+	address := shell.Run(t, to.Kubectl("get pod %s-etcd-0 -o jsonpath='{.status.podIP}'", to.Name))
+	return shell.Try(fmt.Sprintf("nsenter --net --target=%s etcdctl --endpoints=https://%s:2379 --insecure-skip-tls-verify "+
+		"--cert=%[3]s/client.crt --key=%[3]s/client.key --command-timeout=5s get --keys-only --limit=1 /", pid, address, dir))
+}
+
+// TestOperatorPermissions asserts what somebody can not do who has the token of the
+// operator, installed for all namespaces.
+func TestOperatorPermissions(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t)
+	as := " --as=system:serviceaccount:" + operatorNamespace + ":vault-operator-controller-manager"
+	for _, question := range []string{
+		"create pods", "create pods --subresource=exec", "create pods --subresource=eviction", "delete pods",
+		"create serviceaccounts --subresource=token", "impersonate serviceaccounts",
+		"create roles", "create rolebindings", "create clusterrolebindings", "bind clusterroles", "escalate clusterroles",
+		"get nodes", "get persistentvolumes", "delete persistentvolumeclaims", "delete namespaces", "delete vaults",
+		"patch customresourcedefinitions", "patch validatingadmissionpolicies",
+	} {
+		if out, err := shell.Try("kubectl auth can-i " + question + " -n " + namespace + as); err == nil {
+			t.Errorf("kubectl auth can-i %s: %s", question, out)
+		}
+	}
+	shell.Apply(t, `
+apiVersion: v1
+kind: Pod
+metadata: {name: foreign, namespace: `+namespace+`}
+spec:
+  securityContext: {runAsNonRoot: true, runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: main
+    image: hashicorp/vault:1.21.0
+    command: [sleep, "3600"]
+    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+  terminationGracePeriodSeconds: 0
+`)
+	for _, change := range []string{
+		"label pod foreign app=other", "label pod foreign vault.security.coreos.com/active=true", "annotate pod foreign a=b",
+		"set image pod/foreign main=hashicorp/vault:1.21.1",
+	} {
+		out, err := shell.Try("kubectl -n " + namespace + as + " " + change)
+		if err == nil || !strings.Contains(out, "ValidatingAdmissionPolicy") {
+			t.Errorf("kubectl %s is not denied by the policy: %s", change, out)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+)
+
+// probeInterval is how often the operator asks the nodes while all is well, rounded up.
+// For no longer may the label be lost.
+const probeInterval = time.Second
+
+// TestOperatorUpgrade replaces the previous version of the operator by this one, while
+// clients use a Vault of it. What may happen to that is what docs/upgrading.md says.
+func TestOperatorUpgrade(t *testing.T) {
+	requireLocalCluster(t)
+	t.Cleanup(func() { shell.Run(t, "../../hack/deploy.sh") })
+	removeOperator(t)
+	// The binary is built by its own Makefile, from the history of the repository.
+	lines := strings.Split(shell.Run(t, "../../hack/previous.sh"), "\n")
+	previous := lines[len(lines)-1]
+	shell.Run(t, "$LOCAL_CLUSTER load "+previous+"/build/image.tar")
+	shell.Run(t, previous+"/hack/deploy.sh")
+
+	f := newFixture(t)
+	f.AwaitHA(t, f.nodes-1)
+	record := shell.Run(t, f.Kubectl("get secrets -l owner=helm,status=deployed -o name"))
+	if record == "" {
+		t.Error("the previous version keeps its records elsewhere than this test believes")
+	}
+	etcd, vaults := f.containers(t, "etcd"), f.containers(t, "server")
+	label := f.watchLabel(t)
+	c := f.start(t, "node-1", 15*time.Minute, patient)
+	shell.Run(t, "../../hack/deploy.sh")
+
+	// The first new pod waits to be unsealed, and nothing else happens.
+	f.AwaitSealed(t, 1)
+	requireCondition(t, f.Vault, "Deployed", metav1.ConditionTrue, "UpgradeSuccessful", "")
+	time.Sleep(10 * time.Second)
+	for pod := range strings.Lines(vaults) {
+		if now := f.containers(t, "server"); !strings.Contains(now, strings.TrimSpace(pod)) {
+			t.Errorf("before a new node is unsealed, %s went; there are\n%s", pod, now)
+		}
+	}
+	if gaps := label.absences(); len(gaps) > 0 {
+		t.Errorf("no pod was labelled for %s while the operator was replaced", gaps)
+	}
+	undisturbed := time.Now()
+	f.finishRollout(t)
+	r := c.stop(t)
+	requireOneHandover(t, r)
+	for _, o := range []outcome{r.Writes, r.Reads} {
+		if o.Failed > 0 && o.FirstFailed.Before(undisturbed) {
+			t.Errorf("requests failed before the handover, from %s on: %s", o.FirstFailed, o.LastError)
+		}
+	}
+	var lost []time.Duration
+	for _, gap := range label.absences() {
+		if gap > probeInterval {
+			lost = append(lost, gap)
+		}
+	}
+	if len(lost) > 1 {
+		t.Errorf("no pod was labelled for %s, want one handover", lost)
+	}
+	if now := f.containers(t, "etcd"); now != etcd {
+		t.Errorf("members of etcd were replaced:\n%s\nbefore:\n%s", now, etcd)
+	}
+	f.requireImported(t)
+
+	shell.Run(t, f.Kubectl("delete vault %s --timeout=120s", f.Name))
+	awaitNothingLeft(t, f.Vault, 0)
+}
+
+// containers names the containers of a component, and so tells whether one was replaced
+// or restarted.
+func (f *fixture) containers(t *testing.T, component string) string {
+	t.Helper()
+	return shell.Run(t, f.Kubectl(`get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=%s `+
+		`-o jsonpath='{range .items[*]}{.metadata.name} {.status.containerStatuses[0].containerID}{"\n"}{end}'`, f.Name, component))
+}
+
+// requireImported fails the test when the records of the release are not where no tenant
+// can write.
+func (f *fixture) requireImported(t *testing.T) {
+	t.Helper()
+	uid := shell.Run(t, f.Kubectl("get vault %s -o jsonpath='{.metadata.uid}'", f.Name))
+	records := shell.Run(t, "kubectl -n "+operatorNamespace+" get secrets -l owner=helm,name="+uid+" -o name")
+	if records == "" {
+		t.Errorf("the operator has no record of release %s", uid)
+	}
+	shell.Eventually(t, "the records of the previous version are gone", 30*time.Second, func() error {
+		out, err := shell.Try(f.Kubectl("get secrets -l owner=helm -o name"))
+		if err == nil && out != "" {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
+// removeOperator removes the operator that came with plain manifests, and leaves the
+// CustomResourceDefinition, as docs/install.md says.
+func removeOperator(t *testing.T) {
+	t.Helper()
+	shell.Run(t, "kubectl delete namespace "+operatorNamespace)
+	for _, kind := range []string{"clusterrole,clusterrolebinding", "validatingadmissionpolicy,validatingadmissionpolicybinding"} {
+		shell.Run(t, fmt.Sprintf("kubectl delete %s -l app.kubernetes.io/name=vault-operator", kind))
+	}
+}

@@ -1,0 +1,199 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
+)
+
+// renewal is how long it may take until a renewed certificate is served. The kubelet
+// takes up to a minute of it to write the files.
+const renewal = 2 * time.Minute
+
+// TestWhatBelongsToAPod changes the configuration and the certificates under pods that
+// run, and asserts that each keeps what it was made with.
+func TestWhatBelongsToAPod(t *testing.T) {
+	requireLocalCluster(t)
+	t.Parallel()
+	// The names of the user guide.
+	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
+	watchInvariants(t, v)
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: example-config, namespace: %s}, data: {vault.hcl: 'max_lease_ttl = "10h"'}}`, v.Namespace))
+	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: example-config, storage: {etcd: {whenDeleted: Delete}}}`))
+	f := fixtureOf(t, v, 2)
+
+	t.Run("a CA that vanishes is not made again", func(t *testing.T) { f.loseCAs(t) })
+	t.Run("an old pod restarts with its own configuration", func(t *testing.T) { f.restartOld(t) })
+	ca := newUserCA(t, v)
+	t.Run("other certificates cost one handover", func(t *testing.T) { f.changeCertificates(t, ca) })
+	t.Run("a renewed certificate is served, and its end is told", func(t *testing.T) { f.renewCertificate(t, ca) })
+}
+
+// loseCAs deletes all Secrets of a Vault that runs, and restores them from a backup that
+// has no owners, as backup tools do.
+func (f *fixture) loseCAs(t *testing.T) {
+	all := "-l app.kubernetes.io/instance=" + f.Name
+	backup := withoutOwners(t, shell.Run(t, f.Kubectl("get secrets %s -o json", all)))
+	before := running(t, f.Vault)
+	shell.Run(t, f.Kubectl("delete secrets %s", all))
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, reasonCALost, f.Name+"-etcd-ca")
+	time.Sleep(5 * time.Second)
+	if made := shell.Run(t, f.Kubectl("get secrets %s -o name | grep -e -ca$ || true", all)); made != "" {
+		t.Errorf("other CAs were made while pods trust the old ones: %s", made)
+	}
+	f.AwaitHA(t, f.nodes-1)
+	if out, err := shell.TryInput(backup, "kubectl apply --server-side --force-conflicts -f -"); err != nil {
+		t.Fatal(out)
+	}
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
+	if now := running(t, f.Vault); now != before {
+		t.Errorf("the pods are\n%s\nand were\n%s", now, before)
+	}
+	shell.Eventually(t, "what was restored belongs to the Vault again", time.Minute, func() error {
+		owners, err := shell.Try(f.Kubectl(`get secrets %s -o jsonpath='{range .items[*]}{.metadata.name}={.metadata.ownerReferences[*].name}{"\n"}{end}'`, all))
+		for line := range strings.Lines(owners) {
+			if name, owner, _ := strings.Cut(strings.TrimSpace(line), "="); err == nil && owner != f.Name {
+				err = fmt.Errorf("%s belongs to %q", name, owner)
+			}
+		}
+		return err
+	})
+	// A member that starts has to be one that the others trust.
+	shell.Run(t, f.Kubectl("delete pod %s-etcd-0", f.Name))
+	requireCondition(t, f.Vault, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
+	f.AwaitHA(t, f.nodes-1)
+}
+
+// withoutOwners is a list of objects as a backup tool restores it.
+func withoutOwners(t *testing.T, list string) string {
+	t.Helper()
+	var objects struct {
+		APIVersion string           `json:"apiVersion"`
+		Kind       string           `json:"kind"`
+		Items      []map[string]any `json:"items"`
+	}
+	if err := json.Unmarshal([]byte(list), &objects); err != nil || len(objects.Items) == 0 {
+		t.Fatalf("the Secrets of a Vault: %v", err)
+	}
+	for _, object := range objects.Items {
+		metadata, _ := object["metadata"].(map[string]any)
+		for _, field := range []string{"ownerReferences", "uid", "resourceVersion", "creationTimestamp", "managedFields"} {
+			delete(metadata, field)
+		}
+	}
+	text, err := json.Marshal(objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// restartOld takes the user's configuration out of the spec, and ends the Vault process
+// of a pod that was made with it while the rollout waits.
+func (f *fixture) restartOld(t *testing.T) {
+	old := f.AwaitHA(t, f.nodes-1).VaultStatus.Standby[0]
+	setSpec(t, f.Vault, `{"configMapName": null}`)
+	shell.Run(t, f.Kubectl("delete configmap example-config"))
+	f.AwaitSealed(t, 1)
+	// A file of a volume that was changed would have reached the pod by then.
+	time.Sleep(70 * time.Second)
+	f.signal(t, old, syscall.SIGKILL)
+	f.Await(t, "has the old pod sealed", func(s v1alpha1.VaultStatus) bool { return slices.Contains(s.VaultStatus.Sealed, old) })
+	time.Sleep(5 * time.Second)
+	if restarts := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.status.containerStatuses[0].restartCount}'", old)); restarts != "1" {
+		t.Errorf("%s was restarted %s times", old, restarts)
+	}
+	f.Unseal(t, old, f.keys)
+	out := f.Do(t, old, f.keys.RootToken, "vault read -field=max_lease_ttl sys/config/state/sanitized")
+	if want := fmt.Sprint((10 * time.Hour).Seconds()); out != want {
+		t.Errorf("the old pod has restarted with max_lease_ttl %s, want %s", out, want)
+	}
+	f.finishRollout(t)
+}
+
+// finishRollout unseals nodes until the rollout is done.
+func (f *fixture) finishRollout(t *testing.T) {
+	t.Helper()
+	f.restore(t)
+	f.Await(t, "is updated", func(s v1alpha1.VaultStatus) bool {
+		for _, pod := range s.VaultStatus.Sealed {
+			if err := f.TryUnseal(pod, f.keys); err != nil {
+				t.Log(err)
+			}
+		}
+		return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.UpdatedCondition) && len(s.UpdatedNodes) == f.nodes
+	})
+	f.restore(t)
+}
+
+// changeCertificates has all nodes replaced by such that another CA has signed.
+func (f *fixture) changeCertificates(t *testing.T, ca *userCA) {
+	ca.issue(t, 90*24*time.Hour)
+	trusted := filepath.Join(t.TempDir(), "both.crt")
+	shell.Run(t, "cat "+f.ca+" "+ca.file+" >"+trusted)
+	f.ca = trusted
+	label := f.watchLabel(t)
+	r := f.hammered(t, func(string) {
+		setSpec(t, f.Vault, `{"tls": {"static": {"serverSecret": "mine", "clientSecret": "my-ca"}}}`)
+		f.AwaitSealed(t, 1)
+		// The old nodes serve on, for as long as nobody unseals the new one.
+		time.Sleep(15 * time.Second)
+		if gaps := label.absences(); len(gaps) > 0 {
+			t.Errorf("no pod was labelled for %s before there was another to take over", gaps)
+		}
+		f.finishRollout(t)
+	})
+	requireOneHandover(t, r)
+	if gaps := label.absences(); len(gaps) > 1 {
+		t.Errorf("no pod was labelled for %s, want one handover", gaps)
+	}
+}
+
+// renewCertificate replaces a certificate by one of the same CA that ends soon, and lets
+// it end.
+func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
+	before := running(t, f.Vault)
+	const life = renewal + time.Minute
+	serial := ca.issue(t, life)
+	ends := time.Now().Add(life)
+	status := f.AwaitHA(t, f.nodes-1).VaultStatus
+	pods := append([]string{status.Active}, status.Standby...)
+	for _, pod := range pods {
+		f.awaitServed(t, pod, serial)
+	}
+	shell.Eventually(t, "the status tells which certificate is served", time.Minute, func() error {
+		out, err := shell.Try(f.Kubectl(`get vault %s -o jsonpath='{range .status.nodeStatuses[*]}{.certificate.serial}{"\n"}{end}'`, f.Name))
+		for line := range strings.Lines(out) {
+			if err == nil && !strings.EqualFold(strings.TrimSpace(line), serial) {
+				err = fmt.Errorf("it tells\n%s", out)
+			}
+		}
+		return err
+	})
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, reasonCertificateExpiring, "mine")
+	time.Sleep(time.Until(ends))
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, reasonCertificateExpired, "mine")
+	serial = ca.issue(t, 90*24*time.Hour)
+	for _, pod := range pods {
+		f.awaitServed(t, pod, serial)
+	}
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
+	f.AwaitHA(t, f.nodes-1)
+	if now := running(t, f.Vault); now != before {
+		t.Errorf("a renewed certificate is no reason to restart: the pods are\n%s\nand were\n%s", now, before)
+	}
+}

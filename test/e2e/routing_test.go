@@ -1,0 +1,197 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// routingFaults are faults of what lies between the operator and the nodes. The active
+// node serves all the while, and has to stay in the Service.
+func routingFaults(t *testing.T, f *fixture) {
+	t.Run("one replica of the operator cannot reach the active node", func(t *testing.T) { f.blindReplica(t) })
+	t.Run("the active node pauses while the others are sealed", func(t *testing.T) { f.pauseAmongSealed(t) })
+	t.Run("the label cannot be set", func(t *testing.T) { f.denyLabel(t) })
+}
+
+// settled is within how many seconds replicas that see different things have to agree.
+const settled = 10 * time.Second
+
+// blindReplica drops, on the Kubernetes node of one replica of the operator, what is sent
+// to the active pod. The other replica reaches it, and so do clients.
+func (f *fixture) blindReplica(t *testing.T) {
+	f.spread(t)
+	active := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
+	home := f.nodeOf(t, active)
+	places := operatorPlaces(t)
+	i := slices.IndexFunc(places, func(node string) bool { return node != home })
+	if i < 0 {
+		t.Fatalf("all replicas of the operator are on %s", home)
+	}
+	address := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.status.podIP}'", active))
+	route := inNode(places[i]) + "ip route %s blackhole " + address + "/32"
+	label := f.watchLabel(t)
+	c := f.start(t, home, 2*time.Minute)
+	func() {
+		shell.Run(t, fmt.Sprintf(route, "add"))
+		defer shell.Run(t, fmt.Sprintf(route, "del"))
+		time.Sleep(settled)
+		changes := label.changes()
+		if changes >= 5 {
+			t.Errorf("the label was changed %d times in %s, want less than 5", changes, settled)
+		}
+		time.Sleep(settled)
+		if now := label.changes(); now != changes {
+			t.Errorf("the replicas have not settled: the label was changed another %d times", now-changes)
+		}
+		if endpoints, err := f.Endpoints(); err != nil || !slices.Equal(endpoints, []string{active}) {
+			t.Errorf("the Service leads to %q, want %s (%v)", endpoints, active, err)
+		}
+	}()
+	f.restore(t)
+	requireOutage(t, c.stop(t), slack)
+}
+
+// operatorPlaces are the Kubernetes nodes that replicas of the operator run on.
+func operatorPlaces(t *testing.T) []string {
+	t.Helper()
+	return strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+
+		` get pods -l app.kubernetes.io/component=controller-manager --field-selector=status.phase=Running -o jsonpath='{.items[*].spec.nodeName}'`))
+}
+
+// pauseAmongSealed stops the active node for moments, again and again, while no other
+// node could take over. A request that waits for it is served then.
+func (f *fixture) pauseAmongSealed(t *testing.T) {
+	active := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
+	for _, pod := range f.AwaitHA(t, f.nodes-1).VaultStatus.Standby {
+		shell.Run(t, f.Kubectl("delete pod %s", pod))
+	}
+	f.AwaitSealed(t, f.nodes-1)
+	c := f.start(t, f.nodeOf(t, active), 2*time.Minute, patient)
+	for range 5 {
+		pid := f.signal(t, active, syscall.SIGSTOP)
+		time.Sleep(1300 * time.Millisecond)
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+	}
+	requireNoFailure(t, c.stop(t))
+	f.restore(t)
+}
+
+// denyLabel has the API server refuse the active label on any other pod, and takes the
+// active node away.
+func (f *fixture) denyLabel(t *testing.T) {
+	active := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
+	remove := "kubectl delete --ignore-not-found validatingadmissionpolicybinding,validatingadmissionpolicy " + f.Namespace
+	defer shell.Run(t, remove)
+	shell.Apply(t, strings.NewReplacer("NAMESPACE", f.Namespace, "LABEL", v1alpha1.ActiveLabel).Replace(`
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: NAMESPACE}
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: NAMESPACE}}
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [UPDATE], resources: [pods]}]
+  validations:
+  - expression: "!('LABEL' in object.metadata.labels) || 'LABEL' in oldObject.metadata.labels"
+    message: the test denies it
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: NAMESPACE}
+spec: {policyName: NAMESPACE, validationActions: [Deny]}
+`))
+	standby := f.AwaitHA(t, f.nodes-1).VaultStatus.Standby[0]
+	shell.Eventually(t, "the policy is in force", 30*time.Second, func() error {
+		out, err := shell.Try(f.Kubectl("label --dry-run=server pod %s %s=%s", standby, v1alpha1.ActiveLabel, v1alpha1.ActiveLabelValue))
+		if err == nil {
+			return fmt.Errorf("it is not: %s", out)
+		}
+		return nil
+	})
+	shell.Run(t, f.Kubectl("delete pod %s", active))
+	requireCondition(t, f.Vault, v1alpha1.AvailableCondition, metav1.ConditionFalse, reasonNotInService, "")
+	if endpoints, err := f.Endpoints(); err != nil || len(endpoints) > 0 {
+		t.Errorf("the Service leads to %q (%v): the policy was not in force", endpoints, err)
+	}
+	shell.Run(t, remove)
+	f.restore(t)
+	requireCondition(t, f.Vault, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, "")
+}
+
+// labelWatch watches which pods of a Vault have the active label.
+type labelWatch struct {
+	mu       sync.Mutex
+	labelled map[string]bool
+	count    int
+	// since is when the last pod lost it, and gaps for how long none had it.
+	since time.Time
+	gaps  []time.Duration
+}
+
+// watchLabel watches the active label until the test ends.
+func (f *fixture) watchLabel(t *testing.T) *labelWatch {
+	t.Helper()
+	w := &labelWatch{labelled: map[string]bool{}}
+	selector := fmt.Sprintf("pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=server", f.Name)
+	watch(t, f.Vault, selector, func(event string, object map[string]any) {
+		metadata, _ := object["metadata"].(map[string]any)
+		name, _ := metadata["name"].(string)
+		labels, _ := metadata["labels"].(map[string]any)
+		w.observe(name, event != "DELETED" && labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue, event == "MODIFIED")
+	})
+	return w
+}
+
+// observe notes whether a pod has the label. It counts as a change only if somebody has
+// written it: a pod may also be deleted with it.
+func (w *labelWatch) observe(pod string, labelled, written bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if labelled == w.labelled[pod] {
+		return
+	}
+	if written {
+		w.count++
+	}
+	if labelled {
+		w.labelled[pod] = true
+	} else {
+		delete(w.labelled, pod)
+	}
+	switch {
+	case len(w.labelled) == 0:
+		w.since = time.Now()
+	case !w.since.IsZero():
+		w.gaps = append(w.gaps, time.Since(w.since))
+		w.since = time.Time{}
+	}
+}
+
+// changes is how often the label was set or removed.
+func (w *labelWatch) changes() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.count
+}
+
+// absences are for how long no pod had the label, each time.
+func (w *labelWatch) absences() []time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.gaps)
+}
