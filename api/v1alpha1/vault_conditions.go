@@ -61,7 +61,8 @@ const (
 	ReasonRollingOut = "RollingOut"
 	// ReasonNodeFailing: an updated node cannot start.
 	ReasonNodeFailing = "NodeFailing"
-	// ReasonDowngradeRefused: spec.version is lower than status.dataVersion.
+	// ReasonDowngradeRefused: spec.version is lower than status.dataVersion, or
+	// spec.storage.etcd.version is lower than status.storage.version.
 	ReasonDowngradeRefused = "DowngradeRefused"
 	// ReasonSecretsValid: the Secrets with the certificates are usable.
 	ReasonSecretsValid = "SecretsValid"
@@ -86,6 +87,16 @@ const (
 	// ReasonNoSpace: etcd's database has grown to what the volume allows, and
 	// etcd writes no more.
 	ReasonNoSpace = "NoSpace"
+	// ReasonVolumesMismatch: volumes that exist do not fit the spec.
+	ReasonVolumesMismatch = "VolumesMismatch"
+	// ReasonVolumesLost: most volumes that etcd was ready with are gone, so its
+	// members are kept from founding an empty cluster.
+	ReasonVolumesLost = "VolumesLost"
+	// ReasonMembersFailing: members cannot start for the first time, and the
+	// message says why.
+	ReasonMembersFailing = "MembersFailing"
+	// ReasonMembersDisagree: members are of different etcd clusters.
+	ReasonMembersDisagree = "MembersDisagree"
 	// ReasonNoQuorum: fewer than a majority of the etcd members is ready.
 	ReasonNoQuorum = "NoQuorum"
 )

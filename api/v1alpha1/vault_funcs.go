@@ -1,5 +1,7 @@
 package v1alpha1
 
+import "strconv"
+
 const (
 	// ClientPort is the port on which Vault nodes and the Service serve clients.
 	ClientPort = 8200
@@ -15,9 +17,13 @@ const (
 	GenerationAnnotation = "vault.security.coreos.com/generation"
 
 	// VersionAnnotation is on the Deployment, and not on its pods: the spec.version
-	// that it was rendered from. The image's tag does not tell it when the image is
+	// that it was rendered from. On the StatefulSet of etcd it is etcd's version. The image's tag does not tell it when the image is
 	// named by a digest.
 	VersionAnnotation = "vault.security.coreos.com/version"
+
+	// FollowsVaultAnnotation is on the StatefulSet of an etcd whose pods run where
+	// those of Vault may run. Its value is "true".
+	FollowsVaultAnnotation = "vault.security.coreos.com/follows-vault"
 
 	// DefaultBaseImage is the default of spec.baseImage.
 	DefaultBaseImage = "hashicorp/vault"
@@ -107,6 +113,22 @@ func (v *Vault) EtcdName() string {
 	return v.Name + "-etcd"
 }
 
+// EtcdMemberName is the name of the pod of an etcd member.
+func (v *Vault) EtcdMemberName(index int) string {
+	return v.EtcdName() + "-" + strconv.Itoa(index)
+}
+
+// EtcdClaimName is the name of the PersistentVolumeClaim of an etcd member.
+func (v *Vault) EtcdClaimName(index int) string {
+	return "data-" + v.EtcdMemberName(index)
+}
+
+// EtcdReplacementName is the name of the ConfigMap that says whether an etcd
+// member whose volume is empty may found a cluster.
+func (v *Vault) EtcdReplacementName() string {
+	return v.EtcdName() + "-replacement"
+}
+
 // EtcdServerSecretName is the name of the Secret that etcd members serve with
 // and authenticate to each other with.
 func (v *Vault) EtcdServerSecretName() string {
@@ -117,6 +139,22 @@ func (v *Vault) EtcdServerSecretName() string {
 // etcd with.
 func (v *Vault) EtcdClientSecretName() string {
 	return v.EtcdName() + "-client-tls"
+}
+
+// WantedMembers is spec.storage.etcd.nodes, or its default.
+func (v *Vault) WantedMembers() int {
+	if etcd := v.Spec.Storage.Etcd; etcd != nil && etcd.Nodes != nil {
+		return int(*etcd.Nodes)
+	}
+	return 3
+}
+
+// StorageVolumes are the volumes that the members of the storage were ready with.
+func (v *Vault) StorageVolumes() []StorageVolume {
+	if v.Status.Storage == nil {
+		return nil
+	}
+	return v.Status.Storage.Volumes
 }
 
 // WantedNodes is spec.nodes, or its default.

@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Vault is a highly available HashiCorp Vault: its nodes (pods), their storage
@@ -28,6 +29,7 @@ import (
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].message`,priority=1
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="metadata.name: must be at most 40 characters, so that the names derived from it stay valid"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || !has(self.spec.storage) || !has(oldSelf.spec.storage) || !has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",message="spec.storage.etcd.storageClassName: cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name: must start with a letter and contain only lower case letters, digits and '-', because the Service has the same name"
 type Vault struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -77,7 +79,8 @@ type VaultSpec struct {
 	// +optional
 	Version string `json:"version,omitempty"`
 
-	// allowDowngrade permits a version that is lower than status.dataVersion.
+	// allowDowngrade permits a version that is lower than status.dataVersion, and
+	// a version of etcd that is lower than status.storage.version.
 	// Defaults to false. A newer Vault may have changed its data into what an
 	// older one misreads or cannot read: set it only together with data that was
 	// restored from before the upgrade, or after trying it on a copy, and unset it
@@ -257,8 +260,6 @@ const (
 )
 
 // EtcdStorage is an etcd cluster that is run for one Vault.
-//
-// +kubebuilder:validation:XValidation:rule="has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",message="storageClassName cannot be changed: the volumes exist already"
 type EtcdStorage struct {
 	// nodes is the number of etcd members. Defaults to 3, which survives the
 	// loss of one; 1 survives none. It is odd, because an even number adds
@@ -274,7 +275,8 @@ type EtcdStorage struct {
 	Nodes *int32 `json:"nodes,omitempty"`
 
 	// version of etcd, the tag of baseImage without its "v", for example
-	// "3.6.16". 3.6 or later.
+	// "3.6.16". 3.6 or later. A version that is lower than status.storage.version
+	// is refused, unless allowDowngrade is set.
 	// +kubebuilder:default="3.6.16"
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^3[.]([6-9]|[1-9][0-9]+)[.][0-9]+([-.][0-9A-Za-z.-]+)?$')",message="must be a full etcd version, 3.6 or later, such as 3.6.16"
@@ -318,7 +320,8 @@ type EtcdStorage struct {
 	VolumeSize *resource.Quantity `json:"volumeSize,omitempty"`
 
 	// storageClassName is the StorageClass of the volumes. When it is not set
-	// the cluster's default class is used. It cannot be changed.
+	// the cluster's default class is used. It can be corrected while no volume of
+	// this Vault is bound, and not be changed afterwards.
 	// https://kubernetes.io/docs/concepts/storage/storage-classes/
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -351,6 +354,52 @@ type EtcdStorage struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="When the Vault is deleted",order=22,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:select:Retain","urn:alm:descriptor:com.tectonic.ui:select:Delete"}
 	// +optional
 	WhenDeleted DataRetention `json:"whenDeleted,omitempty"`
+
+	// pod is where the etcd pods may run. When it is not set they follow
+	// spec.pod.nodeSelector, spec.pod.tolerations and spec.pod.priorityClassName;
+	// when it is set, be it empty, nothing of spec.pod is followed. An etcd that was
+	// made before this field existed follows nothing. A change replaces the etcd pods
+	// one by one, and waits while a member is not ready.
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd pods",order=30,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Pod *EtcdPodPolicy `json:"pod,omitempty"`
+}
+
+// EtcdPodPolicy is where etcd pods may run.
+type EtcdPodPolicy struct {
+	// nodeSelector restricts the Kubernetes nodes that the etcd pods may run on.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#nodeselector
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd node selector",order=31,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+
+	// affinity of the etcd pods. When it is not set, members prefer different
+	// Kubernetes nodes.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#affinity-and-anti-affinity
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd affinity",order=32,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+
+	// tolerations of the etcd pods.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
+	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd tolerations",order=33,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+
+	// topologySpreadConstraints of the etcd pods.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/
+	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd topology spread constraints",order=34,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
+
+	// priorityClassName of the etcd pods.
+	// https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
+	// +kubebuilder:validation:MaxLength=253
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd priority class",order=35,xDescriptors={"urn:alm:descriptor:io.kubernetes:scheduling.k8s.io:v1:PriorityClass","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	PriorityClassName string `json:"priorityClassName,omitempty"`
 }
 
 // Phase is a summary of a Vault for people; programs read the conditions.
@@ -463,6 +512,11 @@ type VaultStatus struct {
 	// +optional
 	DataVersion string `json:"dataVersion,omitempty"`
 
+	// storage is what is known of the storage.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Storage",order=24,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Storage *StorageStatus `json:"storage,omitempty"`
+
 	// observedGeneration is the metadata.generation that this status was
 	// computed from.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Observed generation",order=21,xDescriptors={"urn:alm:descriptor:text"}
@@ -551,6 +605,34 @@ type NodeStatus struct {
 	// answer.
 	// +optional
 	Version string `json:"version,omitempty"`
+}
+
+// StorageStatus is what is known of the storage of a Vault.
+type StorageStatus struct {
+	// version is the highest etcd version that a member has been ready with. While
+	// spec.allowDowngrade is set it is the version of the members that are ready,
+	// be it lower.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Highest etcd version",order=25,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Version string `json:"version,omitempty"`
+
+	// volumes are those that the members have been ready with. Once there are any
+	// the etcd cluster is founded: it is not founded a second time when most of
+	// them are lost.
+	// +listType=map
+	// +listMapKey=claim
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Volumes",order=26,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Volumes []StorageVolume `json:"volumes,omitempty"`
+}
+
+// StorageVolume is the volume of a member of the storage.
+type StorageVolume struct {
+	// claim is the name of the PersistentVolumeClaim.
+	Claim string `json:"claim"`
+
+	// uid of the PersistentVolumeClaim: one that was made again has another.
+	UID types.UID `json:"uid"`
 }
 
 // DeployedRelease is a Helm release.

@@ -1,14 +1,14 @@
 // Package etcd asks the etcd of each Vault for what the readiness of its pods
-// does not tell: whether it has raised an alarm, and so refuses to write.
+// does not tell: whether it has raised an alarm, and so refuses to write, and
+// whether its members are of one cluster.
 package etcd
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
+	"maps"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -43,17 +43,30 @@ type Alarms struct {
 	// pods are read from a cache.
 	pods client.Reader
 	ask  func(ctx context.Context, address string) (alarm string, err error)
+	// view asks a member which members it knows.
+	view func(ctx context.Context, address string) ([]string, error)
 
 	mu     sync.Mutex
 	raised map[types.NamespacedName]string
+	// views are what the members of each Vault have answered last.
+	views  map[types.NamespacedName]map[string]seen
 	queues []workqueue.TypedRateLimitingInterface[reconcile.Request]
 }
 
 // NewAlarms returns Alarms that know of none yet.
 func NewAlarms(reader client.Reader) *Alarms {
 	// A member is asked so rarely that a connection is not worth keeping.
-	client := &http.Client{Timeout: timeout, Transport: &http.Transport{DisableKeepAlives: true}}
-	return &Alarms{pods: reader, ask: func(ctx context.Context, address string) (string, error) { return ask(ctx, client, address) }}
+	client := &http.Client{
+		Timeout:   timeout,
+		Transport: &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10},
+		// Whatever answers may send the operator nowhere else.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return &Alarms{
+		pods: reader,
+		ask:  func(ctx context.Context, address string) (string, error) { return ask(ctx, client, address) },
+		view: func(ctx context.Context, address string) ([]string, error) { return view(ctx, client, address) },
+	}
 }
 
 // Raised returns the alarm that the etcd of a Vault has raised, or nothing.
@@ -103,37 +116,39 @@ func (a *Alarms) round(ctx context.Context) error {
 	}); err != nil {
 		return fmt.Errorf("listing the pods of etcd: %w", err)
 	}
-	members := map[types.NamespacedName][]string{}
+	members := map[types.NamespacedName][]target{}
 	for i := range list.Items {
 		pod := &list.Items[i]
 		if pod.Status.PodIP != "" && pod.Status.Phase == corev1.PodRunning {
 			vault := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Labels[v1alpha1.InstanceLabel]}
-			members[vault] = append(members[vault], net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.EtcdHealthPort)))
+			members[vault] = append(members[vault], newTarget(pod))
 		}
 	}
 	var wait sync.WaitGroup
 	var mu sync.Mutex
 	turns := make(chan struct{}, concurrency)
 	raised := map[types.NamespacedName]string{}
-	for vault, addresses := range members {
+	views := map[types.NamespacedName]map[string]seen{}
+	for vault, pods := range members {
 		turns <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-turns }()
-			alarm := a.alarmOf(ctx, vault, addresses)
+			alarm := a.alarmOf(ctx, vault, pods)
+			view := a.viewsOf(ctx, vault, pods)
 			mu.Lock()
 			defer mu.Unlock()
-			raised[vault] = alarm
+			raised[vault], views[vault] = alarm, view
 		})
 	}
 	wait.Wait()
-	a.replace(raised)
+	a.replace(raised, views)
 	return nil
 }
 
 // alarmOf asks members until one answers. When none does nothing is new.
-func (a *Alarms) alarmOf(ctx context.Context, vault types.NamespacedName, addresses []string) string {
-	for _, address := range addresses {
-		if alarm, err := a.ask(ctx, address); err == nil {
+func (a *Alarms) alarmOf(ctx context.Context, vault types.NamespacedName, members []target) string {
+	for i := range members {
+		if alarm, err := a.ask(ctx, members[i].address); err == nil {
 			return alarm
 		}
 	}
@@ -141,13 +156,13 @@ func (a *Alarms) alarmOf(ctx context.Context, vault types.NamespacedName, addres
 }
 
 // replace takes over what a round found, and calls for the Vaults it is news of.
-func (a *Alarms) replace(raised map[types.NamespacedName]string) {
+func (a *Alarms) replace(raised map[types.NamespacedName]string, views map[types.NamespacedName]map[string]seen) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	before := a.raised
-	a.raised = raised
+	before, viewsBefore := a.raised, a.views
+	a.raised, a.views = raised, views
 	for vault, alarm := range raised {
-		if alarm == before[vault] {
+		if alarm == before[vault] && maps.EqualFunc(views[vault], viewsBefore[vault], sameMembers) {
 			continue
 		}
 		for _, queue := range a.queues {
@@ -169,6 +184,9 @@ func ask(ctx context.Context, client *http.Client, address string) (alarm string
 		return "", err
 	}
 	defer response.Body.Close()
+	if response.StatusCode/100 == 3 {
+		return "", fmt.Errorf("the health of %s: %s", address, response.Status)
+	}
 	var health struct{ Health, Reason string }
 	if err := json.NewDecoder(http.MaxBytesReader(nil, response.Body, 1<<10)).Decode(&health); err != nil {
 		return "", fmt.Errorf("the health of %s: %w", address, err)

@@ -3,9 +3,13 @@ package helm
 import (
 	"maps"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
 // dependentChanged passes what can make a rendered object differ from its
@@ -30,4 +34,27 @@ func dependentChanged() predicate.Predicate {
 
 func changed(before, after client.Object) bool {
 	return before.GetResourceVersion() != after.GetResourceVersion()
+}
+
+// deleted passes deletions: the gate may have waited for one.
+func deleted() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		UpdateFunc:  func(event.UpdateEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+	}
+}
+
+// memberBecameReady passes what a change of the etcd pods may have waited for.
+func memberBecameReady() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		DeleteFunc:  func(event.DeleteEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, after := e.ObjectOld.(*corev1.Pod), e.ObjectNew.(*corev1.Pod)
+			return after.Labels[v1alpha1.ComponentLabel] == v1alpha1.EtcdComponent &&
+				!storage.Ready(before) && storage.Ready(after)
+		},
+	}
 }

@@ -12,17 +12,24 @@ import (
 	"github.com/operator-framework/helm-operator-plugins/pkg/reconciler"
 	"github.com/operator-framework/helm-operator-plugins/pkg/watches"
 	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/kube"
+	"helm.sh/helm/v3/pkg/postrender"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
 // maxReleaseHistory is how many revisions of a release are kept, each in a
@@ -34,17 +41,17 @@ const maxReleaseHistory = 3
 const waitForDeletion = 30 * time.Second
 
 // SetupWithManager adds the Helm reconciler for Vaults to the manager, with the
-// chart that the watches file names for them.
+// chart that the watches file names for them, rendered for OpenShift or not.
 //
 // The reconciler's own SetupWithManager is not used: it would reconcile on each
 // write of the status, and cache every Secret and every rendered object of the
 // cluster. All that it would default is given as an option here.
-func SetupWithManager(mgr ctrl.Manager, watchesFile string) error {
+func SetupWithManager(mgr ctrl.Manager, watchesFile string, openshift bool) error {
 	watch, err := loadWatch(watchesFile)
 	if err != nil {
 		return err
 	}
-	r, err := newReconciler(mgr, watch)
+	r, err := newReconciler(mgr, watch, openshift)
 	if err != nil {
 		return err
 	}
@@ -69,6 +76,8 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile string) error {
 		Owns(&networkingv1.NetworkPolicy{}, owned, builder.OnlyMetadata).
 		WatchesMetadata(references.Secret(), references.SecretHandler(reader)).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(deleted())).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(memberBecameReady())).
 		WithOptions(options).
 		Complete(r)
 }
@@ -86,7 +95,7 @@ func loadWatch(path string) (*watches.Watch, error) {
 	return &all[0], nil
 }
 
-func newReconciler(mgr ctrl.Manager, watch *watches.Watch) (*reconciler.Reconciler, error) {
+func newReconciler(mgr ctrl.Manager, watch *watches.Watch, openshift bool) (*reconciler.Reconciler, error) {
 	configs, err := helmclient.NewActionConfigGetter(mgr.GetConfig(), mgr.GetRESTMapper())
 	if err != nil {
 		return nil, err
@@ -100,6 +109,9 @@ func newReconciler(mgr ctrl.Manager, watch *watches.Watch) (*reconciler.Reconcil
 		// reconcile that changes nothing costs.
 		helmclient.AppendInstallOptions(func(i *action.Install) error { i.DisableOpenAPIValidation = true; return nil }),
 		helmclient.AppendUpgradeOptions(func(u *action.Upgrade) error { u.DisableOpenAPIValidation = true; return nil }),
+		helmclient.AppendPostRenderers(func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
+			return storage.TemplateGate(mgr.GetClient(), client.ObjectKeyFromObject(obj))
+		}),
 	)
 	if err != nil {
 		return nil, err
@@ -109,11 +121,11 @@ func newReconciler(mgr ctrl.Manager, watch *watches.Watch) (*reconciler.Reconcil
 		reconciler.WithChart(*watch.Chart),
 		reconciler.WithOverrideValues(watch.OverrideValues),
 		reconciler.WithClient(NewClient(mgr.GetClient())),
-		reconciler.WithActionClientGetter(recovering{actions}),
+		reconciler.WithActionClientGetter(retaining{recovering{actions}, mgr.GetAPIReader(), mgr.GetClient()}),
 		reconciler.WithLog(mgr.GetLogger().WithName("helm")),
 		//nolint:staticcheck // the reconciler takes this kind of recorder only
 		reconciler.WithEventRecorder(mgr.GetEventRecorderFor("vault-operator")),
-		reconciler.WithValueTranslator(&translator{client: mgr.GetClient(), live: mgr.GetAPIReader()}),
+		reconciler.WithValueTranslator(&translator{client: mgr.GetClient(), live: mgr.GetAPIReader(), openshift: openshift}),
 		//nolint:staticcheck // deprecated, but called, so it may not be nil
 		reconciler.WithValueMapper(asTheyAre),
 		reconciler.WithMaxReleaseHistory(maxReleaseHistory),

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
@@ -34,6 +35,10 @@ type translator struct {
 	client client.Client
 	// live reads from the API server.
 	live client.Reader
+	// openshift says that the cluster is OpenShift, where security context
+	// constraints choose users and groups. It is found out once: a discovery that
+	// fails now and then would replace all pods.
+	openshift bool
 }
 
 // Translate returns the values: the spec, with the configuration in place of
@@ -45,6 +50,9 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		return nil, err
 	}
 	if err := t.checkVersion(ctx, &vault); err != nil {
+		return nil, err
+	}
+	if err := storage.Check(ctx, t.client, &vault); err != nil {
 		return nil, err
 	}
 	config, err := vaultconfig.Load(ctx, t.live, &vault)
@@ -68,7 +76,8 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["config"] = config
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
-	return spec, nil
+	spec["openshift"] = t.openshift
+	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
 }
 
 // relatedImages are what takes the place of default images: whoever installs the

@@ -86,7 +86,7 @@ func TestTranslate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]any{"version": "1.21.0", "generation": "12345678", "config": "", "operated": true, "images": map[string]any{}}
+	want := map[string]any{"version": "1.21.0", "generation": "12345678", "config": "", "operated": true, "openshift": false, "images": map[string]any{}}
 	for key, value := range want {
 		if !reflect.DeepEqual(values[key], value) {
 			t.Errorf("%s is %v, want %v", key, values[key], value)

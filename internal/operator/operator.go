@@ -4,7 +4,9 @@ package operator
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -16,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
@@ -34,6 +37,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/routing"
+	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/vaultstatus"
 )
 
@@ -138,6 +142,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Live:   manager.GetAPIReader(),
 		Engine: engine,
 		Alarms: alarms,
+		Causes: &storage.Causes{Live: manager.GetAPIReader()},
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: manager.GetEventRecorderFor("vault-operator"),
 		Elected:  manager.Elected(),
@@ -152,10 +157,35 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := status.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("status controller: %w", err)
 	}
-	if err := helm.SetupWithManager(manager, options.WatchesFile); err != nil {
+	keeper := &storage.Reconciler{Client: manager.GetClient(), Live: manager.GetAPIReader()}
+	if err := keeper.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("storage controller: %w", err)
+	}
+	openshift, err := isOpenShift(manager.GetConfig(), manager.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	if err := helm.SetupWithManager(manager, options.WatchesFile, openshift); err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
 	}
 	return nil
+}
+
+// isOpenShift finds out once whether the API server has security context constraints,
+// which choose the users of pods. The operator does not start while that is not
+// known: to take it for something else would replace all pods.
+func isOpenShift(config *rest.Config, httpClient *http.Client) (bool, error) {
+	api, err := discovery.NewDiscoveryClientForConfigAndClient(config, httpClient)
+	if err != nil {
+		return false, err
+	}
+	groups, err := api.ServerGroups()
+	if err != nil {
+		return false, fmt.Errorf("finding out whether this is OpenShift: %w", err)
+	}
+	return slices.ContainsFunc(groups.Groups, func(group metav1.APIGroup) bool {
+		return group.Name == "security.openshift.io"
+	}), nil
 }
 
 // cacheOptions keep the cache to what belongs to Vaults. ConfigMaps and Secrets
@@ -179,6 +209,7 @@ func cacheOptions(leaseNamespace, served string) cache.Options {
 			&corev1.Pod{}:                   ofVaults,
 			&corev1.Service{}:               ofVaults,
 			&corev1.ServiceAccount{}:        ofVaults,
+			&corev1.PersistentVolumeClaim{}: ofVaults,
 			&appsv1.Deployment{}:            ofVaults,
 			&appsv1.StatefulSet{}:           ofVaults,
 			&appsv1.ReplicaSet{}:            ofVaults,

@@ -24,3 +24,11 @@ package operator
 // +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=get;list;watch
 //
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
+//
+// Volume claims are compared with the spec, and the StatefulSet controller makes and
+// deletes them. Their events, and the StatefulSet's, say why a member cannot start.
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=events,verbs=list
+//
+// A ConfigMap keeps etcd members whose volumes are lost from founding a new cluster.
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;create;update;delete

@@ -9,7 +9,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -30,6 +30,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 )
 
@@ -64,6 +65,7 @@ type Reconciler struct {
 	Live     client.Reader
 	Engine   *probe.Engine
 	Alarms   *etcd.Alarms
+	Causes   *storage.Causes
 	Recorder record.EventRecorder
 	// Elected is closed when this replica leads.
 	Elected <-chan struct{}
@@ -89,6 +91,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		Owns(&appsv1.Deployment{}).
 		Owns(&appsv1.StatefulSet{}).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
 		WatchesMetadata(&appsv1.ReplicaSet{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
 		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
@@ -132,6 +135,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := f.unread(); err != nil {
 		return reconcile.Result{}, err
 	}
+	if s := storageOf(f); s != nil && len(s.missing) > 0 {
+		return reconcile.Result{RequeueAfter: startingCheck}, nil // what its events say is not watched
+	}
 	for i := range f.pods {
 		if pods.Starting(&f.pods[i], f.now) {
 			return reconcile.Result{RequeueAfter: startingCheck}, nil
@@ -164,21 +170,31 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 	if f.deployment, f.templateHash, err = r.deployment(ctx, vault); err != nil {
 		return nil, err
 	}
-	if f.members, err = pods.Members(ctx, r, vault); err != nil {
+	if err := r.gatherStorage(ctx, f); err != nil {
 		return nil, err
-	}
-	f.alarm = r.Alarms.Raised(client.ObjectKeyFromObject(vault))
-	var set appsv1.StatefulSet
-	err = r.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: vault.EtcdName()}, &set)
-	switch {
-	case err == nil:
-		f.etcd = &set
-	case !apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("reading StatefulSet %q: %w", vault.EtcdName(), err)
 	}
 	f.tlsErr = certs.Check(ctx, r.Live, vault, f.now)
 	_, f.configErr = vaultconfig.Load(ctx, r.Live, vault)
 	return f, nil
+}
+
+// gatherStorage collects what is known of the storage.
+func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
+	state, err := storage.Load(ctx, r, f.vault)
+	if err != nil {
+		return err
+	}
+	f.etcd, f.members, f.claims = state.Set, state.Members, state.Claims
+	f.alarm = r.Alarms.Raised(client.ObjectKeyFromObject(f.vault))
+	f.disagree = r.Alarms.Disagreement(f.vault)
+	f.causes = map[types.UID][]string{}
+	for _, uid := range state.Asks() {
+		// A status without the cause is better than none.
+		if f.causes[uid], err = r.Causes.Of(ctx, f.vault.Namespace, uid); err != nil {
+			log.FromContext(ctx).V(1).Info("No cause is known of what the storage lacks", "error", err.Error())
+		}
+	}
+	return nil
 }
 
 // previous is the status that was written last. The one in the cache may be older

@@ -24,6 +24,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/test/integration/fakevault"
 )
 
@@ -83,7 +84,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 			return nil
 		},
 	})
-	f.Reconciler = &Reconciler{Client: intercepted, Live: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted), Recorder: f.recorder}
+	f.Reconciler = &Reconciler{Client: intercepted, Live: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted), Causes: &storage.Causes{Live: intercepted}, Recorder: f.recorder}
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
 		end()

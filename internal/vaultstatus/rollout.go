@@ -38,7 +38,14 @@ func byTemplate(f *facts) (updated, old []*corev1.Pod) {
 // What the Helm reconciler says of itself is no answer: the Deployment that it
 // changed may not have been seen here yet.
 func deployed(f *facts) bool {
-	return f.deployment != nil && f.deployment.Annotations[v1alpha1.GenerationAnnotation] == strconv.FormatInt(f.vault.Generation, 10)
+	generation := strconv.FormatInt(f.vault.Generation, 10)
+	if f.etcd != nil {
+		// An older operator wrote none here.
+		if of, ok := f.etcd.Annotations[v1alpha1.GenerationAnnotation]; ok && of != generation {
+			return false
+		}
+	}
+	return f.deployment != nil && f.deployment.Annotations[v1alpha1.GenerationAnnotation] == generation
 }
 
 // updated is about the roll-out. The Deployment does it: it adds an updated node,
@@ -47,6 +54,9 @@ func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	const t = v1alpha1.UpdatedCondition
 	if err := vaultversion.Check(&f.vault.Spec, status.DataVersion); err != nil {
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonDowngradeRefused, "%v", err)
+	}
+	if refused := refusedVersion(f); refused != "" {
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonDowngradeRefused, "%s", refused)
 	}
 	if !deployed(f) {
 		hint := ""
@@ -58,7 +68,11 @@ func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	if f.templateHash == "" {
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonRollingOut, "The Deployment has not been acted on yet")
 	}
-	return rollout(f, status)
+	condition := rollout(f, status)
+	if etcd := storageRollout(f); etcd != nil && condition.Status == metav1.ConditionTrue {
+		return *etcd
+	}
+	return condition
 }
 
 // progress are the updated nodes that are not unsealed, by what keeps them.
@@ -85,7 +99,7 @@ func progressOf(f *facts, status *v1alpha1.VaultStatus, updated []*corev1.Pod) p
 			p.sealed = append(p.sealed, pod.Name)
 		}
 	}
-	if c := replicaFailure(f.deployment); c != nil {
+	if c := replicaFailure(f.deployment, f.templateHash); c != nil && int32(len(updated)) < f.vault.WantedNodes() {
 		p.failing = append(p.failing, fmt.Sprintf("a pod that cannot be created (%s, see 'kubectl describe replicaset')", c.Reason))
 	}
 	return p
@@ -159,13 +173,20 @@ func containerFailure(container *corev1.ContainerStatus) string {
 	}
 }
 
-// replicaFailure returns the condition which says that pods cannot be created,
-// for example because of a quota.
-func replicaFailure(deployment *appsv1.Deployment) *appsv1.DeploymentCondition {
+// replicaFailure returns the condition which says that pods of the newest template
+// cannot be created, for example because of a quota. The Deployment has that of an
+// older ReplicaSet as well, whose pods the message names.
+func replicaFailure(deployment *appsv1.Deployment, templateHash string) *appsv1.DeploymentCondition {
 	for i := range deployment.Status.Conditions {
-		if c := &deployment.Status.Conditions[i]; c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
-			return c
+		c := &deployment.Status.Conditions[i]
+		if c.Type != appsv1.DeploymentReplicaFailure || c.Status != corev1.ConditionTrue {
+			continue
 		}
+		pods := `"` + deployment.Name + "-"
+		if strings.Contains(c.Message, pods) && !strings.Contains(c.Message, pods+templateHash+"-") {
+			continue
+		}
+		return c
 	}
 	return nil
 }

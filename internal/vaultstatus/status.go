@@ -31,9 +31,15 @@ type facts struct {
 	templateHash string
 	// etcd is the StatefulSet of the storage, or nil.
 	etcd *appsv1.StatefulSet
-	// members are the pods of the storage, and alarm is what it has raised.
+	// members are the pods of the storage, claims are its volumes by member, and
+	// alarm is what it has raised.
 	members []corev1.Pod
+	claims  map[int]*corev1.PersistentVolumeClaim
 	alarm   string
+	// causes are what events say of objects of the storage that have failed.
+	causes map[types.UID][]string
+	// disagree says which members are of which cluster while they are not of one.
+	disagree string
 	// tlsErr and configErr are what certs.Check and vaultconfig.Load said.
 	tlsErr, configErr error
 	now               time.Time
@@ -79,6 +85,7 @@ func compute(f *facts) v1alpha1.VaultStatus {
 	if nodes.Active != "" {
 		status.ReadyNodes++
 	}
+	status.Storage = storageStatus(f)
 	status.Phase = phase(&status)
 	status.Conditions = conditions(f, &status)
 	return status

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/etcd"
@@ -33,12 +34,17 @@ func newMembers(ready int) []corev1.Pod {
 
 func TestStorageReady(t *testing.T) {
 	tests := []struct {
-		name  string
-		was   metav1.ConditionStatus
-		etcd  *appsv1.StatefulSet
-		ready int
-		alarm string
-		want  string
+		name     string
+		was      metav1.ConditionStatus
+		reason   string
+		etcd     *appsv1.StatefulSet
+		ready    int
+		alarm    string
+		broken   bool
+		disagree string
+		// volumes are the UIDs of the claims; those that were known are "old".
+		volumes []string
+		want    string
 	}{
 		{name: "no StatefulSet yet", want: "Unknown NotObserved"},
 		{name: "a StatefulSet without replicas", etcd: &appsv1.StatefulSet{}, want: "Unknown NotObserved"},
@@ -54,19 +60,57 @@ func TestStorageReady(t *testing.T) {
 		{name: "2 of 5", was: metav1.ConditionTrue, etcd: newEtcd(5), ready: 2, want: "False NoQuorum"},
 		{name: "no space", was: metav1.ConditionTrue, etcd: newEtcd(3), ready: 3, alarm: etcd.NoSpace, want: "False NoSpace"},
 		{name: "no space, and no quorum to make any", was: metav1.ConditionFalse, etcd: newEtcd(3), ready: 1, alarm: etcd.NoSpace, want: "False NoQuorum"},
+		{name: "members that cannot start for the first time", etcd: newEtcd(3), broken: true, want: "False MembersFailing"},
+		{name: "nor later", was: metav1.ConditionFalse, reason: v1alpha1.ReasonMembersFailing, etcd: newEtcd(3), want: "Unknown NodesStarting"},
+		{name: "members of two clusters", etcd: newEtcd(3), ready: 3, disagree: "a of a cluster of 1", want: "False MembersDisagree"},
+		{name: "most volumes are new", etcd: newEtcd(3), ready: 3, volumes: []string{"new", "old", "new"}, want: "False VolumesLost"},
+		{name: "one volume is new", etcd: newEtcd(3), ready: 2, volumes: []string{"old", "old", "new"}, want: "True MembersNotReady"},
+		{name: "the only volume is new", etcd: newEtcd(1), volumes: []string{"new"}, want: "False VolumesLost"},
+		{name: "volumes of another number of members", volumes: []string{"kept"}, want: "False VolumesMismatch"},
 		{name: "an alarm of another kind", etcd: newEtcd(3), ready: 3, alarm: "X", want: "True Quorum"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSituation()
 			s.etcd, s.members, s.alarm = tt.etcd, newMembers(tt.ready), tt.alarm
-			if tt.was != "" {
-				s.previous.Conditions = []metav1.Condition{{Type: v1alpha1.StorageReadyCondition, Status: tt.was}}
+			if tt.etcd != nil {
+				s.vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{Nodes: tt.etcd.Spec.Replicas}
 			}
+			if tt.was != "" {
+				s.previous.Conditions = []metav1.Condition{{Type: v1alpha1.StorageReadyCondition, Status: tt.was, Reason: tt.reason}}
+			}
+			if tt.broken {
+				pull := corev1.ContainerStatus{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}}}
+				s.members = []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Name: "example-etcd-0"}, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{pull}}}}
+			}
+			s.disagree = tt.disagree
+			s.withVolumes(tt.etcd != nil, tt.volumes)
 			if got := brief(compute(&s.facts).Conditions, v1alpha1.StorageReadyCondition); got != tt.want {
 				t.Errorf("StorageReady is %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// withVolumes gives the members claims of these UIDs; those of a founded etcd were
+// "old" before.
+func (s *situation) withVolumes(founded bool, uids []string) {
+	s.claims = map[int]*corev1.PersistentVolumeClaim{}
+	for i, uid := range uids {
+		name := s.vault.EtcdClaimName(i)
+		s.claims[i] = &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(uid)},
+			Status:     corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound},
+		}
+		if founded {
+			if s.previous.Storage == nil {
+				s.previous.Storage = &v1alpha1.StorageStatus{}
+			}
+			s.previous.Storage.Volumes = append(s.previous.Storage.Volumes, v1alpha1.StorageVolume{Claim: name, UID: "old"})
+		}
+	}
+	if !founded && len(uids) > 0 {
+		s.vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{}
 	}
 }
 

@@ -260,6 +260,55 @@ func TestEdgeValues(t *testing.T) {
 	}
 }
 
+// OpenShift or not is what the operator says, whatever a discovery finds; without an
+// operator it is what the cluster says.
+func TestOpenShift(t *testing.T) {
+	for values, tt := range map[string]struct{ discovered, want bool }{
+		`{}`:                                 {discovered: true, want: true},
+		`{operated: true, openshift: true}`:  {want: true},
+		`{operated: true, openshift: false}`: {discovered: true},
+	} {
+		out := release{values: values, openshift: tt.discovered}.render(t)
+		for _, pod := range []*corev1.PodSpec{&out.vault.Spec.Template.Spec, &out.etcd.Spec.Template.Spec} {
+			requireRestricted(t, pod, tt.want)
+		}
+	}
+}
+
+// The storage goes where Vault goes, unless it has a place of its own.
+func TestEtcdPlacement(t *testing.T) {
+	const vault = `pod: {nodeSelector: {pool: v}, tolerations: [{key: vault, operator: Exists}], priorityClassName: high,
+		affinity: {nodeAffinity: {}}, topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]}`
+	plain := release{values: `operated: true`}.render(t).etcd
+	apart := plain.Spec.Template.Spec.Affinity
+
+	followed := release{values: `{operated: true, ` + vault + `}`}.render(t).etcd
+	pod := followed.Spec.Template.Spec
+	if pod.NodeSelector["pool"] != "v" || len(pod.Tolerations) != 1 || pod.PriorityClassName != "high" {
+		t.Errorf("etcd does not follow Vault: %+v", pod)
+	}
+	if !reflect.DeepEqual(pod.Affinity, apart) || pod.TopologySpreadConstraints != nil {
+		t.Errorf("what is about Vault's own pods is taken over: %+v", pod)
+	}
+	if followed.Annotations[v1alpha1.FollowsVaultAnnotation] != "true" || followed.Annotations[v1alpha1.VersionAnnotation] != "3.6.16" {
+		t.Errorf("annotations %v", followed.Annotations)
+	}
+
+	own := release{values: `{operated: true, ` + vault + `, storage: {etcd: {pod: {tolerations: [{key: etcd, operator: Exists}], priorityClassName: low}}}}`}.render(t).etcd
+	pod = own.Spec.Template.Spec
+	if pod.NodeSelector != nil || len(pod.Tolerations) != 1 || pod.Tolerations[0].Key != "etcd" || pod.PriorityClassName != "low" {
+		t.Errorf("etcd's own placement: %+v", pod)
+	}
+
+	empty := release{values: `{operated: true, ` + vault + `, storage: {etcd: {pod: {}}}}`}.render(t).etcd
+	if !reflect.DeepEqual(empty.Spec.Template, plain.Spec.Template) {
+		t.Error("an empty placement is not that of an etcd without any")
+	}
+	if _, follows := empty.Annotations[v1alpha1.FollowsVaultAnnotation]; follows {
+		t.Error("an etcd with a placement of its own is said to follow Vault")
+	}
+}
+
 // TestGenerationReplacesNoPods checks that a spec which changes nothing but its
 // generation leaves the pods alone.
 func TestGenerationReplacesNoPods(t *testing.T) {

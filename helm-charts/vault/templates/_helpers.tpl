@@ -41,9 +41,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace
 {{/* The security context of pods, restricted by the Pod Security Standards. On
      OpenShift the security context constraints choose the user and group.
      https://kubernetes.io/docs/concepts/security/pod-security-standards/ */}}
+{{- define "vault.openshift" -}}
+{{- $openshift := .Values.openshift -}}
+{{- if kindIs "invalid" $openshift }}{{ $openshift = .Capabilities.APIVersions.Has "security.openshift.io/v1" }}{{ end -}}
+{{- if $openshift }}true{{ end -}}
+{{- end }}
 {{- define "vault.podSecurityContext" -}}
 runAsNonRoot: true
-{{- if not (.root.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
+{{- if not (include "vault.openshift" .root) }}
 runAsUser: {{ .user }}
 runAsGroup: {{ .group }}
 fsGroup: {{ .group }}

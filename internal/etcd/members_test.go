@@ -1,0 +1,132 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// metrics of a member that knows others, one of which was removed.
+const metrics = `# HELP etcd_network_known_peers The current number of known peers.
+# TYPE etcd_network_known_peers gauge
+etcd_network_known_peers{Local="83f667809d1a3639",Remote="2b6d7f19fe480be8"} 1
+etcd_network_known_peers{Local="83f667809d1a3639",Remote="83f667809d1a3639"} 1
+etcd_network_known_peers{Local="83f667809d1a3639",Remote="f144807607b3b91c"} 0
+etcd_server_id{server_id="83f667809d1a3639"} 1
+`
+
+func TestView(t *testing.T) {
+	many := strings.Builder{}
+	for i := range 1000 {
+		fmt.Fprintf(&many, "etcd_network_known_peers{Local=\"1\",Remote=\"%x\"} 1\n", i)
+	}
+	for name, tt := range map[string]struct {
+		status int
+		body   string
+		want   []string
+	}{
+		"a member":               {status: 200, body: metrics, want: []string{"2b6d7f19fe480be8", "83f667809d1a3639"}},
+		"it has not started yet": {status: 200, body: "# nothing\n"},
+		"not itself":             {status: 200, body: strings.ReplaceAll(metrics, `server_id="8`, `server_id="9`)},
+		"too many":               {status: 200, body: many.String() + `etcd_server_id{server_id="1"} 1`},
+		"endless":                {status: 200, body: metrics + strings.Repeat("x\n", maxMetrics)},
+		"a long line":            {status: 200, body: metrics + strings.Repeat("x", 1<<20)},
+		"not found":              {status: 404, body: metrics},
+		"sent elsewhere":         {status: 302, body: metrics},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				asked++
+				w.Header().Set("Location", "/elsewhere")
+				w.WriteHeader(tt.status)
+				_, _ = w.Write([]byte(tt.body)) // the client may have had enough
+			}))
+			defer server.Close()
+			got, err := NewAlarms(nil).view(t.Context(), strings.TrimPrefix(server.URL, "http://"))
+			if (err == nil) != (tt.want != nil) || tt.want != nil && !slices.Equal(got, tt.want) {
+				t.Errorf("members %v, error %v, want %v", got, err, tt.want)
+			}
+			if asked != 1 {
+				t.Errorf("asked %d times", asked)
+			}
+		})
+	}
+}
+
+func TestDisagreement(t *testing.T) {
+	answers := map[string][]string{}
+	asked := 0
+	alarms := NewAlarms(fake.NewClientBuilder().WithObjects(
+		member("a", "vault-etcd-0", "10.0.0.1", corev1.PodRunning),
+		member("a", "vault-etcd-1", "10.0.0.2", corev1.PodRunning),
+		member("a", "vault-etcd-2", "10.0.0.3", corev1.PodRunning),
+	).Build())
+	alarms.ask = func(context.Context, string) (string, error) { return "", nil }
+	alarms.view = func(_ context.Context, address string) ([]string, error) {
+		asked++
+		if members, answered := answers[address]; answered {
+			return members, nil
+		}
+		return nil, errors.New("no answer")
+	}
+	vault := &v1alpha1.Vault{}
+	vault.Namespace, vault.Name = "a", "vault"
+	abc := []string{"a", "b", "c"}
+	for _, round := range []struct {
+		name    string
+		answers [][]string
+		want    string
+		asked   int
+	}{
+		{name: "nobody answers", asked: 3},
+		{name: "one answers", answers: [][]string{abc}, asked: 3},
+		{name: "all do", answers: [][]string{abc, abc, abc}, asked: 2},
+		{name: "they are not asked again", answers: [][]string{{"a"}, {"b"}, {"c"}}},
+	} {
+		answers, asked = map[string][]string{}, 0
+		for i, members := range round.answers {
+			answers[fmt.Sprintf("10.0.0.%d:2381", i+1)] = members
+		}
+		if err := alarms.round(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := alarms.Disagreement(vault); got != round.want || asked != round.asked {
+			t.Errorf("%s: %q after %d questions, want %q after %d", round.name, got, asked, round.want, round.asked)
+		}
+	}
+
+	// Made again with more members on the volume of a single one.
+	alarms.views = nil
+	answers = map[string][]string{"10.0.0.1:2381": {"a"}, "10.0.0.2:2381": abc, "10.0.0.3:2381": abc}
+	if err := alarms.round(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const want = "vault-etcd-0 of a cluster of 1; vault-etcd-1, vault-etcd-2 of a cluster of 3"
+	if got := alarms.Disagreement(vault); got != want {
+		t.Errorf("two clusters: %q, want %q", got, want)
+	}
+	// A member was replaced, and all have heard of it when they are asked again.
+	answers = map[string][]string{"10.0.0.1:2381": abc, "10.0.0.2:2381": abc, "10.0.0.3:2381": abc}
+	if err := alarms.round(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := alarms.Disagreement(vault); got != "" {
+		t.Errorf("one cluster: %q", got)
+	}
+	one := int32(1)
+	vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{Nodes: &one}
+	if got := alarms.Disagreement(vault); got == "" {
+		t.Error("a cluster of more members than wanted agrees")
+	}
+}

@@ -1,0 +1,257 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
+)
+
+// Error is a spec that does not fit the storage that exists: something for the
+// user to correct.
+type Error struct {
+	// Reason is one of the reasons of the conditions.
+	Reason string
+	// Message names what does not fit and says what to set.
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+func mismatch(format string, args ...any) error {
+	return &Error{Reason: v1alpha1.ReasonVolumesMismatch, Message: fmt.Sprintf(format, args...)}
+}
+
+// Check refuses a spec that does not fit the volumes that exist, or a version of
+// etcd that is lower than the one its data was used with. It returns an *Error for
+// what the user has to correct, and another error for what the operator waits for.
+func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
+	s, err := Load(ctx, reader, vault)
+	if err != nil {
+		return err
+	}
+	if err := s.Refusal(); err != nil {
+		return err
+	}
+	return s.pending()
+}
+
+// Refusal is why the spec does not fit the storage that exists, an *Error, or nil.
+func (s *State) Refusal() error {
+	etcd := s.Vault.Spec.Storage.Etcd
+	if etcd == nil {
+		return nil
+	}
+	if s.Set != nil {
+		if class := deref(etcd.StorageClassName); class != templateClass(s.Set) && !s.replaceable() {
+			return mismatch("spec.storage.etcd.storageClassName cannot be changed: %s; set it back to %q",
+				s.whyKept(), templateClass(s.Set))
+		}
+		return s.versionRefusal()
+	}
+	for _, fits := range []func() error{s.membersFit, s.sizeFits, s.classFits} {
+		if err := fits(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// membersFit compares the number of members with that of the volumes which an
+// earlier Vault has left. A cluster of another size is another cluster: members
+// with data and members without would be two, behind one Service.
+func (s *State) membersFit() error {
+	kept := s.boundOrdinals()
+	if len(kept) == 0 {
+		return nil
+	}
+	// The number is odd, so the highest ordinal tells it even if one is missing.
+	members := kept[len(kept)-1] + 1
+	members += 1 - members%2
+	wanted := s.Vault.WantedMembers()
+	const away = "delete these claims only if their data is not needed"
+	switch {
+	case members != wanted:
+		return mismatch("The volume claims %s hold the data of an etcd of %d members: "+
+			"set spec.storage.etcd.nodes to %d instead of %d; %s", s.claimNames(kept), members, members, wanted, away)
+	case len(kept) < quorum(members):
+		return mismatch("The volume claims %s hold the data of %d of %d etcd members, which is no quorum: "+
+			"bring the other claims back; %s", s.claimNames(kept), len(kept), members, away)
+	}
+	return nil
+}
+
+func (s *State) sizeFits() error {
+	wanted := s.Vault.Spec.Storage.Etcd.VolumeSize
+	kept := s.boundOrdinals()
+	if wanted == nil || len(kept) == 0 {
+		return nil
+	}
+	size := func(ordinal int) resource.Quantity { return request(s.Claims[ordinal]) }
+	smallest := slices.MinFunc(kept, func(a, b int) int { x := size(a); return x.Cmp(size(b)) })
+	if have := size(smallest); have.Cmp(*wanted) != 0 {
+		return mismatch("Volume claim %s is of %s: set spec.storage.etcd.volumeSize to %s instead of %s",
+			s.Claims[smallest].Name, have.String(), have.String(), wanted.String())
+	}
+	return nil
+}
+
+func (s *State) classFits() error {
+	wanted := s.Vault.Spec.Storage.Etcd.StorageClassName
+	if wanted == nil {
+		return nil // any default is right
+	}
+	for _, ordinal := range s.boundOrdinals() {
+		if class := s.Claims[ordinal].Spec.StorageClassName; class != nil && *class != *wanted {
+			return mismatch("Volume claim %s is of StorageClass %q: set spec.storage.etcd.storageClassName to %q instead of %q",
+				s.Claims[ordinal].Name, *class, *class, *wanted)
+		}
+	}
+	return nil
+}
+
+func request(claim *corev1.PersistentVolumeClaim) resource.Quantity {
+	return claim.Spec.Resources.Requests[corev1.ResourceStorage]
+}
+
+// pending is what has to happen before etcd can be made, or nil. Claims that are
+// deleted together with an earlier StatefulSet would be taken for those to use.
+func (s *State) pending() error {
+	if s.Vault.Spec.Storage.Etcd == nil {
+		return nil
+	}
+	if s.mustReplace() {
+		return fmt.Errorf("StatefulSet %q is being replaced, since its volume claims cannot be changed", s.Vault.EtcdName())
+	}
+	// On the way back from another version an older status does not tell whether a
+	// member has been ready with that.
+	if s.Set != nil && s.Vault.Status.ObservedGeneration != s.Vault.Generation && !s.Vault.Spec.AllowDowngrade {
+		wanted, deployed := s.Vault.Spec.Storage.Etcd.Version, DeployedVersion(s.Set)
+		if vaultversion.Lower(wanted, deployed) {
+			return fmt.Errorf("spec.storage.etcd.version %s is lower than the deployed %s: "+
+				"waiting until the status tells whether a member has been ready with that", wanted, deployed)
+		}
+	}
+	var going []int
+	for ordinal, claim := range s.Claims {
+		owned := slices.ContainsFunc(claim.OwnerReferences, func(owner metav1.OwnerReference) bool {
+			return owner.Kind == "StatefulSet" && owner.Name == s.Vault.EtcdName() && (s.Set == nil || owner.UID != s.Set.UID)
+		})
+		if s.Set == nil && (owned || claim.DeletionTimestamp != nil) {
+			going = append(going, ordinal)
+		}
+	}
+	if len(going) > 0 {
+		slices.Sort(going)
+		return fmt.Errorf("waiting until the volume claims %s of an earlier StatefulSet are deleted", s.claimNames(going))
+	}
+	return nil
+}
+
+// replaceable says that the StatefulSet can be deleted and made again: no volume
+// is bound, so no member ever ran.
+func (s *State) replaceable() bool {
+	return len(s.boundOrdinals()) == 0 && len(s.Vault.StorageVolumes()) == 0
+}
+
+func (s *State) whyKept() string {
+	if kept := s.boundOrdinals(); len(kept) > 0 {
+		return "the volume claims " + s.claimNames(kept) + " are bound"
+	}
+	return "members have been ready with their volumes"
+}
+
+// mustReplace says that the StatefulSet has to be made again, for its volume claims
+// are not as the spec wants them and no volume is bound yet.
+func (s *State) mustReplace() bool {
+	etcd := s.Vault.Spec.Storage.Etcd
+	if s.Set == nil || etcd == nil || !s.replaceable() {
+		return false
+	}
+	wanted := deref(etcd.StorageClassName)
+	if wanted != templateClass(s.Set) {
+		return true
+	}
+	for ordinal, claim := range s.Claims {
+		size := request(claim)
+		if ordinal < s.Vault.WantedMembers() &&
+			(wanted != "" && deref(claim.Spec.StorageClassName) != wanted || etcd.VolumeSize != nil && size.Cmp(*etcd.VolumeSize) != 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// templateClass is the StorageClass that the StatefulSet asks for, or nothing.
+func templateClass(set *appsv1.StatefulSet) string {
+	for i := range set.Spec.VolumeClaimTemplates {
+		return deref(set.Spec.VolumeClaimTemplates[i].Spec.StorageClassName)
+	}
+	return ""
+}
+
+func deref(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
+}
+
+// versionRefusal refuses a version of etcd that is lower than one that a member was
+// ready with.
+func (s *State) versionRefusal() error {
+	spec, storage := &s.Vault.Spec, s.Vault.Status.Storage
+	if spec.AllowDowngrade || storage == nil || !vaultversion.Lower(spec.Storage.Etcd.Version, storage.Version) {
+		return nil
+	}
+	return &Error{Reason: v1alpha1.ReasonDowngradeRefused, Message: fmt.Sprintf(
+		"spec.storage.etcd.version %s is refused: a member has been ready with %s, and a lower version may not read the data "+
+			"that it left. Set it to %s or higher, or set spec.allowDowngrade", spec.Storage.Etcd.Version, storage.Version, storage.Version)}
+}
+
+// imageVersion is the version in the tag of an etcd image.
+var imageVersion = regexp.MustCompile(`:v([0-9][^:/@]*)$`)
+
+// DeployedVersion is the etcd version that a StatefulSet was rendered from.
+func DeployedVersion(set *appsv1.StatefulSet) string {
+	if version := set.Annotations[v1alpha1.VersionAnnotation]; version != "" {
+		return version
+	}
+	for _, container := range set.Spec.Template.Spec.Containers {
+		if match := imageVersion.FindStringSubmatch(container.Image); match != nil {
+			return match[1]
+		}
+	}
+	return ""
+}
+
+// Version is the one to write down: the highest with which a member has been ready.
+func (s *State) Version() string {
+	known := ""
+	if s.Vault.Status.Storage != nil {
+		known = s.Vault.Status.Storage.Version
+	}
+	if s.Set == nil || s.Set.Status.ObservedGeneration != s.Set.Generation {
+		return known // which pods are of it is not known yet
+	}
+	deployed := DeployedVersion(s.Set)
+	if deployed == "" || !slices.ContainsFunc(s.Members, func(pod corev1.Pod) bool {
+		return Ready(&pod) && pod.Labels[appsv1.StatefulSetRevisionLabel] == s.Set.Status.UpdateRevision
+	}) {
+		return known
+	}
+	if s.Vault.Spec.AllowDowngrade || vaultversion.Lower(known, deployed) {
+		return strings.TrimPrefix(deployed, "v")
+	}
+	return known
+}

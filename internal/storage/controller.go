@@ -1,0 +1,188 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
+)
+
+const (
+	// concurrency is how many Vaults are worked on at the same time.
+	concurrency = 4
+	// replaceCheck is how often the replacement of a StatefulSet is looked after.
+	replaceCheck = time.Second
+	// stateKey is read by the etcd pods, see the chart.
+	stateKey = "initial-cluster-state"
+)
+
+// Reconciler keeps etcd from being founded a second time, and replaces a StatefulSet
+// whose volume claims have to be others while no volume is bound.
+//
+// Empty etcd members may found a cluster unless the ConfigMap that their container
+// reads when it starts says otherwise. What it should say was tried with etcd 3.6:
+//
+//   - Without it (etcd's "new") an empty member asks the others, and is refused when
+//     one answers that knows it: "has already been bootstrapped". That is right for
+//     one lost volume of three. But if most volumes are lost while the others are
+//     away, or all are, the empty members found a cluster, of the same ID, since etcd
+//     derives that from the addresses; a member with data that comes back joins it.
+//   - "existing" never founds. But a member that is empty joins under its old ID and
+//     has forgotten what it has voted for: it panics until another leader is elected,
+//     and may then elect one without the last writes.
+//
+// So there is no ConfigMap while less than a quorum of the known volumes is lost. When
+// more are, it holds a value that etcd refuses: none starts any more, which costs
+// nothing, since those with data are no quorum. A single member has nobody to ask and
+// nothing to join, so "existing" is right for it at all times.
+type Reconciler struct {
+	client.Client
+	// Live reads ConfigMaps, and what must not be late.
+	Live client.Reader
+
+	// written is the value that was last written, by UID of the Vault.
+	written sync.Map
+}
+
+const (
+	stateExisting = "existing"
+	stateLost     = "volumes-lost"
+)
+
+// SetupWithManager adds the reconciler to the manager. The leader runs it.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("storage").
+		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, volumesChanged))).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries()}).
+		Complete(r)
+}
+
+// volumesChanged passes a Vault whose known volumes have changed.
+var volumesChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	before, after := e.ObjectOld.(*v1alpha1.Vault), e.ObjectNew.(*v1alpha1.Vault)
+	return !slices.Equal(before.StorageVolumes(), after.StorageVolumes())
+}}
+
+// Reconcile looks after the storage of one Vault.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var vault v1alpha1.Vault
+	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if vault.DeletionTimestamp != nil || vault.Spec.Storage.Etcd == nil {
+		r.written.Delete(vault.UID)
+		return reconcile.Result{}, nil
+	}
+	s, err := Load(ctx, r, &vault)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.guard(ctx, s); err != nil {
+		return reconcile.Result{}, err
+	}
+	if !s.mustReplace() {
+		return reconcile.Result{}, nil
+	}
+	return reconcile.Result{RequeueAfter: replaceCheck}, r.replace(ctx, &vault)
+}
+
+// clusterState is what an etcd member of this Vault reads when it starts, or nothing.
+func (s *State) clusterState() string {
+	switch {
+	case len(s.Vault.StorageVolumes()) == 0:
+		return ""
+	case s.Vault.WantedMembers() == 1:
+		return stateExisting
+	case s.MostLost():
+		return stateLost
+	default:
+		return ""
+	}
+}
+
+// guard brings the ConfigMap up to date. One that a person has made, to replace a
+// member, is left alone, unless most volumes are lost.
+func (r *Reconciler) guard(ctx context.Context, s *State) error {
+	wanted := s.clusterState()
+	last, known := r.written.Load(s.Vault.UID)
+	// An etcd that is not founded had no ConfigMap yet; one that has is looked at once.
+	if known && last == wanted || !known && len(s.Vault.StorageVolumes()) == 0 {
+		return nil
+	}
+	key := types.NamespacedName{Namespace: s.Vault.Namespace, Name: s.Vault.EtcdReplacementName()}
+	var current corev1.ConfigMap
+	err := r.Live.Get(ctx, key, &current)
+	switch {
+	case apierrors.IsNotFound(err) && wanted != "":
+		err = r.createGuard(ctx, s.Vault, wanted)
+	case apierrors.IsNotFound(err):
+		err = nil
+	case err != nil:
+	case wanted == "" && metav1.IsControlledBy(&current, s.Vault):
+		err = client.IgnoreNotFound(r.Delete(ctx, &current, client.Preconditions{UID: &current.UID}))
+	case wanted != "" && current.Data[stateKey] != wanted:
+		current.Data = map[string]string{stateKey: wanted}
+		if err = controllerutil.SetControllerReference(s.Vault, &current, r.Scheme()); err == nil {
+			err = r.Update(ctx, &current)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("keeping ConfigMap %q: %w", key.Name, err)
+	}
+	r.written.Store(s.Vault.UID, wanted)
+	return nil
+}
+
+func (r *Reconciler) createGuard(ctx context.Context, vault *v1alpha1.Vault, value string) error {
+	guard := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: vault.Namespace, Name: vault.EtcdReplacementName(), Labels: vault.EtcdLabels(),
+		},
+		Data: map[string]string{stateKey: value},
+	}
+	if err := controllerutil.SetControllerReference(vault, guard, r.Scheme()); err != nil {
+		return err
+	}
+	return r.Create(ctx, guard)
+}
+
+// replace deletes the StatefulSet together with its claims, none of which is bound:
+// its own retention policy does that, so that no permission to delete claims is
+// needed. The Helm reconciler makes it again.
+func (r *Reconciler) replace(ctx context.Context, vault *v1alpha1.Vault) error {
+	s, err := Load(ctx, r.Live, vault)
+	if err != nil || !s.mustReplace() || s.Set.DeletionTimestamp != nil {
+		return err
+	}
+	const wanted = appsv1.DeletePersistentVolumeClaimRetentionPolicyType
+	if err := setRetention(ctx, r, s.Set, wanted); err != nil {
+		return err
+	}
+	if len(notFollowed(s.Claims, s.Set, wanted)) > 0 {
+		return nil // looked at again soon
+	}
+	ctrl.LoggerFrom(ctx).Info("Replacing a StatefulSet that has no volumes yet, for the spec wants others", "statefulSet", s.Set.Name)
+	err = r.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	return client.IgnoreNotFound(err)
+}

@@ -1,0 +1,148 @@
+package storage
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"helm.sh/helm/v3/pkg/postrender"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	syaml "sigs.k8s.io/yaml"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// templateTimeout bounds the reads of one look at the members.
+const templateTimeout = 10 * time.Second
+
+// TemplateGate returns a post-renderer that changes nothing. It refuses manifests
+// that would replace etcd pods while a member is not ready: the StatefulSet
+// controller begins with the member of the highest number, ready or not, and would
+// take the quorum away.
+// https://github.com/kubernetes/kubernetes/issues/67250
+func TemplateGate(reader client.Reader, vault client.ObjectKey) postrender.PostRenderer {
+	return templateGate{reader, vault}
+}
+
+type templateGate struct {
+	reader client.Reader
+	vault  client.ObjectKey
+}
+
+// Run returns the manifests as they are, or an error.
+func (g templateGate) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), templateTimeout)
+	defer cancel()
+	var vault v1alpha1.Vault
+	if err := g.reader.Get(ctx, g.vault, &vault); err != nil {
+		return nil, err
+	}
+	rendered, err := findSet(manifests.Bytes(), vault.EtcdName())
+	if err != nil || rendered == nil {
+		return manifests, err
+	}
+	s, err := Load(ctx, g.reader, &vault)
+	if err != nil {
+		return nil, err
+	}
+	return manifests, s.templateRefusal(rendered)
+}
+
+// findSet returns the StatefulSet of a name, or nil.
+func findSet(manifests []byte, name string) (*appsv1.StatefulSet, error) {
+	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(manifests)))
+	for {
+		document, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Contains(document, []byte("kind: StatefulSet")) {
+			continue
+		}
+		var set appsv1.StatefulSet
+		if err := syaml.Unmarshal(document, &set); err != nil {
+			return nil, fmt.Errorf("reading the rendered StatefulSet: %w", err)
+		}
+		if set.Kind == "StatefulSet" && set.Name == name {
+			return &set, nil
+		}
+	}
+}
+
+// templateRefusal is why the pods must not be replaced by those of the rendered
+// StatefulSet now, or nil. An etcd that was never ready has nothing to lose.
+func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
+	if s.Set == nil || len(s.Vault.StorageVolumes()) == 0 || sameTemplate(&rendered.Spec.Template.Spec, &s.Set.Spec.Template.Spec) {
+		return nil
+	}
+	var away []string
+	for ordinal := range s.Vault.WantedMembers() {
+		pod := s.member(ordinal)
+		if pod != nil && Ready(pod) {
+			continue
+		}
+		if pod != nil && s.mends(pod, rendered) {
+			return nil
+		}
+		away = append(away, s.Vault.EtcdMemberName(ordinal))
+	}
+	if len(away) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the etcd pods are not replaced while a member is not ready, which could cost the quorum: waiting for %s", strings.Join(away, ", "))
+}
+
+// mends says that the rendered pods may be what the member that is not ready needs:
+// its pod is of the newest template while older ones are left, or cannot start for
+// something that the rendered template changes.
+func (s *State) mends(pod *corev1.Pod, rendered *appsv1.StatefulSet) bool {
+	status := &s.Set.Status
+	if status.CurrentRevision != status.UpdateRevision && pod.Labels[appsv1.StatefulSetRevisionLabel] == status.UpdateRevision {
+		return true
+	}
+	why := Failure(pod)
+	imageChanges := image(&rendered.Spec.Template.Spec) != image(&s.Set.Spec.Template.Spec)
+	return why != "" && (imageFailure(why) && imageChanges || why == corev1.PodReasonUnschedulable && !imageChanges)
+}
+
+func image(spec *corev1.PodSpec) string {
+	if len(spec.Containers) == 0 {
+		return ""
+	}
+	return spec.Containers[0].Image
+}
+
+// sameTemplate says that the living pod template is the rendered one, with what the
+// API server has filled in.
+func sameTemplate(rendered, living *corev1.PodSpec) bool {
+	// DeepDerivative passes what is missing from the rendered one, so that what a
+	// user can take away is compared by itself.
+	return equality.Semantic.DeepDerivative(rendered, living) &&
+		equality.Semantic.DeepEqual(removable(rendered), removable(living))
+}
+
+// removable are the fields that are missing when the user does not set them.
+func removable(spec *corev1.PodSpec) corev1.PodSpec {
+	result := corev1.PodSpec{
+		NodeSelector: spec.NodeSelector, Affinity: spec.Affinity, Tolerations: spec.Tolerations,
+		TopologySpreadConstraints: spec.TopologySpreadConstraints, PriorityClassName: spec.PriorityClassName,
+		ImagePullSecrets: slices.Clone(spec.ImagePullSecrets),
+	}
+	for _, container := range spec.Containers {
+		result.Containers = append(result.Containers, corev1.Container{Resources: container.Resources})
+	}
+	return result
+}
