@@ -90,6 +90,13 @@ bench-freshness: cluster deploy ## Measure how soon the status lists new nodes.
 bench-failover: cluster deploy ## Measure for how long clients are not served in failovers, beside others' (BENCH="-n 3 -faults planned").
 	@$(in_cluster) go run ./test/bench/failover $(BENCH)
 
+# SCALE are flags of the benchmark. It needs the binaries that the local cluster was
+# built from, and is disturbed by a cluster that runs.
+SCALE ?=
+.PHONY: bench-scale
+bench-scale: ## Measure what the operator needs for many Vaults, and how it bears too many (SCALE="-n 1000 -overload").
+	@KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" go run ./test/bench/scale $(SCALE)
+
 ##@ Build
 
 .PHONY: build
