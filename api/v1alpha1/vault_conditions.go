@@ -2,8 +2,8 @@ package v1alpha1
 
 // Types of the conditions that the Vault controller writes.
 const (
-	// AvailableCondition is True while a node is active, so that the Service
-	// reaches a Vault that serves requests.
+	// AvailableCondition is True while a node is active and its pod is in the
+	// Service, so that the Service reaches a Vault that serves requests.
 	AvailableCondition = "Available"
 	// InitializedCondition is True when "vault operator init" was run. It is not
 	// named Initialized because the Helm reconciler has a condition of that name.
@@ -39,6 +39,15 @@ const (
 	ReasonActive = "Active"
 	// ReasonNoActiveNode: unsealed nodes are there, but none is active (yet).
 	ReasonNoActiveNode = "NoActiveNode"
+	// ReasonNotInService: a node is active, but the Service does not reach it; the
+	// message says why.
+	ReasonNotInService = "NotInService"
+	// ReasonMultipleActiveNodes: more than one node says that it is active, so that
+	// none is in the Service; the message names them.
+	ReasonMultipleActiveNodes = "MultipleActiveNodes"
+	// ReasonNodesUnverified: nodes serve with a certificate that cannot be verified
+	// with the CA that their pod mounts; the message names one and says why.
+	ReasonNodesUnverified = "NodesUnverified"
 	// ReasonNotObserved: no node has answered since the operator started.
 	ReasonNotObserved = "NotObserved"
 	// ReasonAwaitingInit: Vault waits for "vault operator init".

@@ -543,7 +543,8 @@ type VaultStatus struct {
 // not answered yet is in none of the lists.
 type NodesStatus struct {
 	// active is the name of the pod whose node is active: it holds the lock of
-	// the storage and serves requests. It is empty when no node is known to be.
+	// the storage and serves requests. It is empty when no node is known to be, or
+	// when more than one says so (activeClaims).
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Active node",order=7,xDescriptors={"urn:alm:descriptor:io.kubernetes:Pod"}
 	// +optional
 	Active string `json:"active"`
@@ -563,20 +564,29 @@ type NodesStatus struct {
 	Sealed []string `json:"sealed,omitempty"`
 
 	// unreachable are the names of the pods whose Vault container runs but
-	// whose node does not answer the operator.
+	// whose node does not answer the operator, or with a certificate that cannot be
+	// verified.
 	// +listType=atomic
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Unreachable nodes",order=10,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Unreachable []string `json:"unreachable,omitempty"`
+
+	// activeClaims are the names of the pods whose nodes say that they are active,
+	// while more than one does. The lock of the storage has one holder, so that at
+	// most one of them is right, and the Service points at none.
+	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Nodes that claim to be active",order=24,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	ActiveClaims []string `json:"activeClaims,omitempty"`
 }
 
 // NodeState is the state of a Vault node.
-// +kubebuilder:validation:Enum=Active;Standby;Sealed;Uninitialized;Starting;Unreachable
+// +kubebuilder:validation:Enum=Active;Standby;Sealed;Uninitialized;Starting;Unreachable;Unverified
 type NodeState string
 
 const (
 	// NodeActive means that the node says that it is active. While two say so
-	// vaultStatus names neither.
+	// vaultStatus.active names neither.
 	NodeActive NodeState = "Active"
 	// NodeStandby means that the node is unsealed and not active.
 	NodeStandby NodeState = "Standby"
@@ -590,6 +600,10 @@ const (
 	// NodeUnreachable means that the Vault container runs and its node does not
 	// answer the operator: whether it is sealed is not known.
 	NodeUnreachable NodeState = "Unreachable"
+	// NodeUnverified means that the node was reached, and that its certificate
+	// cannot be verified with the CA that its pod mounts: what it says is not
+	// believed. TLSReady has the reason.
+	NodeUnverified NodeState = "Unverified"
 )
 
 // NodeStatus is one Vault node.
@@ -597,8 +611,8 @@ type NodeStatus struct {
 	// name of the pod.
 	Name string `json:"name"`
 
-	// state of the node: Active, Standby, Sealed, Uninitialized, Starting or
-	// Unreachable.
+	// state of the node: Active, Standby, Sealed, Uninitialized, Starting,
+	// Unreachable or Unverified.
 	State NodeState `json:"state"`
 
 	// version of Vault that the node reports; it is empty while it does not

@@ -21,8 +21,8 @@ import (
 const (
 	// lifetime of all certificates. They are not rotated yet, so it is long.
 	lifetime = 10 * 365 * 24 * time.Hour
-	// backdate allows for clocks that differ between Kubernetes nodes.
-	backdate = time.Hour
+	// backdate allows for clocks that differ between Kubernetes nodes, by hours too.
+	backdate = 24 * time.Hour
 )
 
 // KeyPair is a certificate and its private key, in PEM.

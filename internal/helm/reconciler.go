@@ -5,6 +5,7 @@
 package helm
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/pods"
@@ -46,7 +48,12 @@ const waitForDeletion = 30 * time.Second
 // The reconciler's own SetupWithManager is not used: it would reconcile on each
 // write of the status, and cache every Secret and every rendered object of the
 // cluster. All that it would default is given as an option here.
-func SetupWithManager(mgr ctrl.Manager, watchesFile string, openshift bool) error {
+//
+// Before each reconcile it calls yield, which waits while more urgent work is
+// late. A release may take a while, and rendering one is the most that the process
+// ever does.
+func SetupWithManager(mgr ctrl.Manager, watchesFile string, openshift bool,
+	yield func(context.Context, time.Duration)) error {
 	watch, err := loadWatch(watchesFile)
 	if err != nil {
 		return err
@@ -79,7 +86,23 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile string, openshift bool) erro
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(deleted())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(memberBecameReady())).
 		WithOptions(options).
-		Complete(r)
+		Complete(yielding{r, yield})
+}
+
+// yieldFor is how long a reconcile waits for more urgent work at most, so that
+// releases go on, slowly, in an operator that is always late.
+const yieldFor = 5 * time.Second
+
+// yielding is a reconciler that lets more urgent work go before it.
+type yielding struct {
+	reconcile.Reconciler
+	yield func(context.Context, time.Duration)
+}
+
+// Reconcile waits, and reconciles.
+func (y yielding) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	y.yield(ctx, yieldFor)
+	return y.Reconciler.Reconcile(ctx, req)
 }
 
 // loadWatch returns the entry for Vaults of the watches file.

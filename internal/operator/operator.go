@@ -111,7 +111,7 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 	if err := manager.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return nil, err
 	}
-	return manager, manager.AddReadyzCheck("ping", healthz.Ping)
+	return manager, nil
 }
 
 // spamKey makes events of one reason count together. After 25 of them client-go
@@ -134,8 +134,15 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		return err
 	}
 	router := &routing.Reconciler{Client: manager.GetClient(), Live: manager.GetAPIReader(), Engine: engine}
-	if err := router.SetupWithManager(manager); err != nil {
+	if err := router.SetupWithManager(ctx, manager); err != nil {
 		return fmt.Errorf("routing controller: %w", err)
+	}
+	readiness := &routing.Readiness{Reader: manager.GetClient(), Engine: engine}
+	if err := manager.Add(readiness); err != nil {
+		return err
+	}
+	if err := manager.AddReadyzCheck("nodes", readiness.Check); err != nil {
+		return err
 	}
 	status := &vaultstatus.Reconciler{
 		Client: manager.GetClient(),
@@ -146,6 +153,8 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: manager.GetEventRecorderFor("vault-operator"),
 		Elected:  manager.Elected(),
+
+		LabelProblem: router.LabelProblem,
 	}
 	if options.LeaderElect {
 		heartbeat, err := leader.Follow(ctx, manager)
@@ -165,7 +174,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err != nil {
 		return err
 	}
-	if err := helm.SetupWithManager(manager, options.WatchesFile, openshift); err != nil {
+	if err := helm.SetupWithManager(manager, options.WatchesFile, openshift, engine.Yield); err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
 	}
 	return nil

@@ -54,37 +54,51 @@ func ToVault(_ context.Context, obj client.Object) []reconcile.Request {
 	}}}
 }
 
-// Started returns when the Vault container of the pod was started, and whether
-// it runs now at an address.
-func Started(pod *corev1.Pod) (time.Time, bool) {
-	for _, container := range pod.Status.ContainerStatuses {
-		if container.Name == v1alpha1.VaultContainer && container.State.Running != nil && pod.Status.PodIP != "" {
-			return container.State.Running.StartedAt.Time, true
+// vaultContainer returns the status of the Vault container, or nil.
+func vaultContainer(pod *corev1.Pod) *corev1.ContainerStatus {
+	for i := range pod.Status.ContainerStatuses {
+		if status := &pod.Status.ContainerStatuses[i]; status.Name == v1alpha1.VaultContainer {
+			return status
 		}
 	}
-	return time.Time{}, false
+	return nil
 }
 
 // Running says that the Vault container of the pod runs at an address.
 func Running(pod *corev1.Pod) bool {
-	_, running := Started(pod)
-	return running
+	container := vaultContainer(pod)
+	return container != nil && container.State.Running != nil && pod.Status.PodIP != ""
+}
+
+// Container tells one start of the Vault container from the next.
+func Container(pod *corev1.Pod) string {
+	container := vaultContainer(pod)
+	if container == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s#%d", container.ContainerID, container.RestartCount)
+}
+
+// InService says that the Service sends requests to the pod: it has the active
+// label, is ready, and is not being deleted.
+func InService(pod *corev1.Pod) bool {
+	return pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue && !Terminating(pod) && Ready(pod)
+}
+
+// Ready says that the pod is among the ready endpoints of its Services.
+func Ready(pod *corev1.Pod) bool {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
 }
 
 // FastRetries is a rate limiter for work that must not wait: retries begin at
 // 20 ms and are never more than a second apart.
 func FastRetries() workqueue.TypedRateLimiter[reconcile.Request] {
 	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](20*time.Millisecond, time.Second)
-}
-
-// startingFor is how long a container may run before it is expected to answer.
-const startingFor = 30 * time.Second
-
-// Starting says that the Vault container runs for so short a time that it need
-// not answer yet.
-func Starting(pod *corev1.Pod, now time.Time) bool {
-	started, running := Started(pod)
-	return running && now.Sub(started) < startingFor
 }
 
 // Terminating says that the pod is being deleted.

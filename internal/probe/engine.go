@@ -2,7 +2,10 @@ package probe
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"maps"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -12,28 +15,40 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 )
 
-// Timing of the questions. A node that hangs is Unreachable after at most
-// steady + failures*timeout.
+// Timing of the probes, while the process is not late. A node that hangs is
+// Unreachable after at most steady + failures*timeout.
 const (
-	// steady is the pause between questions while nothing is expected to happen.
+	// steady is the pause between probes while nothing is expected to happen.
 	steady = 750 * time.Millisecond
 	// burst is the pause while a node is expected to change its state soon. An
 	// unsealed node reads from its storage for each answer.
 	burst = 100 * time.Millisecond
-	// timeout of one question.
+	// jitter is by which part a pause may be shorter, so that probes that began
+	// together spread.
+	jitter = 0.1
+	// timeout of one probe.
 	timeout = 450 * time.Millisecond
-	// failures is how many questions in a row go unanswered before a node is
+	// failures is how many probes in a row go unanswered before a node is
 	// Unreachable, so that one lost packet does not take a node out.
 	failures = 2
+	// grace is how much later than its timeout a probe may end, before that is a sign
+	// that the process is late.
+	grace = 100 * time.Millisecond
+	// maxInconclusive is how many probes in a row may prove nothing because the
+	// process was late. Then the node is called Unreachable all the same, for people
+	// to see; that its silence does not count is another matter.
+	maxInconclusive = 10
 )
 
-// Engine asks the nodes of all Vaults, each node on its own, so that one that
+// Engine probes the nodes of all Vaults, each node on its own, so that one that
 // hangs delays no other, and keeps what they last said.
 type Engine struct {
+	load *load
+
 	mu     sync.Mutex
 	vaults map[types.NamespacedName]*group
 	queues []workqueue.TypedRateLimitingInterface[reconcile.Request]
-	// ended says that nobody is to be asked any more.
+	// ended says that nobody is to be probed any more.
 	ended bool
 }
 
@@ -43,19 +58,25 @@ type group struct {
 	observations map[types.UID]Observation
 }
 
-// worker asks one node until it is stopped.
+// worker probes one node until it is stopped.
 type worker struct {
-	target Target
-	stop   context.CancelFunc
-	kick   chan struct{}
+	uid   types.UID
+	asker *asker
+	load  *load
+	stop  context.CancelFunc
+	kick  chan struct{}
 
-	mu   sync.Mutex
-	pace time.Duration
+	mu sync.Mutex
+	// target is the node; the worker follows changes of InService only.
+	target Target
+	burst  bool
+	// silent says that the node has given no answer since it gave the last one.
+	silent bool
 }
 
-// NewEngine returns an Engine that asks nobody yet.
+// NewEngine returns an Engine that probes nobody yet.
 func NewEngine() *Engine {
-	return &Engine{vaults: map[types.NamespacedName]*group{}}
+	return &Engine{vaults: map[types.NamespacedName]*group{}, load: newLoad()}
 }
 
 // Source makes a controller reconcile a Vault when what is known of one of its
@@ -70,12 +91,9 @@ func (e *Engine) Source() source.Source {
 }
 
 // SetTargets says which nodes a Vault has from now on.
-// With expectChange the nodes are asked in a burst, at once, until the next call.
+// With expectChange the nodes are probed in a burst, at once, until the next call,
+// as far as the budget that all Vaults share allows it.
 func (e *Engine) SetTargets(vault types.NamespacedName, targets []Target, expectChange bool) {
-	pace := steady
-	if expectChange {
-		pace = burst
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
@@ -91,17 +109,16 @@ func (e *Engine) SetTargets(vault types.NamespacedName, targets []Target, expect
 	for _, target := range targets {
 		wanted[target.UID] = true
 		w := g.workers[target.UID]
-		if w != nil && w.target == target {
-			w.setPace(pace)
+		if w != nil && w.follow(target, expectChange) {
 			continue
 		}
 		if w != nil {
 			w.stop()
+			if w.target.Container != target.Container {
+				delete(g.observations, target.UID) // another process said it
+			}
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		w = &worker{target: target, stop: cancel, kick: make(chan struct{}, 1), pace: pace}
-		g.workers[target.UID] = w
-		go w.run(ctx, func(o Observation) { e.record(ctx, vault, target.UID, o) })
+		e.startWorker(vault, g, target, expectChange)
 	}
 	for uid, w := range g.workers {
 		if !wanted[uid] {
@@ -115,14 +132,31 @@ func (e *Engine) SetTargets(vault types.NamespacedName, targets []Target, expect
 	}
 }
 
-// Forget asks the nodes of a Vault no more: it is gone.
+func (e *Engine) startWorker(vault types.NamespacedName, g *group, target Target, expectChange bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var roots *x509.CertPool
+	for _, other := range g.workers {
+		if other.target.CA == target.CA {
+			roots = other.asker.roots() // parsed once for all nodes of a Vault
+			break
+		}
+	}
+	w := &worker{
+		uid: target.UID, asker: newAsker(target, roots), load: e.load, target: target,
+		stop: cancel, kick: make(chan struct{}, 1), burst: expectChange,
+	}
+	g.workers[target.UID] = w
+	go w.run(ctx, func(o Observation) { e.record(vault, w, o) })
+}
+
+// Forget probes the nodes of a Vault no more: it is gone.
 func (e *Engine) Forget(vault types.NamespacedName) {
 	e.SetTargets(vault, nil, false)
 	activeLastSeen.DeleteLabelValues(vault.Namespace, vault.Name)
 }
 
 // Observations returns what the nodes of a Vault last said, by the UID of their
-// pods. A node that was not asked yet is not in it.
+// pods. A node that was not probed yet is not in it.
 func (e *Engine) Observations(vault types.NamespacedName) map[types.UID]Observation {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -132,26 +166,78 @@ func (e *Engine) Observations(vault types.NamespacedName) map[types.UID]Observat
 	return nil
 }
 
-// Confirm asks a node now, apart from its regular questions, and returns what it
+// Confirm probes a node now, apart from its regular probes, and returns what it
 // says. It is for whoever is about to act on an answer that may be a pause old.
 func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid types.UID) Observation {
 	e.mu.Lock()
-	var target Target
-	if g := e.vaults[vault]; g != nil && g.workers[uid] != nil {
-		target = g.workers[uid].target
+	var w *worker
+	if g := e.vaults[vault]; g != nil {
+		w = g.workers[uid]
 	}
 	e.mu.Unlock()
-	asker, err := newAsker(target)
-	if err != nil {
-		return Observation{State: Unreachable, Err: err}
+	if w == nil {
+		return Observation{State: Unknown}
 	}
-	defer asker.close()
-	return asker.ask(ctx, timeout)
+	o := w.asker.ask(ctx, timeout)
+	if o.State.Answered() {
+		e.record(vault, w, o)
+	}
+	return o
 }
 
-// Start blocks until the context ends and then stops all questions.
+// Late says that this process is too busy to tell a silent node from its own
+// lateness.
+func (e *Engine) Late() bool { return e.load.late() }
+
+// manySilent is how many active nodes have to be silent at the same time to be a
+// reason to suspect this process's own network, if they are also more than the
+// share manySilentShare of all.
+const (
+	manySilent      = 3
+	manySilentShare = 0.4
+)
+
+// SilenceCounts says that it may be the node's fault when one does not answer: this
+// process is not late, and not many active nodes are silent at the same time.
+func (e *Engine) SilenceCounts() bool {
+	if e.load.late() {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	served, silent := 0, 0
+	for _, g := range e.vaults {
+		for _, w := range g.workers {
+			switch inService, isSilent := w.service(); {
+			case inService && isSilent:
+				silent++
+				fallthrough
+			case inService:
+				served++
+			}
+		}
+	}
+	return silent <= manySilent || float64(silent) <= manySilentShare*float64(served)
+}
+
+// Yield waits while this process is late, but not for longer than limit. It is
+// for work that is less urgent than keeping clients at the active node.
+func (e *Engine) Yield(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for e.Late() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(2 * latenessPeriod):
+		}
+	}
+}
+
+// Start measures how late this process is until the context ends, and then stops
+// all probes.
 func (e *Engine) Start(ctx context.Context) error {
-	<-ctx.Done()
+	e.load.measure(ctx)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ended = true
@@ -163,26 +249,28 @@ func (e *Engine) Start(ctx context.Context) error {
 	return nil
 }
 
-// NeedLeaderElection says that every replica asks: routing does not wait for
+// NeedLeaderElection says that every replica probes: routing does not wait for
 // an election among the operator's replicas.
 func (e *Engine) NeedLeaderElection() bool { return false }
 
-func (e *Engine) record(ctx context.Context, vault types.NamespacedName, uid types.UID, o Observation) {
+func (e *Engine) record(vault types.NamespacedName, w *worker, o Observation) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	// A worker that was stopped while its question was under way must not
-	// overwrite what its successor found.
-	g := e.vaults[vault]
-	if g == nil || ctx.Err() != nil {
+	// A worker that was stopped while its probe was under way must not overwrite
+	// what its successor found.
+	g, uid := e.vaults[vault], w.uid
+	if g == nil || g.workers[uid] != w {
 		return
 	}
 	last, known := g.observations[uid]
-	o.LastActive = last.LastActive
+	o.LastActive, o.Last = last.LastActive, last.Last
+	if o.State.Answered() {
+		o.Last = o.State
+	}
 	if o.State == Active {
 		o.LastActive = time.Now()
 		activeLastSeen.WithLabelValues(vault.Namespace, vault.Name).SetToCurrentTime()
 	}
-	o.Lost = !o.State.Answered() && (last.Lost || last.State.Answered())
 	g.observations[uid] = o
 	if known && last.same(o) {
 		return
@@ -192,24 +280,52 @@ func (e *Engine) record(ctx context.Context, vault types.NamespacedName, uid typ
 	}
 }
 
-func (w *worker) setPace(pace time.Duration) {
+// follow makes the worker go on with the target, if it is the same node that is
+// verified in the same way.
+func (w *worker) follow(target Target, expectChange bool) bool {
 	w.mu.Lock()
-	faster := pace < w.pace
-	w.pace = pace
-	w.mu.Unlock()
-	if faster {
+	defer w.mu.Unlock()
+	same := target
+	same.InService = w.target.InService
+	if same != w.target {
+		return false
+	}
+	w.target.InService = target.InService
+	faster := expectChange && !w.burst
+	w.burst = expectChange
+	if faster && w.load.bursts.Allow() {
 		select {
 		case w.kick <- struct{}{}:
 		default:
 		}
 	}
+	return true
 }
 
+// service says whether the pod is in the Service, and whether it is silent.
+func (w *worker) service() (inService, silent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.target.InService, w.silent
+}
+
+func (w *worker) setSilent(silent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.silent = silent
+}
+
+// pause waits until the next probe is due. A node whose burst finds the shared
+// budget used up goes on at the steady pace.
 func (w *worker) pause(ctx context.Context) {
 	w.mu.Lock()
-	pace := w.pace
+	inService, fast := w.target.InService, w.burst
 	w.mu.Unlock()
-	timer := time.NewTimer(pace)
+	pause := w.load.pause(inService)
+	if fast && w.load.bursts.Allow() {
+		pause = burst
+	}
+	timer := time.NewTimer(pause - time.Duration(jitter*rand.Float64()*float64(pause)))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -219,24 +335,44 @@ func (w *worker) pause(ctx context.Context) {
 }
 
 func (w *worker) run(ctx context.Context, record func(Observation)) {
-	asker, err := newAsker(w.target)
-	if err != nil {
-		record(Observation{State: Unreachable, Err: err})
+	defer w.asker.close()
+	// A pod that is in the Service has to be known first.
+	if inService, _ := w.service(); !inService && w.load.connects.Wait(ctx) != nil {
 		return
 	}
-	defer asker.close()
-	failed := 0
-	for ctx.Err() == nil {
-		o := asker.ask(ctx, timeout)
-		if o.State != Unreachable {
-			failed = 0
-		} else {
+	var failed, refused, inconclusive int
+	for w.load.acquire(ctx) {
+		begin := time.Now()
+		o := w.asker.ask(ctx, timeout)
+		w.load.release()
+		if ctx.Err() != nil {
+			return
+		}
+		w.setSilent(o.Silent && !nobodyListens(o.Err))
+		switch {
+		case o.State != Unreachable:
+			failed, refused, inconclusive = 0, 0, 0
+		case inconclusive < maxInconclusive && w.overdue(o, time.Since(begin)):
+			inconclusive++
+			w.pause(ctx)
+			continue
+		default:
 			failed++
 		}
-		if failed > 0 && failed < failures && !nobodyListens(o.Err) {
-			continue // ask again at once before a node is called unreachable
+		if nobodyListens(o.Err) {
+			refused++
 		}
+		if failed > 0 && failed < failures {
+			continue // probe again at once before a node is called unreachable
+		}
+		o.Refused = refused >= failures && connectionRefused(o.Err)
 		record(o)
 		w.pause(ctx)
 	}
+}
+
+// overdue says that a probe ran out of time while this process was late, so that
+// it proves nothing of the node.
+func (w *worker) overdue(o Observation, took time.Duration) bool {
+	return errors.Is(o.Err, context.DeadlineExceeded) && (took > timeout+grace || w.load.late())
 }

@@ -362,8 +362,8 @@ func TestRefusedConnectionIsUnreachableAtOnce(t *testing.T) {
 	if took := h.waitFor(t, target.UID, Unreachable); took > slack {
 		t.Errorf("a refused connection took %s to be noticed", took)
 	}
-	if o := h.observation(target.UID); o.Lost || o.Connected {
-		t.Errorf("a node that never answered is lost %t, connected %t", o.Lost, o.Connected)
+	if o := h.observation(target.UID); o.Lost() || o.Connected {
+		t.Errorf("a node that never answered is lost %t, connected %t", o.Lost(), o.Connected)
 	}
 	node.Restart(fakevault.Sealed)
 	h.waitFor(t, target.UID, Sealed)
@@ -377,12 +377,12 @@ func TestDeadNodeIsNoticedFastInABurst(t *testing.T) {
 	h.waitFor(t, target.UID, Active)
 	node.Kill()
 	h.waitFor(t, target.UID, Unreachable)
-	if !h.observation(target.UID).Lost {
+	if !h.observation(target.UID).Lost() {
 		t.Error("a node that answered before does not count as lost")
 	}
 	node.Restart(fakevault.Sealed)
 	h.waitFor(t, target.UID, Sealed)
-	if h.observation(target.UID).Lost {
+	if h.observation(target.UID).Lost() {
 		t.Error("a node that answers counts as lost")
 	}
 }

@@ -21,10 +21,21 @@ var (
 		Name: "vault_operator_active_last_seen_timestamp_seconds",
 		Help: "Unix time at which a node of the Vault last said that it is active.",
 	}, []string{"namespace", "name"})
+
+	latenessGauge = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "vault_operator_lateness_seconds",
+		Help: "By how much timers of this replica fire late, on average over half a second: it lacks CPU.",
+	})
+
+	slowdownGauge = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "vault_operator_probe_slowdown_ratio",
+		Help: "What the pause between two probes of a node is multiplied by, because this replica is late; 1 when it is not.",
+	})
 )
 
 func init() {
-	metrics.Registry.MustRegister(probeDuration, activeLastSeen)
+	metrics.Registry.MustRegister(probeDuration, activeLastSeen, latenessGauge, slowdownGauge)
+	slowdownGauge.Set(1)
 	// A series that appears only with the first bad answer hides it from rate().
 	for state := Unreachable; state <= Active; state++ {
 		probeDuration.WithLabelValues(label(state))

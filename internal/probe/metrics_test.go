@@ -110,7 +110,7 @@ func TestProbeDuration(t *testing.T) {
 }
 
 func TestMetricsFollowTheConventions(t *testing.T) {
-	for _, c := range []prometheus.Collector{probeDuration, activeLastSeen} {
+	for _, c := range []prometheus.Collector{probeDuration, activeLastSeen, latenessGauge, slowdownGauge} {
 		if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) > 0 {
 			t.Errorf("%v, %v", problems, err)
 		}

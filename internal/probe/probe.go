@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -75,20 +76,26 @@ type Observation struct {
 	// Silent says that an Unreachable node gave no answer at all, as opposed to one
 	// that is not Vault's.
 	Silent bool
+	// Refused says that no process listens at the address of an Unreachable node:
+	// connections were refused twice.
+	Refused bool
 	// Connected says that a connection to an Unreachable node was made: there is a
 	// way to it, and what does not answer is Vault, or the storage it asks.
 	Connected bool
-	// Lost says that the node does not tell its state and has answered before: it is not
-	// one that has yet to start.
-	Lost bool
+	// Last is what the node said when it last answered; Unknown if it never did.
+	Last State
 	// LastActive is when the node last said that it is active; zero if it never did.
 	LastActive time.Time
 }
 
+// Lost says that the node does not tell its state and has answered before: it is
+// not one that has yet to start.
+func (o Observation) Lost() bool { return !o.State.Answered() && o.Last != Unknown }
+
 // same says that two observations mean the same to whoever acts on them.
 func (o Observation) same(other Observation) bool {
 	return o.State == other.State && o.Version == other.Version && o.Connected == other.Connected &&
-		o.Silent == other.Silent && o.Certificate.same(other.Certificate)
+		o.Silent == other.Silent && o.Refused == other.Refused && o.Certificate.same(other.Certificate)
 }
 
 // Certificate is what is told of a certificate that a node serves with.
@@ -122,34 +129,41 @@ type Target struct {
 	// CA is the PEM of the CAs that the certificate is verified with, one of which is
 	// enough. Without any the node is Unverified when it can be reached.
 	CA string
+	// Container changes with each start of the container: a node that was started
+	// anew is probed anew.
+	Container string
+	// InService says that the pod has the active label.
+	InService bool
 }
 
 // errNoCA is the Err of a node that cannot be verified.
 var errNoCA = errors.New("the certificate authority of this Vault is not known")
 
-// healthPath asks for seal and leader state in one request, and for a status code
-// below 300 whatever the state is.
+// What is asked tells seal and leader state in one answer, with a status code below
+// 300 whatever the state is.
 // https://developer.hashicorp.com/vault/api-docs/system/health
-const healthPath = "/v1/sys/health?uninitcode=299&sealedcode=299&standbycode=299&drsecondarycode=299" +
-	"&performancestandbycode=299&removedcode=299&haunhealthycode=299"
+const (
+	healthPath  = "/v1/sys/health"
+	healthQuery = "uninitcode=299&sealedcode=299&standbycode=299&drsecondarycode=299" +
+		"&performancestandbycode=299&removedcode=299&haunhealthycode=299"
+)
 
 // asker probes one node. It keeps the connection between probes.
 type asker struct {
 	transport *http.Transport
 	request   *http.Request
-	// noCA is set when there is no CA to verify the node with.
-	noCA bool
 	// connected is when the last connection was made, in nanoseconds since 1970.
 	connected atomic.Int64
 }
 
-func newAsker(target Target) (*asker, error) {
-	request, err := http.NewRequest(http.MethodGet, "https://"+target.Address+healthPath, nil)
-	if err != nil {
-		return nil, err
+// newAsker returns an asker of the target. The target's CAs are parsed if roots is nil.
+func newAsker(target Target, roots *x509.CertPool) *asker {
+	if roots == nil {
+		roots = x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(target.CA))
 	}
-	roots := x509.NewCertPool()
-	a := &asker{request: request, noCA: !roots.AppendCertsFromPEM([]byte(target.CA))}
+	health := &url.URL{Scheme: "https", Host: target.Address, Path: healthPath, RawQuery: healthQuery}
+	a := &asker{request: &http.Request{Method: http.MethodGet, URL: health, Header: http.Header{}}}
 	// HTTP/1: a connection on which an answer did not come is not used again. It may
 	// lead to a process that hangs or a node that is gone.
 	a.transport = &http.Transport{
@@ -164,8 +178,11 @@ func newAsker(target Target) (*asker, error) {
 		ReadBufferSize:         bufferSize,
 		WriteBufferSize:        bufferSize,
 	}
-	return a, nil
+	return a
 }
+
+// roots are the CAs that the node is verified with.
+func (a *asker) roots() *x509.CertPool { return a.transport.TLSClientConfig.RootCAs }
 
 func (a *asker) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: 2 * timeout}
@@ -222,7 +239,7 @@ func (a *asker) failed(err error) Observation {
 	if len(unverified.UnverifiedCertificates) > 0 {
 		o.Certificate = CertificateOf(unverified.UnverifiedCertificates[0])
 	}
-	if a.noCA {
+	if a.roots().Equal(x509.NewCertPool()) {
 		o.Err = errNoCA
 	}
 	return o
@@ -298,3 +315,5 @@ func nobodyListens(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) ||
 		errors.Is(err, net.ErrClosed)
 }
+
+func connectionRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -230,9 +231,11 @@ func TestRequestsThatHangHoldNobodyElseUp(t *testing.T) {
 // The labels do not wait for a Secret that cannot be read.
 func TestSecretThatHangsDoesNotHoldUpTheLabels(t *testing.T) {
 	vault := newVault()
-	secret := newCASecret(vault, "first")
+	first := fakevault.NewAuthority(t).PEM
+	secret := newCASecret(vault, first)
 	f := newFixture(t, secret)
-	if _, err := f.authorities.get(t.Context(), f.api, f.Live, vault); err != nil {
+	list := []corev1.Pod{*newPod(vault, "a", "10.0.0.1", true)}
+	if _, err := f.trust.cas(t.Context(), f.api, f.Live, vault, list); err != nil {
 		t.Fatal(err)
 	}
 	secret.Data[v1alpha1.ClientCAKey] = []byte("second")
@@ -247,9 +250,9 @@ func TestSecretThatHangsDoesNotHoldUpTheLabels(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	got, err := f.authorities.get(ctx, f.api, f.Live, vault)
-	if !errors.Is(err, context.DeadlineExceeded) || got != "first" || ctx.Err() != nil {
-		t.Errorf("get() = %q, %v, want the last authority while there is time left for the labels", got, err)
+	got, err := f.trust.cas(ctx, f.api, f.Live, vault, list)
+	if !errors.Is(err, context.DeadlineExceeded) || got["uid-of-a"] != first || ctx.Err() != nil {
+		t.Errorf("cas() = %q, %v, want the last CA while there is time left for the labels", got, err)
 	}
 }
 
@@ -262,7 +265,7 @@ func TestNodesAreStillAskedWhenTheVaultCannotBeRead(t *testing.T) {
 			vault := newVault()
 			f := newFixture(t, vault)
 			key := client.ObjectKeyFromObject(vault)
-			// Without an authority it cannot be asked, which is known at once.
+			// Without an address it cannot be asked, which is known at once.
 			f.Engine.SetTargets(key, []probe.Target{{UID: "uid-of-a"}}, false)
 			eventually(t, "the node is known", func() bool { return len(f.Engine.Observations(key)) == 1 })
 			f.failRead = func(context.Context, string) error { return answer }

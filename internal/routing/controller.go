@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,6 +32,9 @@ import (
 const (
 	// burstCheck is how often it is looked at whether a burst is still needed.
 	burstCheck = 10 * time.Second
+	// silenceCheck is how often it is looked at whether the silence of a labelled
+	// node counts by now: no event tells that.
+	silenceCheck = 500 * time.Millisecond
 	// activeDeletionCost is more than that of other pods, which have none. Sealed
 	// pods go before standby ones by themselves: they are not ready.
 	// https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#pod-deletion-cost
@@ -55,24 +60,71 @@ type Reconciler struct {
 	Engine *probe.Engine
 	// Confirm asks a node right before it is promoted; the engine does, if not set.
 	Confirm func(ctx context.Context, vault types.NamespacedName, uid types.UID) probe.Observation
+	// SilenceCounts says that it is the node's fault when one does not answer; the
+	// engine does, if not set.
+	SilenceCounts func() bool
 
-	authorities authorityCache
-	sightings   sightings
+	trust     trust
+	vouchers  vouchers
+	sightings sightings
+	starts    pods.Starts
+	problems  sync.Map // types.NamespacedName of a Vault to the error of the last change of a label
 }
 
+// caSecretIndex finds the pods that mount a Secret with the CA of their node.
+const caSecretIndex = "routing.caSecret"
+
 // SetupWithManager adds the reconciler to the manager.
-func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	if r.Confirm == nil {
-		r.Confirm = r.Engine.Confirm
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	r.useEngine()
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, caSecretIndex, mountedCA); err != nil {
+		return err
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("routing").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
 		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
+		// Pods may mount another Secret than the one that the spec names by now.
+		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(r.mounting)).
 		WatchesRawSource(r.Engine.Source()).
 		WithOptions(options()).
 		Complete(r)
+}
+
+func (r *Reconciler) useEngine() {
+	if r.Confirm == nil {
+		r.Confirm = r.Engine.Confirm
+	}
+	if r.SilenceCounts == nil {
+		r.SilenceCounts = r.Engine.SilenceCounts
+	}
+}
+
+// mountedCA is the name of the Secret with the CA that the pod mounts.
+func mountedCA(obj client.Object) []string {
+	pod, ok := obj.(*corev1.Pod)
+	if !ok || pod.Labels[v1alpha1.ComponentLabel] != v1alpha1.ServerComponent {
+		return nil
+	}
+	if source := caSourceOf(nil, pod); source.secret != "" {
+		return []string{source.secret}
+	}
+	return nil
+}
+
+// mounting returns the Vaults with a pod that mounts the Secret.
+func (r *Reconciler) mounting(ctx context.Context, secret client.Object) []reconcile.Request {
+	var list corev1.PodList
+	err := r.List(ctx, &list, client.InNamespace(secret.GetNamespace()), client.MatchingFields{caSecretIndex: secret.GetName()})
+	if err != nil {
+		return nil // the cache does not fail once it is synced
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		requests = append(requests, pods.ToVault(ctx, &list.Items[i])...)
+	}
+	return requests
 }
 
 func options() controller.Options {
@@ -92,9 +144,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	var vault v1alpha1.Vault
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.Engine.Forget(req.NamespacedName)
-			r.authorities.forget(req.NamespacedName)
-			r.sightings.forget(req.NamespacedName)
+			r.forget(req.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -102,25 +152,80 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	// The last authority that is known is good enough to go on with; the error is
-	// returned in the end, so that the right one is looked for soon.
-	ca, caErr := r.authorities.get(ctx, r, r.Live, &vault)
-	targets := targetsOf(&vault, list, ca)
+	// The CAs that are known are good enough to go on with; the error is returned in
+	// the end, so that the right ones are looked for soon.
+	cas, caErr := r.trust.cas(ctx, r, r.Live, &vault, list)
+	targets := targetsOf(&vault, list, cas)
 	observations := r.Engine.Observations(req.NamespacedName)
-	nodes := nodesOf(list, observations, time.Now())
+	nodes := nodesOf(list, observations)
+	r.complete(req.NamespacedName, nodes, list, observations)
 	r.sightings.look(req.NamespacedName, nodes, observations)
-	decision := Decide(nodes)
+	r.recheckClaims(ctx, req.NamespacedName, nodes)
+	silent := slices.ContainsFunc(nodes, func(n Node) bool { return n.Labelled && n.State == probe.Unreachable && !n.Ended })
+	decision := Decide(nodes, !silent || r.SilenceCounts())
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
-	err = r.apply(ctx, &vault, list, decision)
+	if err = r.apply(ctx, &vault, list, decision); err != nil {
+		r.problems.Store(req.NamespacedName, err)
+	} else {
+		r.problems.Delete(req.NamespacedName)
+	}
 	// The event of a Secret tells that it is there.
 	if err = errors.Join(err, client.IgnoreNotFound(caErr)); err != nil {
 		return reconcile.Result{}, err
 	}
-	if decision.ExpectChange {
+	switch {
+	case silent:
+		return reconcile.Result{RequeueAfter: silenceCheck}, nil
+	case decision.ExpectChange:
 		// No event tells that a starting pod is not young any more.
 		return reconcile.Result{RequeueAfter: burstCheck}, nil
 	}
 	return reconcile.Result{}, nil
+}
+
+func (r *Reconciler) forget(vault types.NamespacedName) {
+	r.Engine.Forget(vault)
+	r.trust.forget(vault)
+	r.vouchers.forget(vault)
+	r.sightings.forget(vault)
+	r.starts.Observe(vault, nil, time.Now())
+	r.problems.Delete(vault)
+}
+
+// LabelProblem says why the last change of an active label of the Vault failed; it
+// is empty when it did not.
+func (r *Reconciler) LabelProblem(vault types.NamespacedName) string {
+	if err, failed := r.problems.Load(vault); failed {
+		return fmt.Sprint(err)
+	}
+	return ""
+}
+
+// complete adds to the nodes what this replica remembers of them.
+func (r *Reconciler) complete(
+	vault types.NamespacedName, nodes []Node, list []corev1.Pod, observations map[types.UID]probe.Observation,
+) {
+	starting := r.starts.Observe(vault, list, time.Now())
+	vouched := r.vouchers.vouched(vault, list, observations)
+	for i := range nodes {
+		nodes[i].Starting = starting[nodes[i].UID]
+		nodes[i].Vouched = vouched[nodes[i].UID] && nodes[i].State == probe.Unreachable
+	}
+}
+
+// recheckClaims probes all nodes again that say they are active, when more than
+// one does: the claim of one is likely to be a pause old, and outdated.
+func (r *Reconciler) recheckClaims(ctx context.Context, vault types.NamespacedName, nodes []Node) {
+	if count(nodes).claims < 2 {
+		return
+	}
+	var wait sync.WaitGroup
+	for i := range nodes {
+		if nodes[i].State == probe.Active && !nodes[i].Leaving {
+			wait.Go(func() { nodes[i].observe(r.Confirm(ctx, vault, nodes[i].UID)) })
+		}
+	}
+	wait.Wait()
 }
 
 // apply demotes before it promotes: an error in between leaves no pod labelled,
@@ -131,14 +236,16 @@ func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []co
 		byUID[list[i].UID] = &list[i]
 	}
 	for _, uid := range decision.Demote {
-		if err := r.label(ctx, byUID[uid], nil); err != nil {
-			return fmt.Errorf("taking pod %s out of the Service: %w", byUID[uid].Name, err)
+		pod := byUID[uid].DeepCopy()
+		if err := r.label(ctx, pod, nil); err != nil {
+			return fmt.Errorf("taking pod %s out of the Service: %w", pod.Name, err)
 		}
+		r.vouchers.take(client.ObjectKeyFromObject(vault), pod)
 	}
 	if decision.Promote == "" {
 		return nil
 	}
-	if err := r.promote(ctx, vault, byUID[decision.Promote]); err != nil {
+	if err := r.promote(ctx, vault, byUID[decision.Promote].DeepCopy()); err != nil {
 		return fmt.Errorf("putting pod %s into the Service: %w", byUID[decision.Promote].Name, err)
 	}
 	return nil
@@ -147,10 +254,10 @@ func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []co
 // promote labels a pod, after it has looked at what it knows only from a cache
 // or from a moment ago: another replica of the operator may have acted on newer
 // facts. It does nothing when the node is not active any more, and first takes
-// the label from any other pod that has it and is not being deleted.
+// the label from every other pod that has it and is not being deleted.
 func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *corev1.Pod) error {
 	if o := r.Confirm(ctx, client.ObjectKeyFromObject(vault), pod.UID); o.State != probe.Active {
-		return nil // the regular questions will find the same, and decide anew
+		return nil // the regular probes will find the same, and decide anew
 	}
 	var labelled corev1.PodList
 	selector := client.MatchingLabels(vault.PodLabels())
@@ -158,17 +265,21 @@ func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *co
 	if err := r.Live.List(ctx, &labelled, client.InNamespace(vault.Namespace), selector); err != nil {
 		return err
 	}
+	done := false
 	for i := range labelled.Items {
 		other := &labelled.Items[i]
-		if other.UID == pod.UID {
-			return nil
+		switch {
+		case other.UID == pod.UID:
+			done = true // by another replica
+		case pods.Terminating(other):
+		default:
+			if err := r.label(ctx, other, nil); err != nil {
+				return err
+			}
 		}
-		if pods.Terminating(other) {
-			continue
-		}
-		if err := r.label(ctx, other, nil); err != nil {
-			return err
-		}
+	}
+	if done {
+		return nil
 	}
 	value := v1alpha1.ActiveLabelValue
 	if err := r.label(ctx, pod, &value); err != nil {
@@ -183,7 +294,8 @@ func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *co
 
 // label sets the active label, or removes it when value is nil, and with it the
 // cost of deleting the pod: when there are pods to choose from, in an upgrade or
-// when the Vault is made smaller, the active one goes last.
+// when the Vault is made smaller, the active one goes last. The pod becomes what
+// the API server made of it.
 func (r *Reconciler) label(ctx context.Context, pod *corev1.Pod, value *string) error {
 	action := demoteAction
 	var cost *string
@@ -202,7 +314,7 @@ func (r *Reconciler) label(ctx context.Context, pod *corev1.Pod, value *string) 
 	if err != nil {
 		return err
 	}
-	err = r.Patch(ctx, pod.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+	err = r.Patch(ctx, pod, client.RawPatch(types.MergePatchType, patch))
 	if value == nil && apierrors.IsNotFound(err) {
 		// The pod is gone, and its label with it. No other error proves that: the
 		// API server reports a conflict as well when others write too fast.
@@ -215,7 +327,7 @@ func (r *Reconciler) label(ctx context.Context, pod *corev1.Pod, value *string) 
 	return err
 }
 
-func targetsOf(vault *v1alpha1.Vault, list []corev1.Pod, ca string) []probe.Target {
+func targetsOf(vault *v1alpha1.Vault, list []corev1.Pod, cas map[types.UID]string) []probe.Target {
 	var targets []probe.Target
 	for i := range list {
 		pod := &list[i]
@@ -226,29 +338,36 @@ func targetsOf(vault *v1alpha1.Vault, list []corev1.Pod, ca string) []probe.Targ
 			UID:        pod.UID,
 			Address:    net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.ClientPort)),
 			ServerName: vault.ServerName(),
-			CA:         ca,
+			CA:         cas[pod.UID],
+			Container:  pods.Container(pod),
+			InService:  isLabelled(pod) && !pods.Terminating(pod),
 		})
 	}
 	return targets
 }
 
-func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation, now time.Time) []Node {
+func isLabelled(pod *corev1.Pod) bool {
+	return pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
+}
+
+func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation) []Node {
 	nodes := make([]Node, 0, len(list))
 	for i := range list {
 		pod := &list[i]
-		node := Node{
-			UID:       pod.UID,
-			Labelled:  pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue,
-			State:     observations[pod.UID].State,
-			Connected: observations[pod.UID].Connected,
-		}
-		if !pods.Running(pod) {
+		node := Node{UID: pod.UID, Labelled: isLabelled(pod), Leaving: pods.Terminating(pod)}
+		if pods.Running(pod) {
+			node.observe(observations[pod.UID])
+		} else {
 			// Nothing runs in it, so nothing answers: this is a fact, not a gap.
-			node.State, node.Connected = probe.Unreachable, false
+			node.State, node.Ended = probe.Unreachable, true
 		}
-		node.Starting = pods.Starting(pod, now)
-		node.Leaving = pods.Terminating(pod)
 		nodes = append(nodes, node)
 	}
 	return nodes
+}
+
+// observe takes over what a probe of the node has found.
+func (n *Node) observe(o probe.Observation) {
+	n.State, n.Silent, n.Connected, n.Refused = o.State, o.Silent, o.Connected, o.Refused
+	n.Standby = o.State == probe.Unreachable && o.Last == probe.Standby
 }

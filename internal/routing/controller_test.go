@@ -90,7 +90,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 		},
 	})
 	f.Reconciler = &Reconciler{Client: recorded, Live: recorded, Engine: probe.NewEngine()}
-	f.Confirm = f.Engine.Confirm
+	f.useEngine()
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
 		end()
@@ -221,8 +221,8 @@ func newPod(vault *v1alpha1.Vault, name, ip string, active bool) *corev1.Pod {
 		Status: corev1.PodStatus{
 			Phase: corev1.PodRunning, PodIP: ip,
 			ContainerStatuses: []corev1.ContainerStatus{{
-				Name:  v1alpha1.VaultContainer,
-				State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-time.Hour))}},
+				Name: v1alpha1.VaultContainer, Started: new(true), ContainerID: "containerd://" + name,
+				State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
 			}},
 		},
 	}
@@ -359,7 +359,6 @@ func TestApply(t *testing.T) {
 
 func TestNodesOf(t *testing.T) {
 	vault := newVault()
-	now := time.Now()
 	tests := []struct {
 		name     string
 		change   func(*corev1.Pod)
@@ -374,24 +373,27 @@ func TestNodesOf(t *testing.T) {
 				pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}
 			},
 			observed: &probe.Observation{State: probe.Active},
-			want:     Node{State: probe.Unreachable},
+			want:     Node{State: probe.Unreachable, Ended: true},
 		},
 		{
 			name:   "a pod without an address does not answer",
 			change: func(pod *corev1.Pod) { pod.Status.PodIP = "" },
-			want:   Node{State: probe.Unreachable},
+			want:   Node{State: probe.Unreachable, Ended: true},
 		},
 		{
 			name:   "another container does not count",
 			change: func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].Name = "istio-proxy" },
-			want:   Node{State: probe.Unreachable},
+			want:   Node{State: probe.Unreachable, Ended: true},
 		},
 		{
-			name: "a pod that was just started",
-			change: func(pod *corev1.Pod) {
-				pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(now.Add(-time.Second))
-			},
-			want: Node{State: probe.Unknown, Starting: true},
+			name:     "how it is silent, and what it said before",
+			observed: &probe.Observation{State: probe.Unreachable, Silent: true, Connected: true, Last: probe.Standby},
+			want:     Node{State: probe.Unreachable, Silent: true, Connected: true, Standby: true},
+		},
+		{
+			name:     "that nothing listens",
+			observed: &probe.Observation{State: probe.Unreachable, Silent: true, Refused: true, Last: probe.Active},
+			want:     Node{State: probe.Unreachable, Silent: true, Refused: true},
 		},
 		{
 			name:   "a labelled pod",
@@ -415,7 +417,7 @@ func TestNodesOf(t *testing.T) {
 				observations[pod.UID] = *tt.observed
 			}
 			tt.want.UID = pod.UID
-			if got := nodesOf([]corev1.Pod{*pod}, observations, now); !reflect.DeepEqual(got, []Node{tt.want}) {
+			if got := nodesOf([]corev1.Pod{*pod}, observations); !reflect.DeepEqual(got, []Node{tt.want}) {
 				t.Errorf("nodesOf() = %+v, want %+v", got, tt.want)
 			}
 		})
@@ -427,10 +429,11 @@ func TestTargetsOf(t *testing.T) {
 	waiting := newPod(vault, "waiting", "10.0.0.2", false)
 	waiting.Status.ContainerStatuses[0].State = corev1.ContainerState{}
 	v6 := newPod(vault, "v6", "fd00::3", false)
-	got := targetsOf(vault, []corev1.Pod{*newPod(vault, "a", "10.0.0.1", true), *waiting, *v6}, "PEM")
+	got := targetsOf(vault, []corev1.Pod{*newPod(vault, "a", "10.0.0.1", true), *waiting, *v6},
+		map[types.UID]string{"uid-of-a": "PEM", "uid-of-v6": "other PEM"})
 	want := []probe.Target{
-		{UID: "uid-of-a", Address: "10.0.0.1:8200", ServerName: "example.default.svc", CA: "PEM"},
-		{UID: "uid-of-v6", Address: "[fd00::3]:8200", ServerName: "example.default.svc", CA: "PEM"},
+		{UID: "uid-of-a", Address: "10.0.0.1:8200", ServerName: "example.default.svc", CA: "PEM", Container: "containerd://a#0", InService: true},
+		{UID: "uid-of-v6", Address: "[fd00::3]:8200", ServerName: "example.default.svc", CA: "other PEM", Container: "containerd://v6#0"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("targetsOf() = %+v, want %+v", got, want)
@@ -540,8 +543,8 @@ func TestReconcileForgetsADeletedVault(t *testing.T) {
 	if got := f.Engine.Observations(key); len(got) != 0 {
 		t.Errorf("observations %v of a Vault that is gone", got)
 	}
-	if entry := f.authorities.entry(key); entry != (authority{}) {
-		t.Errorf("the authority of a Vault that is gone is kept: %+v", entry)
+	if entry := f.trust.entries[key]; entry != nil {
+		t.Errorf("the CAs of a Vault that is gone are kept: %+v", entry)
 	}
 }
 
@@ -556,47 +559,4 @@ func TestReconcileReportsErrorsOfTheAPIServer(t *testing.T) {
 	if _, err := f.Reconcile(t.Context(), requestFor(vault)); err == nil {
 		t.Error("the error is lost")
 	}
-}
-
-func TestAuthorityCache(t *testing.T) {
-	vault := newVault()
-	secret := newCASecret(vault, "first")
-	f := newFixture(t, secret)
-	var cache authorityCache
-	get := func(want string, wantReads int) {
-		t.Helper()
-		got, err := cache.get(t.Context(), f.api, f.Live, vault)
-		if err != nil || got != want {
-			t.Errorf("get() = %q, %v, want %q", got, err, want)
-		}
-		if reads := f.reads(); reads != wantReads {
-			t.Errorf("the content was read %d times, want %d", reads, wantReads)
-		}
-	}
-	get("first", 1)
-	get("first", 1)
-
-	secret.Data[v1alpha1.ClientCAKey] = []byte("second")
-	if err := f.api.Update(t.Context(), secret); err != nil {
-		t.Fatal(err)
-	}
-	get("second", 2)
-
-	// The last authority is better than none while the API server is away.
-	broken := interceptor.NewClient(f.api.(client.WithWatch), interceptor.Funcs{
-		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
-			return errors.New("the API server is away")
-		},
-	})
-	if got, err := cache.get(t.Context(), broken, broken, vault); err == nil || got != "second" {
-		t.Errorf("get() without an API server = %q, %v, want the last one and an error", got, err)
-	}
-
-	vault.Spec.TLS = &v1alpha1.TLSPolicy{Static: &v1alpha1.StaticTLS{ServerSecret: "mine", ClientSecret: "mine"}}
-	other := newCASecret(vault, "third")
-	other.ResourceVersion = ""
-	if err := f.api.Create(t.Context(), other); err != nil {
-		t.Fatal(err)
-	}
-	get("third", 3)
 }

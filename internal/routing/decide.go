@@ -16,18 +16,30 @@ type Node struct {
 	// Leaving says that the pod is being deleted. Kubernetes has taken it out of
 	// the ready endpoints of its Services, whatever its labels are.
 	Leaving bool
+	// Ended says that Kubernetes reports no running Vault container in the pod.
+	Ended bool
 	// State is what the node last said; Unknown when it was not asked yet.
 	State probe.State
+	// Standby says that an Unreachable node was standby when it last answered.
+	Standby bool
+	// Silent says that an Unreachable node gave no answer at all, not even a wrong one.
+	Silent bool
 	// Connected says that an Unreachable node could be connected to.
 	Connected bool
+	// Refused says that no process listens at the address of an Unreachable node.
+	Refused bool
+	// Vouched says that another replica has put the label back on an Unreachable
+	// node after this one had taken it away: it can reach the node.
+	Vouched bool
 }
 
 // Decision is what has to be done to the labels: first all of Demote, and only
 // when that has succeeded, Promote.
 type Decision struct {
-	// Demote are the pods that lose the label.
+	// Demote are the pods that lose the label, whoever is promoted.
 	Demote []types.UID
-	// Promote is the pod that gets the label; empty for none.
+	// Promote is the pod that gets the label; empty for none. When its node proves
+	// to be active all other pods that stay lose the label before.
 	Promote types.UID
 	// ExpectChange says that nodes should be asked in a burst, because the
 	// active node is not known.
@@ -35,12 +47,17 @@ type Decision struct {
 }
 
 // Decide computes the labels from what is known of all pods of one Vault, and
-// from nothing else, so that every replica of the operator comes to the same.
+// from nothing else. The arguments for it are in the documentation of the package.
 //
-// There are never two active pods in the Service: the only pod that is promoted
-// is the only one that says it is active, and all others are demoted first. Two
-// that say so contradict each other, since the storage's lock has one holder:
-// both are demoted until one of them changes its mind.
+// A pod is promoted when it is the only one that says it is active, and no
+// labelled pod was not asked yet. A labelled pod that stays loses the label
+//
+//   - when it says that it is not active, or when others say so too: the
+//     storage's lock has one holder, so two claims contradict each other;
+//   - when another one with the label is the only one that says it is active;
+//   - when its container has ended;
+//   - when it is silent, silence can be trusted (silenceCounts), no other replica
+//     vouches for it, and another node could take over.
 //
 // A pod that is being deleted is not in the way: it is not among the ready
 // endpoints any more, and gets no request while there are others. So its claim
@@ -48,84 +65,111 @@ type Decision struct {
 // gone. Taking it away would make kube-proxy work twice, and by default it does
 // so once a second at most: the promotion would wait for that second.
 // https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#conditions
-//
-// Nothing is done on missing facts: a labelled pod that was not asked yet keeps
-// the label, and so does one that does not answer while no other pod answers
-// either, because then it may be the operator that is cut off, or the storage is
-// away from all of them, and no other node is known that could serve instead. It is
-// neither when another pod can be connected to and this one cannot.
-func Decide(nodes []Node) Decision {
-	facts := gather(nodes)
+func Decide(nodes []Node, silenceCounts bool) Decision {
+	t := count(nodes)
 	d := Decision{
-		ExpectChange: facts.undecided || facts.starting || (facts.unsealed > 0 && facts.claimants != 1),
+		ExpectChange: t.undecided || t.starting || (t.unsealed > 0 && t.claims != 1),
 	}
 	for _, node := range nodes {
-		rightful := facts.rightful(node)
 		switch {
-		case rightful && node.Labelled:
-		case rightful:
+		case t.legitimate(node):
 			// A labelled pod that was not asked yet is neither demoted nor joined.
-			if !facts.undecided {
+			if !node.Labelled && !t.undecided {
 				d.Promote = node.UID
 			}
-		case !node.Labelled, node.Leaving, node.State == probe.Unknown, node.State == probe.Unverified:
-		case node.State == probe.Unreachable && facts.answered == 0 && (node.Connected || facts.connected == 0):
-		default:
+		case node.Labelled && !node.Leaving && t.mustLeave(node, nodes, silenceCounts):
 			d.Demote = append(d.Demote, node.UID)
 		}
 	}
 	return d
 }
 
-// facts are counts over all pods of a Vault.
-type facts struct {
-	// claimants are the pods that say they are active and stay.
-	claimants int
-	// leavers are the pods that say they are active and are being deleted.
-	leavers            int
+// tally counts over all pods of a Vault.
+type tally struct {
+	// claims are the pods that say they are active and stay.
+	claims int
+	// leavingClaims are the pods that say they are active and are being deleted.
+	leavingClaims      int
 	answered, unsealed int
-	// connected are the pods that do not answer and can be connected to.
-	connected int
 	// undecided says that a labelled pod was not asked yet.
 	undecided bool
 	// starting says that a young pod has not answered yet.
 	starting bool
+	// served says that the only node to be believed active has the label.
+	served bool
 }
 
-// rightful says that the node is the only one to be believed active.
-func (f facts) rightful(node Node) bool {
+// legitimate says that the node is the only one to be believed active.
+func (t tally) legitimate(node Node) bool {
 	switch {
 	case node.State != probe.Active:
 		return false
 	case node.Leaving:
-		return f.claimants == 0 && f.leavers == 1
+		return t.claims == 0 && t.leavingClaims == 1
 	}
-	return f.claimants == 1
+	return t.claims == 1
 }
 
-func gather(nodes []Node) facts {
-	var f facts
+// mustLeave says that a labelled pod that stays, and is not the legitimate one,
+// loses the label even when nobody gets it instead.
+func (t tally) mustLeave(node Node, nodes []Node, silenceCounts bool) bool {
+	switch {
+	case node.State == probe.Unknown:
+		return false
+	case node.State.Answered(), node.Ended, t.served:
+		return true
+	case node.State == probe.Unverified, node.Vouched:
+		return false
+	case node.Refused:
+		// A client is refused either way, so that nothing is won in a hurry. And a
+		// firewall refuses in the name of a node that is well.
+		return replaceable(node, nodes)
+	default:
+		return node.Silent && silenceCounts && replaceable(node, nodes)
+	}
+}
+
+// replaceable says that another node could take over from a silent one. One that
+// is sealed cannot.
+func replaceable(node Node, nodes []Node) bool {
+	for _, other := range nodes {
+		switch {
+		case other.UID == node.UID, other.Leaving:
+		case other.State == probe.Standby, other.State == probe.Active:
+			return true
+		// While the storage is away all nodes are silent and none could take over. But
+		// when this one cannot even be connected to its machine is lost, and the others
+		// wait for the storage, which is about to elect a leader.
+		case other.Standby && other.Connected && !node.Connected:
+			return true
+		}
+	}
+	return false
+}
+
+func count(nodes []Node) tally {
+	var t tally
 	for _, node := range nodes {
 		switch {
 		case node.State == probe.Active && node.Leaving:
-			f.leavers++
+			t.leavingClaims++
 		case node.State == probe.Active:
-			f.claimants++
+			t.claims++
 		}
 		if node.State == probe.Active || node.State == probe.Standby {
-			f.unsealed++
+			t.unsealed++
 		}
 		if node.State.Answered() {
-			f.answered++
+			t.answered++
 		} else if node.Starting {
-			f.starting = true
-		}
-		if node.Connected {
-			f.connected++
+			t.starting = true
 		}
 		if node.Labelled && !node.Leaving && node.State == probe.Unknown {
-			f.undecided = true
+			t.undecided = true
 		}
 	}
-	return f
+	for _, node := range nodes {
+		t.served = t.served || node.Labelled && t.legitimate(node)
+	}
+	return t
 }

@@ -11,23 +11,37 @@ import (
 	"github.com/vault-operator/vault-operator/internal/probe"
 )
 
-var allStates = []probe.State{
-	probe.Unknown, probe.Unreachable, probe.Uninitialized, probe.Sealed, probe.Standby, probe.Active,
-}
-
 // everyNode returns a node in every condition that it can be in.
 func everyNode(uid types.UID) []Node {
 	var all []Node
-	for _, state := range allStates {
-		for _, labelled := range []bool{false, true} {
-			for _, age := range []Node{{}, {Starting: true}, {Leaving: true}} {
-				node := Node{UID: uid, State: state, Labelled: labelled, Starting: age.Starting, Leaving: age.Leaving}
-				all = append(all, node)
-				if state == probe.Unreachable {
-					node.Connected = true
-					all = append(all, node)
-				}
-			}
+	add := func(node Node) {
+		node.UID = uid
+		all = append(all, node)
+		node.Leaving = true
+		all = append(all, node)
+	}
+	for _, labelled := range []bool{false, true} {
+		for _, state := range []probe.State{
+			probe.Unknown, probe.Unverified, probe.Uninitialized, probe.Sealed, probe.Standby, probe.Active,
+		} {
+			add(Node{State: state, Labelled: labelled})
+		}
+		all = append(all, Node{UID: uid, State: probe.Unknown, Labelled: labelled, Starting: true})
+		all = append(all, Node{UID: uid, State: probe.Unreachable, Refused: true, Silent: true, Labelled: labelled, Starting: true})
+		for _, node := range []Node{
+			{Ended: true},
+			{}, // it gave a wrong answer
+			{Silent: true},
+			{Silent: true, Connected: true},
+			{Silent: true, Standby: true},
+			{Silent: true, Standby: true, Connected: true},
+			{Silent: true, Refused: true},
+		} {
+			node.State, node.Labelled = probe.Unreachable, labelled
+			add(node)
+		}
+		if labelled {
+			add(Node{State: probe.Unreachable, Silent: true, Vouched: true, Labelled: true})
 		}
 	}
 	return all
@@ -49,33 +63,34 @@ func everyVault(visit func(nodes []Node)) {
 }
 
 // TestDecideInvariants asserts what must hold in every situation of a Vault
-// with up to three nodes.
+// with up to three nodes, whether silence counts or not.
 func TestDecideInvariants(t *testing.T) {
 	situations := 0
 	everyVault(func(nodes []Node) {
-		situations++
-		d := Decide(nodes)
-		for _, violated := range []string{
-			labelsOnlyChangeWhereNeeded(nodes, d),
-			promotesOnlyTheOneActive(nodes, d),
-			neverTwoInTheService(nodes, d),
-			missingFactsChangeNothing(nodes, d),
-			deadAndDemotedLoseTheLabel(nodes, d),
-			isStable(nodes, d),
-			dependsOnNothingElse(nodes, d),
-			asksFastWhileTheActiveIsNotKnown(nodes, d),
-		} {
-			if violated != "" {
-				t.Errorf("%s\n nodes %+v\n decision %+v", violated, nodes, d)
+		for _, silenceCounts := range []bool{true, false} {
+			situations++
+			d := Decide(nodes, silenceCounts)
+			for _, violated := range []string{
+				labelsOnlyChangeWhereNeeded(nodes, d),
+				promotesOnlyTheOneActive(nodes, d),
+				neverTwoInTheService(nodes, d),
+				onlyTheseLoseTheLabel(nodes, d, silenceCounts),
+				theseLoseTheLabel(nodes, d, silenceCounts),
+				isStable(nodes, d, silenceCounts),
+				dependsOnNothingElse(nodes, d, silenceCounts),
+				asksFastWhileTheActiveIsNotKnown(nodes, d),
+			} {
+				if violated != "" {
+					t.Fatalf("%s\n nodes %+v\n silence counts %t\n decision %+v", violated, nodes, silenceCounts, d)
+				}
 			}
 		}
-		if t.Failed() {
-			t.FailNow() // one counterexample is enough to read
-		}
 	})
-	if want := 1 + 42 + 42*42 + 42*42*42; situations != want {
+	each := len(everyNode(""))
+	if want := 2 * (1 + each + each*each + each*each*each); situations != want {
 		t.Errorf("looked at %d situations, want %d", situations, want)
 	}
+	t.Logf("%d situations", situations)
 }
 
 func labelsOnlyChangeWhereNeeded(nodes []Node, d Decision) string {
@@ -115,10 +130,10 @@ func promotesOnlyTheOneActive(nodes []Node, d Decision) string {
 	if find(nodes, d.Promote).State != probe.Active {
 		return "promotes a node that did not say that it is active"
 	}
-	if count(nodes, isClaimant) > 1 {
+	if number(nodes, isClaimant) > 1 {
 		return "promotes although two nodes say that they are active"
 	}
-	if count(nodes, isClaimant) == 1 && find(nodes, d.Promote).Leaving {
+	if number(nodes, isClaimant) == 1 && find(nodes, d.Promote).Leaving {
 		return "promotes a pod that is being deleted although another is active"
 	}
 	return ""
@@ -127,91 +142,104 @@ func promotesOnlyTheOneActive(nodes []Node, d Decision) string {
 // neverTwoInTheService follows the labels patch by patch, since the operator can
 // die after any of them.
 func neverTwoInTheService(nodes []Node, d Decision) string {
-	for patches := 0; patches <= len(d.Demote)+1; patches++ {
-		after := apply(nodes, d, patches)
-		before, now := count(nodes, isReady), count(after, isReady)
-		if now > max(before, 1) {
-			return fmt.Sprintf("after %d patches more pods are in the Service than before", patches)
-		}
-		if patches > len(d.Demote) && d.Promote != "" && now > 1 {
-			return "another pod is in the Service beside the promoted one"
+	all := patches(nodes, d)
+	for n := 0; n <= len(all); n++ {
+		if before, now := number(nodes, isReady), number(apply(nodes, all[:n]), isReady); now > max(before, 1) {
+			return fmt.Sprintf("after %d patches more pods are in the Service than before", n)
 		}
 	}
-	after := apply(nodes, d, len(d.Demote)+1)
-	// With a labelled pod that was not asked, or with no answer at all, nothing
-	// tells which of two labels is the right one.
-	if count(nodes, isUndecided) == 0 && count(nodes, hasAnswered) > 0 && count(after, isReady) > 1 {
-		return "leaves two pods in the Service although the facts are known"
+	if after := apply(nodes, all); d.Promote != "" && number(after, isReady) > 1 {
+		return "another pod is in the Service beside the promoted one"
 	}
 	return ""
 }
 
-func missingFactsChangeNothing(nodes []Node, d Decision) string {
-	answered := count(nodes, hasAnswered) > 0
-	if !answered && d.Promote != "" {
-		return "promotes a node although none has answered"
-	}
+// onlyTheseLoseTheLabel has the reasons for which a pod may be taken out of the
+// Service although nobody takes its place.
+func onlyTheseLoseTheLabel(nodes []Node, d Decision, silenceCounts bool) string {
 	for _, uid := range d.Demote {
-		switch node := find(nodes, uid); {
+		node := find(nodes, uid)
+		anotherIsServed := number(nodes, isClaimant) == 1 && node.State != probe.Active && number(nodes, isServed) == 1 ||
+			number(nodes, isClaimant) == 0 && number(nodes, isLeavingServed) == 1
+		switch {
+		case node.State.Answered() && (node.State != probe.Active || number(nodes, isClaimant) > 1):
+		case node.Ended:
 		case node.State == probe.Unknown:
 			return "demotes a pod that was not asked"
-		case !answered && (node.Connected || count(nodes, isConnected) == 0):
-			return "demotes a pod although no node has answered"
+		case anotherIsServed:
+		case node.State == probe.Unverified:
+			return "demotes a node because it could not be verified"
+		case !node.Silent:
+			return "demotes a node because of a wrong answer"
+		case node.Vouched:
+			return "demotes a node that another replica can reach"
+		case !couldTakeOver(nodes, node):
+			return "demotes a silent node that no other could replace"
+		case !silenceCounts && !node.Refused:
+			return "demotes a silent node although silence does not count"
 		}
 	}
 	return ""
 }
 
-func deadAndDemotedLoseTheLabel(nodes []Node, d Decision) string {
-	claimants := count(nodes, isClaimant)
-	for _, node := range nodes {
-		if !isReady(node) || node.State == probe.Unknown {
-			continue
-		}
-		if count(nodes, hasAnswered) == 0 {
-			lost := !node.Connected && count(nodes, isConnected) > 0
-			if lost && !slices.Contains(d.Demote, node.UID) {
-				return fmt.Sprintf("pod %s is lost and keeps its label", node.UID)
-			}
-			continue
-		}
-		rightful := node.State == probe.Active && claimants == 1
-		if demoted := slices.Contains(d.Demote, node.UID); demoted == rightful {
-			return fmt.Sprintf("pod %s is rightful %v, demoted %v", node.UID, rightful, demoted)
+// theseLoseTheLabel is the other half: who has to go goes, and who is active comes.
+func theseLoseTheLabel(nodes []Node, d Decision, silenceCounts bool) string {
+	for i := range nodes {
+		node := &nodes[i]
+		silent := node.State == probe.Unreachable && node.Silent && !node.Vouched
+		switch {
+		case !isReady(*node) || slices.Contains(d.Demote, node.UID):
+		case node.Ended:
+			return fmt.Sprintf("pod %s has ended and keeps its label", node.UID)
+		case node.State.Answered() && node.State != probe.Active:
+			return fmt.Sprintf("pod %s is not active and keeps its label", node.UID)
+		case node.State == probe.Active && number(nodes, isClaimant) > 1:
+			return fmt.Sprintf("pod %s keeps its label although others are active too", node.UID)
+		case silent && (silenceCounts || node.Refused) && couldTakeOver(nodes, node):
+			return fmt.Sprintf("pod %s is silent, could be replaced, and keeps its label", node.UID)
 		}
 	}
-	// The other half: the rightful one is not left out.
-	if claimants == 1 && count(nodes, isUndecided) == 0 && count(apply(nodes, d, len(d.Demote)+1), func(n Node) bool {
-		return isReady(n) && n.State == probe.Active
-	}) != 1 {
-		return "does not promote the only active node"
+	if number(nodes, isClaimant) == 1 && number(nodes, isUndecided) == 0 {
+		after := apply(nodes, patches(nodes, d))
+		if number(after, isServed) != 1 || number(after, isReady) != 1 {
+			return "the only active node is not the only one in the Service"
+		}
 	}
 	return ""
 }
 
-func isStable(nodes []Node, d Decision) string {
+// couldTakeOver says that another node is there that could be active soon.
+func couldTakeOver(nodes []Node, node *Node) bool {
+	return number(nodes, func(other Node) bool {
+		return other.UID != node.UID && !other.Leaving && (other.State == probe.Standby || other.State == probe.Active ||
+			other.Standby && other.Connected && !node.Connected)
+	}) > 0
+}
+
+func isStable(nodes []Node, d Decision, silenceCounts bool) string {
 	// Begin again after each patch: what remains is done, and nothing else.
-	want := apply(nodes, d, len(d.Demote)+1)
-	for patches := 0; patches <= len(d.Demote)+1; patches++ {
-		after := apply(nodes, d, patches)
-		rest := Decide(after)
-		if got := apply(after, rest, len(rest.Demote)+1); !reflect.DeepEqual(got, want) {
-			return fmt.Sprintf("another result after an interruption after %d patches: %+v, want %+v", patches, got, want)
+	all := patches(nodes, d)
+	want := apply(nodes, all)
+	for n := 0; n <= len(all); n++ {
+		after := apply(nodes, all[:n])
+		rest := patches(after, Decide(after, silenceCounts))
+		if got := apply(after, rest); !reflect.DeepEqual(got, want) {
+			return fmt.Sprintf("another result after an interruption after %d patches: %+v, want %+v", n, got, want)
 		}
 	}
-	if again := Decide(want); len(again.Demote) > 0 || again.Promote != "" {
+	if again := Decide(want, silenceCounts); len(again.Demote) > 0 || again.Promote != "" {
 		return fmt.Sprintf("is not done after it was applied: %+v", again)
 	}
 	return ""
 }
 
-func dependsOnNothingElse(nodes []Node, d Decision) string {
-	if again := Decide(nodes); !reflect.DeepEqual(again, d) {
+func dependsOnNothingElse(nodes []Node, d Decision, silenceCounts bool) string {
+	if again := Decide(nodes, silenceCounts); !reflect.DeepEqual(again, d) {
 		return fmt.Sprintf("decides differently the second time: %+v", again)
 	}
 	backwards := slices.Clone(nodes)
 	slices.Reverse(backwards)
-	other := Decide(backwards)
+	other := Decide(backwards, silenceCounts)
 	slices.Sort(other.Demote)
 	sorted := slices.Clone(d.Demote)
 	slices.Sort(sorted)
@@ -222,29 +250,29 @@ func dependsOnNothingElse(nodes []Node, d Decision) string {
 }
 
 func asksFastWhileTheActiveIsNotKnown(nodes []Node, d Decision) string {
-	unsealed := count(nodes, func(n Node) bool { return n.State == probe.Active || n.State == probe.Standby })
-	young := count(nodes, func(n Node) bool { return n.Starting && !n.State.Answered() })
+	unsealed := number(nodes, func(n Node) bool { return n.State == probe.Active || n.State == probe.Standby })
+	young := number(nodes, func(n Node) bool { return n.Starting && !n.State.Answered() })
 	switch {
-	case unsealed > 0 && count(nodes, isClaimant) != 1 && !d.ExpectChange:
+	case unsealed > 0 && number(nodes, isClaimant) != 1 && !d.ExpectChange:
 		return "does not ask fast while it looks for the active node"
-	case count(nodes, isUndecided) > 0 && !d.ExpectChange:
+	case number(nodes, isUndecided) > 0 && !d.ExpectChange:
 		return "does not ask fast while a labelled pod was not asked"
-	case unsealed == 0 && young == 0 && count(nodes, isUndecided) == 0 && d.ExpectChange:
+	case unsealed == 0 && young == 0 && number(nodes, isUndecided) == 0 && d.ExpectChange:
 		return "asks fast although only people can change something"
-	case count(nodes, isClaimant) == 1 && young == 0 && count(nodes, isUndecided) == 0 && d.ExpectChange:
+	case number(nodes, isClaimant) == 1 && young == 0 && number(nodes, isUndecided) == 0 && d.ExpectChange:
 		return "asks fast although the active node is known"
 	}
 	return ""
 }
 
 // isReady says that the Service sends requests to the node.
-func isReady(n Node) bool     { return n.Labelled && !n.Leaving }
-func isClaimant(n Node) bool  { return n.State == probe.Active && !n.Leaving }
-func hasAnswered(n Node) bool { return n.State.Answered() }
-func isConnected(n Node) bool { return n.Connected }
-func isUndecided(n Node) bool { return isReady(n) && n.State == probe.Unknown }
+func isReady(n Node) bool         { return n.Labelled && !n.Leaving }
+func isClaimant(n Node) bool      { return n.State == probe.Active && !n.Leaving }
+func isServed(n Node) bool        { return n.State == probe.Active && isReady(n) }
+func isLeavingServed(n Node) bool { return n.State == probe.Active && n.Leaving && n.Labelled }
+func isUndecided(n Node) bool     { return isReady(n) && n.State == probe.Unknown }
 
-func count(nodes []Node, is func(Node) bool) int {
+func number(nodes []Node, is func(Node) bool) int {
 	result := 0
 	for _, node := range nodes {
 		if is(node) {
@@ -263,16 +291,26 @@ func find(nodes []Node, uid types.UID) *Node {
 	return nil
 }
 
-// apply returns the nodes after the first patches of the decision.
-func apply(nodes []Node, d Decision, patches int) []Node {
-	after := slices.Clone(nodes)
-	for i, uid := range d.Demote {
-		if i < patches {
-			find(after, uid).Labelled = false
+// patches are the pods whose labels change, in order: those that are demoted, the
+// others that have the label when one is promoted, and that one.
+func patches(nodes []Node, d Decision) []types.UID {
+	all := slices.Clone(d.Demote)
+	if d.Promote == "" {
+		return all
+	}
+	for _, node := range nodes {
+		if isReady(node) && !slices.Contains(all, node.UID) {
+			all = append(all, node.UID)
 		}
 	}
-	if patches > len(d.Demote) && d.Promote != "" {
-		find(after, d.Promote).Labelled = true
+	return append(all, d.Promote)
+}
+
+// apply returns the nodes after the patches, each of which changes a label.
+func apply(nodes []Node, patches []types.UID) []Node {
+	after := slices.Clone(nodes)
+	for _, uid := range patches {
+		find(after, uid).Labelled = !find(after, uid).Labelled
 	}
 	return after
 }
@@ -286,8 +324,11 @@ func TestDecide(t *testing.T) {
 	starting := func(uid string, state probe.State) Node {
 		return Node{UID: types.UID(uid), State: state, Starting: true}
 	}
-	connected := func(uid string) Node {
-		return Node{UID: types.UID(uid), State: probe.Unreachable, Connected: true}
+	silent := Node{UID: "a", State: probe.Unreachable, Labelled: true, Silent: true}
+	hung, refusing, vouched, wrong := silent, silent, silent, silent
+	hung.Connected, refusing.Refused, vouched.Vouched, wrong.Silent = true, true, true, false
+	waiting := func(uid string, last probe.State) Node {
+		return Node{UID: types.UID(uid), State: probe.Unreachable, Silent: true, Connected: true, Standby: last == probe.Standby}
 	}
 	leaving := func(uid string, state probe.State) Node {
 		return Node{UID: types.UID(uid), State: state, Labelled: true, Leaving: true}
@@ -295,7 +336,9 @@ func TestDecide(t *testing.T) {
 	tests := []struct {
 		name  string
 		nodes []Node
-		want  Decision
+		// late says that silence does not count.
+		late bool
+		want Decision
 	}{
 		{name: "no pods"},
 		{
@@ -338,17 +381,65 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name:  "hashicorp/vault#21642: a hung leader is taken out as soon as another node answers",
-			nodes: []Node{labelled("a", probe.Unreachable), node("b", probe.Standby)},
+			nodes: []Node{silent, node("b", probe.Standby)},
 			want:  Decision{Demote: []types.UID{"a"}, ExpectChange: true},
 		},
 		{
 			name:  "hashicorp/vault-helm#318: the Service follows an election when the old leader is gone",
-			nodes: []Node{labelled("a", probe.Unreachable), node("b", probe.Active)},
+			nodes: []Node{silent, node("b", probe.Active)},
 			want:  Decision{Demote: []types.UID{"a"}, Promote: "b"},
 		},
 		{
+			name:  "and while silence does not count, a successor that proves itself does",
+			nodes: []Node{silent, node("b", probe.Active)}, late: true,
+			want: Decision{Promote: "b"},
+		},
+		{
+			name:  "an operator that is late takes nobody out for silence",
+			nodes: []Node{silent, node("b", probe.Standby)}, late: true,
+			want: Decision{ExpectChange: true},
+		},
+		{
+			name:  "a node that another replica can reach keeps its label",
+			nodes: []Node{vouched, node("b", probe.Standby)},
+			want:  Decision{ExpectChange: true},
+		},
+		{
+			name:  "nor does it lose it for a wrong answer, such as an error of its storage",
+			nodes: []Node{wrong, node("b", probe.Standby)},
+			want:  Decision{ExpectChange: true},
+		},
+		{
+			name:  "nor for a certificate that cannot be verified",
+			nodes: []Node{labelled("a", probe.Unverified), node("b", probe.Standby)},
+			want:  Decision{ExpectChange: true},
+		},
+		{
+			name:  "an unverified node is not promoted",
+			nodes: []Node{node("a", probe.Unverified), node("b", probe.Sealed)},
+		},
+		{
+			name:  "an unverified node gives way to a successor that proves itself",
+			nodes: []Node{labelled("a", probe.Unverified), node("b", probe.Active)},
+			want:  Decision{Promote: "b"},
+		},
+		{
+			name:  "nothing listens any more: late or not, the label goes when another could take over",
+			nodes: []Node{refusing, node("b", probe.Standby)}, late: true,
+			want: Decision{Demote: []types.UID{"a"}, ExpectChange: true},
+		},
+		{
+			name:  "connections to all nodes are refused, perhaps by a firewall: nothing changes",
+			nodes: []Node{refusing, {UID: "b", State: probe.Unreachable, Silent: true, Refused: true, Standby: true}},
+		},
+		{
+			name:  "a container that has ended needs no other proof",
+			nodes: []Node{{UID: "a", State: probe.Unreachable, Labelled: true, Ended: true}}, late: true,
+			want: Decision{Demote: []types.UID{"a"}},
+		},
+		{
 			name:  "coreos/vault-operator#344: an unreachable node is not acted on when nobody answers",
-			nodes: []Node{labelled("a", probe.Unreachable), node("b", probe.Unreachable)},
+			nodes: []Node{silent, node("b", probe.Unreachable)},
 		},
 		{
 			name:  "coreos/vault-operator#344: nor while the operator has only just started",
@@ -356,9 +447,8 @@ func TestDecide(t *testing.T) {
 			want:  Decision{ExpectChange: true},
 		},
 		{
-			name:  "coreos/vault-operator#321: a stale active name does not stay when another node answers",
-			nodes: []Node{labelled("a", probe.Unreachable), node("b", probe.Sealed)},
-			want:  Decision{Demote: []types.UID{"a"}},
+			name:  "a sealed node cannot take over, so a silent one keeps its label beside it",
+			nodes: []Node{hung, node("b", probe.Sealed), node("c", probe.Uninitialized)},
 		},
 		{
 			name:  "coreos/vault-operator#321: the pod that was active is gone, and nobody is active instead",
@@ -386,7 +476,7 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name:  "cloudnative-pg/cloudnative-pg#10409: the label is taken away when the failover begins, not when it ends",
-			nodes: []Node{labelled("a", probe.Unreachable), node("b", probe.Standby), node("c", probe.Standby)},
+			nodes: []Node{silent, node("b", probe.Standby), node("c", probe.Standby)},
 			want:  Decision{Demote: []types.UID{"a"}, ExpectChange: true},
 		},
 		{
@@ -444,21 +534,25 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name:  "a lost active node loses its label although the others wait for the storage to elect a leader",
-			nodes: []Node{labelled("a", probe.Unreachable), connected("b"), connected("c")},
+			nodes: []Node{silent, waiting("b", probe.Standby), waiting("c", probe.Standby)},
 			want:  Decision{Demote: []types.UID{"a"}},
 		},
 		{
 			name:  "the storage is away from all nodes: the active one keeps its label",
-			nodes: []Node{{UID: "a", State: probe.Unreachable, Labelled: true, Connected: true}, connected("b"), connected("c")},
+			nodes: []Node{hung, waiting("b", probe.Standby), waiting("c", probe.Standby)},
+		},
+		{
+			name:  "a lost active node keeps its label when the others were sealed before they fell silent",
+			nodes: []Node{silent, waiting("b", probe.Sealed), waiting("c", probe.Unknown)},
 		},
 		{
 			name:  "a single node that does not answer keeps the label: there is no other",
-			nodes: []Node{labelled("a", probe.Unreachable)},
+			nodes: []Node{silent},
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Decide(tt.nodes); !reflect.DeepEqual(got, tt.want) {
+			if got := Decide(tt.nodes, !tt.late); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("Decide() = %+v, want %+v", got, tt.want)
 			}
 		})

@@ -50,7 +50,7 @@ type sighting struct {
 // while its pod is labelled counts, or has said before its pod went: an active
 // node that the Service does not point at serves nobody.
 func (s sighting) next(nodes []Node, observations map[types.UID]probe.Observation) sighting {
-	if f := gather(nodes); f.answered > 0 && f.unsealed == 0 {
+	if f := count(nodes); f.answered > 0 && f.unsealed == 0 {
 		return sighting{} // nobody can take over before a person unseals a node
 	}
 	next, gone := s, true

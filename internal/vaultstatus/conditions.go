@@ -1,15 +1,18 @@
 package vaultstatus
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 )
 
@@ -44,6 +47,9 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	nodes := &status.VaultStatus
 	switch status.Phase {
 	case v1alpha1.PhaseRunning:
+		if problem := notInService(f, nodes.Active); problem != "" {
+			return is(t, metav1.ConditionFalse, v1alpha1.ReasonNotInService, "Pod %s is active, but %s", nodes.Active, problem)
+		}
 		return is(t, metav1.ConditionTrue, v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s",
 			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort, storageHint(f))
 	case v1alpha1.PhaseUninitialized:
@@ -51,19 +57,92 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	case v1alpha1.PhaseSealed:
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "%s%s", unsealHint(nodes.Sealed), storageHint(f))
 	case v1alpha1.PhaseUnavailable:
-		if len(nodes.Standby) == 0 && len(nodes.Unreachable) > 0 {
-			return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s%s", join(nodes.Unreachable), storageHint(f))
-		}
-		if len(nodes.Standby) == 0 {
-			return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active, and none is unsealed%s%s", waitingHint(f), storageHint(f))
-		}
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s%s", join(nodes.Standby), storageHint(f))
+		return unavailable(f, nodes)
 	default:
 		if len(nodes.Unreachable) > 0 {
-			return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s%s", join(nodes.Unreachable), storageHint(f))
+			return unanswered(f, nodes)
 		}
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNodesStarting, "No Vault node runs yet%s", waitingHint(f))
 	}
+}
+
+// unavailable says why no node of an initialized Vault is known to be active.
+func unavailable(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
+	const t = v1alpha1.AvailableCondition
+	served := servedButUnheard(f)
+	switch {
+	case len(nodes.ActiveClaims) > 0:
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonMultipleActiveNodes,
+			"More than one node says that it is active, so the Service points at none: %s%s", join(nodes.ActiveClaims), storageHint(f))
+	case len(nodes.Unreachable) > 0 && (len(nodes.Standby) == 0 || served):
+		return unanswered(f, nodes)
+	case len(nodes.Standby) == 0:
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active, and none is unsealed%s%s", waitingHint(f), storageHint(f))
+	default:
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s%s", join(nodes.Standby), storageHint(f))
+	}
+}
+
+// unanswered is what is known of a Vault whose nodes do not tell their state.
+func unanswered(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
+	const t = v1alpha1.AvailableCondition
+	if pod, err := unverified(f); pod != "" {
+		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnverified, "Pod %s cannot be verified: %s%s", pod, err, storageHint(f))
+	}
+	return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s%s", join(nodes.Unreachable), storageHint(f))
+}
+
+// unverified returns the first pod whose node serves with a certificate that
+// cannot be verified, and why.
+func unverified(f *facts) (pod, reason string) {
+	for i := range f.pods {
+		if nodeState(f, &f.pods[i]) == v1alpha1.NodeUnverified && !pods.Terminating(&f.pods[i]) {
+			return f.pods[i].Name, reasonOf(f.observations[f.pods[i].UID].Err)
+		}
+	}
+	return "", ""
+}
+
+// reasonOf is the text of an error without the time of the look, which would make
+// a new status of each.
+func reasonOf(err error) string {
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil {
+		return fmt.Sprintf("its certificate is valid from %s to %s",
+			invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprint(err)
+}
+
+// servedButUnheard says that a pod is in the Service whose node does not answer
+// this replica. Another one may reach it, and clients too.
+func servedButUnheard(f *facts) bool {
+	for i := range f.pods {
+		state := nodeState(f, &f.pods[i])
+		if pods.InService(&f.pods[i]) && (state == v1alpha1.NodeUnreachable || state == v1alpha1.NodeUnverified) {
+			return true
+		}
+	}
+	return false
+}
+
+// notInService says why the Service does not reach the pod of the active node; it
+// is empty when it does.
+func notInService(f *facts, name string) string {
+	for i := range f.pods {
+		pod := &f.pods[i]
+		switch {
+		case pod.Name != name:
+		case pods.Terminating(pod):
+			return "it is being deleted, and no other node has taken over yet"
+		case pod.Labels[v1alpha1.ActiveLabel] != v1alpha1.ActiveLabelValue:
+			return fmt.Sprintf("it does not have the label %s=%s that the Service selects%s",
+				v1alpha1.ActiveLabel, v1alpha1.ActiveLabelValue, f.labelProblem)
+		case !pods.Ready(pod):
+			return "it is not ready, see its condition Ready"
+		}
+	}
+	return ""
 }
 
 func vaultInitialized(_ *facts, status *v1alpha1.VaultStatus) metav1.Condition {
@@ -100,6 +179,7 @@ func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 	const t = v1alpha1.TLSReadyCondition
 	var bad *certs.Error
 	old := meta.FindStatusCondition(f.previous.Conditions, t)
+	unverifiedPod, reason := unverified(f)
 	pending := !f.vault.HasStaticTLS() && (old == nil || old.Status == metav1.ConditionUnknown)
 	switch {
 	// One that was there and is gone may need a person: the operator makes no
@@ -110,6 +190,8 @@ func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 		return is(t, metav1.ConditionFalse, bad.Reason, "%s", bad.Message)
 	case f.tlsErr != nil:
 		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "%v", f.tlsErr)
+	case unverifiedPod != "":
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNodesUnverified, "Pod %s cannot be verified: %s", unverifiedPod, reason)
 	default:
 		return is(t, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "Secrets %q and %q are valid for %s",
 			f.vault.ServerSecretName(), f.vault.ClientSecretName(), f.vault.ServerName())

@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -45,6 +46,10 @@ const (
 	// startingCheck is how often a pod that is starting is looked at: no event
 	// tells that it has been starting for too long.
 	startingCheck = 10 * time.Second
+	// settleTime is how long routing may take to put a label right before the status
+	// says that it is wrong, and unsettledCheck how often it is looked at after that.
+	settleTime     = time.Second
+	unsettledCheck = 5 * time.Second
 	// deputyCheck is how often a replica that does not lead looks whether the
 	// leader has written what it found as well.
 	deputyCheck = 500 * time.Millisecond
@@ -73,7 +78,13 @@ type Reconciler struct {
 	// there is no election.
 	LeaderBeats func(now time.Time) bool
 
-	written sync.Map // types.UID of a Vault to the writtenStatus
+	// LabelProblem says why routing could not set or remove an active label of the
+	// Vault the last time; it is empty when it could. It may be nil.
+	LabelProblem func(vault types.NamespacedName) string
+
+	starts    pods.Starts
+	unsettled sync.Map // types.UID of a Vault to the time.Time since which it is unsettled
+	written   sync.Map // types.UID of a Vault to the writtenStatus
 }
 
 // writtenStatus is a status that was written, and the version of the Vault with it.
@@ -110,6 +121,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	if vault.DeletionTimestamp != nil {
 		r.written.Delete(vault.UID)
+		r.unsettled.Delete(vault.UID)
+		r.starts.Observe(req.NamespacedName, nil, time.Now())
 		return reconcile.Result{}, nil
 	}
 	f, err := r.gather(ctx, &vault)
@@ -120,6 +133,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, nil // the engine calls again when it knows more
 	}
 	status := compute(f)
+	if wait := r.settling(&vault, &status, f.now); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
 	if !equality.Semantic.DeepEqual(f.previous, status) {
 		if !r.inCharge(f.now) {
 			return reconcile.Result{RequeueAfter: deputyCheck}, nil
@@ -135,15 +151,37 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := f.unread(); err != nil {
 		return reconcile.Result{}, err
 	}
+	if unsettled(&status) {
+		return reconcile.Result{RequeueAfter: unsettledCheck}, nil // no event tells why a label could not be set
+	}
 	if s := storageOf(f); s != nil && len(s.missing) > 0 {
 		return reconcile.Result{RequeueAfter: startingCheck}, nil // what its events say is not watched
 	}
-	for i := range f.pods {
-		if pods.Starting(&f.pods[i], f.now) {
+	for _, starting := range f.starting {
+		if starting {
 			return reconcile.Result{RequeueAfter: startingCheck}, nil
 		}
 	}
 	return reconcile.Result{}, nil
+}
+
+// settling returns for how long to wait before a status is written that tells of a
+// label which is not where it belongs: routing is about to put that right.
+func (r *Reconciler) settling(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus, now time.Time) time.Duration {
+	if !unsettled(status) {
+		r.unsettled.Delete(vault.UID)
+		return 0
+	}
+	since, _ := r.unsettled.LoadOrStore(vault.UID, now)
+	return settleTime - now.Sub(since.(time.Time))
+}
+
+// unsettled says that more than one node claims to be active, or the active one is
+// not in the Service.
+func unsettled(status *v1alpha1.VaultStatus) bool {
+	available := meta.FindStatusCondition(status.Conditions, v1alpha1.AvailableCondition)
+	return available != nil &&
+		(available.Reason == v1alpha1.ReasonNotInService || available.Reason == v1alpha1.ReasonMultipleActiveNodes)
 }
 
 // inCharge says that this replica leads, or that the one that does is silent.
@@ -167,6 +205,12 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 		return nil, err
 	}
 	f.observations = r.Engine.Observations(client.ObjectKeyFromObject(vault))
+	if r.LabelProblem != nil {
+		if problem := r.LabelProblem(client.ObjectKeyFromObject(vault)); problem != "" {
+			f.labelProblem = ": " + problem
+		}
+	}
+	f.starting = r.starts.Observe(client.ObjectKeyFromObject(vault), f.pods, f.now)
 	if f.deployment, f.templateHash, err = r.deployment(ctx, vault); err != nil {
 		return nil, err
 	}

@@ -173,13 +173,16 @@ func (f *fixture) waitFor(t *testing.T, ok func(probe.Observation) bool) {
 	}
 }
 
+// newPod returns a pod that runs, with the active label: routing is not at work here.
 func newPod(vault *v1alpha1.Vault, name, ip string) *corev1.Pod {
+	labels := vault.PodLabels()
+	labels[v1alpha1.ActiveLabel] = v1alpha1.ActiveLabelValue
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: name, UID: types.UID(name + "-uid"), Labels: vault.PodLabels()},
+		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: name, UID: types.UID(name + "-uid"), Labels: labels},
 		Status: corev1.PodStatus{PodIP: ip, ContainerStatuses: []corev1.ContainerStatus{{
-			Name:  v1alpha1.VaultContainer,
-			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-time.Hour))}},
-		}}},
+			Name: v1alpha1.VaultContainer, Started: new(true),
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+		}}, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}},
 	}
 }
 
@@ -298,7 +301,7 @@ func TestReconcileWaitsUntilAllWereAsked(t *testing.T) {
 func TestReconcileLooksAgainAtStartingPods(t *testing.T) {
 	f := newFixture(t)
 	pod := newPod(f.vault, "a", "127.0.0.1")
-	pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.Now()
+	pod.Status.ContainerStatuses[0].Started = new(false)
 	f.create(t, pod)
 	f.ask(t, probe.Target{UID: pod.UID}) // without an authority it cannot answer
 	result, _, err := f.reconcile(t)

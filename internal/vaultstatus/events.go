@@ -40,7 +40,10 @@ func transitions(before, after *v1alpha1.VaultStatus) []event {
 	if is.Active != "" && is.Active != was.Active {
 		add(corev1.EventTypeNormal, eventBecameActive, "Pod %s became active", is.Active)
 	}
-	if is.Active == "" && was.Active != "" {
+	if len(is.ActiveClaims) > 0 && len(was.ActiveClaims) == 0 {
+		add(corev1.EventTypeWarning, v1alpha1.ReasonMultipleActiveNodes, "Pods %s all say that they are active", join(is.ActiveClaims))
+	}
+	if is.Active == "" && was.Active != "" && len(is.ActiveClaims) == 0 {
 		add(corev1.EventTypeWarning, eventNoActiveNode, "Pod %s is not active any more, and no other is yet", was.Active)
 	}
 	for _, pod := range added(was.Standby, is.Standby) {

@@ -41,8 +41,9 @@ func TestComputeOfWhatWentWrongElsewhere(t *testing.T) {
 			updated: []string{"a", "b"},
 		},
 		{
-			name:  "hashicorp/vault#18117: of two nodes that say that they are active neither is named",
+			name:  "hashicorp/vault#18117: of two nodes that say that they are active neither is named active",
 			facts: newSituation().before(wasActive("a")).pod("a", probe.Active).pod("b", probe.Active),
+			want:  nodes{ActiveClaims: []string{"a", "b"}},
 		},
 		{
 			name:  "hashicorp/vault#21642: a leader that hangs is not named active any more",

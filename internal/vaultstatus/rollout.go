@@ -91,7 +91,7 @@ func progressOf(f *facts, status *v1alpha1.VaultStatus, updated []*corev1.Pod) p
 		switch why := failure(pod, state); {
 		case why != "":
 			p.failing = append(p.failing, fmt.Sprintf("%s (%s)", pod.Name, why))
-		case state == v1alpha1.NodeUnreachable:
+		case state == v1alpha1.NodeUnreachable, state == v1alpha1.NodeUnverified:
 			p.silent = append(p.silent, pod.Name)
 		case state == v1alpha1.NodeStarting:
 			p.starting = append(p.starting, pod.Name)

@@ -3,6 +3,7 @@
 package vaultstatus
 
 import (
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -24,6 +25,10 @@ type facts struct {
 	// pods of the Vault, by name.
 	pods         []corev1.Pod
 	observations map[types.UID]probe.Observation
+	// labelProblem is why the active label could not be set or removed, or empty.
+	labelProblem string
+	// starting are the pods that need not answer yet.
+	starting map[types.UID]bool
 	// deployment of the nodes, or nil.
 	deployment *appsv1.Deployment
 	// templateHash is the pod-template-hash of pods that are up to date; empty
@@ -81,7 +86,7 @@ func compute(f *facts) v1alpha1.VaultStatus {
 	}
 	status.StandbyNodes = int32(len(nodes.Standby))
 	status.SealedNodes = int32(len(nodes.Sealed))
-	status.ReadyNodes = status.StandbyNodes
+	status.ReadyNodes = status.StandbyNodes + int32(len(nodes.ActiveClaims))
 	if nodes.Active != "" {
 		status.ReadyNodes++
 	}
@@ -93,13 +98,16 @@ func compute(f *facts) v1alpha1.VaultStatus {
 
 // nodeStatuses says what is known of each node. A pod that is being deleted is
 // listed only as long as it is still the active one, since nobody should unseal
-// it or count on it.
+// it or count on it: its claim does not stand against that of a pod that stays.
 func nodeStatuses(f *facts) []v1alpha1.NodeStatus {
 	var nodes []v1alpha1.NodeStatus
+	succeeded := slices.ContainsFunc(f.pods, func(pod corev1.Pod) bool {
+		return !pods.Terminating(&pod) && nodeState(f, &pod) == v1alpha1.NodeActive
+	})
 	for i := range f.pods {
 		pod := &f.pods[i]
 		state := nodeState(f, pod)
-		if pods.Ended(pod) || pods.Terminating(pod) && state != v1alpha1.NodeActive {
+		if pods.Ended(pod) || pods.Terminating(pod) && (state != v1alpha1.NodeActive || succeeded) {
 			continue
 		}
 		node := v1alpha1.NodeStatus{Name: pod.Name, State: state}
@@ -125,8 +133,8 @@ func nodeState(f *facts, pod *corev1.Pod) v1alpha1.NodeState {
 	case observation.State == probe.Uninitialized:
 		return v1alpha1.NodeUninitialized
 	case observation.State == probe.Unverified:
-		return v1alpha1.NodeUnreachable
-	case observation.State == probe.Unreachable && (observation.Lost || !pods.Starting(pod, f.now)):
+		return v1alpha1.NodeUnverified
+	case observation.State == probe.Unreachable && (observation.Lost() || !f.starting[pod.UID]):
 		return v1alpha1.NodeUnreachable
 	default:
 		return v1alpha1.NodeStarting
@@ -153,14 +161,15 @@ func nodesStatus(list []v1alpha1.NodeStatus) v1alpha1.NodesStatus {
 			nodes.Standby = append(nodes.Standby, node.Name)
 		case v1alpha1.NodeSealed, v1alpha1.NodeUninitialized:
 			nodes.Sealed = append(nodes.Sealed, node.Name)
-		case v1alpha1.NodeUnreachable:
+		case v1alpha1.NodeUnreachable, v1alpha1.NodeUnverified:
 			nodes.Unreachable = append(nodes.Unreachable, node.Name)
 		}
 	}
-	// Two nodes that both say so contradict each other: which one is right shows
-	// within moments, and until then neither is named.
+	// Nodes that all say so contradict each other.
 	if len(active) == 1 {
 		nodes.Active = active[0]
+	} else {
+		nodes.ActiveClaims = active
 	}
 	return nodes
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 )
@@ -36,6 +37,7 @@ func newSituation() *situation {
 			Spec:       v1alpha1.VaultSpec{Nodes: &nodes, Version: "1.21.0"},
 		},
 		observations: map[types.UID]probe.Observation{},
+		starting:     map[types.UID]bool{},
 		etcd:         newEtcd(3),
 		members:      newMembers(3),
 		now:          now,
@@ -52,13 +54,19 @@ func (s *situation) pod(name string, state probe.State, changes ...func(*corev1.
 		ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name + "-uid"), Labels: map[string]string{}},
 		Status: corev1.PodStatus{PodIP: "10.0.0.1", ContainerStatuses: []corev1.ContainerStatus{{
 			Name:  v1alpha1.VaultContainer,
-			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(now.Add(-time.Hour))}},
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
 		}}},
+	}
+	if state == probe.Active {
+		serving(&pod)
 	}
 	for _, change := range changes {
 		change(&pod)
 	}
 	s.pods = append(s.pods, pod)
+	for _, container := range pod.Status.ContainerStatuses {
+		s.starting[pod.UID] = container.Started != nil && !*container.Started
+	}
 	if state != probe.Unknown {
 		o := probe.Observation{State: state}
 		if state.Answered() {
@@ -74,7 +82,7 @@ func (s *situation) lost(name string) *situation {
 	for i := range s.pods {
 		if uid := s.pods[i].UID; s.pods[i].Name == name {
 			o := s.observations[uid]
-			o.Lost = true
+			o.Last = probe.Standby
 			s.observations[uid] = o
 		}
 	}
@@ -94,7 +102,17 @@ func notRunning(pod *corev1.Pod) {
 }
 
 func justStarted(pod *corev1.Pod) {
-	pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(now.Add(-3 * time.Second))
+	pod.Status.ContainerStatuses[0].Started = new(false)
+}
+
+func notLabelled(pod *corev1.Pod) { delete(pod.Labels, v1alpha1.ActiveLabel) }
+
+func notReady(pod *corev1.Pod) { pod.Status.Conditions = nil }
+
+// serving puts the pod into the Service.
+func serving(pod *corev1.Pod) {
+	pod.Labels[v1alpha1.ActiveLabel] = v1alpha1.ActiveLabelValue
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 }
 
 func terminating(pod *corev1.Pod) {
@@ -193,8 +211,41 @@ func TestComputeNodes(t *testing.T) {
 		},
 		{
 			name:  "two nodes that both say that they are active contradict each other",
-			facts: newSituation().pod("a", probe.Active).pod("b", probe.Active), phase: v1alpha1.PhaseUnavailable, initialized: true,
-			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "Unknown NodesStarting",
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Active), phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 2,
+			nodes:     v1alpha1.NodesStatus{ActiveClaims: []string{"a", "b"}},
+			available: "False MultipleActiveNodes", vaultInit: "True Initialized", unsealed: "True Unsealed",
+		},
+		{
+			name:  "the claim of a pod that is being deleted does not stand against its successor's",
+			facts: newSituation().pod("a", probe.Active, terminating).pod("b", probe.Active), phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
+			nodes:     v1alpha1.NodesStatus{Active: "b"},
+			available: "True Active", vaultInit: "True Initialized", unsealed: "Unknown NodesStarting",
+		},
+		{
+			name:  "an active node without the label is not served",
+			facts: newSituation().pod("a", probe.Active, notLabelled).pod("b", probe.Standby), phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
+			nodes:     v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}},
+			available: "False NotInService", vaultInit: "True Initialized", unsealed: "True Unsealed",
+		},
+		{
+			name:  "nor is one whose pod is not ready",
+			facts: newSituation().pod("a", probe.Active, notReady).pod("b", probe.Standby), phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
+			nodes:     v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}},
+			available: "False NotInService", vaultInit: "True Initialized", unsealed: "True Unsealed",
+		},
+		{
+			name:  "a node in the Service that this replica cannot reach may serve",
+			facts: newSituation().before(wasInitialized).pod("a", probe.Unreachable, serving).pod("b", probe.Standby),
+			phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 1,
+			nodes:     v1alpha1.NodesStatus{Standby: []string{"b"}, Unreachable: []string{"a"}},
+			available: "Unknown NodesUnreachable", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
+		},
+		{
+			name:  "so may one that cannot be verified",
+			facts: newSituation().before(wasInitialized).pod("a", probe.Unverified, serving).pod("b", probe.Standby),
+			phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 1,
+			nodes:     v1alpha1.NodesStatus{Standby: []string{"b"}, Unreachable: []string{"a"}},
+			available: "Unknown NodesUnverified", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
 		},
 		{
 			name:  "a young node that answered before and is lost",
@@ -238,7 +289,7 @@ func TestComputeNodes(t *testing.T) {
 				pod("d", probe.Standby, terminating).pod("e", probe.Unreachable, terminating),
 			phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
 			nodes:     v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}},
-			available: "True Active", vaultInit: "True Initialized", unsealed: "True Unsealed",
+			available: "False NotInService", vaultInit: "True Initialized", unsealed: "True Unsealed",
 		},
 		{
 			name:  "what a container said before it ended does not count",
@@ -284,7 +335,7 @@ func TestComputeNodes(t *testing.T) {
 
 // everyState is what a pod can be in, for the exhaustive test.
 var everyState = []probe.State{
-	probe.Unknown, probe.Unreachable, probe.Uninitialized, probe.Sealed, probe.Standby, probe.Active,
+	probe.Unknown, probe.Unreachable, probe.Unverified, probe.Uninitialized, probe.Sealed, probe.Standby, probe.Active,
 }
 
 // TestComputeInvariants looks at all that two pods can be in.
@@ -313,6 +364,7 @@ func checkInvariants(t *testing.T, name string, s *situation, status v1alpha1.Va
 	if nodes.Active != "" {
 		named = append(named, nodes.Active)
 	}
+	named = append(named, nodes.ActiveClaims...)
 	seen := map[string]bool{}
 	for _, pod := range named {
 		if seen[pod] {
@@ -341,13 +393,13 @@ func checkInvariants(t *testing.T, name string, s *situation, status v1alpha1.Va
 		}
 		for _, pod := range s.pods {
 			// No pod is asked of people that is not there for them.
-			if pods := strings.Fields(strings.ReplaceAll(condition.Message, ",", "")); conditionType == v1alpha1.UnsealedCondition &&
-				condition.Status == metav1.ConditionFalse && slices.Contains(pods, pod.Name) && !slices.Contains(nodes.Sealed, pod.Name) {
+			if words := strings.Fields(strings.ReplaceAll(condition.Message, ",", "")); conditionType == v1alpha1.UnsealedCondition &&
+				condition.Status == metav1.ConditionFalse && slices.Contains(words, pod.Name) && !slices.Contains(nodes.Sealed, pod.Name) {
 				t.Errorf("%s: %q asks to unseal %s", name, condition.Message, pod.Name)
 			}
 		}
 	}
-	if available := brief(status.Conditions, v1alpha1.AvailableCondition); (available == "True Active") != (nodes.Active != "") {
+	if available := brief(status.Conditions, v1alpha1.AvailableCondition); (available == "True Active") != isServed(s, nodes.Active) {
 		t.Errorf("%s: Available is %s with active %q", name, available, nodes.Active)
 	}
 	if again := compute(&s.facts); !reflect.DeepEqual(again, status) {
@@ -361,6 +413,14 @@ func checkInvariants(t *testing.T, name string, s *situation, status v1alpha1.Va
 	}
 }
 
+// isServed says that the Service reaches the pod.
+func isServed(s *situation, name string) bool {
+	return slices.ContainsFunc(s.pods, func(pod corev1.Pod) bool { return pod.Name == name && pods.InService(&pod) })
+}
+
+// silentStates are those of nodes whose version is not known.
+var silentStates = []v1alpha1.NodeState{v1alpha1.NodeStarting, v1alpha1.NodeUnreachable, v1alpha1.NodeUnverified}
+
 // checkNodeStatuses compares the nodes one by one with their lists.
 func checkNodeStatuses(t *testing.T, name string, s *situation, status v1alpha1.VaultStatus) {
 	t.Helper()
@@ -373,10 +433,10 @@ func checkNodeStatuses(t *testing.T, name string, s *situation, status v1alpha1.
 			standby = append(standby, node.Name)
 		case v1alpha1.NodeSealed, v1alpha1.NodeUninitialized:
 			sealed = append(sealed, node.Name)
-		case v1alpha1.NodeUnreachable:
+		case v1alpha1.NodeUnreachable, v1alpha1.NodeUnverified:
 			unreachable = append(unreachable, node.Name)
 		}
-		if answers := node.State != v1alpha1.NodeStarting && node.State != v1alpha1.NodeUnreachable; answers != (node.Version != "") {
+		if answers := !slices.Contains(silentStates, node.State); answers != (node.Version != "") {
 			t.Errorf("%s: node %+v", name, node)
 		}
 	}

@@ -60,16 +60,17 @@ func createPod(t *testing.T, vault *v1alpha1.Vault, name string) *corev1.Pod {
 	return pod
 }
 
-// setRunning says that the container of the pod has run for long.
+// setRunning says that the container of the pod listens, and that the pod is ready.
 func setRunning(t *testing.T, vault *v1alpha1.Vault, name, ip string) {
 	t.Helper()
 	started := metav1.NewTime(time.Now().Add(-time.Hour))
 	setPodStatus(t, vault, name, corev1.PodStatus{
 		Phase: corev1.PodRunning, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}},
 		ContainerStatuses: []corev1.ContainerStatus{{
-			Name: v1alpha1.VaultContainer, Image: "hashicorp/vault:1.21.0", ImageID: "x",
+			Name: v1alpha1.VaultContainer, Image: "hashicorp/vault:1.21.0", ImageID: "x", Started: new(true), Ready: true,
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: started}},
 		}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
 	})
 }
 
@@ -286,7 +287,8 @@ func TestTwoNodesThatSayThatTheyAreActive(t *testing.T) {
 	waitForLabel(t, namespace, "a")
 	b := startPod(t, vault, "b", fakevault.Active)
 	waitForLabel(t, namespace)
-	nodesAre(t, vault, v1alpha1.NodesStatus{})
+	nodesAre(t, vault, v1alpha1.NodesStatus{ActiveClaims: []string{"a", "b"}})
+	waitForVault(t, vault, "the contradiction is told", has("Available=False MultipleActiveNodes"))
 	b.Set(fakevault.Standby)
 	waitForLabel(t, namespace, "a")
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}})
@@ -308,7 +310,7 @@ func TestLabelsSetByHandAreUndone(t *testing.T) {
 
 // A node whose certificate another authority signed is not asked for its
 // opinion, and not counted as anything.
-func TestImpostorIsUnreachable(t *testing.T) {
+func TestImpostorIsUnverified(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
 	vault := deployVault(t, namespace)
@@ -317,6 +319,7 @@ func TestImpostorIsUnreachable(t *testing.T) {
 	createPod(t, vault, "b")
 	setRunning(t, vault, "b", impostor.IP)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Standby: []string{"a"}, Unreachable: []string{"b"}})
+	waitForVault(t, vault, "the reason is told", has("TLSReady=False NodesUnverified"))
 	if got := labelled(t, namespace); len(got) > 0 {
 		t.Errorf("%v has the active label", got)
 	}

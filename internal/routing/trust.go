@@ -1,0 +1,138 @@
+package routing
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// caVolume is the volume of a Vault pod that holds the CA of its certificate.
+const caVolume = "tls-ca"
+
+// maxCAs is how many versions of one CA are trusted at the same time: a pod serves
+// with a certificate of an earlier one until it has loaded the newest.
+const maxCAs = 3
+
+// caSource is where the CA of a pod's certificate is.
+type caSource struct {
+	secret, key string
+}
+
+// caSourceOf returns the CA that the pod mounts: the Vault's spec may name another
+// one since. A pod that mounts none is verified with what the spec names.
+func caSourceOf(vault *v1alpha1.Vault, pod *corev1.Pod) caSource {
+	for _, volume := range pod.Spec.Volumes {
+		if volume.Name != caVolume || volume.Secret == nil || volume.Secret.SecretName == "" {
+			continue
+		}
+		source := caSource{secret: volume.Secret.SecretName, key: v1alpha1.ClientCAKey}
+		if items := volume.Secret.Items; len(items) > 0 {
+			source.key = items[0].Key
+		}
+		return source
+	}
+	if vault == nil {
+		return caSource{}
+	}
+	return caSource{secret: vault.ClientSecretName(), key: v1alpha1.ClientCAKey}
+}
+
+// trust keeps the CAs that the nodes of each Vault are verified with, so that a
+// failover does not wait for the API server to give them out again, and a CA that
+// becomes unusable blinds nobody.
+type trust struct {
+	mu      sync.Mutex
+	entries map[types.NamespacedName]map[caSource]caEntry
+}
+
+// caEntry is a CA, and the version of the Secret that was looked at last.
+type caEntry struct {
+	version string
+	// pems are the usable versions of the CA, the newest first.
+	pems []string
+}
+
+// cas returns for each pod the CAs in PEM that it is verified with. When one
+// cannot be read it returns those that could be before, with the error. The
+// metadata, from the cache, says whether it is still current; live reads the content.
+func (t *trust) cas(ctx context.Context, cached, live client.Reader, vault *v1alpha1.Vault, list []corev1.Pod) (map[types.UID]string, error) {
+	key := client.ObjectKeyFromObject(vault)
+	t.mu.Lock()
+	before := t.entries[key]
+	t.mu.Unlock()
+	after := map[caSource]caEntry{}
+	result := map[types.UID]string{}
+	var failed []error
+	for i := range list {
+		source := caSourceOf(vault, &list[i])
+		entry, ok := after[source]
+		if !ok {
+			var err error
+			if entry, err = refresh(ctx, cached, live, vault.Namespace, source, before[source]); err != nil {
+				failed = append(failed, err)
+			}
+			after[source] = entry
+		}
+		result[list[i].UID] = strings.Join(entry.pems, "\n")
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.entries == nil {
+		t.entries = map[types.NamespacedName]map[caSource]caEntry{}
+	}
+	t.entries[key] = after
+	return result, errors.Join(failed...)
+}
+
+// refresh returns the entry as the Secret has it now.
+func refresh(ctx context.Context, cached, live client.Reader, namespace string, source caSource, entry caEntry) (caEntry, error) {
+	name := types.NamespacedName{Namespace: namespace, Name: source.secret}
+	var metadata metav1.PartialObjectMetadata
+	metadata.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	if err := cached.Get(ctx, name, &metadata); err != nil {
+		return entry, fmt.Errorf("looking for Secret %q: %w", source.secret, err)
+	}
+	if entry.version == metadata.ResourceVersion {
+		return entry, nil
+	}
+	// The labels must not wait for it.
+	ctx, cancel := context.WithTimeout(ctx, limit/2)
+	defer cancel()
+	var secret corev1.Secret
+	if err := live.Get(ctx, name, &secret); err != nil {
+		return entry, fmt.Errorf("reading Secret %q: %w", source.secret, err)
+	}
+	return entry.with(secret.ResourceVersion, string(secret.Data[source.key])), nil
+}
+
+// with returns the entry after another version of the Secret was read. A CA that
+// is not usable takes the place of none.
+func (e caEntry) with(version, pem string) caEntry {
+	if !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
+		return caEntry{version: version, pems: e.pems}
+	}
+	pems := []string{pem}
+	for _, earlier := range e.pems {
+		if !slices.Contains(pems, earlier) && len(pems) < maxCAs {
+			pems = append(pems, earlier)
+		}
+	}
+	return caEntry{version: version, pems: pems}
+}
+
+func (t *trust) forget(vault types.NamespacedName) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.entries, vault)
+}
