@@ -94,7 +94,7 @@ func (l *load) note(lateness time.Duration, now time.Time) {
 	}
 	if now.Sub(l.adapted) >= adaptPeriod {
 		l.adapted = now
-		if l.isLate(now) {
+		if l.average > tolerated || now.Sub(l.stalled) < adaptPeriod {
 			l.slowdown = min(2*l.slowdown, maxSlowdown)
 		} else {
 			l.slowdown = max(recovery*l.slowdown, 1)
