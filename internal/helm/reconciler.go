@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/storage"
@@ -147,7 +148,7 @@ func newReconciler(mgr ctrl.Manager, watch *watches.Watch, openshift bool) (*rec
 		reconciler.WithActionClientGetter(retaining{recovering{actions}, mgr.GetAPIReader(), mgr.GetClient()}),
 		reconciler.WithLog(mgr.GetLogger().WithName("helm")),
 		//nolint:staticcheck // the reconciler takes this kind of recorder only
-		reconciler.WithEventRecorder(mgr.GetEventRecorderFor("vault-operator")),
+		reconciler.WithEventRecorder(message.Recorder(mgr.GetEventRecorderFor("vault-operator"))),
 		reconciler.WithValueTranslator(&translator{client: mgr.GetClient(), live: mgr.GetAPIReader(), openshift: openshift}),
 		//nolint:staticcheck // deprecated, but called, so it may not be nil
 		reconciler.WithValueMapper(asTheyAre),

@@ -11,6 +11,8 @@ import (
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/vault-operator/vault-operator/internal/message"
 )
 
 // fieldOwner owns the fields of the status that the Helm reconciler writes.
@@ -18,9 +20,6 @@ const fieldOwner = client.FieldOwner("vault-operator-helm")
 
 // finalizer is the Helm reconciler's, which does not export it.
 const finalizer = "uninstall-helm-release"
-
-// maxMessage is the longest message that metav1.Condition allows.
-const maxMessage = 32768
 
 // ownedConditions are the conditions of the Helm reconciler that are kept, with
 // the reason for those that it writes without one. Paused is not among them:
@@ -135,11 +134,7 @@ func complete(condition map[string]any, generation int64) {
 		}
 		condition["reason"] = reason
 	}
-	message := strings.TrimSpace(text(condition, "message"))
-	if len(message) > maxMessage {
-		message = message[:maxMessage]
-	}
-	condition["message"] = message
+	condition["message"] = message.Cut(strings.TrimSpace(text(condition, "message")))
 	condition["observedGeneration"] = generation
 }
 

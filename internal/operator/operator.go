@@ -34,6 +34,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/helm"
 	"github.com/vault-operator/vault-operator/internal/leader"
+	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/routing"
@@ -151,7 +152,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Alarms: alarms,
 		Causes: &storage.Causes{Live: manager.GetAPIReader()},
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
-		Recorder: manager.GetEventRecorderFor("vault-operator"),
+		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
 		Elected:  manager.Elected(),
 
 		LabelProblem: router.LabelProblem,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 )
@@ -31,6 +32,7 @@ func conditions(f *facts, status *v1alpha1.VaultStatus) []metav1.Condition {
 		if old := meta.FindStatusCondition(f.previous.Conditions, condition.Type); old != nil {
 			result = append(result, *old)
 		}
+		condition.Message = message.Cut(condition.Message)
 		condition.ObservedGeneration = f.vault.Generation
 		condition.LastTransitionTime = metav1.Time{Time: f.now}.Rfc3339Copy()
 		meta.SetStatusCondition(&result, condition)
@@ -237,9 +239,4 @@ func waitingHint(f *facts) string {
 	return ": " + strings.Join(hints, ", ")
 }
 
-func join(names []string) string {
-	if len(names) == 0 {
-		return "none"
-	}
-	return strings.Join(names, ", ")
-}
+func join(names []string) string { return message.Names(names) }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
@@ -738,6 +740,16 @@ func TestComplete(t *testing.T) {
 	for _, tt := range tests {
 		if got := tt.facts.complete(); got != tt.want {
 			t.Errorf("%s: complete() = %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestLongMessagesAreCut(t *testing.T) {
+	s := newSituation()
+	s.tlsErr = errors.New(strings.Repeat("世", 20000))
+	for _, condition := range compute(&s.facts).Conditions {
+		if len(condition.Message) > message.Max || !utf8.ValidString(condition.Message) {
+			t.Errorf("%s has a message of %d bytes, valid: %v", condition.Type, len(condition.Message), utf8.ValidString(condition.Message))
 		}
 	}
 }
