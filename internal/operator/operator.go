@@ -214,7 +214,8 @@ func cacheOptions(leaseNamespace, served string) cache.Options {
 	}
 	return cache.Options{
 		DefaultNamespaces: namespaces,
-		DefaultTransform:  cache.TransformStripManagedFields(),
+		DefaultTransform:  slim,
+		NewInformer:       newInformer,
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}:                   ofVaults,
 			&corev1.Service{}:               ofVaults,

@@ -1,0 +1,140 @@
+package operator
+
+import (
+	"context"
+	"reflect"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/pager"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Anybody who may write in one namespace decides how large the objects there are,
+// and the caches of the operator have one memory for all. So an object is reduced to
+// what is used of it before it is kept, and what is still far larger than anything
+// that belongs to a Vault is reduced to its name.
+const (
+	// maxMetadata bounds an object of which only the metadata is watched.
+	maxMetadata = 4 << 10
+	// maxObject bounds the others. A pod of Vault takes up 8 KiB.
+	maxObject = 64 << 10
+	// pageSize is how many objects are in memory as they are, while they are listed.
+	pageSize = 100
+)
+
+// keptAnnotations are the prefixes of the annotations that are used: the
+// operator's, the revision of Deployments and the Helm reconciler's options. Others
+// may hold whole objects, such as that of kubectl apply.
+var keptAnnotations = []string{
+	"vault.security.coreos.com/",
+	"deployment.kubernetes.io/revision",
+	corev1.PodDeletionCost,
+	"helm.sdk.operatorframework.io/",
+}
+
+// slim reduces an object to what is kept of it in the caches.
+func slim(object any) (any, error) {
+	obj, ok := object.(client.Object)
+	if !ok { // what a watch has missed the deletion of
+		return object, nil
+	}
+	obj.SetManagedFields(nil)
+	obj.SetAnnotations(usedAnnotations(obj.GetAnnotations()))
+	limit := maxObject
+	switch obj := obj.(type) {
+	case *metav1.PartialObjectMetadata:
+		limit = maxMetadata
+		obj.SetFinalizers(nil)
+	case *corev1.Pod:
+		slimPod(obj)
+	}
+	// A Vault has no size, and what is used of it is its spec.
+	if sized, ok := obj.(interface{ Size() int }); ok && sized.Size() > limit {
+		nameOnly(obj)
+	}
+	return obj, nil
+}
+
+func usedAnnotations(annotations map[string]string) map[string]string {
+	var used map[string]string
+	for key, value := range annotations {
+		for _, prefix := range keptAnnotations {
+			if strings.HasPrefix(key, prefix) {
+				if used == nil {
+					used = map[string]string{}
+				}
+				used[key] = value
+			}
+		}
+	}
+	return used
+}
+
+// slimPod drops what only the kubelet needs.
+func slimPod(pod *corev1.Pod) {
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			container := &containers[i]
+			container.Command, container.Args = nil, nil
+			container.Env, container.EnvFrom = nil, nil
+			container.LivenessProbe, container.ReadinessProbe, container.StartupProbe = nil, nil, nil
+			container.Lifecycle = nil
+		}
+	}
+	pod.Spec.EphemeralContainers = nil
+}
+
+// nameOnly reduces an object to what tells that the one of this name has changed. It
+// is of no Vault then, since labels and owners decide on that.
+func nameOnly(obj client.Object) {
+	kind, version := obj.GetObjectKind().GroupVersionKind(), obj.GetResourceVersion()
+	namespace, name, uid := obj.GetNamespace(), obj.GetName(), obj.GetUID()
+	reflect.ValueOf(obj).Elem().SetZero()
+	obj.GetObjectKind().SetGroupVersionKind(kind)
+	obj.SetNamespace(namespace)
+	obj.SetName(name)
+	obj.SetUID(uid)
+	obj.SetResourceVersion(version)
+}
+
+// newInformer is an informer that never holds a whole list as it is: it is read in
+// pages, and each is made slim before the next. An API server that streams lists is
+// not asked for one at all, but one without WatchList answers a list from its cache
+// as a whole, whatever limit is asked for.
+func newInformer(
+	lister toolscache.ListerWatcher, example runtime.Object, resync time.Duration, indexers toolscache.Indexers,
+) toolscache.SharedIndexInformer {
+	lw := toolscache.ToListerWatcherWithContext(lister)
+	return toolscache.NewSharedIndexInformer(&toolscache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
+			return list(ctx, lw)
+		},
+		WatchFuncWithContext: lw.WatchWithContext,
+	}, example, resync, indexers)
+}
+
+// list returns all objects, slim.
+func list(ctx context.Context, lister toolscache.ListerWithContext) (runtime.Object, error) {
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		page, err := lister.ListWithContext(ctx, options)
+		if err != nil {
+			return nil, err
+		}
+		return page, meta.EachListItem(page, func(object runtime.Object) error {
+			_, err := slim(object)
+			return err
+		})
+	})
+	pages.PageSize = pageSize
+	// Rather list anew, in pages.
+	pages.FullListIfExpired = false
+	// Only a list of the newest version is answered in pages.
+	all, _, err := pages.ListWithAlloc(ctx, metav1.ListOptions{})
+	return all, err
+}
