@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/pager"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,7 +26,7 @@ const (
 	// maxObject bounds the others. A pod of Vault takes up 8 KiB.
 	maxObject = 64 << 10
 	// pageSize is how many objects are in memory as they are, while they are listed.
-	pageSize = 100
+	pageSize = 25
 )
 
 // keptAnnotations are the prefixes of the annotations that are used: the
@@ -101,6 +102,35 @@ func nameOnly(obj client.Object) {
 	obj.SetName(name)
 	obj.SetUID(uid)
 	obj.SetResourceVersion(version)
+}
+
+// newClient is a client that reads metadata from the cache. That of controller-runtime
+// also asks the API server for the metadata of kinds whose content is not cached.
+func newClient(config *rest.Config, options client.Options) (client.Client, error) {
+	c, err := client.New(config, options)
+	if err != nil {
+		return nil, err
+	}
+	return metadataClient{c, options.Cache.Reader}, nil
+}
+
+type metadataClient struct {
+	client.Client
+	cache client.Reader
+}
+
+func (c metadataClient) Get(ctx context.Context, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+	if _, ok := obj.(*metav1.PartialObjectMetadata); ok {
+		return c.cache.Get(ctx, key, obj, opts...)
+	}
+	return c.Client.Get(ctx, key, obj, opts...)
+}
+
+func (c metadataClient) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	if _, ok := list.(*metav1.PartialObjectMetadataList); ok {
+		return c.cache.List(ctx, list, opts...)
+	}
+	return c.Client.List(ctx, list, opts...)
 }
 
 // newInformer is an informer that never holds a whole list as it is: it is read in

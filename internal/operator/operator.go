@@ -81,8 +81,9 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 	renewEvery := leader.RenewEvery
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{SpamKeyFunc: spamKey}))
 	manager, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme: scheme,
-		Cache:  cacheOptions(namespace, options.Namespaces),
+		Scheme:    scheme,
+		Cache:     cacheOptions(namespace, options.Namespaces),
+		NewClient: newClient,
 		// Users' objects are read when they are needed, and not kept.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}}}},
 		Metrics: server.Options{

@@ -46,6 +46,20 @@ func configMapsOf(obj client.Object) []string {
 	return nil
 }
 
+// ConfigMaps are the ConfigMaps that a Vault names.
+func ConfigMaps(vault *v1alpha1.Vault) []Object { return objects("ConfigMap", configMapsOf(vault)) }
+
+// Secrets are the Secrets that a Vault uses.
+func Secrets(vault *v1alpha1.Vault) []Object { return objects("Secret", secretsOf(vault)) }
+
+func objects(kind string, names []string) []Object {
+	result := make([]Object, 0, len(names))
+	for _, name := range names {
+		result = append(result, Object{kind, name})
+	}
+	return result
+}
+
 // Secret is the object to watch for SecretHandler.
 func Secret() client.Object { return metadataOf("Secret") }
 

@@ -2,6 +2,7 @@ package vaultstatus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -9,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -85,6 +87,7 @@ type Reconciler struct {
 	starts    pods.Starts
 	unsettled sync.Map // types.UID of a Vault to the time.Time since which it is unsettled
 	written   sync.Map // types.UID of a Vault to the writtenStatus
+	configs   references.Memo[error]
 }
 
 // writtenStatus is a status that was written, and the version of the Vault with it.
@@ -117,6 +120,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var vault v1alpha1.Vault
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.configs.Forget(req.NamespacedName)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if vault.DeletionTimestamp != nil {
@@ -218,7 +224,7 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 		return nil, err
 	}
 	f.tlsErr = certs.Check(ctx, r.Live, vault, f.now)
-	_, f.configErr = vaultconfig.Load(ctx, r.Live, vault)
+	f.configErr = r.checkConfig(ctx, vault)
 	return f, nil
 }
 
@@ -239,6 +245,19 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 		}
 	}
 	return nil
+}
+
+// checkConfig says what is wrong with the user's configuration, which is read and
+// parsed once for each version of it.
+func (r *Reconciler) checkConfig(ctx context.Context, vault *v1alpha1.Vault) error {
+	verdict, err := r.configs.Get(ctx, r.Client, vault, references.ConfigMaps(vault), func() (error, error) {
+		_, err := vaultconfig.Load(ctx, r.Live, vault)
+		if bad := (*vaultconfig.Error)(nil); errors.As(err, &bad) {
+			return bad, nil
+		}
+		return nil, err
+	})
+	return errors.Join(verdict, err)
 }
 
 // previous is the status that was written last. The one in the cache may be older

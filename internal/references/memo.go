@@ -1,0 +1,87 @@
+package references
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Memo keeps what was made of the Secrets and ConfigMaps of a Vault, so that they
+// are read from the API server once for each version and not whenever the result is
+// needed. What is kept should hold no keys and no contents.
+type Memo[T any] struct {
+	mu      sync.Mutex
+	entries map[types.NamespacedName]entry[T]
+}
+
+// entry is a result and the versions of what it was made of.
+type entry[T any] struct {
+	versions string
+	result   T
+}
+
+// Object names a Secret or a ConfigMap in the namespace of the Vault.
+type Object struct{ kind, name string }
+
+// Get returns what compute has made of the objects in their versions of now, as far
+// as the cache knows their metadata, and of the Vault's spec. That an object is missing is a
+// version as well. An error of compute is not kept: it means that the objects could
+// not be read, and what is wrong with them belongs into the result.
+//
+// Compute has to read from the API server. What it reads is as new as the cache or
+// newer, and when the cache has caught up it is called once more.
+func (m *Memo[T]) Get(
+	ctx context.Context, cache client.Reader, vault client.Object, objects []Object, compute func() (T, error),
+) (T, error) {
+	key := client.ObjectKeyFromObject(vault)
+	versions, err := versionsOf(ctx, cache, vault, objects)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	m.mu.Lock()
+	known, ok := m.entries[key]
+	m.mu.Unlock()
+	if ok && known.versions == versions {
+		return known.result, nil
+	}
+	result, err := compute()
+	if err != nil {
+		return result, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.entries == nil {
+		m.entries = map[types.NamespacedName]entry[T]{}
+	}
+	m.entries[key] = entry[T]{versions, result}
+	return result, nil
+}
+
+// Forget drops what is kept of a Vault that is gone.
+func (m *Memo[T]) Forget(vault types.NamespacedName) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.entries, vault)
+}
+
+// versionsOf identifies the Vault's spec and the objects as they are now.
+func versionsOf(ctx context.Context, cache client.Reader, vault client.Object, objects []Object) (string, error) {
+	var versions strings.Builder
+	fmt.Fprintf(&versions, "%s %d", vault.GetUID(), vault.GetGeneration())
+	for _, object := range objects {
+		metadata := metadataOf(object.kind)
+		name := types.NamespacedName{Namespace: vault.GetNamespace(), Name: object.name}
+		err := cache.Get(ctx, name, metadata)
+		if err != nil && !apierrors.IsNotFound(err) {
+			return "", fmt.Errorf("looking for %s %q: %w", object.kind, object.name, err)
+		}
+		fmt.Fprintf(&versions, "\n%s %s %s %s", object.kind, object.name, metadata.UID, metadata.ResourceVersion)
+	}
+	return versions.String(), nil
+}
