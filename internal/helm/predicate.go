@@ -1,9 +1,12 @@
 package helm
 
 import (
+	"context"
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -57,4 +60,23 @@ func memberBecameReady() predicate.Predicate {
 				!storage.Ready(before) && storage.Ready(after)
 		},
 	}
+}
+
+// secretChanged passes the events of Secrets but for one: that a Secret of the Vault
+// was made. The gate makes them, and goes on with them; each would cost another
+// reconcile that finds nothing to do. Only while a Vault is irreconcilable somebody
+// else may have made it, to mend that.
+func secretChanged(reader client.Reader) predicate.Predicate {
+	return predicate.Funcs{CreateFunc: func(e event.CreateEvent) bool {
+		owner := metav1.GetControllerOf(e.Object)
+		if owner == nil {
+			return true
+		}
+		var vault v1alpha1.Vault
+		key := client.ObjectKey{Namespace: e.Object.GetNamespace(), Name: owner.Name}
+		if err := reader.Get(context.Background(), key, &vault); err != nil || vault.UID != owner.UID {
+			return true
+		}
+		return meta.IsStatusConditionTrue(vault.Status.Conditions, "Irreconcilable")
+	}}
 }

@@ -82,7 +82,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile string, openshift bool,
 		Owns(&corev1.ConfigMap{}, owned, builder.OnlyMetadata).
 		Owns(&policyv1.PodDisruptionBudget{}, owned, builder.OnlyMetadata).
 		Owns(&networkingv1.NetworkPolicy{}, owned, builder.OnlyMetadata).
-		WatchesMetadata(references.Secret(), references.SecretHandler(reader)).
+		WatchesMetadata(references.Secret(), references.SecretHandler(reader), builder.WithPredicates(secretChanged(reader))).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(deleted())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(memberBecameReady())).

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/util/retry"
@@ -52,6 +53,10 @@ func (c helmClient) Update(ctx context.Context, obj client.Object, _ ...client.U
 	update := controllerutil.RemoveFinalizer
 	if controllerutil.ContainsFinalizer(obj, finalizer) {
 		update = controllerutil.AddFinalizer
+		// A new Vault was read a moment ago and is as it was.
+		if err := c.Client.Update(ctx, obj); !apierrors.IsConflict(err) {
+			return err
+		}
 	}
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		current := &unstructured.Unstructured{}
