@@ -26,7 +26,7 @@ demo: cluster deploy ## Set everything up on this machine and run a Vault throug
 	@$(in_cluster) go run ./test/demo
 
 .PHONY: test
-test: lint verify unit integration e2e ## Set everything up on this machine and run every test.
+test: lint verify unit fuzz integration e2e ## Set everything up on this machine and run every test.
 
 ##@ Development
 
@@ -63,6 +63,13 @@ unit: ## Run the unit tests with the race detector.
 	@mkdir -p $(BUILD)
 	$(call step,compiling for the race detector,go build -race ./...)
 	$(call step,unit tests,go test -race -p 1 -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./... && go test -C hack/bundle -v ./...)
+
+# FUZZ_SECONDS is for how long, all fuzz tests together.
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## Feed what users and nodes may send to the code that reads it, changed at random.
+	$(call step,fuzz tests,hack/fuzz.sh $(FUZZ_SECONDS))
 
 .PHONY: integration
 integration: cluster ## Run the tests against a real kube-apiserver and etcd.

@@ -1,0 +1,43 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/x509"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzVerify shows that no content of a Secret ends the operator, that errors never
+// hold a key, and that what is accepted can be served.
+func FuzzVerify(f *testing.F) {
+	ca, err := NewCA("ca")
+	if err != nil {
+		f.Fatal(err)
+	}
+	pair, err := Sign(ca, "leaf", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{"example.default.svc"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	add := func(cert, key, authority []byte, name string) { f.Add(cert, key, authority, name) }
+	add(pair.Cert, pair.Key, ca.Cert, "example.default.svc")
+	add(pair.Cert, pair.Key, ca.Cert, "elsewhere")
+	add(append(bytes.Clone(pair.Cert), ca.Cert...), pair.Key, append(bytes.Clone(ca.Cert), ca.Cert...), "")
+	add(pair.Key, pair.Cert, ca.Key, "example.default.svc")
+	add(ca.Cert, pair.Key, pair.Cert, "*.default.svc")
+	add(pair.Cert[:len(pair.Cert)/2], pair.Key[:len(pair.Key)/2], ca.Cert[:len(ca.Cert)/2], "\x00")
+	add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), nil, nil, "x")
+	now := time.Now()
+	f.Fuzz(func(t *testing.T, cert, key, authority []byte, name string) {
+		err := Verify(KeyPair{Cert: cert, Key: key}, authority, name, now)
+		if err == nil {
+			return
+		}
+		for line := range strings.Lines(string(key)) {
+			line = strings.TrimSpace(line)
+			if len(line) > 40 && !strings.Contains(string(cert), line) && strings.Contains(err.Error(), line) {
+				t.Errorf("the error holds a part of the key: %v", err)
+			}
+		}
+	})
+}
