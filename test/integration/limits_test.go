@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"os"
@@ -211,21 +212,35 @@ func (o *operatorProcess) peakMemory() int {
 	return 0
 }
 
+// strangers is how many Secrets, and as many ConfigMaps, others have in the test of
+// the operator's memory. STRANGERS sets another number, for measurements.
+func strangers(t *testing.T) int {
+	t.Helper()
+	text := cmp.Or(os.Getenv("STRANGERS"), "400")
+	number, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("STRANGERS=%s: %v", text, err)
+	}
+	return number
+}
+
 // The memory of the operator does not follow what others keep in the annotations of
 // their Secrets and ConfigMaps: not when they are made, and not when it starts, with
 // an API server that streams lists or one that does not.
 func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
-	const each, size, allowed = 400, 250_000, 120
+	const size, allowed = 250_000, 120
+	each := strangers(t)
 	namespace := newNamespace(t)
 	operator := startOperator(t)
 	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
 	waitUntilQuiet(t)
 	before := operator.peakMemory()
 
-	strangers := newNamespace(t)
+	elsewhere := newNamespace(t)
+	annotation := strings.Repeat("x", size)
 	meta := func(i int) metav1.ObjectMeta {
-		return metav1.ObjectMeta{Namespace: strangers, Name: fmt.Sprint("stranger-", i),
-			Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: strings.Repeat("x", size)}}
+		return metav1.ObjectMeta{Namespace: elsewhere, Name: fmt.Sprint("stranger-", i),
+			Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: annotation}}
 	}
 	var made []client.Object
 	for i := range each {
@@ -240,7 +255,7 @@ func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { removeAll(t, strangers) })
+	t.Cleanup(func() { removeAll(t, elsewhere) })
 	// The operator has seen all of them when it has seen a later change.
 	setConfiguration(t, namespace, "ui = true\n")
 	change(t, vault, `{"spec": {"configMapName": "mine"}}`)
