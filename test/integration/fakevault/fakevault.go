@@ -17,6 +17,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
 )
 
@@ -263,6 +267,22 @@ func (a Authority) Certificate(t testing.TB, name string) tls.Certificate {
 		t.Fatal(err)
 	}
 	return Pair(t, leaf.Cert, leaf.Key)
+}
+
+// Secrets are those that spec.tls.static names, with a certificate for the DNS name.
+func (a Authority) Secrets(t testing.TB, namespace, name string) (server, client *corev1.Secret) {
+	t.Helper()
+	leaf, err := certs.Sign(a.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "static-server"},
+			Data:       map[string][]byte{v1alpha1.ServerCertKey: leaf.Cert, v1alpha1.ServerKeyKey: leaf.Key},
+		}, &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "static-client"},
+			Data:       map[string][]byte{v1alpha1.ClientCAKey: []byte(a.PEM)},
+		}
 }
 
 // Pair parses a certificate and its key.
