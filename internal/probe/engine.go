@@ -47,7 +47,7 @@ type Engine struct {
 
 	mu     sync.Mutex
 	vaults map[types.NamespacedName]*group
-	queues []workqueue.TypedRateLimitingInterface[reconcile.Request]
+	notify []func(reconcile.Request)
 	// ended says that nobody is to be probed any more.
 	ended bool
 }
@@ -80,12 +80,13 @@ func NewEngine() *Engine {
 }
 
 // Source makes a controller reconcile a Vault when what is known of one of its
-// nodes has changed.
-func (e *Engine) Source() source.Source {
+// nodes has changed, and so long after: a controller that has no hurry lets others
+// go first, and does in one what happens meanwhile.
+func (e *Engine) Source(after time.Duration) source.Source {
 	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.queues = append(e.queues, queue)
+		e.notify = append(e.notify, func(r reconcile.Request) { queue.AddAfter(r, after) })
 		return nil
 	})
 }
@@ -275,8 +276,8 @@ func (e *Engine) record(vault types.NamespacedName, w *worker, o Observation) {
 	if known && last.same(o) {
 		return
 	}
-	for _, queue := range e.queues {
-		queue.Add(reconcile.Request{NamespacedName: vault})
+	for _, notify := range e.notify {
+		notify(reconcile.Request{NamespacedName: vault})
 	}
 }
 

@@ -42,7 +42,7 @@ func newHarness(t *testing.T) *harness {
 		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]()),
 		count:                      &h.notified,
 	}
-	if err := h.Source().Start(t.Context(), queue); err != nil {
+	if err := h.Source(0).Start(t.Context(), queue); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stop(h.Engine); queue.ShutDown() })
@@ -54,11 +54,11 @@ type countingQueue struct {
 	count *atomic.Int64
 }
 
-func (q countingQueue) Add(req reconcile.Request) {
+func (q countingQueue) AddAfter(req reconcile.Request, after time.Duration) {
 	if req.NamespacedName == exampleVault {
 		q.count.Add(1)
 	}
-	q.TypedRateLimitingInterface.Add(req)
+	q.TypedRateLimitingInterface.AddAfter(req, after)
 }
 
 // stop ends the engine as the end of the manager does.

@@ -58,7 +58,7 @@ func (f *fixture) manage(t *testing.T, limit time.Duration, vaults ...*v1alpha1.
 		}
 		return nil
 	})
-	if err := errors.Join(c.Watch(f.Engine.Source()), c.Watch(begin)); err != nil {
+	if err := errors.Join(c.Watch(f.Engine.Source(0)), c.Watch(begin)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, end := context.WithCancel(context.Background())

@@ -87,7 +87,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
 		// Pods may mount another Secret than the one that the spec names by now.
 		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(r.mounting)).
-		WatchesRawSource(r.Engine.Source()).
+		WatchesRawSource(r.Engine.Source(0)).
 		WithOptions(options()).
 		Complete(r)
 }

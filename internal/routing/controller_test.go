@@ -184,7 +184,7 @@ func (f *fixture) labelled(t *testing.T) []string {
 func (f *fixture) run(t *testing.T, vault *v1alpha1.Vault) {
 	t.Helper()
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
-	if err := f.Engine.Source().Start(context.Background(), queue); err != nil {
+	if err := f.Engine.Source(0).Start(context.Background(), queue); err != nil {
 		t.Fatal(err)
 	}
 	queue.Add(requestFor(vault))

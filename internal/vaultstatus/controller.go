@@ -52,6 +52,9 @@ const (
 	// says that it is wrong, and unsettledCheck how often it is looked at after that.
 	settleTime     = time.Second
 	unsettledCheck = 5 * time.Second
+	// routingFirst is how long the status of nodes waits for routing, which clients
+	// wait for. What happens meanwhile is written at once.
+	routingFirst = 150 * time.Millisecond
 	// deputyCheck is how often a replica that does not lead looks whether the
 	// leader has written what it found as well.
 	deputyCheck = 500 * time.Millisecond
@@ -106,11 +109,11 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&appsv1.Deployment{}).
 		Owns(&appsv1.StatefulSet{}).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
+		Watches(&corev1.Pod{}, later{handler.EnqueueRequestsFromMapFunc(pods.ToVault)}).
 		WatchesMetadata(&appsv1.ReplicaSet{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
 		WatchesMetadata(references.Secret(), references.SecretHandler(r)).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(r)).
-		WatchesRawSource(r.Engine.Source()).
+		WatchesRawSource(r.Engine.Source(routingFirst)).
 		WatchesRawSource(r.Alarms.Source()).
 		WithOptions(controller.Options{NeedLeaderElection: &everyReplica, MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: limit}).
 		Complete(r)
