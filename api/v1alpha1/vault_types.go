@@ -29,7 +29,9 @@ import (
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].message`,priority=1
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="metadata.name: must be at most 40 characters, so that the names derived from it stay valid"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || !has(self.spec.storage) || !has(oldSelf.spec.storage) || !has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",message="spec.storage.etcd.storageClassName: cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || self.spec.storage.etcd.nodes == oldSelf.spec.storage.etcd.nodes",fieldPath=".spec.storage.etcd.nodes",message="cannot be changed: members of a living etcd cluster are not added or removed"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) == 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",fieldPath=".spec.storage.etcd.storageClassName",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name: must start with a letter and contain only lower case letters, digits and '-', because the Service has the same name"
 type Vault struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -263,13 +265,13 @@ const (
 type EtcdStorage struct {
 	// nodes is the number of etcd members. Defaults to 3, which survives the
 	// loss of one; 1 survives none. It is odd, because an even number adds
-	// cost and no safety, and cannot be changed.
+	// cost and no safety. It can be corrected until a volume is bound, and not be
+	// changed afterwards.
 	// https://etcd.io/docs/v3.6/faq/#why-an-odd-number-of-cluster-members
 	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=7
 	// +kubebuilder:validation:XValidation:rule="self % 2 == 1",message="must be odd: 1, 3, 5 or 7"
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed: members of a living etcd cluster are not added or removed"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd members",order=19,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:number"}
 	// +optional
 	Nodes *int32 `json:"nodes,omitempty"`
@@ -303,7 +305,8 @@ type EtcdStorage struct {
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
 
 	// volumeSize is the size of each member's volume, such as "8Gi", at least 512Mi. Defaults to
-	// 2Gi, and cannot be changed. The data of Vault may take up half of what is
+	// 2Gi. It can be corrected until a volume is bound, and not be changed
+	// afterwards. The data of Vault may take up half of what is
 	// above 256Mi, and 8Gi at most: then etcd refuses to write, and StorageReady
 	// is False. The rest is for etcd's log, and for a second copy of the data
 	// while etcd is being repaired.
@@ -314,14 +317,13 @@ type EtcdStorage struct {
 	// +kubebuilder:validation:Pattern=`^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][0-9]+)?$`
 	// +kubebuilder:default="2Gi"
 	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('512Mi')) >= 0",message="must be at least 512Mi: etcd's log alone can take half of that"
-	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity(oldSelf)) == 0",message="cannot be changed: the volumes exist already"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Volume size",order=20,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text"}
 	// +optional
 	VolumeSize *resource.Quantity `json:"volumeSize,omitempty"`
 
 	// storageClassName is the StorageClass of the volumes. When it is not set
-	// the cluster's default class is used. It can be corrected while no volume of
-	// this Vault is bound, and not be changed afterwards.
+	// the cluster's default class is used. It can be corrected until a volume is
+	// bound, and not be changed afterwards.
 	// https://kubernetes.io/docs/concepts/storage/storage-classes/
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253

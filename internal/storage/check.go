@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -53,9 +54,8 @@ func (s *State) Refusal() error {
 		return nil
 	}
 	if s.Set != nil {
-		if class := deref(etcd.StorageClassName); class != templateClass(s.Set) && !s.replaceable() {
-			return mismatch("spec.storage.etcd.storageClassName cannot be changed: %s; set it back to %q",
-				s.whyKept(), templateClass(s.Set))
+		if err := s.changeRefusal(); err != nil {
+			return err
 		}
 		return s.versionRefusal()
 	}
@@ -63,6 +63,26 @@ func (s *State) Refusal() error {
 		if err := fits(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// changeRefusal refuses a change of what the volumes of a living etcd are made by. The
+// API server does so as soon as the status has volumes.
+func (s *State) changeRefusal() error {
+	if s.replaceable() {
+		return nil
+	}
+	etcd, template := s.Vault.Spec.Storage.Etcd, claimTemplate(s.Set)
+	members, size := s.Set.Spec.Replicas, request(template)
+	const text = "spec.storage.etcd.%s cannot be changed: %s; set it back to %v"
+	switch {
+	case members != nil && int(*members) != s.Vault.WantedMembers():
+		return mismatch(text, "nodes", s.whyKept(), *members)
+	case etcd.VolumeSize != nil && !size.IsZero() && size.Cmp(*etcd.VolumeSize) != 0:
+		return mismatch(text, "volumeSize", s.whyKept(), size.String())
+	case deref(etcd.StorageClassName) != deref(template.Spec.StorageClassName):
+		return mismatch(text, "storageClassName", s.whyKept(), strconv.Quote(deref(template.Spec.StorageClassName)))
 	}
 	return nil
 }
@@ -178,26 +198,29 @@ func (s *State) mustReplace() bool {
 	if s.Set == nil || etcd == nil || !s.replaceable() {
 		return false
 	}
-	wanted := deref(etcd.StorageClassName)
-	if wanted != templateClass(s.Set) {
+	wanted, template := deref(etcd.StorageClassName), claimTemplate(s.Set)
+	differs := func(claim *corev1.PersistentVolumeClaim) bool {
+		size := request(claim)
+		return etcd.VolumeSize != nil && !size.IsZero() && size.Cmp(*etcd.VolumeSize) != 0
+	}
+	if wanted != deref(template.Spec.StorageClassName) || differs(template) {
 		return true
 	}
 	for ordinal, claim := range s.Claims {
-		size := request(claim)
 		if ordinal < s.Vault.WantedMembers() &&
-			(wanted != "" && deref(claim.Spec.StorageClassName) != wanted || etcd.VolumeSize != nil && size.Cmp(*etcd.VolumeSize) != 0) {
+			(wanted != "" && deref(claim.Spec.StorageClassName) != wanted || differs(claim)) {
 			return true
 		}
 	}
 	return false
 }
 
-// templateClass is the StorageClass that the StatefulSet asks for, or nothing.
-func templateClass(set *appsv1.StatefulSet) string {
-	for i := range set.Spec.VolumeClaimTemplates {
-		return deref(set.Spec.VolumeClaimTemplates[i].Spec.StorageClassName)
+// claimTemplate is what the StatefulSet makes the volume claims of.
+func claimTemplate(set *appsv1.StatefulSet) *corev1.PersistentVolumeClaim {
+	if len(set.Spec.VolumeClaimTemplates) == 0 {
+		return &corev1.PersistentVolumeClaim{}
 	}
-	return ""
+	return &set.Spec.VolumeClaimTemplates[0]
 }
 
 func deref(text *string) string {

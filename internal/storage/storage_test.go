@@ -184,6 +184,37 @@ func TestCorrectedClass(t *testing.T) {
 	}
 }
 
+// So can the number of members and the size, and none of them when volumes are bound.
+func TestChangesOfALivingEtcd(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change   func(*v1alpha1.EtcdStorage)
+		mentions string
+		replaced bool
+	}{
+		"nothing": {change: func(*v1alpha1.EtcdStorage) {}},
+		"members": {change: func(e *v1alpha1.EtcdStorage) { e.Nodes = ptr(int32(3)) }, mentions: "spec.storage.etcd.nodes cannot be changed: the volume claims data-example-etcd-0 are bound; set it back to 1"},
+		"size":    {change: func(e *v1alpha1.EtcdStorage) { e.VolumeSize = ptr(resource.MustParse("4Gi")) }, mentions: "volumeSize cannot be changed: the volume claims data-example-etcd-0 are bound; set it back to 2Gi", replaced: true},
+		"class":   {change: func(e *v1alpha1.EtcdStorage) { e.StorageClassName = ptr("slow") }, mentions: `set it back to "fast"`, replaced: true},
+	} {
+		for _, phase := range []string{"bound", "unbound"} {
+			vault := newVault(1)
+			vault.Spec.Storage.Etcd.StorageClassName = ptr("fast")
+			set := newSet(vault, ptr("fast"))
+			set.Spec.Replicas = ptr(int32(1))
+			set.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}
+			tt.change(vault.Spec.Storage.Etcd)
+			s := stateOf(vault, set, claim(vault, 0, phase, "2Gi", "fast"))
+			err := s.Refusal()
+			if refused := err != nil; refused != (phase == "bound" && tt.mentions != "") || refused && !strings.Contains(err.Error(), tt.mentions) {
+				t.Errorf("%s of %s volumes: %v", name, phase, err)
+			}
+			if got := s.mustReplace(); got != (phase == "unbound" && tt.replaced) {
+				t.Errorf("%s of %s volumes: replaced: %v", name, phase, got)
+			}
+		}
+	}
+}
+
 // Claims that go with an earlier StatefulSet are not to be used.
 func TestClaimsThatAreGoing(t *testing.T) {
 	vault := newVault(1)
@@ -479,9 +510,11 @@ func TestTemplateRefusal(t *testing.T) {
 			set := newSet(vault, nil)
 			set.Spec.Template = template("etcd:1", "1Gi")
 			// What the API server fills in.
+			set.Spec.Template.Spec.Containers[0].LivenessProbe = &corev1.Probe{TimeoutSeconds: 1, PeriodSeconds: 10}
 			set.Spec.Template.Spec.RestartPolicy, set.Spec.Template.Spec.DNSPolicy = corev1.RestartPolicyAlways, corev1.DNSClusterFirst
 			rendered := &appsv1.StatefulSet{}
 			rendered.Spec.Template = template(tt.image, tt.memory)
+			rendered.Spec.Template.Spec.Containers[0].LivenessProbe = &corev1.Probe{PeriodSeconds: 10}
 			rendered.Spec.Template.Spec.NodeSelector = tt.selector
 			s := stateOf(vault, set)
 			s.Members = []corev1.Pod{pod(vault, 0, true, "old"), pod(vault, 1, true, "old")}

@@ -15,6 +15,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	syaml "sigs.k8s.io/yaml"
@@ -85,8 +86,11 @@ func findSet(manifests []byte, name string) (*appsv1.StatefulSet, error) {
 // templateRefusal is why the pods must not be replaced by those of the rendered
 // StatefulSet now, or nil. An etcd that was never ready has nothing to lose.
 func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
-	if s.Set == nil || len(s.Vault.StorageVolumes()) == 0 || sameTemplate(&rendered.Spec.Template.Spec, &s.Set.Spec.Template.Spec) {
+	if s.Set == nil || len(s.Vault.StorageVolumes()) == 0 {
 		return nil
+	}
+	if same, err := sameTemplate(&rendered.Spec.Template.Spec, &s.Set.Spec.Template.Spec); same || err != nil {
+		return err
 	}
 	var away []string
 	for ordinal := range s.Vault.WantedMembers() {
@@ -127,11 +131,39 @@ func image(spec *corev1.PodSpec) string {
 
 // sameTemplate says that the living pod template is the rendered one, with what the
 // API server has filled in.
-func sameTemplate(rendered, living *corev1.PodSpec) bool {
-	// DeepDerivative passes what is missing from the rendered one, so that what a
-	// user can take away is compared by itself.
-	return equality.Semantic.DeepDerivative(rendered, living) &&
-		equality.Semantic.DeepEqual(removable(rendered), removable(living))
+func sameTemplate(rendered, living *corev1.PodSpec) (bool, error) {
+	want, err := runtime.DefaultUnstructuredConverter.ToUnstructured(rendered)
+	if err != nil {
+		return false, err
+	}
+	have, err := runtime.DefaultUnstructuredConverter.ToUnstructured(living)
+	if err != nil {
+		return false, err
+	}
+	// What is missing from the rendered one may have a default, so that what a user
+	// can take away is compared by itself.
+	return within(want, have) && equality.Semantic.DeepEqual(removable(rendered), removable(living)), nil
+}
+
+// within says that all of the first value is in the second.
+func within(want, have any) bool {
+	switch want := want.(type) {
+	case map[string]any:
+		other, ok := have.(map[string]any)
+		for key, value := range want {
+			ok = ok && within(value, other[key])
+		}
+		return ok || len(want) == 0
+	case []any:
+		other, ok := have.([]any)
+		ok = ok && len(want) == len(other)
+		for i := range want {
+			ok = ok && within(want[i], other[i])
+		}
+		return ok || len(want) == 0
+	default:
+		return want == have
+	}
 }
 
 // removable are the fields that are missing when the user does not set them.

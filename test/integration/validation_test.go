@@ -196,9 +196,9 @@ func TestWhatCannotBeChanged(t *testing.T) {
 		{name: "a larger volume", change: `spec: {storage: {etcd: {volumeSize: 3Gi}}}`, want: []string{"spec.storage.etcd.volumeSize", "cannot be changed"}},
 		{name: "a smaller volume", change: `spec: {storage: {etcd: {volumeSize: 1Gi}}}`, want: []string{"spec.storage.etcd.volumeSize", "cannot be changed"}},
 		{name: "the default volume", spec: `spec: {storage: {etcd: {volumeSize: 3Gi}}}`, change: `spec: {storage: {etcd: {volumeSize: null}}}`, want: []string{"spec.storage.etcd.volumeSize", "cannot be changed"}},
-		{name: "another class", spec: `spec: {storage: {etcd: {storageClassName: fast}}}`, change: `spec: {storage: {etcd: {storageClassName: slow}}}`, want: []string{"spec.storage.etcd", "storageClassName cannot be changed"}},
-		{name: "a class where there was none", change: `spec: {storage: {etcd: {storageClassName: slow}}}`, want: []string{"storageClassName cannot be changed"}},
-		{name: "no class where there was one", spec: `spec: {storage: {etcd: {storageClassName: fast}}}`, change: `spec: {storage: {etcd: {storageClassName: null}}}`, want: []string{"storageClassName cannot be changed"}},
+		{name: "another class", spec: `spec: {storage: {etcd: {storageClassName: fast}}}`, change: `spec: {storage: {etcd: {storageClassName: slow}}}`, want: []string{"spec.storage.etcd.storageClassName", "cannot be changed"}},
+		{name: "a class where there was none", change: `spec: {storage: {etcd: {storageClassName: slow}}}`, want: []string{"spec.storage.etcd.storageClassName", "cannot be changed"}},
+		{name: "no class where there was one", spec: `spec: {storage: {etcd: {storageClassName: fast}}}`, change: `spec: {storage: {etcd: {storageClassName: null}}}`, want: []string{"spec.storage.etcd.storageClassName", "cannot be changed"}},
 		{name: "bad input on a good Vault", change: `spec: {nodes: 0}`, want: []string{"spec.nodes"}},
 
 		{name: "the same volume in other words", change: `spec: {storage: {etcd: {volumeSize: 2048Mi}}}`},
@@ -213,6 +213,10 @@ func TestWhatCannotBeChanged(t *testing.T) {
 			namespace := newNamespace(t)
 			vault := parseVault(t, namespace, "example", tt.spec)
 			if err := strict().Create(t.Context(), vault); err != nil {
+				t.Fatal(err)
+			}
+			founded := `{"status": {"storage": {"volumes": [{"claim": "data-example-etcd-0", "uid": "x"}]}}}`
+			if err := admin.Status().Patch(t.Context(), vault, client.RawPatch("application/merge-patch+json", []byte(founded))); err != nil {
 				t.Fatal(err)
 			}
 			change, err := yaml.ToJSON([]byte(tt.change))

@@ -1,0 +1,448 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// makeClaim makes the volume claim of a member as the StatefulSet controller does. It
+// is bound to a volume, or not.
+func makeClaim(t *testing.T, vault *v1alpha1.Vault, ordinal int, isBound bool, size, class string) *corev1.PersistentVolumeClaim {
+	t.Helper()
+	claim := &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: vault.EtcdClaimName(ordinal), Labels: vault.EtcdLabels()},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			StorageClassName: &class,
+			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}},
+		},
+	}
+	if isBound {
+		claim.Spec.VolumeName = "pv-" + vault.Namespace + "-" + claim.Name
+	}
+	if err := admin.Create(t.Context(), claim); err != nil {
+		t.Fatal(err)
+	}
+	if isBound {
+		claim.Status.Phase = corev1.ClaimBound
+		if err := admin.Status().Update(t.Context(), claim); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return claim
+}
+
+// removeClaim deletes a claim, and what would protect it while a pod uses it.
+func removeClaim(t *testing.T, claim *corev1.PersistentVolumeClaim) {
+	t.Helper()
+	remove(t, claim)
+	if exists(t, claim.Namespace, claim.Name, &corev1.PersistentVolumeClaim{}) {
+		change(t, claim, `{"metadata": {"finalizers": null}}`)
+	}
+}
+
+// makeMember makes the pod of a member, of a revision of the StatefulSet.
+func makeMember(t *testing.T, vault *v1alpha1.Vault, ordinal int, revision string, status corev1.PodStatus) *corev1.Pod {
+	t.Helper()
+	labels := vault.EtcdLabels()
+	labels[appsv1.StatefulSetRevisionLabel] = revision
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: vault.EtcdMemberName(ordinal), Labels: labels},
+		Spec:       corev1.PodSpec{NodeName: "machine", Containers: []corev1.Container{{Name: "etcd", Image: "etcd"}}},
+	}
+	if err := admin.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	setMember(t, pod, status)
+	return pod
+}
+
+func setMember(t *testing.T, pod *corev1.Pod, status corev1.PodStatus) {
+	t.Helper()
+	pod.Status = status
+	if err := admin.Status().Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func isReady(status corev1.ConditionStatus) corev1.PodStatus {
+	return corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}}
+}
+
+// setOf returns the StatefulSet of the storage.
+func setOf(t *testing.T, vault *v1alpha1.Vault) *appsv1.StatefulSet {
+	t.Helper()
+	return get(t, vault.Namespace, vault.EtcdName(), &appsv1.StatefulSet{})
+}
+
+// observeSet writes the status of the StatefulSet as its controller does.
+func observeSet(t *testing.T, vault *v1alpha1.Vault, current, update string) {
+	t.Helper()
+	set := setOf(t, vault)
+	set.Status = appsv1.StatefulSetStatus{
+		ObservedGeneration: set.Generation, Replicas: *set.Spec.Replicas, CurrentRevision: current, UpdateRevision: update,
+	}
+	if err := admin.Status().Update(t.Context(), set); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// runSetController marks the claims of a Vault as the StatefulSet controller does by
+// the retention policy, until the test ends.
+func runSetController(t *testing.T, vault *v1alpha1.Vault) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+			var set appsv1.StatefulSet
+			var claims corev1.PersistentVolumeClaimList
+			if admin.Get(ctx, client.ObjectKey{Namespace: vault.Namespace, Name: vault.EtcdName()}, &set) != nil ||
+				admin.List(ctx, &claims, client.InNamespace(vault.Namespace)) != nil {
+				continue
+			}
+			for i := range claims.Items {
+				claims.Items[i].OwnerReferences = nil
+				if set.Spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
+					claims.Items[i].OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name, UID: set.UID}}
+				}
+				_ = admin.Update(ctx, &claims.Items[i]) // again, if it was changed meanwhile
+			}
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+// says checks that the message of a condition has all of the texts.
+func says(conditionType string, texts ...string) func(*v1alpha1.Vault) error {
+	return func(vault *v1alpha1.Vault) error {
+		c := meta.FindStatusCondition(vault.Status.Conditions, conditionType)
+		for _, text := range texts {
+			if c == nil || !strings.Contains(c.Message, text) {
+				return fmt.Errorf("%s does not say %q: %+v", conditionType, text, c)
+			}
+		}
+		return nil
+	}
+}
+
+func all(checks ...func(*v1alpha1.Vault) error) func(*v1alpha1.Vault) error {
+	return func(vault *v1alpha1.Vault) error {
+		var errs []error
+		for _, check := range checks {
+			errs = append(errs, check(vault))
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// Volumes that an earlier Vault has left have to fit, before anything starts, and the
+// spec can be corrected.
+func TestKeptVolumes(t *testing.T) {
+	for name, tt := range map[string]struct{ spec, correct, says string }{
+		"another number of members": {`spec: {storage: {etcd: {nodes: 3}}}`, `{"spec": {"storage": {"etcd": {"nodes": 1}}}}`, "set spec.storage.etcd.nodes to 1 instead of 3"},
+		"another size":              {`spec: {storage: {etcd: {nodes: 1, volumeSize: 8Gi}}}`, `{"spec": {"storage": {"etcd": {"volumeSize": "2Gi"}}}}`, "set spec.storage.etcd.volumeSize to 2Gi instead of 8Gi"},
+		"another class":             {`spec: {storage: {etcd: {nodes: 1, storageClassName: slow}}}`, `{"spec": {"storage": {"etcd": {"storageClassName": "fast"}}}}`, `to "fast" instead of "slow"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			namespace := newNamespace(t)
+			makeClaim(t, &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example"}}, 0, true, "2Gi", "fast")
+			startOperator(t)
+			vault := createVault(t, namespace, tt.spec)
+			waitForVault(t, vault, "the volumes do not fit", all(
+				has("StorageReady=False VolumesMismatch", "Irreconcilable=True ErrorGettingValues"),
+				says("StorageReady", "data-example-etcd-0", tt.says), says("Irreconcilable", tt.says)))
+			waitForEvent(t, vault, "Warning VolumesMismatch ")
+			if exists(t, namespace, vault.EtcdName(), &appsv1.StatefulSet{}) {
+				t.Error("etcd starts on volumes of another")
+			}
+			change(t, vault, tt.correct)
+			waitUntilDeployed(t, vault)
+		})
+	}
+}
+
+// What the spec says when a Vault is deleted counts for its volumes, also while the
+// release is refused.
+func TestRetentionAtDeletion(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before, after string
+		kept          bool
+	}{
+		"kept after all":    {before: "Delete", after: "Retain", kept: true},
+		"deleted after all": {before: "Retain", after: "Delete"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			namespace := newNamespace(t)
+			startOperator(t)
+			vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {storage: {etcd: {nodes: 1, whenDeleted: `+tt.before+`}}}`))
+			claim := makeClaim(t, vault, 0, true, "2Gi", "fast")
+			runSetController(t, vault)
+			change(t, vault, `{"spec": {"configMapName": "none", "storage": {"etcd": {"whenDeleted": "`+tt.after+`"}}}}`)
+			waitForVault(t, vault, "the release is refused", has("Irreconcilable=True ErrorGettingValues"))
+			remove(t, vault)
+			waitUntilRemoved(t, vault)
+			owned := len(get(t, namespace, claim.Name, claim).OwnerReferences) > 0
+			if owned == tt.kept {
+				t.Errorf("the volume goes with the StatefulSet: %v", owned)
+			}
+		})
+	}
+}
+
+// makeEvent makes an event as a controller of Kubernetes does.
+func makeEvent(t *testing.T, about client.Object, kind, reason, message string) {
+	t.Helper()
+	event := &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: about.GetNamespace(), GenerateName: "event-"},
+		InvolvedObject: corev1.ObjectReference{Kind: kind, Namespace: about.GetNamespace(), Name: about.GetName(), UID: about.GetUID()},
+		Type:           corev1.EventTypeWarning, Reason: reason, Message: message,
+		LastTimestamp: metav1.Now(), FirstTimestamp: metav1.Now(),
+	}
+	if err := admin.Create(t.Context(), event); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A first start says what keeps each member from starting, and a class that does not
+// exist can be corrected.
+func TestFirstStartSaysWhy(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {storage: {etcd: {storageClassName: fast-typo}}}`))
+	claim := makeClaim(t, vault, 0, false, "2Gi", "fast-typo")
+	makeEvent(t, claim, "PersistentVolumeClaim", "ProvisioningFailed", `storageclass.storage.k8s.io "fast-typo" not found`)
+	makeEvent(t, setOf(t, vault), "StatefulSet", "FailedCreate",
+		`create Pod example-etcd-2 in StatefulSet example-etcd failed error: pods "example-etcd-2" is forbidden: failed quota: q: must specify limits.cpu for: etcd`)
+	pods := []*corev1.Pod{
+		makeMember(t, vault, 0, "a", corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
+			Message: "0/3 nodes are available", LastTransitionTime: metav1.NewTime(time.Now().Add(-time.Minute)),
+		}}}),
+		makeMember(t, vault, 1, "a", corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
+			Name: "etcd", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}},
+		}}}),
+	}
+	waitForVault(t, vault, "each member has a reason", all(has("StorageReady=False MembersFailing"), says("StorageReady",
+		"example-etcd-0 (unbound claim data-example-etcd-0: StorageClass fast-typo not found)",
+		"example-etcd-1 (ImagePullBackOff)", "example-etcd-2 (it has no pod: ", "must specify limits.cpu")))
+	waitForEvent(t, vault, "Warning MembersFailing ")
+
+	runSetController(t, vault)
+	old := setOf(t, vault)
+	change(t, vault, `{"spec": {"storage": {"etcd": {"storageClassName": "fast"}}}}`)
+	eventually(t, "the StatefulSet is deleted", func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(old), old); err == nil {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	waitForVault(t, vault, "the gate waits for the claims", says("Irreconcilable", "data-example-etcd-0"))
+	for _, pod := range pods {
+		if err := admin.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removeClaim(t, claim) // by the garbage collector
+	eventually(t, "the StatefulSet is made again", func() error {
+		var set appsv1.StatefulSet
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(old), &set); err != nil {
+			return err
+		}
+		if class := set.Spec.VolumeClaimTemplates[0].Spec.StorageClassName; *class != "fast" || set.Spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted != "Retain" {
+			return fmt.Errorf("class %q, %v", *class, set.Spec.PersistentVolumeClaimRetentionPolicy)
+		}
+		return nil
+	})
+	waitUntilDeployed(t, vault)
+}
+
+// founded makes a Vault whose etcd members have been ready.
+func founded(t *testing.T, spec string) (*v1alpha1.Vault, []*corev1.Pod, []*corev1.PersistentVolumeClaim) {
+	t.Helper()
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, spec))
+	var pods []*corev1.Pod
+	var claims []*corev1.PersistentVolumeClaim
+	for i := range vault.WantedMembers() {
+		claims = append(claims, makeClaim(t, vault, i, true, "2Gi", "fast"))
+		pods = append(pods, makeMember(t, vault, i, "a", isReady(corev1.ConditionTrue)))
+	}
+	observeSet(t, vault, "a", "a")
+	vault = waitForVault(t, vault, "the volumes are known", func(v *v1alpha1.Vault) error {
+		if len(v.StorageVolumes()) != len(claims) || v.Status.Storage.Version != "3.6.16" {
+			return fmt.Errorf("storage %+v", v.Status.Storage)
+		}
+		return nil
+	})
+	return vault, pods, claims
+}
+
+// Updated knows of etcd, and a change of its pods waits while a member is away.
+func TestRolloutOfEtcd(t *testing.T) {
+	vault, pods, _ := founded(t, "")
+	waitForVault(t, vault, "members share a machine", says("StorageReady", "3 of 3", "example-etcd-0, example-etcd-1, example-etcd-2 share Kubernetes node machine"))
+
+	setMember(t, pods[1], isReady(corev1.ConditionFalse))
+	waitForVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
+	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "256Mi"}}}}}}`)
+	waitForVault(t, vault, "the change waits", all(has("Irreconcilable=True ErrorGettingReleaseState", "Updated=False ReleasePending"),
+		says("Irreconcilable", "waiting for example-etcd-1")))
+	before := setOf(t, vault)
+	if memory := before.Spec.Template.Spec.Containers[0].Resources.Requests.Memory(); memory.String() != "128Mi" {
+		t.Errorf("memory %s", memory)
+	}
+	setMember(t, pods[1], isReady(corev1.ConditionTrue))
+	eventually(t, "the change is made", func() error {
+		if setOf(t, vault).Generation == before.Generation {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	waitForVault(t, vault, "it is deployed", has("Irreconcilable=False Reconciled"))
+	observeSet(t, vault, "a", "b")
+	remove(t, pods[2])
+	eventually(t, "the pod is gone", func() error {
+		if exists(t, vault.Namespace, pods[2].Name, &corev1.Pod{}) {
+			_ = admin.Delete(t.Context(), pods[2], client.GracePeriodSeconds(0))
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	makeMember(t, vault, 2, "b", corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
+		Name: "etcd", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}},
+	}}})
+	waitForVault(t, vault, "the member is named", says("StorageReady", "example-etcd-2 (ImagePullBackOff)"))
+	// While the new pod fails the change can be taken back.
+	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "128Mi"}}}}}}`)
+	eventually(t, "the change is taken back", func() error {
+		if memory := setOf(t, vault).Spec.Template.Spec.Containers[0].Resources.Requests.Memory(); memory.String() != "128Mi" {
+			return fmt.Errorf("memory %s", memory)
+		}
+		return nil
+	})
+}
+
+// Nothing that leaves the pods of etcd as they are waits for a member.
+func TestOtherChangesDoNotWaitForMembers(t *testing.T) {
+	vault, pods, _ := founded(t, "")
+	setMember(t, pods[0], isReady(corev1.ConditionFalse))
+	waitForVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
+	change(t, vault, `{"spec": {"nodes": 3, "storage": {"etcd": {"whenDeleted": "Delete"}}}}`)
+	eventually(t, "the change is made", func() error {
+		deployment, policy := get(t, vault.Namespace, vault.Name, &appsv1.Deployment{}), setOf(t, vault).Spec.PersistentVolumeClaimRetentionPolicy
+		if *deployment.Spec.Replicas != 3 || policy.WhenDeleted != "Delete" {
+			return fmt.Errorf("%d nodes, %v", *deployment.Spec.Replicas, policy)
+		}
+		return nil
+	})
+}
+
+// A version of etcd that members were ready with is not gone back from.
+func TestEtcdVersionDoesNotGoBack(t *testing.T) {
+	vault, _, _ := founded(t, `spec: {storage: {etcd: {nodes: 1}}}`)
+	change(t, vault, `{"spec": {"storage": {"etcd": {"version": "3.6.10"}}}}`)
+	waitForVault(t, vault, "it is refused", all(has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues"),
+		says("Updated", "spec.storage.etcd.version 3.6.10 is refused")))
+	change(t, vault, `{"spec": {"allowDowngrade": true}}`)
+	eventually(t, "it is allowed", func() error {
+		if image := setOf(t, vault).Spec.Template.Spec.Containers[0].Image; !strings.HasSuffix(image, ":v3.6.10") {
+			return errors.New(image)
+		}
+		return nil
+	})
+}
+
+// An etcd that was founded is not founded again by empty volumes.
+func TestLostVolumes(t *testing.T) {
+	vault, pods, claims := founded(t, "")
+	state := func() string {
+		var guard corev1.ConfigMap
+		err := admin.Get(t.Context(), client.ObjectKey{Namespace: vault.Namespace, Name: vault.EtcdReplacementName()}, &guard)
+		if client.IgnoreNotFound(err) != nil {
+			t.Fatal(err)
+		}
+		return guard.Data["initial-cluster-state"]
+	}
+	lose := func(i int) {
+		removeClaim(t, claims[i])
+		setMember(t, pods[i], isReady(corev1.ConditionFalse))
+		makeClaim(t, vault, i, true, "2Gi", "fast")
+	}
+	lose(1)
+	waitForVault(t, vault, "the lost volume is named", all(has("StorageReady=True MembersNotReady"),
+		says("StorageReady", "example-etcd-1 (its volume of claim data-example-etcd-1 is lost)")))
+	if got := state(); got != "" {
+		t.Errorf("one lost member is told %q", got)
+	}
+	lose(2)
+	waitForVault(t, vault, "most are lost", all(has("StorageReady=False VolumesLost"), says("StorageReady", "data-example-etcd-1, data-example-etcd-2")))
+	waitForEvent(t, vault, "Warning VolumesLost ")
+	eventually(t, "empty members are kept out", func() error {
+		if got := state(); got != "volumes-lost" {
+			return fmt.Errorf("they are told %q", got)
+		}
+		return nil
+	})
+	// A person gives the data up.
+	if err := admin.Status().Patch(t.Context(), vault, client.RawPatch("application/merge-patch+json", []byte(`{"status": {"storage": null}}`))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "etcd may be founded again", func() error {
+		if got := state(); got != "" {
+			return fmt.Errorf("members are told %q", got)
+		}
+		return nil
+	})
+}
+
+// A single member has nobody to ask whether it was founded before.
+func TestSingleMemberIsFoundedOnce(t *testing.T) {
+	vault, _, _ := founded(t, `spec: {storage: {etcd: {nodes: 1}}}`)
+	eventually(t, "it is told so", func() error {
+		var guard corev1.ConfigMap
+		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: vault.Namespace, Name: vault.EtcdReplacementName()}, &guard); err != nil {
+			return err
+		}
+		if guard.Data["initial-cluster-state"] != "existing" || !metav1.IsControlledBy(&guard, vault) {
+			return fmt.Errorf("%v", guard)
+		}
+		return nil
+	})
+}
+
+// The storage goes where Vault goes.
+func TestPlacementOfEtcd(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {pod: {tolerations: [{key: vault, operator: Exists}], nodeSelector: {pool: vault}}}`))
+	pod := setOf(t, vault).Spec.Template.Spec
+	if !slices.ContainsFunc(pod.Tolerations, func(tol corev1.Toleration) bool { return tol.Key == "vault" }) || pod.NodeSelector["pool"] != "vault" {
+		t.Errorf("etcd stays behind: %v %v", pod.Tolerations, pod.NodeSelector)
+	}
+	change(t, vault, `{"spec": {"storage": {"etcd": {"pod": {"priorityClassName": "low"}}}}}`)
+	eventually(t, "etcd has a place of its own", func() error {
+		if pod := setOf(t, vault).Spec.Template.Spec; pod.PriorityClassName != "low" || pod.Tolerations != nil || pod.NodeSelector != nil {
+			return fmt.Errorf("%v %v %q", pod.Tolerations, pod.NodeSelector, pod.PriorityClassName)
+		}
+		return nil
+	})
+}
