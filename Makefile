@@ -76,7 +76,7 @@ integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" go test -race -tags integration -timeout 20m ./test/integration/...)
 
 .PHONY: e2e
-e2e: cluster deploy olm ## Run the end-to-end tests in the cluster.
+e2e: cluster deploy olm previous ## Run the end-to-end tests in the cluster.
 	@mkdir -p $(BUILD)
 	$(call step,installing a browser,test/form/install.sh)
 	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 60m -parallel 3 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; })
@@ -124,18 +124,21 @@ in_cluster = eval "$$($(CLUSTER) env)" && export LOCAL_CLUSTER="go run -C $(CURD
 .PHONY: cluster
 cluster: cluster-up
 
-.PHONY: load olm
+.PHONY: load olm previous
 load: image
 	@$(CLUSTER) load "$(CURDIR)/$(BUILD)/image.tar"
 
 olm: cluster
 	@$(CLUSTER) olm
+
+previous:
+	$(call step,building the previous version of the operator,hack/previous.sh)
 else
 # The user's cluster, by KUBECONFIG. It pulls the image.
 in_cluster =
 
-.PHONY: cluster load olm
-cluster load olm: ;
+.PHONY: cluster load olm previous
+cluster load olm previous: ;
 endif
 
 .PHONY: deploy

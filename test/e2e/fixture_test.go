@@ -144,12 +144,12 @@ func (c *clients) stop(t *testing.T) report {
 
 // hammered runs fn, with the name of the active pod, under the load of clients,
 // and restores the Vault.
-func (f *fixture) hammered(t *testing.T, fn func(active string)) report {
+func (f *fixture) hammered(t *testing.T, fn func(active string), flags ...string) report {
 	t.Helper()
 	active := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
 	// From a node of the cluster that stays, by its kube-proxy.
 	node := shell.Run(t, "kubectl get nodes -o name | grep -v "+f.nodeOf(t, active)+" | head -1 | cut -d/ -f2")
-	c := f.start(t, node, 10*time.Minute)
+	c := f.start(t, node, 10*time.Minute, flags...)
 	fn(active)
 	f.restore(t)
 	return c.stop(t)

@@ -24,7 +24,7 @@ func TestOperatorUpgrade(t *testing.T) {
 	requireLocalCluster(t)
 	t.Cleanup(func() { shell.Run(t, "../../hack/deploy.sh") })
 	removeOperator(t)
-	// The binary is built by its own Makefile, from the history of the repository.
+	// "make e2e" has built it before, which may take long.
 	lines := strings.Split(shell.Run(t, "../../hack/previous.sh"), "\n")
 	previous := lines[len(lines)-1]
 	shell.Run(t, "$LOCAL_CLUSTER load "+previous+"/build/image.tar")

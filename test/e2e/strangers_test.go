@@ -121,7 +121,7 @@ func (n tenant) attack(t *testing.T, f *fixture) {
 		shell.Run(t, f.Kubectl("delete pod %s", active))
 		f.awaitOther(t, active)
 		requireCondition(t, n.vault("brackets"), v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigInvalid, "64 KiB")
-	})
+	}, patient)
 	// No later than when nobody attacks.
 	requireOneHandover(t, r)
 	requireProcesses(t, before)
