@@ -8,5 +8,4 @@ const (
 	reasonCALost              = "AuthorityLost"
 	reasonCertificateExpiring = "CertificateExpiring"
 	reasonCertificateExpired  = "CertificateExpired"
-	reasonVolumesMismatch     = "VolumesMismatch"
 )
