@@ -124,7 +124,7 @@ spec: {policyName: NAMESPACE, validationActions: [Deny]}
 		return nil
 	})
 	shell.Run(t, f.Kubectl("delete pod %s", active))
-	requireCondition(t, f.Vault, v1alpha1.AvailableCondition, metav1.ConditionFalse, reasonNotInService, "")
+	requireCondition(t, f.Vault, v1alpha1.AvailableCondition, metav1.ConditionFalse, v1alpha1.ReasonNotInService, "")
 	if endpoints, err := f.Endpoints(); err != nil || len(endpoints) > 0 {
 		t.Errorf("the Service leads to %q (%v): the policy was not in force", endpoints, err)
 	}
