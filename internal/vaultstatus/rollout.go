@@ -69,7 +69,8 @@ func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonRollingOut, "The Deployment has not been acted on yet")
 	}
 	condition := rollout(f, status)
-	if etcd := storageRollout(f); etcd != nil && condition.Status == metav1.ConditionTrue {
+	// Nodes may not answer because etcd is being replaced.
+	if etcd := storageRollout(f); etcd != nil && condition.Status != metav1.ConditionFalse {
 		return *etcd
 	}
 	return condition

@@ -106,6 +106,18 @@ func TestUpdated(t *testing.T) {
 			facts: old(rollingOut()).pod("c", probe.Unreachable, newTemplate, justStarted), want: "False RollingOut", message: "starting: c;",
 		},
 		{
+			name: "a node is silent because its only etcd member cannot start anew", want: "False NodeFailing", message: "example-etcd-0 (ImagePullBackOff)",
+			facts: changed(rollingOut().pod("a", probe.Unreachable, newTemplate), func(s *situation) {
+				s.vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{Nodes: new(int32(1))}
+				s.etcd = newEtcd(1)
+				s.etcd.Generation = 2
+				s.etcd.Status = appsv1.StatefulSetStatus{ObservedGeneration: 2, CurrentRevision: "old", UpdateRevision: "new"}
+				s.members = newMembers(1)
+				s.members[0].Labels = map[string]string{appsv1.StatefulSetRevisionLabel: "new"}
+				s.members[0].Status = corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{State: waitingFor("ImagePullBackOff")}}}
+			}),
+		},
+		{
 			name:  "an updated node waits to be unsealed",
 			facts: old(rollingOut()).pod("c", probe.Sealed, newTemplate), want: "False AwaitingUnseal", message: "'vault operator unseal' on each: c",
 		},
