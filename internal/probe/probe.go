@@ -202,6 +202,10 @@ func (a *asker) ask(ctx context.Context, timeout time.Duration) Observation {
 		a.transport.CloseIdleConnections()
 	}
 	o := a.askNow(ctx, timeout)
+	if o.State == Unreachable {
+		// Whether there is a way to the node shows on a new connection only.
+		a.transport.CloseIdleConnections()
+	}
 	o.Connected = o.State == Unreachable && a.connected.Load() >= begin.UnixNano()
 	if ctx.Err() == nil { // a question that nobody waits for any more says nothing of the node
 		probeDuration.WithLabelValues(label(o.State)).Observe(time.Since(begin).Seconds())

@@ -35,6 +35,8 @@ const (
 	// silenceCheck is how often it is looked at whether the silence of a labelled
 	// node counts by now: no event tells that.
 	silenceCheck = 500 * time.Millisecond
+	// lastChanceTimeout is how long a silent node has to answer once more.
+	lastChanceTimeout = 200 * time.Millisecond
 	// activeDeletionCost is more than that of other pods, which have none. Sealed
 	// pods go before standby ones by themselves: they are not ready.
 	// https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#pod-deletion-cost
@@ -160,9 +162,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	nodes := nodesOf(list, observations)
 	r.complete(req.NamespacedName, nodes, list, observations)
 	r.sightings.look(req.NamespacedName, nodes, observations)
-	r.recheckClaims(ctx, req.NamespacedName, nodes)
-	silent := slices.ContainsFunc(nodes, func(n Node) bool { return n.Labelled && n.State == probe.Unreachable && !n.Ended })
-	decision := Decide(nodes, !silent || r.SilenceCounts())
+	silenceCounts := r.recheck(ctx, req.NamespacedName, nodes)
+	decision := Decide(nodes, silenceCounts)
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
 	if err = r.apply(ctx, &vault, list, decision); err != nil {
 		r.problems.Store(req.NamespacedName, err)
@@ -174,7 +175,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	switch {
-	case silent:
+	case slices.ContainsFunc(nodes, isSilent):
 		return reconcile.Result{RequeueAfter: silenceCheck}, nil
 	case decision.ExpectChange:
 		// No event tells that a starting pod is not young any more.
@@ -213,19 +214,44 @@ func (r *Reconciler) complete(
 	}
 }
 
-// recheckClaims probes all nodes again that say they are active, when more than
-// one does: the claim of one is likely to be a pause old, and outdated.
-func (r *Reconciler) recheckClaims(ctx context.Context, vault types.NamespacedName, nodes []Node) {
-	if count(nodes).claims < 2 {
-		return
-	}
+// recheck probes nodes again whose answers may be a pause old, and would be used
+// against another one: those that say they are active, when more than one does, and
+// a silent one together with those that could take over from it, since a storage that
+// goes or comes back silences or wakes one after the other. It says whether silence
+// counts.
+func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, nodes []Node) bool {
+	silent := slices.ContainsFunc(nodes, isSilent)
+	silenceCounts := !silent || r.SilenceCounts()
+	claims := count(nodes).claims
 	var wait sync.WaitGroup
 	for i := range nodes {
-		if nodes[i].State == probe.Active && !nodes[i].Leaving {
-			wait.Go(func() { nodes[i].observe(r.Confirm(ctx, vault, nodes[i].UID)) })
+		node := &nodes[i]
+		unsealed := node.State == probe.Active || node.State == probe.Standby
+		switch {
+		case isSilent(*node) && silenceCounts:
+			wait.Go(func() { r.lastChance(ctx, vault, node) })
+		case node.Leaving:
+		case node.State == probe.Active && claims > 1, unsealed && silent && silenceCounts:
+			wait.Go(func() { node.observe(r.Confirm(ctx, vault, node.UID)) })
 		}
 	}
 	wait.Wait()
+	return silenceCounts
+}
+
+// lastChance probes a silent node again, briefly, so that one which hangs is not
+// in the Service for longer than before.
+func (r *Reconciler) lastChance(ctx context.Context, vault types.NamespacedName, node *Node) {
+	ctx, cancel := context.WithTimeout(ctx, lastChanceTimeout)
+	defer cancel()
+	if o := r.Confirm(ctx, vault, node.UID); o.State != probe.Unreachable {
+		node.observe(o)
+	}
+}
+
+// isSilent says that a labelled pod does not answer.
+func isSilent(node Node) bool {
+	return node.Labelled && !node.Leaving && node.State == probe.Unreachable && !node.Ended
 }
 
 // apply demotes before it promotes: an error in between leaves no pod labelled,

@@ -36,8 +36,10 @@
 //
 //   - Another node could take over: it says that it is standby, or it said so when
 //     it last answered and can be connected to, while the silent one cannot: its
-//     machine is lost, and the others wait for the storage to elect a leader. A
-//     sealed node cannot take over, so beside sealed nodes nothing is won.
+//     machine is lost, and the others wait for the storage to elect a leader. It is
+//     probed again before that counts, and the silent one too, since a storage that
+//     goes or comes back silences or wakes one node after the other. A sealed node cannot take over, so beside sealed nodes
+//     nothing is won.
 //   - It is silence. A node that gives a wrong answer, or whose certificate cannot
 //     be verified, was reached; clients will not hang on it.
 //   - This replica is not late itself ([probe.Engine.SilenceCounts]): in a process
@@ -60,7 +62,7 @@
 // machines of pods are not watched: Kubernetes itself takes the pods of one that is
 // gone out of the ready endpoints.
 //
-// A node that hangs is out of the Service after 1.65 seconds at the latest, a lost
+// A node that hangs is out of the Service after 1.85 seconds at the latest, a lost
 // one as well, where that is corroborated.
 //
 // # Two claims
