@@ -31,6 +31,9 @@ func main() {
 		"Least level that is logged: debug, info, warn or error.")
 	flag.StringVar(&options.Namespaces, "watch-namespace", os.Getenv("WATCH_NAMESPACE"),
 		"Namespaces whose Vaults are served, separated by commas; by default those in the environment variable WATCH_NAMESPACE, and without any all.")
+	flag.StringVar(&options.Namespace, "namespace", "",
+		"Namespace of the operator itself, for the election of a leader and the records of Helm releases; "+
+			"by default that of its service account. Nobody but administrators of the operator may write Secrets there.")
 	flag.Parse()
 
 	if err := run(ctrl.SetupSignalHandler(), options, *level); err != nil {

@@ -33,6 +33,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) == 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",fieldPath=".spec.storage.etcd.storageClassName",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name: must start with a letter and contain only lower case letters, digits and '-', because the Service has the same name"
+// +kubebuilder:validation:XValidation:rule="oldSelf.hasValue() || self.metadata.name != 'default'",optionalOldSelf=true,message="metadata.name: must not be default, because each namespace has a ServiceAccount of that name"
 type Vault struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -653,7 +654,9 @@ type StorageVolume struct {
 
 // DeployedRelease is a Helm release.
 type DeployedRelease struct {
-	// name of the release: "helm status NAME" and "helm get manifest NAME" show it.
+	// name of the release, which is that of the Vault. Its record is kept in the
+	// namespace of the operator, by the UID of the Vault:
+	// "helm -n vault-operator-system get manifest UID" shows it.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Name of the Helm release",order=23,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Name string `json:"name,omitempty"`

@@ -32,6 +32,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/releases"
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
@@ -53,13 +54,23 @@ const waitForDeletion = 30 * time.Second
 // Before each reconcile it calls yield, which waits while more urgent work is
 // late. A release may take a while, and rendering one is the most that the process
 // ever does.
-func SetupWithManager(mgr ctrl.Manager, watchesFile string, openshift bool,
+//
+// The records of the releases are kept in the given namespace, the operator's own.
+func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift bool,
 	yield func(context.Context, time.Duration)) error {
 	watch, err := loadWatch(watchesFile)
 	if err != nil {
 		return err
 	}
-	r, err := newReconciler(mgr, watch, openshift)
+	records := &releases.Store{
+		Namespace: namespace, Chart: watch.Chart.Name(), Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(),
+		//nolint:staticcheck // the same kind of recorder as the reconciler's
+		Recorder: message.Recorder(mgr.GetEventRecorderFor("vault-operator")),
+	}
+	if err := mgr.Add(records); err != nil {
+		return err
+	}
+	r, err := newReconciler(mgr, watch, records, openshift)
 	if err != nil {
 		return err
 	}
@@ -71,10 +82,9 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile string, openshift bool,
 	reader := mgr.GetClient()
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("helm").
-		// The generation also changes when deletion begins; annotations carry
-		// Helm's options.
-		For(&v1alpha1.Vault{}, builder.WithPredicates(
-			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		// The generation also changes when deletion begins. No annotation of a Vault
+		// means anything to the reconciler, and tools set theirs as they like.
+		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Owns(&appsv1.Deployment{}, owned).
 		Owns(&appsv1.StatefulSet{}, owned).
 		Owns(&corev1.Service{}, owned, builder.OnlyMetadata).
@@ -83,6 +93,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile string, openshift bool,
 		Owns(&policyv1.PodDisruptionBudget{}, owned, builder.OnlyMetadata).
 		Owns(&networkingv1.NetworkPolicy{}, owned, builder.OnlyMetadata).
 		WatchesMetadata(references.Secret(), references.SecretHandler(reader), builder.WithPredicates(secretChanged(reader))).
+		WatchesMetadata(references.Secret(), releases.RemovedHandler(), builder.WithPredicates(releases.Removed())).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(deleted())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(memberBecameReady())).
@@ -119,8 +130,11 @@ func loadWatch(path string) (*watches.Watch, error) {
 	return &all[0], nil
 }
 
-func newReconciler(mgr ctrl.Manager, watch *watches.Watch, openshift bool) (*reconciler.Reconciler, error) {
-	configs, err := helmclient.NewActionConfigGetter(mgr.GetConfig(), mgr.GetRESTMapper())
+func newReconciler(
+	mgr ctrl.Manager, watch *watches.Watch, records *releases.Store, openshift bool,
+) (*reconciler.Reconciler, error) {
+	configs, err := helmclient.NewActionConfigGetter(mgr.GetConfig(), mgr.GetRESTMapper(),
+		helmclient.StorageDriverMapper(records.Driver))
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +145,20 @@ func newReconciler(mgr ctrl.Manager, watch *watches.Watch, openshift bool) (*rec
 		// The API server validates what it is sent. Helm would do so as well, for
 		// which it reads the server's whole schema each time: two thirds of what a
 		// reconcile that changes nothing costs.
-		helmclient.AppendInstallOptions(func(i *action.Install) error { i.DisableOpenAPIValidation = true; return nil }),
-		helmclient.AppendUpgradeOptions(func(u *action.Upgrade) error { u.DisableOpenAPIValidation = true; return nil }),
+		//
+		// The chart has no hooks, so whatever else asks for one is not ours.
+		helmclient.AppendInstallOptions(func(i *action.Install) error {
+			i.DisableOpenAPIValidation, i.DisableHooks = true, true
+			return nil
+		}),
+		helmclient.AppendUpgradeOptions(func(u *action.Upgrade) error {
+			u.DisableOpenAPIValidation, u.DisableHooks = true, true
+			return nil
+		}),
+		helmclient.AppendUninstallOptions(func(u *action.Uninstall) error {
+			u.DisableHooks = true
+			return nil
+		}),
 		helmclient.AppendPostRenderers(func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
 			return storage.TemplateGate(mgr.GetClient(), client.ObjectKeyFromObject(obj))
 		}),
@@ -149,7 +175,9 @@ func newReconciler(mgr ctrl.Manager, watch *watches.Watch, openshift bool) (*rec
 		reconciler.WithLog(mgr.GetLogger().WithName("helm")),
 		//nolint:staticcheck // the reconciler takes this kind of recorder only
 		reconciler.WithEventRecorder(message.Recorder(mgr.GetEventRecorderFor("vault-operator"))),
-		reconciler.WithValueTranslator(&translator{client: mgr.GetClient(), live: mgr.GetAPIReader(), openshift: openshift}),
+		reconciler.WithValueTranslator(&translator{
+			client: mgr.GetClient(), live: mgr.GetAPIReader(), records: records, openshift: openshift,
+		}),
 		//nolint:staticcheck // deprecated, but called, so it may not be nil
 		reconciler.WithValueMapper(asTheyAre),
 		reconciler.WithMaxReleaseHistory(maxReleaseHistory),

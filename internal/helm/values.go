@@ -2,6 +2,7 @@ package helm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"github.com/operator-framework/helm-operator-plugins/pkg/values"
 	"helm.sh/helm/v3/pkg/chartutil"
 	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,6 +20,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/storage"
+	"github.com/vault-operator/vault-operator/internal/releases"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
@@ -28,8 +31,9 @@ var asTheyAre = values.MapperFunc(func(v chartutil.Values) chartutil.Values { re
 // translator turns the spec of a Vault into the values of the chart.
 //
 // It is also the gate before everything that runs: while the version, the user's
-// configuration or certificates cannot be used it fails, the release stays as
-// it is, and the Vault that runs is not touched. The reconciler is called again
+// configuration or certificates cannot be used, or the names of the Vault are
+// another's, it fails, the release stays as it is, and the Vault that runs is not
+// touched. The reconciler is called again
 // when the spec or one of the objects that it names has changed.
 type translator struct {
 	client client.Client
@@ -39,6 +43,8 @@ type translator struct {
 	// constraints choose users and groups. It is found out once: a discovery that
 	// fails now and then would replace all pods.
 	openshift bool
+	// records tells of a foreign release.
+	records *releases.Store
 }
 
 // Translate returns the values: the spec, with the configuration in place of
@@ -47,6 +53,9 @@ type translator struct {
 func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructured) (chartutil.Values, error) {
 	var vault v1alpha1.Vault
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &vault); err != nil {
+		return nil, err
+	}
+	if err := t.checkName(&vault); err != nil {
 		return nil, err
 	}
 	if err := t.checkVersion(ctx, &vault); err != nil {
@@ -97,6 +106,15 @@ func relatedImages(vault *v1alpha1.Vault) map[string]any {
 		add("etcd", etcd.BaseImage, v1alpha1.DefaultEtcdBaseImage, etcd.Version)
 	}
 	return images
+}
+
+// checkName refuses a Vault whose objects would have the names of what is not
+// its own. The rest is for Helm to refuse, object by object.
+func (t *translator) checkName(vault *v1alpha1.Vault) error {
+	if vault.Namespace == metav1.NamespaceDefault && vault.Name == "kubernetes" {
+		return errors.New(`the Service "kubernetes" of the namespace "default" is the API server's: give the Vault another name`)
+	}
+	return t.records.Check(vault.UID)
 }
 
 // checkVersion refuses a version that may not be able to read Vault's data. On the

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/releases"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
@@ -31,7 +32,7 @@ func newTranslator(t *testing.T, deployed string) *translator {
 		builder = builder.WithObjects(deployment)
 	}
 	api := builder.Build()
-	return &translator{client: api, live: api}
+	return &translator{client: api, live: api, records: &releases.Store{}}
 }
 
 func TestCheckVersion(t *testing.T) {

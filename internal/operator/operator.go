@@ -59,6 +59,9 @@ type Options struct {
 	LeaderElect bool
 	// Namespaces are those whose Vaults are served, separated by commas; empty are all.
 	Namespaces string
+	// Namespace is the operator's own, for the election of a leader and the records
+	// of Helm. By default it is that of the service account.
+	Namespace string
 }
 
 // New returns a manager with all parts of the operator, ready to be started.
@@ -70,19 +73,18 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		return nil, err
 	}
-	namespace := ""
-	if options.LeaderElect {
+	if options.Namespace == "" {
 		text, err := os.ReadFile(namespaceFile)
 		if err != nil {
-			return nil, fmt.Errorf("the namespace to elect a leader in: %w", err)
+			return nil, fmt.Errorf("the namespace of the operator, which is not set: %w", err)
 		}
-		namespace = strings.TrimSpace(string(text))
+		options.Namespace = strings.TrimSpace(string(text))
 	}
 	renewEvery := leader.RenewEvery
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{SpamKeyFunc: spamKey}))
 	manager, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:    scheme,
-		Cache:     cacheOptions(namespace, options.Namespaces),
+		Cache:     cacheOptions(options.Namespace, options.Namespaces),
 		NewClient: newClient,
 		// Users' objects are read when they are needed, and not kept.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}}}},
@@ -94,7 +96,7 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 		HealthProbeBindAddress:  options.ProbeAddress,
 		LeaderElection:          options.LeaderElect,
 		LeaderElectionID:        leaderElectionID,
-		LeaderElectionNamespace: namespace,
+		LeaderElectionNamespace: options.Namespace,
 		RetryPeriod:             &renewEvery,
 		// The process ends when the manager does, so the lease can be given up
 		// at once, and the next replica does not wait for it to run out.
@@ -176,7 +178,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err != nil {
 		return err
 	}
-	if err := helm.SetupWithManager(manager, options.WatchesFile, openshift, engine.Yield); err != nil {
+	if err := helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, engine.Yield); err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
 	}
 	return nil

@@ -1,28 +1,34 @@
 package operator
 
-// What the operator may do, from which config/rbac/role.yaml is generated.
+// What the operator may do in the namespaces that it serves, from which
+// config/rbac/role.yaml is generated. What it may do in its own namespace alone is
+// in config/rbac/leader_election_role.yaml and config/rbac/release_records_role.yaml.
 //
-// The resource itself; its finalizers, so that what belongs to it may block
-// its deletion.
-// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaults,verbs=get;list;watch;update;patch
-// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaults/status,verbs=update;patch
+// The resource itself, whose finalizer is added and removed; its status, which is
+// applied; its finalizers subresource, so that what belongs to it may block its
+// deletion where the API server asks for that permission, as in OpenShift.
+// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaults,verbs=get;list;watch;update
+// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaults/status,verbs=patch
 // +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaults/finalizers,verbs=update
 //
 // What the chart renders.
-// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets,verbs=get;list;watch;create;update;patch;delete
-// +kubebuilder:rbac:groups="",resources=services;serviceaccounts;configmaps,verbs=get;list;watch;create;update;patch;delete
-// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;update;patch;delete
-// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;update;patch;delete
+// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups="",resources=services;serviceaccounts;configmaps,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
 //
-// Helm keeps its releases in Secrets; the operator makes those with certificates
-// and reads those that a Vault names.
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update;delete
+// Secrets that a Vault names are read, and watched as metadata; those with
+// certificates are made; records of Helm that an earlier version of the operator
+// has left beside a Vault are removed. A ValidatingAdmissionPolicy confines the
+// writing to Secrets of Vaults (config/admission).
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;delete
 //
-// Pods are watched, and get or lose the active label; ReplicaSets tell which
-// pods are up to date.
+// Pods are watched, and get or lose the active label and the deletion cost; the
+// same policy confines the patch to these. ReplicaSets tell which pods are updated.
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=get;list;watch
 //
+// Events tell administrators of a Vault what has happened to it.
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 //
 // Volume claims are compared with the spec, and the StatefulSet controller makes and

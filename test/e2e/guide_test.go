@@ -199,7 +199,7 @@ func requireNoSecrets(t *testing.T, keys vaulttest.Keys) {
 		"kubectl -n " + operatorNamespace + " logs -l app.kubernetes.io/name=vault-operator --tail=-1",
 		"kubectl -n default get events,vault,pods,configmaps,deployments,statefulsets -o yaml",
 		// Releases are base64 of base64 of gzip.
-		`for s in $(kubectl -n default get secrets -l owner=helm,name=example -o name); do kubectl -n default get $s -o jsonpath='{.data.release}' | base64 -d | base64 -d | gunzip; done`,
+		`for s in $(kubectl -n ` + operatorNamespace + ` get secrets -l owner=helm -o name); do kubectl -n ` + operatorNamespace + ` get $s -o jsonpath='{.data.release}' | base64 -d | base64 -d | gunzip; done`,
 	} {
 		out := shell.Run(t, command)
 		for _, secret := range append(keys.UnsealKeys, keys.RootToken, "PRIVATE KEY") {

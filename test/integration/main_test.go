@@ -3,18 +3,24 @@
 package integration
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/go-logr/zapr"
 	"go.uber.org/zap"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
@@ -31,8 +37,11 @@ import (
 const (
 	// repository is the top of the work tree, seen from this package.
 	repository = "../.."
-	// operatorUser is who the operator is for the API server.
-	operatorUser = "vault-operator"
+	// operatorUser is who the operator is for the API server: the ServiceAccount
+	// that config/default makes.
+	operatorUser = "system:serviceaccount:" + operatorNamespace + ":vault-operator-controller-manager"
+	// operatorNamespace is where the operator keeps its records.
+	operatorNamespace = "vault-operator-system"
 	// asOperator makes the test binary run the operator instead of tests. Each
 	// operator is a process of its own, so that it can be killed like one.
 	asOperator = "VAULT_OPERATOR_TEST_PROCESS"
@@ -86,7 +95,7 @@ func runOperator() error {
 	ctx := ctrl.SetupSignalHandler()
 	manager, err := operator.New(ctx, config, operator.Options{
 		WatchesFile: "watches.yaml", MetricsAddress: cmp.Or(os.Getenv(metricsAddress), "0"), ProbeAddress: "0",
-		Namespaces: os.Getenv(watchNamespace),
+		Namespaces: os.Getenv(watchNamespace), Namespace: operatorNamespace,
 	})
 	if err != nil {
 		return err
@@ -141,7 +150,7 @@ rules:
 - level: None
   verbs: [watch]
 - level: Metadata
-  users: [`+operatorUser+`]
+  users: ["`+operatorUser+`"]
 - level: None
 `), 0o600)
 	if err != nil {
@@ -184,37 +193,60 @@ func connect(env *envtest.Environment, config *rest.Config, dir string) error {
 	if err := os.WriteFile(operatorConfig, kubeconfig, 0o600); err != nil {
 		return err
 	}
-	return grantRole(context.Background())
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operatorNamespace}}
+	if err := admin.Create(context.Background(), namespace); err != nil {
+		return err
+	}
+	return grantRights(context.Background())
 }
 
-// grantRole gives the operator the role that it is installed with, so that a
+// grantRights applies what config/default says of the operator's rights, so that a
 // permission that is missing from it shows here.
-func grantRole(ctx context.Context) error {
-	for _, file := range []string{"role.yaml", "metrics_auth_role.yaml"} {
-		if err := bindRole(ctx, file, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: operatorUser}); err != nil {
-			return err
+func grantRights(ctx context.Context) error {
+	objects, err := build("default")
+	if err != nil {
+		return err
+	}
+	for _, obj := range objects {
+		switch obj.GroupVersionKind().Group {
+		case rbacv1.GroupName, admissionregistrationv1.GroupName:
+			if err := admin.Create(ctx, obj); err != nil {
+				return fmt.Errorf("%s %s: %w", obj.GetKind(), obj.GetName(), err)
+			}
 		}
 	}
 	return nil
 }
 
-// readRole reads a ClusterRole of config/rbac.
-func readRole(file string) (role rbacv1.ClusterRole, err error) {
-	text, err := os.ReadFile(filepath.Join(repository, "config", "rbac", file))
+// build returns what "kubectl apply -k" would apply of a folder of config.
+func build(folder string) ([]*unstructured.Unstructured, error) {
+	kubectl := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl")
+	text, err := exec.Command(kubectl, "kustomize", filepath.Join(repository, "config", folder)).Output()
 	if err != nil {
-		return role, err
+		return nil, fmt.Errorf("kubectl kustomize config/%s: %w", folder, err)
 	}
-	if err := yaml.UnmarshalStrict(text, &role); err != nil {
-		return role, fmt.Errorf("config/rbac/%s: %w", file, err)
+	var objects []*unstructured.Unstructured
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	for {
+		obj := &unstructured.Unstructured{}
+		if err := decoder.Decode(obj); errors.Is(err, io.EOF) {
+			return objects, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("config/%s: %w", folder, err)
+		}
+		objects = append(objects, obj)
 	}
-	return role, nil
 }
 
 // bindRole makes a ClusterRole of config/rbac, and gives it to somebody.
 func bindRole(ctx context.Context, file string, subject rbacv1.Subject) error {
-	role, err := readRole(file)
+	text, err := os.ReadFile(filepath.Join(repository, "config", "rbac", file))
 	if err != nil {
 		return err
+	}
+	var role rbacv1.ClusterRole
+	if err := yaml.UnmarshalStrict(text, &role); err != nil {
+		return fmt.Errorf("config/rbac/%s: %w", file, err)
 	}
 	if err := admin.Create(ctx, &role); err != nil {
 		return err

@@ -21,13 +21,15 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-func helmStorage(vault *v1alpha1.Vault) *storage.Storage {
-	return storage.Init(driver.NewSecrets(clientset.CoreV1().Secrets(vault.Namespace)))
+// helmStorage is what the helm command works with in the operator's namespace,
+// where the release has the UID of the Vault as its name.
+func helmStorage() *storage.Storage {
+	return storage.Init(driver.NewSecrets(clientset.CoreV1().Secrets(operatorNamespace)))
 }
 
 func lastRelease(t *testing.T, vault *v1alpha1.Vault) *release.Release {
 	t.Helper()
-	rel, err := helmStorage(vault).Last(vault.Name)
+	rel, err := helmStorage().Last(string(vault.UID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +41,7 @@ func setReleaseStatus(t *testing.T, vault *v1alpha1.Vault, status release.Status
 	t.Helper()
 	rel := lastRelease(t, vault)
 	rel.Info.Status = status
-	if err := helmStorage(vault).Update(rel); err != nil {
+	if err := helmStorage().Update(rel); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -54,7 +56,7 @@ func leavePending(t *testing.T, vault *v1alpha1.Vault, status release.Status) {
 	rel := lastRelease(t, vault)
 	rel.Version++
 	rel.Info.Status = status
-	if err := helmStorage(vault).Create(rel); err != nil {
+	if err := helmStorage().Create(rel); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -63,7 +65,7 @@ func leavePending(t *testing.T, vault *v1alpha1.Vault, status release.Status) {
 func waitUntilReleased(t *testing.T, vault *v1alpha1.Vault) {
 	t.Helper()
 	eventually(t, "the release is deployed", func() error {
-		rel, err := helmStorage(vault).Last(vault.Name)
+		rel, err := helmStorage().Last(string(vault.UID))
 		if err != nil {
 			return err
 		}
@@ -121,7 +123,7 @@ func TestLostRecordOfAReleaseDeletesNothing(t *testing.T) {
 	}
 
 	// While the operator runs: it does not notice until something changes.
-	for _, secret := range releases(t, namespace) {
+	for _, secret := range records(t, namespace) {
 		remove(t, &secret)
 	}
 	change(t, vault, `{"spec": {"nodes": 3}}`)
@@ -132,7 +134,7 @@ func TestLostRecordOfAReleaseDeletesNothing(t *testing.T) {
 	// While it is down, and one of the objects cannot be adopted: whoever else
 	// claims it, the other objects of a living Vault must not go.
 	operator.kill()
-	for _, secret := range releases(t, namespace) {
+	for _, secret := range records(t, namespace) {
 		remove(t, &secret)
 	}
 	service := get(t, namespace, "example", &corev1.Service{})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/releases"
 )
 
 // renderedKinds are the lists of all kinds that the chart renders.
@@ -68,14 +70,23 @@ func namesOf(objects map[string]client.Object) []string {
 	return names
 }
 
-// releases returns the names of the Secrets in which Helm keeps its releases.
-func releases(t *testing.T, namespace string) []corev1.Secret {
+// records returns the Secrets in which the operator keeps the releases of a
+// namespace.
+func records(t *testing.T, namespace string) []corev1.Secret {
 	t.Helper()
 	var list corev1.SecretList
-	if err := admin.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels{"owner": "helm"}); err != nil {
+	of := client.MatchingLabels{"owner": "helm", releases.VaultNamespaceLabel: namespace}
+	if err := admin.List(t.Context(), &list, client.InNamespace(operatorNamespace), of); err != nil {
 		t.Fatal(err)
 	}
 	return list.Items
+}
+
+// touch makes the operator reconcile a Vault without changing what is wanted.
+func touch(t *testing.T, vault *v1alpha1.Vault, value string) {
+	t.Helper()
+	service := get(t, vault.Namespace, vault.Name, &corev1.Service{})
+	change(t, service, fmt.Sprintf(`{"metadata": {"labels": {"example.com/touched": %q}}}`, value))
 }
 
 // recordVersions watches a Vault for as long as the test runs and asserts what
@@ -217,7 +228,7 @@ func TestStatusSurvivesManyReconciles(t *testing.T) {
 		before := operator.countLogs(`"Release `)
 		switch i % 3 {
 		case 0:
-			change(t, vault, fmt.Sprintf(`{"metadata": {"annotations": {"example.com/touched": "%d"}}}`, i))
+			touch(t, vault, strconv.Itoa(i))
 		case 1:
 			change(t, vault, fmt.Sprintf(`{"spec": {"nodes": %d}}`, i))
 		case 2:
@@ -245,7 +256,7 @@ func TestStatusSurvivesManyReconciles(t *testing.T) {
 	if *deployment.Spec.Replicas != 4 || !strings.HasSuffix(deployment.Spec.Template.Spec.Containers[0].Image, ":1.21.5") {
 		t.Errorf("replicas %d, image %s", *deployment.Spec.Replicas, deployment.Spec.Template.Spec.Containers[0].Image)
 	}
-	if count := len(releases(t, namespace)); count > 3 {
+	if count := len(records(t, namespace)); count > 3 {
 		t.Errorf("%d revisions of the release are kept", count)
 	}
 }
@@ -316,12 +327,12 @@ func TestReconcileOfAnUnchangedVaultChangesNothing(t *testing.T) {
 	operator := startOperator(t)
 	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
 	waitUntilQuiet(t)
-	before := rendered(t, vault)
-	release := releases(t, namespace)
+	release := records(t, namespace)
 
 	reconciles := operator.countLogs(`"Release reconciled"`)
 	requests := len(audit.all(t))
-	change(t, vault, `{"metadata": {"annotations": {"example.com/touched": "now"}}}`)
+	touch(t, vault, "now")
+	before := rendered(t, vault)
 	version := get(t, namespace, "example", vault).ResourceVersion
 	eventually(t, "Helm reconciles", func() error {
 		if operator.countLogs(`"Release reconciled"`) == reconciles {
@@ -335,7 +346,7 @@ func TestReconcileOfAnUnchangedVaultChangesNothing(t *testing.T) {
 			t.Errorf("%s was written", name)
 		}
 	}
-	if now := releases(t, namespace); len(now) != len(release) || now[0].ResourceVersion != release[0].ResourceVersion {
+	if now := records(t, namespace); len(now) != len(release) || now[0].ResourceVersion != release[0].ResourceVersion {
 		t.Error("the release was written")
 	}
 	if now := get(t, namespace, "example", vault).ResourceVersion; now != version {

@@ -32,7 +32,7 @@ func waitUntilRemoved(t *testing.T, vault *v1alpha1.Vault) {
 	if left := rendered(t, vault); len(left) > 0 {
 		t.Errorf("left behind: %q", namesOf(left))
 	}
-	if left := releases(t, vault.Namespace); len(left) > 0 {
+	if left := records(t, vault.Namespace); len(left) > 0 {
 		t.Errorf("%d records of the release are left behind", len(left))
 	}
 }
@@ -94,7 +94,7 @@ func TestRemovalWhileTheOperatorIsDown(t *testing.T) {
 			remove(t, get(t, vault.Namespace, "example", &appsv1.Deployment{}), get(t, vault.Namespace, "example-etcd", &corev1.Service{}))
 		},
 		"with the record of the release gone": func(t *testing.T, vault *v1alpha1.Vault) {
-			for _, secret := range releases(t, vault.Namespace) {
+			for _, secret := range records(t, vault.Namespace) {
 				remove(t, &secret)
 			}
 			// Then the garbage collector removes the objects.
