@@ -19,8 +19,8 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
-	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/releases"
+	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )

@@ -3,7 +3,7 @@
 package integration
 
 import (
-	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,13 +11,15 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-// TestServesOnlyItsNamespaces runs an operator as OLM does for an OperatorGroup
-// that selects namespaces: with a Role in each of them, and no right elsewhere.
+// TestServesOnlyItsNamespaces runs an operator with the rights of config/namespaced:
+// a Role in the namespace that it serves, or as OLM makes it in several, and no
+// right in any other.
 func TestServesOnlyItsNamespaces(t *testing.T) {
 	other := createVault(t, newNamespace(t), `{}`)
 	for name, count := range map[string]int{"one": 1, "two": 2} {
@@ -27,11 +29,12 @@ func TestServesOnlyItsNamespaces(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			grantNamespaced(t, operatorNamespace, user)
 			watched := ""
 			var served []*v1alpha1.Vault
 			for range count {
 				namespace := newNamespace(t)
-				grantRoleIn(t, namespace, user)
+				grantNamespaced(t, namespace, user)
 				watched += "," + namespace
 				served = append(served, createVault(t, namespace, `{}`))
 			}
@@ -56,23 +59,57 @@ func TestServesOnlyItsNamespaces(t *testing.T) {
 	}
 }
 
-// grantRoleIn gives a user the operator's role in one namespace.
-func grantRoleIn(t *testing.T, namespace, user string) {
+// grantNamespaced gives a user the rights that config/namespaced gives to the
+// operator in its own namespace, or those that it gives in the namespace served.
+func grantNamespaced(t *testing.T, namespace, user string) {
 	t.Helper()
-	rules, err := readRole("role.yaml")
+	objects, err := build("namespaced")
 	if err != nil {
 		t.Fatal(err)
 	}
-	meta := metav1.ObjectMeta{Namespace: namespace, Name: rules.Name}
-	err = admin.Create(context.Background(), &rbacv1.Role{ObjectMeta: meta, Rules: rules.Rules})
-	if err == nil {
-		err = admin.Create(context.Background(), &rbacv1.RoleBinding{
-			ObjectMeta: meta,
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: rules.Name},
-			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
-		})
+	served := ""
+	for _, obj := range objects {
+		if obj.GetKind() == "Deployment" {
+			served = watchedBy(t, obj)
+		}
 	}
-	if err != nil {
+	for _, obj := range objects {
+		of := obj.GetNamespace()
+		if namespace != operatorNamespace && of == served {
+			of = namespace
+		}
+		if obj.GroupVersionKind().Group != rbacv1.GroupName || of != namespace {
+			continue
+		}
+		obj.SetNamespace(of)
+		obj.SetName(obj.GetName() + "-" + user)
+		if obj.GetKind() == "RoleBinding" {
+			role, _, _ := unstructured.NestedString(obj.Object, "roleRef", "name")
+			subject := map[string]any{"apiGroup": rbacv1.GroupName, "kind": rbacv1.UserKind, "name": user}
+			err = errors.Join(unstructured.SetNestedField(obj.Object, role+"-"+user, "roleRef", "name"),
+				unstructured.SetNestedSlice(obj.Object, []any{subject}, "subjects"))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := admin.Create(t.Context(), obj); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// watchedBy returns the namespace that a Deployment of the operator serves.
+func watchedBy(t *testing.T, obj *unstructured.Unstructured) string {
+	t.Helper()
+	var deployment appsv1.Deployment
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &deployment); err != nil {
 		t.Fatal(err)
 	}
+	for _, variable := range deployment.Spec.Template.Spec.Containers[0].Env {
+		if variable.Name == "WATCH_NAMESPACE" && variable.Value != "" {
+			return variable.Value
+		}
+	}
+	t.Fatal("config/namespaced does not name the namespace to serve")
+	return ""
 }
