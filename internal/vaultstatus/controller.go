@@ -28,7 +28,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
-	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
@@ -87,10 +86,11 @@ type Reconciler struct {
 	// Vault the last time; it is empty when it could. It may be nil.
 	LabelProblem func(vault types.NamespacedName) string
 
-	starts    pods.Starts
-	unsettled sync.Map // types.UID of a Vault to the time.Time since which it is unsettled
-	written   sync.Map // types.UID of a Vault to the writtenStatus
-	configs   references.Memo[error]
+	starts       pods.Starts
+	unsettled    sync.Map // types.UID of a Vault to the time.Time since which it is unsettled
+	written      sync.Map // types.UID of a Vault to the writtenStatus
+	configs      references.Memo[error]
+	certificates references.Memo[certificates]
 }
 
 // writtenStatus is a status that was written, and the version of the Vault with it.
@@ -125,6 +125,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.configs.Forget(req.NamespacedName)
+			r.certificates.Forget(req.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -226,7 +227,7 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 	if err := r.gatherStorage(ctx, f); err != nil {
 		return nil, err
 	}
-	f.tlsErr = certs.Check(ctx, r.Live, vault, f.now)
+	f.tlsErr = r.checkCertificates(ctx, vault, f.now)
 	f.configErr = r.checkConfig(ctx, vault)
 	return f, nil
 }
