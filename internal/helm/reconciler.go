@@ -141,7 +141,7 @@ func newReconciler(
 	// A rollback of a failed installation is an uninstallation. When the record
 	// of a release was lost, installing means adopting what runs already, so a
 	// failure would delete a living Vault. What failed is tried again instead.
-	actions, err := helmclient.NewActionClientGetter(configs, helmclient.WithFailureRollbacks(false),
+	actions, err := helmclient.NewActionClientGetter(&sparing{ActionConfigGetter: configs}, helmclient.WithFailureRollbacks(false),
 		// The API server validates what it is sent. Helm would do so as well, for
 		// which it reads the server's whole schema each time: two thirds of what a
 		// reconcile that changes nothing costs.

@@ -1,0 +1,79 @@
+package helm
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	helmclient "github.com/operator-framework/helm-operator-plugins/pkg/client"
+	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/kube"
+	"k8s.io/client-go/discovery"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// capabilitiesAge is for how long the version of the API server and its kinds are
+// believed. The chart depends on the version, which changes when the server restarts.
+const capabilitiesAge = 10 * time.Minute
+
+// sparing hands out configurations with which Helm does not ask what the API server
+// can do, nor whether it can be reached, for each release anew.
+type sparing struct {
+	helmclient.ActionConfigGetter
+
+	mu           sync.Mutex
+	capabilities *chartutil.Capabilities
+	asked        time.Time
+}
+
+// ActionConfigFor returns the configuration for the release of a Vault.
+func (s *sparing) ActionConfigFor(ctx context.Context, obj client.Object) (*action.Configuration, error) {
+	config, err := s.ActionConfigGetter.ActionConfigFor(ctx, obj)
+	if err != nil {
+		return nil, err
+	}
+	if config.Capabilities, err = s.current(config); err != nil {
+		return nil, err
+	}
+	if c, ok := config.KubeClient.(*kube.Client); ok {
+		config.KubeClient = reachable{c}
+	}
+	return config, nil
+}
+
+func (s *sparing) current(config *action.Configuration) (*chartutil.Capabilities, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.capabilities != nil && time.Since(s.asked) < capabilitiesAge {
+		return s.capabilities, nil
+	}
+	server, err := config.RESTClientGetter.ToDiscoveryClient()
+	if err != nil {
+		return nil, fmt.Errorf("discovery: %w", err)
+	}
+	server.Invalidate()
+	version, err := server.ServerVersion()
+	if err != nil {
+		return nil, fmt.Errorf("version of the API server: %w", err)
+	}
+	// An API service that does not answer is none that the chart needs.
+	kinds, err := action.GetVersionSet(server)
+	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
+		return nil, fmt.Errorf("kinds of the API server: %w", err)
+	}
+	s.asked = time.Now()
+	s.capabilities = &chartutil.Capabilities{
+		APIVersions: kinds,
+		KubeVersion: chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor},
+		HelmVersion: chartutil.DefaultCapabilities.HelmVersion,
+	}
+	return s.capabilities, nil
+}
+
+// reachable is a client that does not try whether it has a connection before it
+// uses it.
+type reachable struct{ *kube.Client }
+
+func (reachable) IsReachable() error { return nil }
