@@ -74,70 +74,62 @@ func kindOf(message string) string {
 	return "syntax error"
 }
 
-// depth counts how deep blocks and lists are nested.
-type depth int
-
-// add follows one token, which opens a level, closes one, or does neither.
-func (d *depth) add(opens, closes bool, at position) error {
-	switch {
-	case opens:
-		*d++
-	case closes:
-		*d--
-	}
-	if *d > maxNesting {
-		return syntaxError{at, fmt.Sprintf("blocks and lists are nested deeper than %d levels, which is the limit", maxNesting)}
-	}
-	return nil
-}
-
-// scanHCL says what is wrong with the tokens of HCL or with their nesting. The
-// scanner does not call itself, whatever the text is.
+// scanHCL says what is wrong with the tokens of HCL or with their nesting.
 func scanHCL(source []byte) error {
 	var bad error
 	scanner := hclscanner.New(source)
-	scanner.Error = func(pos hcltoken.Pos, message string) {
-		if bad == nil {
-			bad = syntaxError{position{pos.Line, pos.Column}, kindOf(message)}
-		}
-	}
-	var nesting depth
-	for bad == nil {
+	scanner.Error = func(at hcltoken.Pos, message string) { keepFirst(&bad, at.Line, at.Column, message) }
+	return checkNesting(&bad, func() (levels int, at position, more bool) {
 		token := scanner.Scan()
-		if token.Type == hcltoken.EOF || bad != nil {
-			break
+		switch token.Type {
+		case hcltoken.LBRACE, hcltoken.LBRACK:
+			levels = 1
+		case hcltoken.RBRACE, hcltoken.RBRACK:
+			levels = -1
 		}
-		bad = nesting.add(token.Type == hcltoken.LBRACE || token.Type == hcltoken.LBRACK,
-			token.Type == hcltoken.RBRACE || token.Type == hcltoken.RBRACK,
-			position{token.Pos.Line, token.Pos.Column})
-	}
-	return bad
+		return levels, position{token.Pos.Line, token.Pos.Column}, token.Type != hcltoken.EOF
+	})
 }
 
 // scanJSON does the same for JSON, up to where its only object ends: what follows
 // is not looked at by the parser either.
 func scanJSON(source []byte) error {
 	var bad error
+	depth := 0
 	scanner := jsonscanner.New(source)
-	scanner.Error = func(pos jsontoken.Pos, message string) {
-		if bad == nil {
-			bad = syntaxError{position{pos.Line, pos.Column}, kindOf(message)}
-		}
-	}
-	var nesting depth
-	for bad == nil {
+	scanner.Error = func(at jsontoken.Pos, message string) { keepFirst(&bad, at.Line, at.Column, message) }
+	return checkNesting(&bad, func() (levels int, at position, more bool) {
 		token := scanner.Scan()
-		if token.Type == jsontoken.EOF || bad != nil {
-			break
+		switch token.Type {
+		case jsontoken.LBRACE, jsontoken.LBRACK:
+			levels = 1
+		case jsontoken.RBRACE, jsontoken.RBRACK:
+			levels = -1
 		}
-		bad = nesting.add(token.Type == jsontoken.LBRACE || token.Type == jsontoken.LBRACK,
-			token.Type == jsontoken.RBRACE || token.Type == jsontoken.RBRACK,
-			position{token.Pos.Line, token.Pos.Column})
-		if nesting <= 0 {
-			break
+		depth += levels
+		return levels, position{token.Pos.Line, token.Pos.Column}, token.Type != jsontoken.EOF && depth > 0
+	})
+}
+
+func keepFirst(bad *error, line, column int, message string) {
+	if *bad == nil {
+		*bad = syntaxError{position{line, column}, kindOf(message)}
+	}
+}
+
+// checkNesting reads tokens until there are no more, one is bad, or too many levels
+// are open. The scanners do not call themselves, whatever the text is.
+func checkNesting(bad *error, next func() (levels int, at position, more bool)) error {
+	open := 0
+	for {
+		levels, at, more := next()
+		if *bad != nil || !more {
+			return *bad
+		}
+		if open += levels; open > maxNesting {
+			return syntaxError{at, fmt.Sprintf("blocks and lists are nested deeper than %d levels, which is the limit", maxNesting)}
 		}
 	}
-	return bad
 }
 
 var (
