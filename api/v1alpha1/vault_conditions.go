@@ -81,6 +81,12 @@ const (
 	ReasonSecretNotFound = "SecretNotFound"
 	// ReasonSecretInvalid: a Secret lacks a key, or a key's content is unusable.
 	ReasonSecretInvalid = "SecretInvalid"
+	// ReasonAuthorityLost: the Secret with a certificate authority that the operator
+	// made is gone together with what it has signed, and pods still trust it.
+	ReasonAuthorityLost = "AuthorityLost"
+	// ReasonCertificateExpired: a certificate, or the authority that signed it, is
+	// not valid any more.
+	ReasonCertificateExpired = "CertificateExpired"
 	// ReasonConfigAccepted: the configuration is usable.
 	ReasonConfigAccepted = "ConfigAccepted"
 	// ReasonConfigMapNotFound: the ConfigMap of configMapName is missing.

@@ -3,7 +3,6 @@
 package certs
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,7 +10,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -97,32 +95,11 @@ func create(template *x509.Certificate, ca *KeyPair) (KeyPair, error) {
 // Verify says why a server with this certificate and key would be refused by
 // a client that trusts ca and asks for serverName.
 func Verify(server KeyPair, ca []byte, serverName string, now time.Time) error {
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(ca) {
-		return errors.New("the certificate authority holds no PEM certificate")
-	}
-	pair, err := tls.X509KeyPair(server.Cert, server.Key)
+	c, err := newChain(server, ca)
 	if err != nil {
-		// The text of crypto/tls never quotes key material.
-		return fmt.Errorf("the server certificate and key: %w", err)
+		return err
 	}
-	intermediates := x509.NewCertPool()
-	intermediates.AppendCertsFromPEM(trimFirst(server.Cert))
-	_, err = pair.Leaf.Verify(x509.VerifyOptions{
-		DNSName:       serverName,
-		Roots:         roots,
-		Intermediates: intermediates,
-		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
-	if err != nil {
-		return fmt.Errorf("the server certificate: %w", err)
-	}
-	return nil
-}
-
-// trimFirst drops the first PEM block: the leaf of a chain.
-func trimFirst(chain []byte) []byte {
-	_, rest := pem.Decode(bytes.TrimSpace(chain))
-	return rest
+	c.serverName = serverName
+	_, err = c.verify(now)
+	return err
 }

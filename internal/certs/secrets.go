@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
 )
 
 // Keys of the Secrets that only the operator and its chart read.
@@ -32,6 +33,8 @@ type Error struct {
 	Reason string
 	// Message names the Secret and what is wrong with it.
 	Message string
+	// Generated says that a Secret is missing which the operator makes.
+	Generated bool
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -51,13 +54,43 @@ type authority struct {
 	leaves     []leaf
 }
 
+func (a authority) leafSecrets() []string {
+	names := make([]string, 0, len(a.leaves))
+	for _, l := range a.leaves {
+		names = append(names, l.secret)
+	}
+	return names
+}
+
+// lost is the error for an authority that is missing and that pods still trust.
+func (a authority) lost(leaves []string) *Error {
+	return &Error{
+		Reason: v1alpha1.ReasonAuthorityLost, Generated: true,
+		Message: fmt.Sprintf("Secret %q with the certificate authority is gone, and so is what it has signed: %q. "+
+			"No second authority is made while pods trust the first one: restore the Secrets from a backup. "+
+			"Without a backup follow 'When a certificate authority is lost' in docs/tls.md", a.secret, leaves),
+	}
+}
+
+// Clients are what Ensure reads and writes with.
+type Clients struct {
+	// Client writes.
+	client.Client
+	// Cache holds the metadata of Secrets, and the pods, Deployments and
+	// StatefulSets of Vaults.
+	Cache client.Reader
+	// Live reads from the API server.
+	Live client.Reader
+}
+
 // Ensure makes the Secrets with certificates that this Vault needs and that do
-// not exist; one that exists is never written. The Vault owns them, so they go
-// when it goes. The reader must not be a cache: a stale "not found" would make
-// a second authority.
-func Ensure(ctx context.Context, c client.Client, reader client.Reader, vault *v1alpha1.Vault) error {
+// not exist; the content of one that exists is never written. The Vault owns them,
+// so they go when it goes; one that a backup tool has restored without its owner
+// is adopted. That a Secret is there is believed of the cache. That it is missing
+// is not: a second authority would be made.
+func Ensure(ctx context.Context, c Clients, vault *v1alpha1.Vault) error {
 	for _, a := range authorities(vault) {
-		if err := ensureAuthority(ctx, c, reader, vault, a); err != nil {
+		if err := ensureAuthority(ctx, c, vault, a); err != nil {
 			return err
 		}
 	}
@@ -90,7 +123,7 @@ func vaultAuthority(vault *v1alpha1.Vault) authority {
 }
 
 func etcdAuthority(vault *v1alpha1.Vault) authority {
-	service := vault.EtcdName() + "." + vault.Namespace + ".svc"
+	service := etcdServerName(vault)
 	forVault := vault.EtcdName() + "-client." + vault.Namespace + ".svc"
 	return authority{
 		secret:     vault.EtcdName() + "-ca",
@@ -112,6 +145,21 @@ func etcdAuthority(vault *v1alpha1.Vault) authority {
 	}
 }
 
+// etcdServerName is a DNS name that the certificate of every member is valid for.
+func etcdServerName(vault *v1alpha1.Vault) string {
+	return vault.EtcdName() + "." + vault.Namespace + ".svc"
+}
+
+// AuthoritySecretNames are the names of the Secrets with the authorities that the
+// operator makes for a Vault.
+func AuthoritySecretNames(vault *v1alpha1.Vault) []string {
+	var names []string
+	for _, a := range authorities(vault) {
+		names = append(names, a.secret)
+	}
+	return names
+}
+
 // ServerNames are the DNS names that the certificate of the Vault nodes is made for.
 func ServerNames(vault *v1alpha1.Vault) []string {
 	name, namespace := vault.Name, vault.Namespace
@@ -127,12 +175,18 @@ func ServerNames(vault *v1alpha1.Vault) []string {
 
 // ensureAuthority makes what is missing of an authority and its leaves. The CA
 // is needed, and so made, only when a leaf is missing. The leaves that exist
-// must come from the CA that exists: when the CA alone was lost, a new one
-// could not sign for them, and the user is told to remove them all.
-func ensureAuthority(ctx context.Context, c client.Client, reader client.Reader, vault *v1alpha1.Vault, a authority) error {
+// must come from the CA that exists: when the CA was lost, a new one could not
+// sign for them, nor for what pods have mounted.
+func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority) error {
+	if err := adopt(ctx, c, vault, a.secret); client.IgnoreNotFound(err) != nil {
+		return err
+	}
 	var missing []leaf
 	for _, l := range a.leaves {
-		_, err := getOwn(ctx, reader, vault, l.secret)
+		err := adopt(ctx, c, vault, l.secret)
+		if apierrors.IsNotFound(err) {
+			_, err = getOwn(ctx, c.Live, vault, l.secret)
+		}
 		switch {
 		case apierrors.IsNotFound(err):
 			missing = append(missing, l)
@@ -143,7 +197,7 @@ func ensureAuthority(ctx context.Context, c client.Client, reader client.Reader,
 	if len(missing) == 0 {
 		return nil
 	}
-	ca, err := ensureCA(ctx, c, reader, vault, a, len(missing) < len(a.leaves))
+	ca, err := ensureCA(ctx, c, vault, a, missing)
 	if err != nil {
 		return err
 	}
@@ -159,27 +213,88 @@ func ensureAuthority(ctx context.Context, c client.Client, reader client.Reader,
 	return nil
 }
 
-func ensureCA(ctx context.Context, c client.Client, reader client.Reader, vault *v1alpha1.Vault, a authority, inUse bool) (KeyPair, error) {
-	secret, err := getOwn(ctx, reader, vault, a.secret)
+func ensureCA(ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority, missing []leaf) (KeyPair, error) {
+	secret, err := getOwn(ctx, c.Live, vault, a.secret)
 	if err == nil {
 		return KeyPair{Cert: secret.Data[caCertKey], Key: secret.Data[caKeyKey]}, nil
 	}
 	if !apierrors.IsNotFound(err) {
 		return KeyPair{}, err
 	}
-	if inUse {
-		names := make([]string, 0, len(a.leaves))
-		for _, l := range a.leaves {
+	trusted, err := mounted(ctx, c.Cache, vault, a.leafSecrets())
+	if err != nil {
+		return KeyPair{}, err
+	}
+	if trusted || len(missing) < len(a.leaves) {
+		names := make([]string, 0, len(missing))
+		for _, l := range missing {
 			names = append(names, l.secret)
 		}
-		return KeyPair{}, &Error{v1alpha1.ReasonSecretNotFound, fmt.Sprintf(
-			"Secret %q with the certificate authority is missing; restore it, or delete the Secrets %q and restart the pods to begin with a new one", a.secret, names)}
+		return KeyPair{}, a.lost(names)
 	}
 	ca, err := NewCA(a.commonName)
 	if err != nil {
 		return KeyPair{}, err
 	}
 	return ca, createSecret(ctx, c, vault, a.secret, map[string][]byte{caCertKey: ca.Cert, caKeyKey: ca.Key})
+}
+
+// mounted says that a pod of the Vault or its etcd has one of the Secrets mounted,
+// or will have.
+func mounted(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, secrets []string) (bool, error) {
+	uses := func(spec *corev1.PodSpec) bool {
+		return slices.ContainsFunc(spec.Volumes, func(volume corev1.Volume) bool {
+			return volume.Secret != nil && slices.Contains(secrets, volume.Secret.SecretName)
+		})
+	}
+	var deployment appsv1.Deployment
+	err := reader.Get(ctx, client.ObjectKeyFromObject(vault), &deployment)
+	if client.IgnoreNotFound(err) != nil || err == nil && uses(&deployment.Spec.Template.Spec) {
+		return true, client.IgnoreNotFound(err)
+	}
+	var set appsv1.StatefulSet
+	err = reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: vault.EtcdName()}, &set)
+	if client.IgnoreNotFound(err) != nil || err == nil && uses(&set.Spec.Template.Spec) {
+		return true, client.IgnoreNotFound(err)
+	}
+	for _, list := range []func(context.Context, client.Reader, *v1alpha1.Vault) ([]corev1.Pod, error){pods.List, pods.Members} {
+		all, err := list(ctx, reader, vault)
+		if err != nil {
+			return true, err
+		}
+		for i := range all {
+			if !pods.Ended(&all[i]) && uses(&all[i].Spec) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// adopt makes the Vault the owner of a Secret which has its labels and no owner.
+// The Secret is looked up in the cache.
+func adopt(ctx context.Context, c Clients, vault *v1alpha1.Vault, name string) error {
+	secret := &metav1.PartialObjectMetadata{}
+	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	if err := c.Cache.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, secret); err != nil {
+		return err
+	}
+	if owner := metav1.GetControllerOf(secret); owner != nil {
+		return belongs(secret, vault)
+	}
+	labels := secret.Labels
+	if labels[v1alpha1.NameLabel] != v1alpha1.AppName || labels[v1alpha1.InstanceLabel] != vault.Name {
+		return nil // somebody else's, or made by hand: good to use, and not ours to delete
+	}
+	before := secret.DeepCopy()
+	if err := controllerutil.SetControllerReference(vault, secret, c.Scheme()); err != nil {
+		return err
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := c.Patch(ctx, secret, patch); err != nil {
+		return fmt.Errorf("adopting Secret %q: %w", name, err)
+	}
+	return nil
 }
 
 func get(ctx context.Context, reader client.Reader, namespace, name string) (*corev1.Secret, error) {
@@ -199,10 +314,16 @@ func getOwn(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, na
 	if err != nil {
 		return nil, err
 	}
+	return secret, belongs(secret, vault)
+}
+
+// belongs says why a Secret is not this Vault's to use.
+func belongs(secret client.Object, vault *v1alpha1.Vault) error {
 	if owner := metav1.GetControllerOf(secret); owner != nil && owner.UID != vault.UID {
-		return nil, fmt.Errorf("waiting for the deletion of Secret %q, which belongs to another %s of the name %q", name, owner.Kind, owner.Name)
+		return fmt.Errorf("waiting for the deletion of Secret %q, which belongs to another %s of the name %q",
+			secret.GetName(), owner.Kind, owner.Name)
 	}
-	return secret, nil
+	return nil
 }
 
 func createSecret(ctx context.Context, c client.Client, vault *v1alpha1.Vault, name string, data map[string][]byte) error {
@@ -224,40 +345,4 @@ func createSecret(ctx context.Context, c client.Client, vault *v1alpha1.Vault, n
 		return fmt.Errorf("creating Secret %q: %w", name, err)
 	}
 	return nil
-}
-
-// Check says what is wrong with the Secrets that the Vault nodes and their
-// clients use. What the user has to mend is an *Error; any other error says
-// that the API server could not be asked.
-func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, now time.Time) error {
-	server, err := require(ctx, reader, vault.Namespace, vault.ServerSecretName(), v1alpha1.ServerCertKey, v1alpha1.ServerKeyKey)
-	if err != nil {
-		return err
-	}
-	ca, err := require(ctx, reader, vault.Namespace, vault.ClientSecretName(), v1alpha1.ClientCAKey)
-	if err != nil {
-		return err
-	}
-	pair := KeyPair{Cert: server[v1alpha1.ServerCertKey], Key: server[v1alpha1.ServerKeyKey]}
-	if err := Verify(pair, ca[v1alpha1.ClientCAKey], vault.ServerName(), now); err != nil {
-		return &Error{v1alpha1.ReasonSecretInvalid, fmt.Sprintf("Secrets %q and %q: %v",
-			vault.ServerSecretName(), vault.ClientSecretName(), err)}
-	}
-	return nil
-}
-
-// require returns the content of a Secret that has all keys.
-func require(ctx context.Context, reader client.Reader, namespace, name string, keys ...string) (map[string][]byte, error) {
-	secret, err := get(ctx, reader, namespace, name)
-	if apierrors.IsNotFound(err) {
-		return nil, &Error{v1alpha1.ReasonSecretNotFound, fmt.Sprintf("Secret %q does not exist", name)}
-	}
-	if err != nil {
-		return nil, err
-	}
-	missing := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return len(secret.Data[key]) > 0 })
-	if len(missing) > 0 {
-		return nil, &Error{v1alpha1.ReasonSecretInvalid, fmt.Sprintf("Secret %q has no key %q", name, missing)}
-	}
-	return secret.Data, nil
 }

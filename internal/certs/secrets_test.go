@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -45,6 +46,9 @@ func newClient(t *testing.T, objects ...client.Object) client.WithWatch {
 	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
 }
 
+// clients reads and writes with one client.
+func clients(c client.Client) Clients { return Clients{Client: c, Cache: c, Live: c} }
+
 func secrets(t *testing.T, c client.Client) map[string]corev1.Secret {
 	t.Helper()
 	var list corev1.SecretList
@@ -71,7 +75,7 @@ var (
 func TestEnsure(t *testing.T) {
 	vault := newVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), c, c, vault); err != nil {
+	if err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	made := secrets(t, c)
@@ -111,7 +115,7 @@ func TestEnsure(t *testing.T) {
 
 	// What is there is never written again.
 	for range 3 {
-		if err := Ensure(t.Context(), readOnly(t, c), c, vault); err != nil {
+		if err := Ensure(t.Context(), Clients{Client: readOnly(t, c), Cache: c, Live: c}, vault); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -184,7 +188,7 @@ func verifyClient(t *testing.T, who string, cert, key, ca []byte) {
 func TestServerCertificateIsValidForAllWaysToANode(t *testing.T) {
 	vault := newVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), c, c, vault); err != nil {
+	if err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	made := secrets(t, c)
@@ -207,7 +211,7 @@ func TestServerCertificateIsValidForAllWaysToANode(t *testing.T) {
 func TestEnsureWithStaticTLSMakesOnlyEtcdsSecrets(t *testing.T) {
 	vault := newStaticVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), c, c, vault); err != nil {
+	if err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	made := secrets(t, c)
@@ -237,12 +241,12 @@ func TestEnsureCompletesAfterACrashAtAnyCreation(t *testing.T) {
 						return errAPI
 					},
 				})
-				if err := Ensure(t.Context(), crashing, crashing, vault); !errors.Is(err, errAPI) {
+				if err := Ensure(t.Context(), clients(crashing), vault); !errors.Is(err, errAPI) {
 					t.Fatalf("Ensure() = %v, want the error of the API server", err)
 				}
 				before := secrets(t, api)
 
-				if err := Ensure(t.Context(), api, api, vault); err != nil {
+				if err := Ensure(t.Context(), clients(api), vault); err != nil {
 					t.Fatalf("the next Ensure: %v", err)
 				}
 				after := secrets(t, api)
@@ -268,12 +272,12 @@ func TestEnsureReplacesALostLeaf(t *testing.T) {
 		t.Run(lost, func(t *testing.T) {
 			vault := newVault()
 			c := newClient(t)
-			if err := Ensure(t.Context(), c, c, vault); err != nil {
+			if err := Ensure(t.Context(), clients(c), vault); err != nil {
 				t.Fatal(err)
 			}
 			remove(t, c, lost)
 			before := secrets(t, c)
-			if err := Ensure(t.Context(), c, c, vault); err != nil {
+			if err := Ensure(t.Context(), clients(c), vault); err != nil {
 				t.Fatal(err)
 			}
 			after := secrets(t, c)
@@ -302,31 +306,61 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 	tests := []struct {
 		name    string
 		lost    []string
+		objects []client.Object
 		wantErr []string
 	}{
 		{name: "the authority alone was lost: nothing is missing to serve with", lost: []string{"example-default-vault-ca"}},
 		{
 			name: "the authority and a leaf were lost", lost: []string{"example-default-vault-ca", "example-default-vault-client-tls"},
-			wantErr: []string{`"example-default-vault-ca"`, `"example-default-vault-server-tls"`, "restart the pods"},
+			wantErr: []string{`"example-default-vault-ca"`, `"example-default-vault-client-tls"`, "restore"},
 		},
 		{
 			name: "etcd's authority and a leaf were lost", lost: []string{"example-etcd-ca", "example-etcd-server-tls"},
-			wantErr: []string{`"example-etcd-ca"`, `"example-etcd-client-tls"`},
+			wantErr: []string{`"example-etcd-ca"`, `"example-etcd-server-tls"`},
 		},
-		{name: "all were lost: there is nothing to fit", lost: vaultSecrets},
+		{name: "all were lost, and nothing runs: there is nothing to fit", lost: vaultSecrets},
+		{
+			name: "all were lost under a Deployment", lost: vaultSecrets, objects: []client.Object{deployment("example-default-vault-server-tls")},
+			wantErr: []string{`"example-default-vault-ca"`, `"example-default-vault-server-tls"`, `"example-default-vault-client-tls"`, "docs/tls.md"},
+		},
+		{
+			name: "etcd's were lost, and Vault uses it", lost: etcdSecrets, objects: []client.Object{deployment("example-etcd-client-tls")},
+			wantErr: []string{`"example-etcd-ca"`, `"example-etcd-server-tls"`},
+		},
+		{
+			name: "etcd's were lost under its StatefulSet", lost: etcdSecrets, objects: []client.Object{statefulSet("example-etcd-server-tls")},
+			wantErr: []string{`"example-etcd-ca"`},
+		},
+		{
+			name: "etcd's were lost under a pod that nothing controls any more", lost: etcdSecrets,
+			objects: []client.Object{pod(v1alpha1.EtcdComponent, corev1.PodRunning, "example-etcd-server-tls")}, wantErr: []string{`"example-etcd-ca"`},
+		},
+		{
+			name: "etcd's were lost under a pod that has ended", lost: etcdSecrets,
+			objects: []client.Object{pod(v1alpha1.EtcdComponent, corev1.PodFailed, "example-etcd-server-tls")},
+		},
+		{
+			name: "nothing that runs uses what was lost", lost: vaultSecrets,
+			objects: []client.Object{deployment("my-server"), pod(v1alpha1.ServerComponent, corev1.PodRunning, "my-server")},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			vault := newVault()
 			c := newClient(t)
-			if err := Ensure(t.Context(), c, c, vault); err != nil {
+			if err := Ensure(t.Context(), clients(c), vault); err != nil {
 				t.Fatal(err)
+			}
+			for _, object := range tt.objects {
+				if err := c.Create(t.Context(), object); err != nil {
+					t.Fatal(err)
+				}
 			}
 			for _, name := range tt.lost {
 				remove(t, c, name)
 			}
 			before := secrets(t, c)
-			err := Ensure(t.Context(), c, c, vault)
+			err := Ensure(t.Context(), clients(c), vault)
 			if len(tt.wantErr) == 0 {
 				if err != nil {
 					t.Fatal(err)
@@ -337,8 +371,8 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 				return
 			}
 			var bad *Error
-			if !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonSecretNotFound {
-				t.Fatalf("Ensure() = %v, want an *Error with reason SecretNotFound", err)
+			if !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonAuthorityLost {
+				t.Fatalf("Ensure() = %v, want an *Error with reason AuthorityLost", err)
 			}
 			for _, want := range tt.wantErr {
 				if !strings.Contains(bad.Message, want) {
@@ -348,7 +382,37 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 			if !reflect.DeepEqual(secrets(t, c), before) {
 				t.Error("Secrets were written all the same")
 			}
+			if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonAuthorityLost {
+				t.Errorf("Check() = %v, want an *Error with reason AuthorityLost", err)
+			}
 		})
+	}
+}
+
+func mounting(secret string) corev1.PodSpec {
+	return corev1.PodSpec{Volumes: []corev1.Volume{{
+		Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: secret}},
+	}}}
+}
+
+func deployment(secret string) client.Object {
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example"}}
+	d.Spec.Template.Spec = mounting(secret)
+	return d
+}
+
+func statefulSet(secret string) client.Object {
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-etcd"}}
+	set.Spec.Template.Spec = mounting(secret)
+	return set
+}
+
+func pod(component string, phase corev1.PodPhase, secret string) client.Object {
+	labels := newVault().PodLabels()
+	labels[v1alpha1.ComponentLabel] = component
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "pod", Labels: labels},
+		Spec:       mounting(secret), Status: corev1.PodStatus{Phase: phase},
 	}
 }
 
@@ -358,18 +422,18 @@ func TestEnsureDoesNotUseTheSecretsOfAnEarlierVault(t *testing.T) {
 	earlier, vault := newVault(), newVault()
 	vault.UID = "another-uid"
 	c := newClient(t)
-	if err := Ensure(t.Context(), c, c, earlier); err != nil {
+	if err := Ensure(t.Context(), clients(c), earlier); err != nil {
 		t.Fatal(err)
 	}
 	old := secrets(t, c)
 	for _, name := range allSecrets {
 		var bad *Error
-		if err := Ensure(t.Context(), c, c, vault); err == nil || errors.As(err, &bad) {
+		if err := Ensure(t.Context(), clients(c), vault); err == nil || errors.As(err, &bad) {
 			t.Errorf("Ensure() = %v while %s is there, want an error that nobody has to mend", err, name)
 		}
 		remove(t, c, name)
 	}
-	if err := Ensure(t.Context(), c, c, vault); err != nil {
+	if err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	made := secrets(t, c)
@@ -389,26 +453,80 @@ func TestEnsureDoesNotUseTheSecretsOfAnEarlierVault(t *testing.T) {
 	checkEtcd(t, vault, made)
 }
 
-// One that was restored from a backup belongs to nobody.
-func TestEnsureUsesASecretWithoutAnOwner(t *testing.T) {
+// A backup tool restores Secrets without their owner.
+func TestEnsureAdoptsASecretWithoutAnOwner(t *testing.T) {
 	vault := newVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), c, c, vault); err != nil {
+	if err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
-	restored := secrets(t, c)["example-default-vault-ca"]
-	remove(t, c, restored.Name)
+	made := secrets(t, c)
+	for name, secret := range made {
+		remove(t, c, name)
+		secret.OwnerReferences, secret.ResourceVersion = nil, ""
+		if name == "example-default-vault-ca" {
+			secret.Labels = nil // made by hand
+		}
+		if err := c.Create(t.Context(), &secret); err != nil {
+			t.Fatal(err)
+		}
+	}
 	remove(t, c, vault.ServerSecretName())
-	restored.OwnerReferences, restored.ResourceVersion = nil, ""
-	if err := c.Create(t.Context(), &restored); err != nil {
-		t.Fatal(err)
-	}
-	if err := Ensure(t.Context(), c, c, vault); err != nil {
+	if err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	if err := Check(t.Context(), c, vault, time.Now()); err != nil {
 		t.Errorf("Check() = %v", err)
 	}
+	for name, secret := range secrets(t, c) {
+		if owned, byHand := metav1.IsControlledBy(&secret, vault), name == "example-default-vault-ca"; owned == byHand {
+			t.Errorf("Secret %s is owned: %v", name, owned)
+		}
+		if name != vault.ServerSecretName() && !reflect.DeepEqual(secret.Data, made[name].Data) {
+			t.Errorf("the content of Secret %s was changed", name)
+		}
+	}
+}
+
+// Whoever has lost etcd's authority makes a new one, and lets all trust the old
+// one as well, so that Vault need not be restarted at the same time as etcd.
+func TestEnsureSignsWithAnAuthorityThatAPersonMade(t *testing.T) {
+	vault := newVault()
+	c := newClient(t)
+	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+		t.Fatal(err)
+	}
+	before := secrets(t, c)
+	for _, name := range etcdSecrets {
+		remove(t, c, name)
+	}
+	if err := c.Create(t.Context(), statefulSet("example-etcd-server-tls")); err != nil {
+		t.Fatal(err)
+	}
+	ca := newCA(t)
+	old := before["example-etcd-client-tls"].Data
+	both := slices.Concat(ca.Cert, old["ca.crt"])
+	byHand := func(name string, data map[string][]byte) {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: before[name].Labels}, Data: data}
+		if err := c.Create(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	byHand("example-etcd-client-tls", map[string][]byte{"client.crt": old["client.crt"], "client.key": old["client.key"], "ca.crt": both})
+	byHand("example-etcd-ca", map[string][]byte{"ca.crt": both, "ca.key": ca.Key})
+	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(t.Context(), c, vault, time.Now()); err != nil {
+		t.Errorf("Check() = %v", err)
+	}
+	made := secrets(t, c)
+	member := made["example-etcd-server-tls"].Data
+	pair := KeyPair{Cert: member["server.crt"], Key: member["server.key"]}
+	if err := Verify(pair, ca.Cert, "example-etcd-client.default.svc", time.Now()); err != nil {
+		t.Errorf("the members are not of the new authority: %v", err)
+	}
+	verifyClient(t, "Vault with its old certificate", old["client.crt"], old["client.key"], member["ca.crt"])
 }
 
 func TestEnsureReportsABrokenAuthority(t *testing.T) {
@@ -418,26 +536,39 @@ func TestEnsureReportsABrokenAuthority(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-default-vault-ca"},
 		Data:       map[string][]byte{"ca.crt": []byte("garbage"), "ca.key": key},
 	})
-	err := Ensure(t.Context(), c, c, vault)
+	err := Ensure(t.Context(), clients(c), vault)
 	if err == nil || !strings.Contains(err.Error(), "example-default-vault-server-tls") {
 		t.Fatalf("Ensure() = %v", err)
 	}
 	noKeyMaterial(t, err.Error(), key)
 }
 
-func TestEnsureAsksTheAPIServerAndNotACache(t *testing.T) {
+// That a Secret is missing is never believed of a cache, which may be late.
+func TestEnsureAsksTheAPIServerWhatTheCacheDoesNotHave(t *testing.T) {
 	vault := newVault()
 	api := newClient(t)
-	if err := Ensure(t.Context(), api, api, vault); err != nil {
+	if err := Ensure(t.Context(), clients(api), vault); err != nil {
 		t.Fatal(err)
 	}
-	stale := interceptor.NewClient(api, interceptor.Funcs{
+	if err := Ensure(t.Context(), Clients{Client: readOnly(t, api), Cache: newClient(t), Live: api}, vault); err != nil {
+		t.Error(err)
+	}
+}
+
+// Nothing is asked of the API server when all is there.
+func TestEnsureReadsNothingThatTheCacheHas(t *testing.T) {
+	vault := newVault()
+	api := newClient(t)
+	if err := Ensure(t.Context(), clients(api), vault); err != nil {
+		t.Fatal(err)
+	}
+	silent := interceptor.NewClient(api, interceptor.Funcs{
 		Get: func(_ context.Context, _ client.WithWatch, key client.ObjectKey, _ client.Object, _ ...client.GetOption) error {
-			t.Errorf("Secret %s is read from the client", key.Name)
+			t.Errorf("Secret %s is read from the API server", key.Name)
 			return errAPI
 		},
 	})
-	if err := Ensure(t.Context(), stale, api, vault); err != nil {
+	if err := Ensure(t.Context(), Clients{Client: readOnly(t, api), Cache: api, Live: silent}, vault); err != nil {
 		t.Error(err)
 	}
 }
@@ -450,7 +581,7 @@ func TestErrorsOfTheAPIServerAreNotTheUsers(t *testing.T) {
 		},
 	})
 	var bad *Error
-	if err := Ensure(t.Context(), broken, broken, vault); !errors.Is(err, errAPI) || errors.As(err, &bad) {
+	if err := Ensure(t.Context(), clients(broken), vault); !errors.Is(err, errAPI) || errors.As(err, &bad) {
 		t.Errorf("Ensure() = %v", err)
 	}
 	if err := Check(t.Context(), broken, vault, time.Now()); !errors.Is(err, errAPI) || errors.As(err, &bad) {
@@ -461,6 +592,12 @@ func TestErrorsOfTheAPIServerAreNotTheUsers(t *testing.T) {
 func TestCheck(t *testing.T) {
 	ca := newCA(t)
 	server, other := sign(t, ca, testName), sign(t, ca, "other.default.svc")
+	past := func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	}
+	expired := custom(t, past, &ca)
+	expiredCA := custom(t, func(c *x509.Certificate) { authorityTemplate(c); past(c) }, nil)
+	orphan := custom(t, func(*x509.Certificate) {}, &expiredCA)
 	secret := func(name string, data map[string][]byte) *corev1.Secret {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Data: data}
 	}
@@ -473,6 +610,13 @@ func TestCheck(t *testing.T) {
 		wantMessage []string
 	}{
 		{name: "good", objects: []client.Object{goodServer, goodCA}},
+		{name: "the keys of kubernetes.io/tls and cert-manager", objects: []client.Object{
+			secret("my-server", map[string][]byte{"tls.crt": server.Cert, "tls.key": server.Key, "ca.crt": ca.Cert}),
+			secret("my-ca", map[string][]byte{"ca.crt": ca.Cert}),
+		}},
+		{name: "both kinds of keys", objects: []client.Object{
+			secret("my-server", map[string][]byte{"server.crt": server.Cert, "server.key": server.Key, "tls.crt": []byte("garbage")}), goodCA,
+		}},
 		{
 			name: "no server Secret", objects: []client.Object{goodCA},
 			wantReason: v1alpha1.ReasonSecretNotFound, wantMessage: []string{`"my-server"`, "does not exist"},
@@ -492,10 +636,23 @@ func TestCheck(t *testing.T) {
 			wantReason: v1alpha1.ReasonSecretInvalid, wantMessage: []string{`"my-server"`, `"server.key"`},
 		},
 		{
-			name: "the keys of kubernetes.io/tls", objects: []client.Object{
-				secret("my-server", map[string][]byte{"tls.crt": server.Cert, "tls.key": server.Key}), goodCA,
+			name: "half a pair of each kind", objects: []client.Object{
+				secret("my-server", map[string][]byte{"server.crt": server.Cert, "tls.key": server.Key}), goodCA,
 			},
-			wantReason: v1alpha1.ReasonSecretInvalid, wantMessage: []string{`"my-server"`, `"server.crt"`, `"server.key"`},
+			wantReason: v1alpha1.ReasonSecretInvalid, wantMessage: []string{`"my-server"`, `"server.key"`},
+		},
+		{
+			name: "expired", objects: []client.Object{
+				secret("my-server", map[string][]byte{"tls.crt": expired.Cert, "tls.key": expired.Key}), goodCA,
+			},
+			wantReason: v1alpha1.ReasonCertificateExpired, wantMessage: []string{`"my-server"`, "it was valid until 20"},
+		},
+		{
+			name: "its authority expired", objects: []client.Object{
+				secret("my-server", map[string][]byte{"tls.crt": orphan.Cert, "tls.key": orphan.Key}),
+				secret("my-ca", map[string][]byte{"ca.crt": expiredCA.Cert}),
+			},
+			wantReason: v1alpha1.ReasonCertificateExpired, wantMessage: []string{`"my-ca"`, "authority", "it was valid until 20"},
 		},
 		{
 			name: "an empty key", objects: []client.Object{goodServer, secret("my-ca", map[string][]byte{"vault-client-ca.crt": nil})},
@@ -520,7 +677,11 @@ func TestCheck(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := Check(t.Context(), newClient(t, tt.objects...), newStaticVault(), time.Now())
+			c := newClient(t, tt.objects...)
+			if err := Ensure(t.Context(), clients(c), newStaticVault()); err != nil {
+				t.Fatal(err)
+			}
+			err := Check(t.Context(), c, newStaticVault(), time.Now())
 			if tt.wantReason == "" {
 				if err != nil {
 					t.Errorf("Check() = %v", err)
@@ -538,5 +699,116 @@ func TestCheck(t *testing.T) {
 			}
 			noKeyMaterial(t, err.Error(), server.Key, other.Key)
 		})
+	}
+}
+
+// A condition with the current time in its message would be written at each look.
+func TestCheckSaysTheSameAtAnyTime(t *testing.T) {
+	ca := newCA(t)
+	server := sign(t, ca, testName)
+	c := newClient(t,
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "my-server"}, Data: map[string][]byte{"tls.crt": server.Cert, "tls.key": server.Key}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "my-ca"}, Data: map[string][]byte{"ca.crt": ca.Cert}},
+	)
+	if err := Ensure(t.Context(), clients(c), newStaticVault()); err != nil {
+		t.Fatal(err)
+	}
+	for _, years := range []int{-20, 20} {
+		first := Check(t.Context(), c, newStaticVault(), time.Now().AddDate(years, 0, 0))
+		second := Check(t.Context(), c, newStaticVault(), time.Now().AddDate(years, 0, 1))
+		if first == nil || second == nil || first.Error() != second.Error() {
+			t.Errorf("%d years: %v, and a day later %v", years, first, second)
+		}
+	}
+}
+
+func TestCheckLooksAtEtcd(t *testing.T) {
+	other := newCA(t)
+	for name, tt := range map[string]struct {
+		secret, key string
+		value       []byte
+		reason      string
+		mentions    string
+	}{
+		"a key of the members is missing":  {"example-etcd-server-tls", "server.key", nil, v1alpha1.ReasonSecretInvalid, `has no key ["server.key"]`},
+		"Vault's certificate is missing":   {"example-etcd-client-tls", "client.crt", nil, v1alpha1.ReasonSecretInvalid, `has no key ["client.crt"]`},
+		"members trust another authority":  {"example-etcd-server-tls", "ca.crt", other.Cert, v1alpha1.ReasonSecretInvalid, "unknown authority"},
+		"Vault trusts another authority":   {"example-etcd-client-tls", "ca.crt", other.Cert, v1alpha1.ReasonSecretInvalid, "unknown authority"},
+		"Vault's certificate is garbage":   {"example-etcd-client-tls", "client.crt", []byte("garbage"), v1alpha1.ReasonSecretInvalid, "PEM"},
+		"the key of the members is wrong":  {"example-etcd-server-tls", "server.key", other.Key, v1alpha1.ReasonSecretInvalid, "private key does not match"},
+		"the authority of Vault's is none": {"example-etcd-client-tls", "ca.crt", []byte("garbage"), v1alpha1.ReasonSecretInvalid, "no PEM certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vault := newVault()
+			c := newClient(t)
+			if err := Ensure(t.Context(), clients(c), vault); err != nil {
+				t.Fatal(err)
+			}
+			secret := secrets(t, c)[tt.secret]
+			secret.Data[tt.key] = tt.value
+			if err := c.Update(t.Context(), &secret); err != nil {
+				t.Fatal(err)
+			}
+			var bad *Error
+			if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) || bad.Reason != tt.reason {
+				t.Fatalf("Check() = %v, want an *Error with reason %s", err, tt.reason)
+			}
+			if !strings.Contains(bad.Message, tt.mentions) || !strings.Contains(bad.Message, tt.secret) {
+				t.Errorf("message %q, want one that names %s and %q", bad.Message, tt.secret, tt.mentions)
+			}
+			noKeyMaterial(t, bad.Message, other.Key)
+		})
+	}
+	vault := newVault()
+	c := newClient(t)
+	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+		t.Fatal(err)
+	}
+	remove(t, c, "example-etcd-client-tls")
+	var bad *Error
+	if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonSecretNotFound || !bad.Generated {
+		t.Errorf("Check() = %v, want one that the operator mends", err)
+	}
+}
+
+func TestExpiries(t *testing.T) {
+	day := 24 * time.Hour
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	certificate := func(lifetime, left time.Duration) *x509.Certificate {
+		return &x509.Certificate{NotBefore: now.Add(left - lifetime), NotAfter: now.Add(left)}
+	}
+	for name, tt := range map[string]struct {
+		lifetime, left time.Duration
+		due            bool
+		next           time.Duration
+	}{
+		"ten years":                    {3650 * day, 3000 * day, false, 2986 * day},
+		"ten years, a fortnight left":  {3650 * day, 14 * day, true, 14 * day},
+		"three months":                 {90 * day, 30 * day, false, 16 * day},
+		"three months, not renewed":    {90 * day, 13 * day, true, 13 * day},
+		"a day":                        {day, 8 * time.Hour, false, 8*time.Hour - day/5},
+		"a day, not renewed":           {day, 4 * time.Hour, true, 4 * time.Hour},
+		"over":                         {day, -time.Hour, true, 0},
+		"over in this very nanosecond": {day, 0, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all := Expiries{newExpiry("leaf", certificate(tt.lifetime, tt.left)), newExpiry("authority", certificate(36500*day, 36000*day))}
+			if due := all.Due(now); (due != nil) != tt.due || due != nil && due.Name != "leaf" {
+				t.Errorf("due: %+v, want %v", due, tt.due)
+			}
+			want := now.Add(tt.next)
+			if tt.next == 0 {
+				want = all[1].Notice
+			}
+			if next := all.Next(now); !next.Equal(want) {
+				t.Errorf("next at %s, want %s", next, want)
+			}
+			if first := all.First(); !first.Equal(now.Add(tt.left)) {
+				t.Errorf("first ends at %s", first)
+			}
+		})
+	}
+	if first := (Expiries{}).First(); !first.IsZero() {
+		t.Errorf("nothing ends at %s", first)
 	}
 }

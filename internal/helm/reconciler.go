@@ -176,7 +176,7 @@ func newReconciler(
 		//nolint:staticcheck // the reconciler takes this kind of recorder only
 		reconciler.WithEventRecorder(message.Recorder(mgr.GetEventRecorderFor("vault-operator"))),
 		reconciler.WithValueTranslator(&translator{
-			client: mgr.GetClient(), live: mgr.GetAPIReader(), records: records, openshift: openshift,
+			client: mgr.GetClient(), cache: mgr.GetCache(), live: mgr.GetAPIReader(), records: records, openshift: openshift,
 		}),
 		//nolint:staticcheck // deprecated, but called, so it may not be nil
 		reconciler.WithValueMapper(asTheyAre),

@@ -37,6 +37,9 @@ var asTheyAre = values.MapperFunc(func(v chartutil.Values) chartutil.Values { re
 // when the spec or one of the objects that it names has changed.
 type translator struct {
 	client client.Client
+	// cache has the metadata of Secrets as well, which the client does not look up
+	// in it.
+	cache client.Reader
 	// live reads from the API server.
 	live client.Reader
 	// openshift says that the cluster is OpenShift, where security context
@@ -69,7 +72,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		return nil, err
 	}
 	// Certificates come first, so that no pod has to wait for a Secret to mount.
-	if err := certs.Ensure(ctx, t.client, t.live, &vault); err != nil {
+	if err := certs.Ensure(ctx, certs.Clients{Client: t.client, Cache: t.cache, Live: t.live}, &vault); err != nil {
 		return nil, err
 	}
 	if err := certs.Check(ctx, t.live, &vault, time.Now()); err != nil {

@@ -32,7 +32,7 @@ func newTranslator(t *testing.T, deployed string) *translator {
 		builder = builder.WithObjects(deployment)
 	}
 	api := builder.Build()
-	return &translator{client: api, live: api, records: &releases.Store{}}
+	return &translator{client: api, cache: api, live: api, records: &releases.Store{}}
 }
 
 func TestCheckVersion(t *testing.T) {

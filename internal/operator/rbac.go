@@ -18,10 +18,11 @@ package operator
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
 //
 // Secrets that a Vault names are read, and watched as metadata; those with
-// certificates are made; records of Helm that an earlier version of the operator
-// has left beside a Vault are removed. A ValidatingAdmissionPolicy confines the
-// writing to Secrets of Vaults (config/admission).
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;delete
+// certificates are made, and adopted when a backup tool has restored them; records
+// of Helm that an earlier version of the operator has left beside a Vault are
+// removed. A ValidatingAdmissionPolicy confines the writing to Secrets of Vaults
+// (config/admission).
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch;delete
 //
 // Pods are watched, and get or lose the active label and the deletion cost; the
 // same policy confines the patch to these. ReplicaSets tell which pods are updated.

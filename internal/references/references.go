@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
 )
 
 // Names of the field indices.
@@ -33,10 +34,11 @@ func Index(ctx context.Context, mgr ctrl.Manager) error {
 
 func secretsOf(obj client.Object) []string {
 	vault := obj.(*v1alpha1.Vault)
-	return []string{
+	// An authority is needed to make again what it has signed.
+	return append(certs.AuthoritySecretNames(vault),
 		vault.ServerSecretName(), vault.ClientSecretName(),
 		vault.EtcdServerSecretName(), vault.EtcdClientSecretName(),
-	}
+	)
 }
 
 func configMapsOf(obj client.Object) []string {

@@ -182,11 +182,11 @@ func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 	var bad *certs.Error
 	old := meta.FindStatusCondition(f.previous.Conditions, t)
 	unverifiedPod, reason := unverified(f)
-	pending := !f.vault.HasStaticTLS() && (old == nil || old.Status == metav1.ConditionUnknown)
+	pending := old == nil || old.Reason == v1alpha1.ReasonSecretsPending
 	switch {
 	// One that was there and is gone may need a person: the operator makes no
 	// second authority beside certificates of the first.
-	case errors.As(f.tlsErr, &bad) && bad.Reason == v1alpha1.ReasonSecretNotFound && pending:
+	case errors.As(f.tlsErr, &bad) && bad.Generated && pending:
 		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonSecretsPending, "The operator is making the certificates")
 	case errors.As(f.tlsErr, &bad):
 		return is(t, metav1.ConditionFalse, bad.Reason, "%s", bad.Message)

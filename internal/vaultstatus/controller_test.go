@@ -56,7 +56,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	}
 	f.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).
 		WithObjects(append(objects, f.vault)...).Build()
-	if err := certs.Ensure(t.Context(), f.api, f.api, f.vault); err != nil {
+	if err := certs.Ensure(t.Context(), certs.Clients{Client: f.api, Cache: f.api, Live: f.api}, f.vault); err != nil {
 		t.Fatal(err)
 	}
 	intercepted := interceptor.NewClient(f.api, interceptor.Funcs{

@@ -635,16 +635,21 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 			tls: "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
 		},
 		{
-			name: "a Secret that the operator is about to make is nothing to mend", tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound},
+			name: "a Secret that the operator is about to make is nothing to mend", tlsErr: &certs.Error{Reason: v1alpha1.ReasonAuthorityLost, Generated: true},
 			tls: "Unknown SecretsPending", config: "True ConfigAccepted",
 		},
 		{
-			name: "nor while it is still at it", was: metav1.ConditionUnknown, tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound},
+			name: "nor while it is still at it", was: metav1.ConditionUnknown, tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Generated: true},
 			tls: "Unknown SecretsPending", config: "True ConfigAccepted",
+		},
+		{
+			name: "a Secret of the user's is, at any time", was: metav1.ConditionUnknown,
+			tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`},
+			tls:    "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
 		},
 		{
 			name: "a Secret that was lost is", was: metav1.ConditionTrue,
-			tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`},
+			tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`, Generated: true},
 			tls:    "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
 		},
 		{
@@ -677,7 +682,8 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 				s.vault.Spec.TLS = &v1alpha1.TLSPolicy{Static: &v1alpha1.StaticTLS{ServerSecret: "x", ClientSecret: "x"}}
 			}
 			if tt.was != "" {
-				s.previous.Conditions = []metav1.Condition{{Type: v1alpha1.TLSReadyCondition, Status: tt.was}}
+				reasons := map[metav1.ConditionStatus]string{metav1.ConditionUnknown: v1alpha1.ReasonSecretsPending}
+				s.previous.Conditions = []metav1.Condition{{Type: v1alpha1.TLSReadyCondition, Status: tt.was, Reason: reasons[tt.was]}}
 			}
 			conditions := compute(&s.facts).Conditions
 			if got := brief(conditions, v1alpha1.TLSReadyCondition); got != tt.tls {

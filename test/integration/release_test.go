@@ -469,14 +469,23 @@ func TestDeletedCertificatesAreMadeAgain(t *testing.T) {
 	waitForVault(t, vault, "all is well", has(deployed...))
 
 	// The authority and a leaf: a new authority would not fit what pods serve.
-	remove(t, get(t, namespace, "example-default-vault-ca", &corev1.Secret{}))
-	remove(t, get(t, namespace, vault.ServerSecretName(), &corev1.Secret{}))
-	waitForVault(t, vault, "the loss is reported", has("TLSReady=False SecretNotFound", "Irreconcilable=True ErrorGettingValues"))
-	waitForEvent(t, vault, "Warning SecretNotFound")
+	authority := get(t, namespace, "example-default-vault-ca", &corev1.Secret{})
+	remove(t, authority, get(t, namespace, vault.ServerSecretName(), &corev1.Secret{}))
+	waitForVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
+	waitForEvent(t, vault, `Warning AuthorityLost Secret "example-default-vault-ca"`)
 	if exists(t, namespace, "example-default-vault-ca", &corev1.Secret{}) {
 		t.Error("a second authority was made")
 	}
-	// Then the advice is followed.
-	remove(t, get(t, namespace, vault.ClientSecretName(), &corev1.Secret{}))
+	// Then the authority is restored, without its owner, as backup tools do it.
+	authority.OwnerReferences, authority.ResourceVersion = nil, ""
+	if err := admin.Create(t.Context(), authority); err != nil {
+		t.Fatal(err)
+	}
 	waitForVault(t, vault, "all is well", has(deployed...))
+	eventually(t, "the authority is the Vault's again", func() error {
+		if now := get(t, namespace, authority.Name, &corev1.Secret{}); !metav1.IsControlledBy(now, vault) {
+			return fmt.Errorf("it is owned by %v", now.OwnerReferences)
+		}
+		return nil
+	})
 }

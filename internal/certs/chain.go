@@ -1,0 +1,149 @@
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// errExpired says that a certificate was valid once.
+var errExpired = errors.New("has expired")
+
+// chain is a certificate as one side presents it, and the authorities that the
+// other side verifies it with.
+type chain struct {
+	// leafName and authorityName say in messages where the certificates are from.
+	leafName, authorityName string
+	leaf                    *x509.Certificate
+	intermediates           []*x509.Certificate
+	authorities             []*x509.Certificate
+	// serverName has to be in the certificate, unless it is empty.
+	serverName string
+	usage      x509.ExtKeyUsage
+}
+
+// newChain parses a certificate with its intermediates, and the authorities. The
+// private key is compared with the certificate and not kept.
+func newChain(pair KeyPair, ca []byte) (*chain, error) {
+	c := &chain{
+		leafName: "the server certificate", authorityName: "the certificate authority",
+		authorities: parsePEM(ca), usage: x509.ExtKeyUsageServerAuth,
+	}
+	if len(c.authorities) == 0 {
+		return nil, errors.New("the certificate authority holds no PEM certificate")
+	}
+	parsed, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	if err != nil {
+		// The text of crypto/tls never quotes key material.
+		return nil, fmt.Errorf("the certificate and key: %w", err)
+	}
+	c.leaf = parsed.Leaf
+	c.intermediates = parseAll(parsed.Certificate[1:])
+	return c, nil
+}
+
+// parsePEM returns the certificates of a bundle. Like crypto/x509 it leaves out
+// what it does not understand.
+func parsePEM(bundle []byte) []*x509.Certificate {
+	var blocks [][]byte
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" && len(block.Headers) == 0 {
+			blocks = append(blocks, block.Bytes)
+		}
+	}
+	return parseAll(blocks)
+}
+
+func parseAll(all [][]byte) []*x509.Certificate {
+	var result []*x509.Certificate
+	for _, der := range all {
+		if certificate, err := x509.ParseCertificate(der); err == nil {
+			result = append(result, certificate)
+		}
+	}
+	return result
+}
+
+// verify returns the certificates that prove the leaf, itself first, or why none
+// do. The error says the same at any time, so that a status with it rests.
+func (c *chain) verify(now time.Time) ([]*x509.Certificate, error) {
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	for _, authority := range c.authorities {
+		roots.AddCert(authority)
+	}
+	for _, intermediate := range c.intermediates {
+		intermediates.AddCert(intermediate)
+	}
+	proofs, err := c.leaf.Verify(x509.VerifyOptions{
+		DNSName:       c.serverName,
+		Roots:         roots,
+		Intermediates: intermediates,
+		CurrentTime:   now,
+		KeyUsages:     []x509.ExtKeyUsage{c.usage},
+	})
+	if err != nil {
+		return nil, c.explain(err, now)
+	}
+	// In a bundle an old authority may end before the one that replaces it.
+	return slices.MaxFunc(proofs, func(a, b []*x509.Certificate) int {
+		return firstToEnd(a).Compare(firstToEnd(b))
+	}), nil
+}
+
+func firstToEnd(proof []*x509.Certificate) time.Time {
+	first := proof[0].NotAfter
+	for _, certificate := range proof {
+		if certificate.NotAfter.Before(first) {
+			first = certificate.NotAfter
+		}
+	}
+	return first
+}
+
+// explain replaces those errors of crypto/x509 that hold the current time.
+func (c *chain) explain(err error, now time.Time) error {
+	var invalid x509.CertificateInvalidError
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		if invalid.Cert.Equal(c.leaf) {
+			return outOfTime(c.leafName, c.leaf, now)
+		}
+		return outOfTime(c.authorityName, invalid.Cert, now)
+	case errors.As(err, &unknown):
+		for _, signer := range slices.Concat(c.authorities, c.intermediates) {
+			if late := outOfTime(c.authorityName, signer, now); late != nil && c.signedBy(signer) {
+				return late
+			}
+		}
+		return fmt.Errorf("%s is signed by unknown authority, and not by %s", c.leafName, c.authorityName)
+	default:
+		return fmt.Errorf("%s: %w", c.leafName, err)
+	}
+}
+
+// signedBy says that an authority has signed a certificate of the chain.
+func (c *chain) signedBy(signer *x509.Certificate) bool {
+	signed := append([]*x509.Certificate{c.leaf}, c.intermediates...)
+	return slices.ContainsFunc(signed, func(certificate *x509.Certificate) bool {
+		return certificate.CheckSignatureFrom(signer) == nil
+	})
+}
+
+// outOfTime says that a certificate is not valid now; nil if it is.
+func outOfTime(name string, certificate *x509.Certificate, now time.Time) error {
+	switch {
+	case now.After(certificate.NotAfter):
+		return fmt.Errorf("%s %w: it was valid until %s", name, errExpired, utc(certificate.NotAfter))
+	case now.Before(certificate.NotBefore):
+		return fmt.Errorf("%s is not yet valid: it will be from %s on", name, utc(certificate.NotBefore))
+	default:
+		return nil
+	}
+}
+
+func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,222 @@
+package certs
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// Keys are the names under which the Secrets of the Vault nodes hold the
+// certificate, its private key and the authority.
+type Keys struct {
+	Cert, Key, CA string
+}
+
+// KeysOf chooses among the names that are accepted: the CoreOS operator's, and
+// those of Kubernetes and of cert-manager. What is missing has the first name.
+func KeysOf(server, client map[string][]byte) Keys {
+	keys := Keys{v1alpha1.ServerCertKey, v1alpha1.ServerKeyKey, v1alpha1.ClientCAKey}
+	if len(server[keys.Cert]) == 0 && len(server[keys.Key]) == 0 && len(server[corev1.TLSCertKey]) > 0 {
+		keys.Cert, keys.Key = corev1.TLSCertKey, corev1.TLSPrivateKeyKey
+	}
+	if len(client[keys.CA]) == 0 && len(client[caCertKey]) > 0 {
+		keys.CA = caCertKey
+	}
+	return keys
+}
+
+// ClientCA returns the authority, in PEM, that the Secret for Vault's clients
+// holds; it is empty when there is none.
+func ClientCA(data map[string][]byte) []byte {
+	return data[KeysOf(nil, data).CA]
+}
+
+// Material is what the Secrets of a Vault hold, parsed and without private keys.
+type Material struct {
+	// Keys are those of the Secrets of the Vault nodes.
+	Keys Keys
+	// Leaf is the certificate that the Vault nodes have to serve.
+	Leaf *x509.Certificate
+
+	chains []*chain
+}
+
+// Load reads the Secrets with the certificates of a Vault and its etcd, and parses
+// them. What the user has to mend is an *Error; any other error says that the API
+// server could not be asked. Whether what it returns is valid changes with the
+// time: Check tells.
+func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*Material, error) {
+	material := &Material{}
+	if err := material.loadNodes(ctx, reader, vault); err != nil {
+		return nil, err
+	}
+	if err := material.loadEtcd(ctx, reader, vault); err != nil {
+		return nil, err
+	}
+	return material, nil
+}
+
+func (m *Material) loadNodes(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
+	serverName, clientName := vault.ServerSecretName(), vault.ClientSecretName()
+	server, err := read(ctx, reader, vault, serverName)
+	if err != nil {
+		return err
+	}
+	user := server
+	if clientName != serverName {
+		if user, err = read(ctx, reader, vault, clientName); err != nil {
+			return err
+		}
+	}
+	m.Keys = KeysOf(server, user)
+	if err := require(serverName, server, m.Keys.Cert, m.Keys.Key); err != nil {
+		return err
+	}
+	if err := require(clientName, user, m.Keys.CA); err != nil {
+		return err
+	}
+	nodes, err := newChain(KeyPair{Cert: server[m.Keys.Cert], Key: server[m.Keys.Key]}, user[m.Keys.CA])
+	if err != nil {
+		return invalid(serverName, clientName, err)
+	}
+	nodes.leafName, nodes.authorityName = inSecret("the server certificate", serverName), inSecret("the certificate authority", clientName)
+	nodes.serverName = vault.ServerName()
+	m.Leaf = nodes.leaf
+	m.chains = append(m.chains, nodes)
+	return nil
+}
+
+func (m *Material) loadEtcd(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
+	serverName, clientName := vault.EtcdServerSecretName(), vault.EtcdClientSecretName()
+	server, err := read(ctx, reader, vault, serverName)
+	if err != nil {
+		return err
+	}
+	user, err := read(ctx, reader, vault, clientName)
+	if err != nil {
+		return err
+	}
+	if err := require(serverName, server, v1alpha1.ServerCertKey, v1alpha1.ServerKeyKey, caCertKey); err != nil {
+		return err
+	}
+	if err := require(clientName, user, clientCertKey, clientKeyKey, caCertKey); err != nil {
+		return err
+	}
+	member := KeyPair{Cert: server[v1alpha1.ServerCertKey], Key: server[v1alpha1.ServerKeyKey]}
+	for _, side := range []struct {
+		pair                     KeyPair
+		ca                       []byte
+		leafSecret, serverSecret string
+		name                     string
+		usage                    x509.ExtKeyUsage
+	}{
+		{member, user[caCertKey], serverName, clientName, etcdServerName(vault), x509.ExtKeyUsageServerAuth},
+		// Members are clients of each other as well.
+		{member, server[caCertKey], serverName, serverName, etcdServerName(vault), x509.ExtKeyUsageServerAuth},
+		{member, server[caCertKey], serverName, serverName, "", x509.ExtKeyUsageClientAuth},
+		{KeyPair{Cert: user[clientCertKey], Key: user[clientKeyKey]}, server[caCertKey], clientName, serverName, "", x509.ExtKeyUsageClientAuth},
+	} {
+		c, err := newChain(side.pair, side.ca)
+		if err != nil {
+			return invalid(side.leafSecret, side.serverSecret, err)
+		}
+		c.leafName = inSecret("the certificate", side.leafSecret)
+		c.authorityName = inSecret("the certificate authority", side.serverSecret)
+		c.serverName, c.usage = side.name, side.usage
+		m.chains = append(m.chains, c)
+	}
+	return nil
+}
+
+func inSecret(what, secret string) string { return fmt.Sprintf("%s in Secret %q", what, secret) }
+
+func invalid(leafSecret, authoritySecret string, err error) *Error {
+	message := fmt.Sprintf("Secrets %q and %q: %v", leafSecret, authoritySecret, err)
+	if leafSecret == authoritySecret {
+		message = fmt.Sprintf("Secret %q: %v", leafSecret, err)
+	}
+	return &Error{Reason: v1alpha1.ReasonSecretInvalid, Message: message}
+}
+
+// Check says what a client, or etcd, would refuse of the certificates now. When it
+// refuses nothing it returns when each certificate that is needed ends.
+func (m *Material) Check(now time.Time) (Expiries, error) {
+	var expiries Expiries
+	for _, c := range m.chains {
+		proof, err := c.verify(now)
+		if errors.Is(err, errExpired) {
+			return nil, &Error{Reason: v1alpha1.ReasonCertificateExpired, Message: sentence(err)}
+		}
+		if err != nil {
+			return nil, &Error{Reason: v1alpha1.ReasonSecretInvalid, Message: sentence(err)}
+		}
+		for i, certificate := range proof {
+			name := c.leafName
+			if i > 0 {
+				name = c.authorityName
+			}
+			expiries = append(expiries, newExpiry(name, certificate))
+		}
+	}
+	return expiries, nil
+}
+
+// Check says what is wrong with the certificates of a Vault and its etcd.
+func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, now time.Time) error {
+	material, err := Load(ctx, reader, vault)
+	if err != nil {
+		return err
+	}
+	_, err = material.Check(now)
+	return err
+}
+
+// sentence begins with a capital letter, as conditions do. The text is ours, in ASCII.
+func sentence(err error) string {
+	text := err.Error()
+	return string(text[0]-'a'+'A') + text[1:]
+}
+
+// read returns the content of a Secret that has to exist.
+func read(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, name string) (map[string][]byte, error) {
+	secret, err := get(ctx, reader, vault.Namespace, name)
+	if err == nil {
+		return secret.Data, nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return nil, err
+	}
+	for _, a := range authorities(vault) {
+		if !slices.Contains(a.leafSecrets(), name) {
+			continue
+		}
+		if _, err := get(ctx, reader, vault.Namespace, a.secret); apierrors.IsNotFound(err) {
+			return nil, a.lost([]string{name})
+		} else if err != nil {
+			return nil, err
+		}
+		return nil, &Error{
+			Reason: v1alpha1.ReasonSecretNotFound, Generated: true,
+			Message: fmt.Sprintf("Secret %q does not exist, and is being made again", name),
+		}
+	}
+	return nil, &Error{Reason: v1alpha1.ReasonSecretNotFound, Message: fmt.Sprintf("Secret %q does not exist", name)}
+}
+
+// require says which keys a Secret lacks.
+func require(name string, data map[string][]byte, keys ...string) error {
+	missing := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return len(data[key]) > 0 })
+	if len(missing) > 0 {
+		return &Error{Reason: v1alpha1.ReasonSecretInvalid, Message: fmt.Sprintf("Secret %q has no key %q", name, missing)}
+	}
+	return nil
+}
