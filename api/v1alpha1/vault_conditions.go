@@ -19,8 +19,8 @@ const (
 	// TLSReadyCondition is True when the Secrets with the certificates are
 	// there and usable.
 	TLSReadyCondition = "TLSReady"
-	// ConfigValidCondition is True when the configuration of configMapName is
-	// there and usable, or none was asked for.
+	// ConfigValidCondition is True when the configuration of configMapName and of
+	// configSecretName is there and usable, or none was asked for.
 	ConfigValidCondition = "ConfigValid"
 	// StorageReadyCondition is True when enough members of the storage are ready
 	// to read and write. The message names the members that are not.
@@ -91,6 +91,8 @@ const (
 	ReasonConfigAccepted = "ConfigAccepted"
 	// ReasonConfigMapNotFound: the ConfigMap of configMapName is missing.
 	ReasonConfigMapNotFound = "ConfigMapNotFound"
+	// ReasonConfigSecretNotFound: the Secret of configSecretName is missing.
+	ReasonConfigSecretNotFound = "ConfigSecretNotFound"
 	// ReasonConfigInvalid: the configuration does not parse, or sets what the
 	// operator owns.
 	ReasonConfigInvalid = "ConfigInvalid"

@@ -25,6 +25,13 @@ const (
 	// those of Vault may run. Its value is "true".
 	FollowsVaultAnnotation = "vault.security.coreos.com/follows-vault"
 
+	// ConfigSecretsAnnotation is on the Deployment, and by it on its ReplicaSets: the
+	// names, separated by commas, of the Secrets with configuration that their pods mount.
+	ConfigSecretsAnnotation = "vault.security.coreos.com/config-secrets"
+
+	// ConfigLabel is on Secrets with configuration.
+	ConfigLabel = "vault.security.coreos.com/configuration"
+
 	// DefaultBaseImage is the default of spec.baseImage.
 	DefaultBaseImage = "hashicorp/vault"
 	// DefaultEtcdBaseImage is the default of spec.storage.etcd.baseImage.
@@ -53,7 +60,8 @@ const (
 	// and metrics.
 	EtcdHealthPort = 2381
 
-	// ConfigMapKey is the key of the user's ConfigMap that holds the HCL.
+	// ConfigMapKey is the key of the user's ConfigMap and of the user's Secret that holds
+	// the HCL.
 	ConfigMapKey = "vault.hcl"
 
 	// ServerCertKey holds the certificate of the nodes. It and the two keys
@@ -72,6 +80,19 @@ func (v *Vault) PodLabels() map[string]string {
 		InstanceLabel:  v.Name,
 		ComponentLabel: ServerComponent,
 	}
+}
+
+// ConfigLabels select the Secrets with configuration.
+func (v *Vault) ConfigLabels() map[string]string {
+	labels := v.PodLabels()
+	labels[ConfigLabel] = "true"
+	return labels
+}
+
+// OldConfigMapName is the name of the ConfigMap in which version 0.1.0 of the
+// operator kept the configuration of the nodes.
+func (v *Vault) OldConfigMapName() string {
+	return v.Name + "-config"
 }
 
 // EtcdLabels select the pods of the etcd members.

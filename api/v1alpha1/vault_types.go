@@ -120,13 +120,27 @@ type VaultSpec struct {
 	// storage, ha_storage, listener, api_addr, cluster_addr, disable_mlock and
 	// service_registration. A ConfigMap that is missing or wrong is reported by
 	// the condition ConfigValid and changes nothing that runs; a changed one is
-	// rolled out as an upgrade is.
+	// rolled out as an upgrade is. Whoever may read ConfigMaps can read it: secrets,
+	// such as the token of a seal, belong into the Secret of configSecretName.
 	// https://developer.hashicorp.com/vault/docs/configuration
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="ConfigMap with more configuration",order=3,xDescriptors={"urn:alm:descriptor:io.kubernetes:ConfigMap"}
 	// +optional
 	ConfigMapName string `json:"configMapName,omitempty"`
+
+	// configSecretName is the name of a Secret in the namespace of the Vault whose
+	// key "vault.hcl" holds more Vault configuration, for example a seal with its
+	// token. It is used, checked and rolled out as the configuration of
+	// configMapName is, and read by Vault after that. The operator copies both into
+	// a Secret of its own, which the nodes mount; what is in them is in no other
+	// object, condition, event or log.
+	// https://developer.hashicorp.com/vault/docs/configuration
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret with more configuration",order=36,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	ConfigSecretName string `json:"configSecretName,omitempty"`
 
 	// pod is the policy for the Vault pods.
 	// +kubebuilder:default={}
@@ -194,8 +208,12 @@ type PodPolicy struct {
 	// +optional
 	PriorityClassName string `json:"priorityClassName,omitempty"`
 
-	// annotations added to the pods.
+	// annotations added to the pods. Keys that start with
+	// "vault.security.coreos.com/" are the operator's own and refused, and so is
+	// "controller.kubernetes.io/pod-deletion-cost": the operator sets it on the pod of
+	// the active node, which has to be deleted last.
 	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k != 'controller.kubernetes.io/pod-deletion-cost' && !k.startsWith('vault.security.coreos.com/'))",message="controller.kubernetes.io/pod-deletion-cost and keys that start with vault.security.coreos.com/ are set by the operator"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Annotations",order=11,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Annotations map[string]string `json:"annotations,omitempty"`
@@ -222,17 +240,18 @@ type TLSPolicy struct {
 // that the user made. The operator reads them and never writes them.
 type StaticTLS struct {
 	// serverSecret is the name of the Secret with the certificate of the Vault
-	// nodes in the keys "server.crt" (PEM, with intermediates) and "server.key".
-	// The certificate has to be valid for the DNS name NAME.NAMESPACE.svc, under
-	// which the operator and the applications reach Vault, and should be valid
-	// for localhost.
+	// nodes in the keys "server.crt" (PEM, with intermediates) and "server.key", or
+	// "tls.crt" and "tls.key". The certificate has to be valid for the DNS name
+	// NAME.NAMESPACE.svc, under which the operator and the applications reach Vault.
+	// A new certificate in the Secret is served within two minutes, without a restart.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the server certificate",order=15,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret"}
 	ServerSecret string `json:"serverSecret"`
 
-	// clientSecret is the name of the Secret whose key "vault-client-ca.crt"
-	// holds the certificate authority (PEM) that signed the server certificate.
+	// clientSecret is the name of the Secret whose key "vault-client-ca.crt", or
+	// "ca.crt", holds the certificate authority (PEM) that signed the server
+	// certificate. It may be the same as serverSecret.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the certificate authority",order=16,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret"}

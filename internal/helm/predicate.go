@@ -35,6 +35,13 @@ func dependentChanged() predicate.Predicate {
 	}
 }
 
+// isConfiguration passes Secrets with configuration.
+func isConfiguration() predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(object client.Object) bool {
+		return object.GetLabels()[v1alpha1.ConfigLabel] != ""
+	})
+}
+
 func changed(before, after client.Object) bool {
 	return before.GetResourceVersion() != after.GetResourceVersion()
 }

@@ -89,7 +89,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		Owns(&appsv1.StatefulSet{}, owned).
 		Owns(&corev1.Service{}, owned, builder.OnlyMetadata).
 		Owns(&corev1.ServiceAccount{}, owned, builder.OnlyMetadata).
-		Owns(&corev1.ConfigMap{}, owned, builder.OnlyMetadata).
+		Owns(&corev1.Secret{}, builder.WithPredicates(dependentChanged(), isConfiguration()), builder.OnlyMetadata).
 		Owns(&policyv1.PodDisruptionBudget{}, owned, builder.OnlyMetadata).
 		Owns(&networkingv1.NetworkPolicy{}, owned, builder.OnlyMetadata).
 		WatchesMetadata(references.Secret(), references.SecretHandler(reader), builder.WithPredicates(secretChanged(reader))).

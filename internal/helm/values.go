@@ -50,9 +50,9 @@ type translator struct {
 	records *releases.Store
 }
 
-// Translate returns the values: the spec, with the configuration in place of
-// the name of its ConfigMap and without what is for this gate alone, its
-// generation, and the mark that an operator runs the release.
+// Translate returns the values: the spec, with the name of the Secret that holds the
+// configuration in place of where it is from, and without what is for this gate
+// alone, and what the chart has to know beside the spec.
 func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructured) (chartutil.Values, error) {
 	var vault v1alpha1.Vault
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &vault); err != nil {
@@ -75,7 +75,18 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err := certs.Ensure(ctx, certs.Clients{Client: t.client, Cache: t.cache, Live: t.live}, &vault); err != nil {
 		return nil, err
 	}
-	if err := certs.Check(ctx, t.live, &vault, time.Now()); err != nil {
+	material, err := certs.Load(ctx, t.live, &vault)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := material.Check(time.Now()); err != nil {
+		return nil, err
+	}
+	configSecret, err := vaultconfig.EnsureSecret(ctx, t.client, t.cache, t.live, &vault, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := vaultconfig.KeepConfigMap(ctx, t.client, t.cache, t.live, &vault); err != nil {
 		return nil, err
 	}
 	spec, _, err := unstructured.NestedMap(obj.Object, "spec")
@@ -83,13 +94,26 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		return nil, err
 	}
 	delete(spec, "configMapName")
+	delete(spec, "configSecretName")
 	delete(spec, "allowDowngrade")
 	spec["images"] = relatedImages(&vault)
-	spec["config"] = config
+	if configSecret.Name != "" {
+		spec["configSecret"] = map[string]any{"name": configSecret.Name, "keys": toAny(configSecret.Keys)}
+	}
+	spec["tlsKeys"] = map[string]any{"cert": material.Keys.Cert, "key": material.Keys.Key, "ca": material.Keys.CA}
+	spec["ownerUID"] = string(vault.UID)
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
 	spec["openshift"] = t.openshift
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
+}
+
+func toAny(list []string) []any {
+	result := make([]any, 0, len(list))
+	for _, item := range list {
+		result = append(result, item)
+	}
+	return result
 }
 
 // relatedImages are what takes the place of default images: whoever installs the

@@ -1,16 +1,19 @@
 package helm
 
 import (
+	"encoding/json"
 	"errors"
 	"reflect"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -87,7 +90,10 @@ func TestTranslate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]any{"version": "1.21.0", "generation": "12345678", "config": "", "operated": true, "openshift": false, "images": map[string]any{}}
+	want := map[string]any{
+		"version": "1.21.0", "generation": "12345678", "operated": true, "openshift": false, "images": map[string]any{}, "ownerUID": "vault-uid",
+		"tlsKeys": map[string]any{"cert": "server.crt", "key": "server.key", "ca": "vault-client-ca.crt"},
+	}
 	for key, value := range want {
 		if !reflect.DeepEqual(values[key], value) {
 			t.Errorf("%s is %v, want %v", key, values[key], value)
@@ -98,6 +104,48 @@ func TestTranslate(t *testing.T) {
 	}
 	if _, kept := vault.Object["spec"].(map[string]any)["allowDowngrade"]; !kept {
 		t.Error("the spec itself was changed")
+	}
+}
+
+// What a user configures is in no value, and so in none of Helm's records.
+func TestTranslateNamesTheConfigurationOnly(t *testing.T) {
+	vault := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{"namespace": "default", "name": "example", "uid": "vault-uid"},
+		"spec":     map[string]any{"configMapName": "mine", "configSecretName": "secret"},
+	}}
+	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
+	translator := newTranslator(t, "")
+	for _, object := range []client.Object{
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "mine"}, Data: map[string]string{"vault.hcl": `ui = "MARKER"`}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "secret"}, Data: map[string][]byte{"vault.hcl": []byte(`x = "MARKER"`)}},
+	} {
+		if err := translator.client.Create(t.Context(), object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	values, err := translator.Translate(t.Context(), vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := json.Marshal(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(encoded), "MARKER") {
+		t.Errorf("the values hold the configuration: %s", encoded)
+	}
+	config := values["configSecret"].(map[string]any)
+	if keys := config["keys"]; !reflect.DeepEqual(keys, []any{"configmap.hcl", "secret.hcl"}) {
+		t.Errorf("keys %v", keys)
+	}
+	var secret corev1.Secret
+	if err := translator.client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: config["name"].(string)}, &secret); err != nil {
+		t.Error(err)
+	}
+	for _, field := range []string{"configMapName", "configSecretName", "config"} {
+		if value, found := values[field]; found {
+			t.Errorf("%s is %v", field, value)
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/collector"
 	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/helm"
 	"github.com/vault-operator/vault-operator/internal/leader"
@@ -177,6 +178,10 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	openshift, err := isOpenShift(manager.GetConfig(), manager.GetHTTPClient())
 	if err != nil {
 		return err
+	}
+	unused := &collector.Reconciler{Client: manager.GetClient(), Cache: manager.GetCache(), Live: manager.GetAPIReader()}
+	if err := unused.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("collector: %w", err)
 	}
 	if err := helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, engine.Yield); err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)

@@ -13,15 +13,19 @@ package operator
 //
 // What the chart renders.
 // +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets,verbs=get;list;watch;create;patch;delete
-// +kubebuilder:rbac:groups="",resources=services;serviceaccounts;configmaps,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups="",resources=services;serviceaccounts,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
 //
+// A Vault names ConfigMaps; the one that version 0.1.0 made for it is kept as long as
+// a pod has it mounted, and then deleted.
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;patch;delete
+//
 // Secrets that a Vault names are read, and watched as metadata; those with
-// certificates are made, and adopted when a backup tool has restored them; records
-// of Helm that an earlier version of the operator has left beside a Vault are
-// removed. A ValidatingAdmissionPolicy confines the writing to Secrets of Vaults
-// (config/admission).
+// certificates and with configuration are made, adopted when a backup tool has
+// restored them, and deleted when they are not used any more; records of Helm that an
+// earlier version of the operator has left beside a Vault are removed. A
+// ValidatingAdmissionPolicy confines the writing to Secrets of Vaults (config/admission).
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch;delete
 //
 // Pods are watched, and get or lose the active label and the deletion cost; the

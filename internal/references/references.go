@@ -35,10 +35,14 @@ func Index(ctx context.Context, mgr ctrl.Manager) error {
 func secretsOf(obj client.Object) []string {
 	vault := obj.(*v1alpha1.Vault)
 	// An authority is needed to make again what it has signed.
-	return append(certs.AuthoritySecretNames(vault),
+	names := append(certs.AuthoritySecretNames(vault),
 		vault.ServerSecretName(), vault.ClientSecretName(),
 		vault.EtcdServerSecretName(), vault.EtcdClientSecretName(),
 	)
+	if name := vault.Spec.ConfigSecretName; name != "" {
+		names = append(names, name)
+	}
+	return names
 }
 
 func configMapsOf(obj client.Object) []string {

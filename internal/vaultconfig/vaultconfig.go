@@ -1,5 +1,5 @@
-// Package vaultconfig reads and checks the Vault configuration that a user
-// brings in a ConfigMap, before it may reach a Vault node.
+// Package vaultconfig reads and checks the Vault configuration that a user brings in
+// a ConfigMap or a Secret, and puts it where the Vault nodes find it.
 package vaultconfig
 
 import (
@@ -18,34 +18,77 @@ import (
 type Error struct {
 	// Reason is one of the reasons of the condition ConfigValid.
 	Reason string
-	// Message names the ConfigMap and what is wrong with it.
+	// Message names the object and what is wrong with it.
 	Message string
 }
 
 func (e *Error) Error() string { return e.Message }
 
-// Load returns the HCL of the ConfigMap that the Vault names, checked, or the
-// empty string when it names none. What the user has to mend is an *Error; any
-// other error says that the API server could not be asked.
-func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (string, error) {
-	name := vault.Spec.ConfigMapName
-	if name == "" {
-		return "", nil
+// Config is the configuration that a user brings: HCL by the name of the file that
+// Vault is to read.
+type Config map[string][]byte
+
+// Files of a Config. Vault reads them in this order.
+const (
+	configMapFile = "configmap.hcl"
+	secretFile    = "secret.hcl"
+)
+
+// Load returns the configuration that the Vault names, checked. What the user has to
+// mend is an *Error; any other error says that the API server could not be asked.
+func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (Config, error) {
+	config := Config{}
+	if name := vault.Spec.ConfigMapName; name != "" {
+		var configMap corev1.ConfigMap
+		from := origin{"configMapName", "ConfigMap", name, v1alpha1.ReasonConfigMapNotFound}
+		if err := from.get(ctx, reader, vault.Namespace, &configMap); err != nil {
+			return nil, err
+		}
+		text, ok := configMap.Data[v1alpha1.ConfigMapKey]
+		if err := from.check(text, ok); err != nil {
+			return nil, err
+		}
+		config[configMapFile] = []byte(text)
 	}
-	var configMap corev1.ConfigMap
-	err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, &configMap)
+	if name := vault.Spec.ConfigSecretName; name != "" {
+		var secret corev1.Secret
+		from := origin{"configSecretName", "Secret", name, v1alpha1.ReasonConfigSecretNotFound}
+		if err := from.get(ctx, reader, vault.Namespace, &secret); err != nil {
+			return nil, err
+		}
+		text, ok := secret.Data[v1alpha1.ConfigMapKey]
+		if err := from.check(string(text), ok); err != nil {
+			return nil, err
+		}
+		config[secretFile] = text
+	}
+	return config, nil
+}
+
+// origin is the object that a user's configuration is in.
+type origin struct {
+	field, kind, name string
+	// notFound is the reason of the condition when it is missing.
+	notFound string
+}
+
+func (o origin) get(ctx context.Context, reader client.Reader, namespace string, object client.Object) error {
+	err := reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: o.name}, object)
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", &Error{v1alpha1.ReasonConfigMapNotFound, fmt.Sprintf("spec.configMapName: ConfigMap %q does not exist", name)}
+		return &Error{o.notFound, fmt.Sprintf("spec.%s: %s %q does not exist", o.field, o.kind, o.name)}
 	case err != nil:
-		return "", fmt.Errorf("reading ConfigMap %q: %w", name, err)
+		return fmt.Errorf("reading %s %q: %w", o.kind, o.name, err)
 	}
-	text, ok := configMap.Data[v1alpha1.ConfigMapKey]
-	if !ok {
-		return "", &Error{v1alpha1.ReasonConfigInvalid, fmt.Sprintf("ConfigMap %q has no key %q", name, v1alpha1.ConfigMapKey)}
+	return nil
+}
+
+func (o origin) check(text string, found bool) error {
+	if !found {
+		return &Error{v1alpha1.ReasonConfigInvalid, fmt.Sprintf("%s %q has no key %q", o.kind, o.name, v1alpha1.ConfigMapKey)}
 	}
 	if err := Check(text); err != nil {
-		return "", &Error{v1alpha1.ReasonConfigInvalid, fmt.Sprintf("ConfigMap %q, key %q: %v", name, v1alpha1.ConfigMapKey, err)}
+		return &Error{v1alpha1.ReasonConfigInvalid, fmt.Sprintf("%s %q, key %q: %v", o.kind, o.name, v1alpha1.ConfigMapKey, err)}
 	}
-	return text, nil
+	return nil
 }

@@ -208,10 +208,21 @@ func configValid(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 		return is(t, metav1.ConditionFalse, bad.Reason, "%s", bad.Message)
 	case f.configErr != nil:
 		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "%v", f.configErr)
-	case f.vault.Spec.ConfigMapName == "":
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonConfigAccepted, "No ConfigMap is named in spec.configMapName")
 	default:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonConfigAccepted, "ConfigMap %q is used", f.vault.Spec.ConfigMapName)
+		return is(t, metav1.ConditionTrue, v1alpha1.ReasonConfigAccepted, "%s", usedConfig(&f.vault.Spec))
+	}
+}
+
+func usedConfig(spec *v1alpha1.VaultSpec) string {
+	switch configMap, secret := spec.ConfigMapName, spec.ConfigSecretName; {
+	case configMap != "" && secret != "":
+		return fmt.Sprintf("ConfigMap %q and Secret %q are used", configMap, secret)
+	case configMap != "":
+		return fmt.Sprintf("ConfigMap %q is used", configMap)
+	case secret != "":
+		return fmt.Sprintf("Secret %q is used", secret)
+	default:
+		return "No ConfigMap is named in spec.configMapName, and no Secret in spec.configSecretName"
 	}
 }
 

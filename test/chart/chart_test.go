@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -44,7 +45,7 @@ type rendered struct {
 	vault                appsv1.Deployment
 	etcd                 appsv1.StatefulSet
 	service, etcdService corev1.Service
-	config               corev1.ConfigMap
+	config               corev1.Secret
 	budgets              []policyv1.PodDisruptionBudget
 	secrets              []corev1.Secret
 }
@@ -123,10 +124,12 @@ func (r *rendered) add(object runtime.Object) {
 		r.vault = *o
 	case *appsv1.StatefulSet:
 		r.etcd = *o
-	case *corev1.ConfigMap:
-		r.config = *o
 	case *corev1.Secret:
-		r.secrets = append(r.secrets, *o)
+		if o.Labels[v1alpha1.ConfigLabel] != "" {
+			r.config = *o
+		} else {
+			r.secrets = append(r.secrets, *o)
+		}
 	case *policyv1.PodDisruptionBudget:
 		r.budgets = append(r.budgets, *o)
 	case *corev1.Service:
@@ -163,7 +166,9 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 	want := defaults(t, &spec).(map[string]any)
 	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
-	want["images"] = map[string]any{}
+	want["images"], want["ownerUID"] = map[string]any{}, ""
+	want["configSecret"] = map[string]any{"name": "", "keys": []any{}}
+	want["tlsKeys"] = map[string]any{"cert": v1alpha1.ServerCertKey, "key": v1alpha1.ServerKeyKey, "ca": v1alpha1.ClientCAKey}
 	got := loadChart(t).Values
 	if !reflect.DeepEqual(roundTrip(t, got), roundTrip(t, want)) {
 		t.Errorf("values.yaml has\n%v\nand the resource's defaults are\n%v", got, want)
@@ -371,8 +376,121 @@ func TestConfigReachesVaultUnchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := release{values: string(encoded)}.render(t)
-	if got := out.config.Data["user.hcl"]; got != config {
+	if got := string(out.config.Data["user.hcl"]); got != config {
 		t.Errorf("user.hcl is %q", got)
+	}
+	if args := out.vault.Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "-config=/vault/config/user.hcl") {
+		t.Errorf("the arguments are %q", args)
+	}
+}
+
+// configVolume returns the names of the Secrets that are mounted at /vault/config.
+func configVolume(t *testing.T, vault *appsv1.Deployment) []string {
+	t.Helper()
+	var names []string
+	for _, volume := range vault.Spec.Template.Spec.Volumes {
+		if volume.Name == "config" {
+			for _, source := range volume.Projected.Sources {
+				names = append(names, source.Secret.Name)
+			}
+		}
+	}
+	return names
+}
+
+// A pod keeps the configuration that it was made with.
+func TestConfigurationIsImmutable(t *testing.T) {
+	seen := map[string]string{}
+	for _, values := range []string{
+		`{}`, `{config: "ui = true"}`, `{operated: true, ownerUID: a}`, `{operated: true, ownerUID: b}`,
+		`{operated: true, ownerUID: a, storage: {etcd: {lockTimeoutSeconds: 20}}}`,
+	} {
+		out := release{values: values}.render(t)
+		config := out.config
+		if config.Immutable == nil || !*config.Immutable {
+			t.Errorf("%s: %s can be changed", values, config.Name)
+		}
+		if other, taken := seen[config.Name]; taken {
+			t.Errorf("%s and %s share %s", values, other, config.Name)
+		}
+		seen[config.Name] = values
+		if !regexp.MustCompile(`^example-vault-config-[0-9a-f]{10}$`).MatchString(config.Name) {
+			t.Errorf("%s: a user might choose the name %s", values, config.Name)
+		}
+		if mounted := configVolume(t, &out.vault); !slices.Equal(mounted, []string{config.Name}) {
+			t.Errorf("%s: %q are mounted, want %s", values, mounted, config.Name)
+		}
+		if named := out.vault.Annotations[v1alpha1.ConfigSecretsAnnotation]; named != config.Name {
+			t.Errorf("%s: the Deployment names %q", values, named)
+		}
+		// Helm would delete what older pods have mounted. Without an operator nobody
+		// else would ever delete it.
+		owned := strings.Contains(values, "ownerUID")
+		if kept := config.Annotations["helm.sh/resource-policy"] == "keep"; kept != owned || len(config.OwnerReferences) > 0 != owned {
+			t.Errorf("%s: annotations %v, owners %v", values, config.Annotations, config.OwnerReferences)
+		}
+		if strings.Contains(fmt.Sprint(config.Labels), "0.1.0") {
+			t.Errorf("%s: the labels %v change with the chart", values, config.Labels)
+		}
+	}
+	owner := release{values: `{operated: true, ownerUID: a}`}.render(t).config.OwnerReferences[0]
+	if owner.APIVersion != v1alpha1.GroupVersion.String() || owner.Kind != "Vault" || owner.Name != "example" || owner.UID != "a" || !*owner.Controller {
+		t.Errorf("the owner is %+v", owner)
+	}
+}
+
+func TestUsersSecretIsMounted(t *testing.T) {
+	out := release{values: `{operated: true, ownerUID: a, configSecret: {name: users, keys: [configmap.hcl, secret.hcl]}}`}.render(t)
+	want := []string{out.config.Name, "users"}
+	if mounted := configVolume(t, &out.vault); !slices.Equal(mounted, want) {
+		t.Errorf("%q are mounted, want %q", mounted, want)
+	}
+	if named := out.vault.Annotations[v1alpha1.ConfigSecretsAnnotation]; named != strings.Join(want, ",") {
+		t.Errorf("the Deployment names %q, want %q", named, want)
+	}
+	args := out.vault.Spec.Template.Spec.Containers[0].Args
+	if tail := args[len(args)-3:]; !slices.Equal(tail, []string{
+		"-config=/vault/config/operator.hcl", "-config=/vault/config/configmap.hcl", "-config=/vault/config/secret.hcl",
+	}) {
+		t.Errorf("the arguments are %q", args)
+	}
+}
+
+// Whichever keys the Secrets have, Vault finds their content under the same names.
+func TestKeysOfCertificates(t *testing.T) {
+	mounts := func(values string) map[string]string {
+		files := map[string]string{}
+		for _, volume := range (release{values: values}).render(t).vault.Spec.Template.Spec.Volumes {
+			if volume.Name == "tls" || volume.Name == "tls-ca" {
+				for _, item := range volume.Secret.Items {
+					files[item.Path] = volume.Secret.SecretName + "/" + item.Key
+				}
+			}
+		}
+		return files
+	}
+	const static = `tls: {static: {serverSecret: s, clientSecret: c}}`
+	for values, want := range map[string]map[string]string{
+		`{operated: true, ` + static + `}`: {"server.crt": "s/server.crt", "server.key": "s/server.key", "vault-client-ca.crt": "c/vault-client-ca.crt"},
+		`{operated: true, tlsKeys: {cert: tls.crt, key: tls.key, ca: ca.crt}, ` + static + `}`: {
+			"server.crt": "s/tls.crt", "server.key": "s/tls.key", "vault-client-ca.crt": "c/ca.crt",
+		},
+	} {
+		if got := mounts(values); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: mounted %v, want %v", values, got, want)
+		}
+	}
+}
+
+// The operator keeps the active pod by the cost of deleting it.
+func TestDeletionCostIsTheOperators(t *testing.T) {
+	for values, want := range map[string]map[string]string{
+		`{operated: true, pod: {annotations: {"controller.kubernetes.io/pod-deletion-cost": "500"}}}`:       nil,
+		`{operated: true, pod: {annotations: {"controller.kubernetes.io/pod-deletion-cost": "500", a: b}}}`: {"a": "b"},
+	} {
+		if got := (release{values: values}).render(t).vault.Spec.Template.Annotations; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: annotations %v, want %v", values, got, want)
+		}
 	}
 }
 
@@ -407,6 +525,8 @@ func TestPodsAreReplacedOnlyForAReason(t *testing.T) {
 		`{operated: true, storage: {etcd: {whenDeleted: Delete}}}`:            false,
 		`{operated: true, version: 1.21.1}`:                                   true,
 		`{operated: true, config: "ui = true"}`:                               true,
+		`{operated: true, configSecret: {name: s, keys: [secret.hcl]}}`:       true,
+		`{operated: true, storage: {etcd: {lockTimeoutSeconds: 20}}}`:         true,
 		`{operated: true, pod: {annotations: {a: b}}}`:                        true,
 		`{operated: true, tls: {static: {serverSecret: s, clientSecret: c}}}`: true,
 	} {
@@ -446,42 +566,107 @@ func TestUnknownValuesAreRefused(t *testing.T) {
 	}
 }
 
-// TestVaultEndsAsItIsTold runs the pod's command with something else than Vault.
-func TestVaultEndsAsItIsTold(t *testing.T) {
+// shells are those that the pod's command may run in: this machine's, and that of
+// HashiCorp's image.
+func shells() [][]string {
+	all := [][]string{{"/bin/sh"}}
+	if busybox, err := exec.LookPath("busybox"); err == nil {
+		all = append(all, []string{busybox, "sh"})
+	}
+	return all
+}
+
+// command is the pod's command in a shell, with something else than Vault, and with
+// another directory in place of /vault/tls.
+func command(t *testing.T, shell []string, tls, script string) *exec.Cmd {
+	t.Helper()
 	container := release{values: "operated: true"}.render(t).vault.Spec.Template.Spec.Containers[0]
-	start := func(script string) *exec.Cmd {
-		shell := exec.Command(container.Command[0], slices.Concat(container.Command[1:], []string{"/bin/sh", "-c", script})...)
-		if err := shell.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = shell.Process.Kill() }) // it has ended, if all is well
-		return shell
-	}
-
-	begin := time.Now()
-	crash := start("exit 7")
-	_ = crash.Wait() // its code says how it ended
-	if code, took := crash.ProcessState.ExitCode(), time.Since(begin); code != 7 || took > time.Second {
-		t.Errorf("after a crash the container ends with %d after %s, want 7 at once", code, took)
-	}
-
-	ready := filepath.Join(t.TempDir(), "ready")
-	stopped := start("trap 'exit 3' TERM; touch " + ready + "; while true; do sleep 0.1; done")
-	for i := 0; ; i++ {
-		if _, err := os.Stat(ready); err == nil {
-			break
-		}
-		if i == 100 {
-			t.Fatal("the command was not started within 10 s")
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	begin = time.Now()
-	if err := stopped.Process.Signal(syscall.SIGTERM); err != nil {
+	text := strings.ReplaceAll(container.Command[2], "/vault/tls", tls)
+	args := slices.Concat(shell[1:], []string{"-c", text, container.Command[3], "/bin/sh", "-c", script})
+	cmd := exec.Command(shell[0], args...)
+	cmd.Env = append(os.Environ(), "VAULT_ADDR=x", "VAULT_CACERT=x", "VAULT_TLS_SERVER_NAME=x", "VAULT_API_ADDR=kept")
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	_ = stopped.Wait()
-	if code, took := stopped.ProcessState.ExitCode(), time.Since(begin); code != 3 || took < 2*time.Second {
-		t.Errorf("after SIGTERM the container ends with %d after %s, want 3 after two seconds", code, took)
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it has ended, if all is well
+	return cmd
+}
+
+// waitForFile waits until the file has the text.
+func waitForFile(t *testing.T, path, text string) {
+	t.Helper()
+	var content []byte
+	for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
+		if content, _ = os.ReadFile(path); string(content) == text {
+			return
+		}
+	}
+	t.Fatalf("%s holds %q, want %q", path, content, text)
+}
+
+// fakeVault says in a file what it is told, and ends with code 3 on SIGTERM.
+const fakeVault = `trap 'printf "hup " >> %[1]s' HUP; trap 'exit 3' TERM; ` +
+	`printf "$VAULT_ADDR$VAULT_CACERT$VAULT_TLS_SERVER_NAME$VAULT_API_ADDR " > %[1]s; while true; do sleep 0.1; done`
+
+// TestVaultEndsAsItIsTold runs the pod's command with something else than Vault.
+func TestVaultEndsAsItIsTold(t *testing.T) {
+	for _, shell := range shells() {
+		t.Run(strings.Join(shell, " "), func(t *testing.T) {
+			begin := time.Now()
+			crash := command(t, shell, t.TempDir(), "exit 7")
+			_ = crash.Wait() // its code says how it ended
+			if code, took := crash.ProcessState.ExitCode(), time.Since(begin); code != 7 || took > 2*time.Second {
+				t.Errorf("after a crash the container ends with %d after %s, want 7 at once", code, took)
+			}
+
+			said := filepath.Join(t.TempDir(), "said")
+			stopped := command(t, shell, t.TempDir(), fmt.Sprintf(fakeVault, said))
+			waitForFile(t, said, "kept ")
+			begin = time.Now()
+			if err := stopped.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			_ = stopped.Wait()
+			if code, took := stopped.ProcessState.ExitCode(), time.Since(begin); code != 3 || took < 2*time.Second {
+				t.Errorf("after SIGTERM the container ends with %d after %s, want 3 after two seconds", code, took)
+			}
+		})
+	}
+}
+
+// TestVaultReadsItsCertificateAgain does what the kubelet does to a mounted Secret.
+func TestVaultReadsItsCertificateAgain(t *testing.T) {
+	for _, shell := range shells() {
+		t.Run(strings.Join(shell, " "), func(t *testing.T) {
+			tls, said := t.TempDir(), filepath.Join(t.TempDir(), "said")
+			mount := func(version string) {
+				t.Helper()
+				if err := os.Symlink(version, filepath.Join(tls, "..data_tmp")); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(filepath.Join(tls, "..data_tmp"), filepath.Join(tls, "..data")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			mount("..1")
+			shell := command(t, shell, tls, fmt.Sprintf(fakeVault, said))
+			waitForFile(t, said, "kept ")
+			if err := shell.Process.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+			waitForFile(t, said, "kept hup ")
+			mount("..2")
+			waitForFile(t, said, "kept hup hup ")
+			time.Sleep(6 * time.Second)
+			waitForFile(t, said, "kept hup hup ") // nothing has changed since
+
+			if err := shell.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			_ = shell.Wait()
+			if code := shell.ProcessState.ExitCode(); code != 3 {
+				t.Errorf("after SIGHUP and SIGTERM the container ends with %d, want 3", code)
+			}
+		})
 	}
 }

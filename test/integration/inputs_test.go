@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
@@ -38,15 +39,32 @@ func runningNow(t *testing.T, vault *v1alpha1.Vault) running {
 	rel := lastRelease(t, vault)
 	return running{
 		deployment: deploymentOf(t, vault).ResourceVersion,
-		config:     get(t, vault.Namespace, vault.Name+"-config", &corev1.ConfigMap{}).ResourceVersion,
+		config:     fmt.Sprint(configSecrets(t, vault)),
 		release:    fmt.Sprintf("%d %s", rel.Version, rel.Info.Status),
 	}
 }
 
-// userConfig is the user's part of what the nodes are configured with.
-func userConfig(t *testing.T, vault *v1alpha1.Vault) string {
+// configSecrets are the names of the Secrets with configuration that pods which are
+// made now would mount.
+func configSecrets(t *testing.T, vault *v1alpha1.Vault) []string {
 	t.Helper()
-	return get(t, vault.Namespace, vault.Name+"-config", &corev1.ConfigMap{}).Data["user.hcl"]
+	return strings.Split(deploymentOf(t, vault).Annotations[v1alpha1.ConfigSecretsAnnotation], ",")
+}
+
+// userConfig is the user's part of what such pods would be configured with, by file.
+func userConfig(t *testing.T, vault *v1alpha1.Vault) map[string]string {
+	t.Helper()
+	config := map[string]string{}
+	for _, name := range configSecrets(t, vault)[1:] {
+		var secret corev1.Secret
+		if err := admin.Get(t.Context(), types.NamespacedName{Namespace: vault.Namespace, Name: name}, &secret); err != nil {
+			return map[string]string{"error": err.Error()}
+		}
+		for file, text := range secret.Data {
+			config[file] = string(text)
+		}
+	}
+	return config
 }
 
 func TestConfigMap(t *testing.T) {
@@ -73,12 +91,12 @@ func TestConfigMap(t *testing.T) {
 		t.Helper()
 		begin := time.Now()
 		eventually(t, "the configuration is in force", func() error {
-			var configMap corev1.ConfigMap
-			if err := admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "example-config"}, &configMap); err != nil {
+			var deployment appsv1.Deployment
+			if err := admin.Get(t.Context(), client.ObjectKeyFromObject(vault), &deployment); err != nil {
 				return err
 			}
-			if configMap.Data["user.hcl"] != text {
-				return fmt.Errorf("it is %q", configMap.Data["user.hcl"])
+			if config := userConfig(t, vault); config["configmap.hcl"] != text {
+				return fmt.Errorf("it is %q", config)
 			}
 			return nil
 		})
@@ -101,7 +119,7 @@ func TestConfigMap(t *testing.T) {
 	// Broken later: what runs is not touched.
 	waitUntilQuiet(t)
 	before := runningNow(t, vault)
-	hash := deploymentOf(t, vault).Spec.Template.Annotations["vault.security.coreos.com/config"]
+	names := configSecrets(t, vault)
 	for _, broken := range []struct {
 		what, reason, message string
 		data                  map[string]string
@@ -136,18 +154,18 @@ func TestConfigMap(t *testing.T) {
 	// Mended: rolled out by itself, by a changed pod template.
 	setConfig(map[string]string{"vault.hcl": "max_lease_ttl = \"10h\"\n"})
 	mended("max_lease_ttl = \"10h\"\n")
-	if now := deploymentOf(t, vault).Spec.Template.Annotations["vault.security.coreos.com/config"]; now == hash {
-		t.Error("the nodes do not get the new configuration")
+	if now := configSecrets(t, vault); now[0] != names[0] || now[1] == names[1] {
+		t.Errorf("the nodes get the configuration %q, and had %q", now, names)
 	}
 
 	// Not asked for any more.
 	change(t, vault, `{"spec": {"configMapName": null}}`)
 	eventually(t, "the configuration is gone", func() error {
-		if text := userConfig(t, vault); text != "" {
-			return fmt.Errorf("it is %q", text)
+		if config := userConfig(t, vault); len(config) > 0 {
+			return fmt.Errorf("it is %q", config)
 		}
-		if command := deploymentOf(t, vault).Spec.Template.Spec.Containers[0].Command; slices.Contains(command, "-config=/vault/config/user.hcl") {
-			return fmt.Errorf("the command is %v", command)
+		if args := deploymentOf(t, vault).Spec.Template.Spec.Containers[0].Args; slices.Contains(args, "-config=/vault/config/configmap.hcl") {
+			return fmt.Errorf("the arguments are %q", args)
 		}
 		return nil
 	})

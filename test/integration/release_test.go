@@ -32,7 +32,7 @@ import (
 func renderedKinds() []client.ObjectList {
 	return []client.ObjectList{
 		&appsv1.DeploymentList{}, &appsv1.StatefulSetList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{},
-		&corev1.ConfigMapList{}, &policyv1.PodDisruptionBudgetList{}, &networkingv1.NetworkPolicyList{},
+		&policyv1.PodDisruptionBudgetList{}, &networkingv1.NetworkPolicyList{},
 	}
 }
 
@@ -40,6 +40,9 @@ func renderedKinds() []client.ObjectList {
 func rendered(t *testing.T, vault *v1alpha1.Vault) map[string]client.Object {
 	t.Helper()
 	objects := map[string]client.Object{}
+	if config := configSecretOf(t, vault); config != nil {
+		objects["Secret "+config.Name] = config
+	}
 	for _, list := range renderedKinds() {
 		err := admin.List(t.Context(), list, client.InNamespace(vault.Namespace), client.MatchingLabels{v1alpha1.InstanceLabel: vault.Name})
 		if err != nil {
@@ -59,6 +62,22 @@ func rendered(t *testing.T, vault *v1alpha1.Vault) map[string]client.Object {
 		}
 	}
 	return objects
+}
+
+// configSecretOf returns the Secret with the chart's own configuration that the
+// Deployment names, or nil while there is none.
+func configSecretOf(t *testing.T, vault *v1alpha1.Vault) *corev1.Secret {
+	t.Helper()
+	var deployment appsv1.Deployment
+	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(vault), &deployment); err != nil {
+		return nil
+	}
+	name, _, _ := strings.Cut(deployment.Annotations[v1alpha1.ConfigSecretsAnnotation], ",")
+	var secret corev1.Secret
+	if err := admin.Get(t.Context(), types.NamespacedName{Namespace: vault.Namespace, Name: name}, &secret); err != nil {
+		return nil
+	}
+	return &secret
 }
 
 func namesOf(objects map[string]client.Object) []string {
@@ -167,9 +186,9 @@ func TestRenderedObjects(t *testing.T) {
 	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
 
 	want := []string{
-		"ConfigMap example-config", "Deployment example", "NetworkPolicy example", "NetworkPolicy example-etcd",
+		"Deployment example", "NetworkPolicy example", "NetworkPolicy example-etcd",
 		"PodDisruptionBudget example", "PodDisruptionBudget example-etcd", "Service example", "Service example-etcd", "Service example-etcd-client", "Service example-nodes",
-		"ServiceAccount example", "StatefulSet example-etcd",
+		"Secret " + configSecretOf(t, vault).Name, "ServiceAccount example", "StatefulSet example-etcd",
 	}
 	objects := rendered(t, vault)
 	if got := namesOf(objects); !slices.Equal(got, want) {
@@ -384,9 +403,10 @@ func TestManualEditsAreUndone(t *testing.T) {
 			},
 		},
 		{
-			what: "the configuration", obj: &corev1.ConfigMap{}, name: "example-config", patch: `{"data": {"operator.hcl": "ui = true"}}`,
+			what: "the configuration", obj: &corev1.Secret{}, name: configSecretOf(t, vault).Name,
+			patch: `{"metadata": {"labels": {"vault.security.coreos.com/configuration": null}, "ownerReferences": null}}`,
 			undone: func(obj client.Object) bool {
-				return strings.Contains(obj.(*corev1.ConfigMap).Data["operator.hcl"], `storage "etcd"`)
+				return obj.GetLabels()[v1alpha1.ConfigLabel] != "" && metav1.IsControlledBy(obj, vault)
 			},
 		},
 		{
