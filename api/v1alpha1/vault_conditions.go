@@ -16,8 +16,8 @@ const (
 	// tells what it waits for, the message names the pods), Unknown when an updated
 	// node does not answer.
 	UpdatedCondition = "Updated"
-	// TLSReadyCondition is True when the Secrets with the certificates are
-	// there and usable.
+	// TLSReadyCondition is True when the Secrets with the certificates of Vault and
+	// etcd are there and valid, and the nodes serve what they hold.
 	TLSReadyCondition = "TLSReady"
 	// ConfigValidCondition is True when the configuration of configMapName and of
 	// configSecretName is there and usable, or none was asked for.
@@ -87,6 +87,13 @@ const (
 	// ReasonCertificateExpired: a certificate, or the authority that signed it, is
 	// not valid any more.
 	ReasonCertificateExpired = "CertificateExpired"
+	// ReasonCertificateExpiring: a certificate is valid, and not for long.
+	ReasonCertificateExpiring = "CertificateExpiring"
+	// ReasonCertificatePending: nodes do not serve the certificate yet that the Secret
+	// holds.
+	ReasonCertificatePending = "CertificatePending"
+	// ReasonCertificateNotServed: nodes should have served by now what the Secret holds.
+	ReasonCertificateNotServed = "CertificateNotServed"
 	// ReasonConfigAccepted: the configuration is usable.
 	ReasonConfigAccepted = "ConfigAccepted"
 	// ReasonConfigMapNotFound: the ConfigMap of configMapName is missing.

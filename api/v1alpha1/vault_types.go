@@ -641,6 +641,20 @@ type NodeStatus struct {
 	// answer.
 	// +optional
 	Version string `json:"version,omitempty"`
+
+	// certificate that the node serves with; it is not set before the operator has
+	// connected to the node.
+	// +optional
+	Certificate *NodeCertificate `json:"certificate,omitempty"`
+}
+
+// NodeCertificate is a certificate that a node serves with.
+type NodeCertificate struct {
+	// serial number, in hexadecimal.
+	Serial string `json:"serial"`
+
+	// notAfter is the end of its validity.
+	NotAfter metav1.Time `json:"notAfter"`
 }
 
 // StorageStatus is what is known of the storage of a Vault.

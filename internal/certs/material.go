@@ -34,12 +34,6 @@ func KeysOf(server, client map[string][]byte) Keys {
 	return keys
 }
 
-// ClientCA returns the authority, in PEM, that the Secret for Vault's clients
-// holds; it is empty when there is none.
-func ClientCA(data map[string][]byte) []byte {
-	return data[KeysOf(nil, data).CA]
-}
-
 // Material is what the Secrets of a Vault hold, parsed and without private keys.
 type Material struct {
 	// Keys are those of the Secrets of the Vault nodes.
@@ -168,16 +162,6 @@ func (m *Material) Check(now time.Time) (Expiries, error) {
 		}
 	}
 	return expiries, nil
-}
-
-// Check says what is wrong with the certificates of a Vault and its etcd.
-func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, now time.Time) error {
-	material, err := Load(ctx, reader, vault)
-	if err != nil {
-		return err
-	}
-	_, err = material.Check(now)
-	return err
 }
 
 // sentence begins with a capital letter, as conditions do. The text is ours, in ASCII.

@@ -49,6 +49,16 @@ func newClient(t *testing.T, objects ...client.Object) client.WithWatch {
 // clients reads and writes with one client.
 func clients(c client.Client) Clients { return Clients{Client: c, Cache: c, Live: c} }
 
+// Check says what is wrong with the certificates of a Vault and its etcd.
+func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, now time.Time) error {
+	material, err := Load(ctx, reader, vault)
+	if err != nil {
+		return err
+	}
+	_, err = material.Check(now)
+	return err
+}
+
 func secrets(t *testing.T, c client.Client) map[string]corev1.Secret {
 	t.Helper()
 	var list corev1.SecretList

@@ -52,8 +52,14 @@ func configMapsOf(obj client.Object) []string {
 	return nil
 }
 
-// ConfigMaps are the ConfigMaps that a Vault names.
-func ConfigMaps(vault *v1alpha1.Vault) []Object { return objects("ConfigMap", configMapsOf(vault)) }
+// Configs are what a Vault names for more configuration.
+func Configs(vault *v1alpha1.Vault) []Object {
+	configs := objects("ConfigMap", configMapsOf(vault))
+	if name := vault.Spec.ConfigSecretName; name != "" {
+		configs = append(configs, Object{"Secret", name})
+	}
+	return configs
+}
 
 // Secrets are the Secrets that a Vault uses.
 func Secrets(vault *v1alpha1.Vault) []Object { return objects("Secret", secretsOf(vault)) }

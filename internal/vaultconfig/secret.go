@@ -74,14 +74,13 @@ func adopt(ctx context.Context, c client.Client, live client.Reader, vault *v1al
 	if !equality.Semantic.DeepEqual(secret.Data, want.Data) {
 		return fmt.Errorf("one of this name exists and holds something else: delete it")
 	}
-	if metav1.IsControlledBy(&secret, vault) {
-		return nil
+	if metav1.IsControlledBy(&secret, vault) || !equality.Semantic.DeepDerivative(want.Labels, secret.Labels) {
+		return nil // made by hand: good to use, and not ours to delete
 	}
 	before := secret.DeepCopy()
 	if err := controllerutil.SetControllerReference(vault, &secret, c.Scheme()); err != nil {
 		return err
 	}
-	secret.Labels = want.Labels
 	return c.Patch(ctx, &secret, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 }
 

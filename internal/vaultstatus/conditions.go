@@ -181,22 +181,18 @@ func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 	const t = v1alpha1.TLSReadyCondition
 	var bad *certs.Error
 	old := meta.FindStatusCondition(f.previous.Conditions, t)
-	unverifiedPod, reason := unverified(f)
 	pending := old == nil || old.Reason == v1alpha1.ReasonSecretsPending
 	switch {
 	// One that was there and is gone may need a person: the operator makes no
 	// second authority beside certificates of the first.
-	case errors.As(f.tlsErr, &bad) && bad.Generated && pending:
+	case errors.As(f.certificates.err, &bad) && bad.Generated && pending:
 		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonSecretsPending, "The operator is making the certificates")
-	case errors.As(f.tlsErr, &bad):
+	case errors.As(f.certificates.err, &bad):
 		return is(t, metav1.ConditionFalse, bad.Reason, "%s", bad.Message)
-	case f.tlsErr != nil:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "%v", f.tlsErr)
-	case unverifiedPod != "":
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNodesUnverified, "Pod %s cannot be verified: %s", unverifiedPod, reason)
+	case f.certificates.err != nil:
+		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "%v", f.certificates.err)
 	default:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "Secrets %q and %q are valid for %s",
-			f.vault.ServerSecretName(), f.vault.ClientSecretName(), f.vault.ServerName())
+		return tlsValid(f)
 	}
 }
 

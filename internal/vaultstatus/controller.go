@@ -86,11 +86,12 @@ type Reconciler struct {
 	// Vault the last time; it is empty when it could. It may be nil.
 	LabelProblem func(vault types.NamespacedName) string
 
-	starts       pods.Starts
-	unsettled    sync.Map // types.UID of a Vault to the time.Time since which it is unsettled
-	written      sync.Map // types.UID of a Vault to the writtenStatus
-	configs      references.Memo[error]
-	certificates references.Memo[certificates]
+	starts    pods.Starts
+	unsettled sync.Map // types.UID of a Vault to the time.Time since which it is unsettled
+	written   sync.Map // types.UID of a Vault to the writtenStatus
+	configs   references.Memo[error]
+	materials references.Memo[material]
+	renewals  renewals
 }
 
 // writtenStatus is a status that was written, and the version of the Vault with it.
@@ -125,7 +126,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.configs.Forget(req.NamespacedName)
-			r.certificates.Forget(req.NamespacedName)
+			r.materials.Forget(req.NamespacedName)
+			certificateExpiry.DeleteLabelValues(req.Namespace, req.Name)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -133,6 +135,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		r.written.Delete(vault.UID)
 		r.unsettled.Delete(vault.UID)
 		r.starts.Observe(req.NamespacedName, nil, time.Now())
+		r.renewals.forget(vault.UID)
+		certificateExpiry.DeleteLabelValues(vault.Namespace, vault.Name)
 		return reconcile.Result{}, nil
 	}
 	f, err := r.gather(ctx, &vault)
@@ -142,6 +146,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if !f.complete() {
 		return reconcile.Result{}, nil // the engine calls again when it knows more
 	}
+	measureCertificates(f)
 	status := compute(f)
 	if wait := r.settling(&vault, &status, f.now); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
@@ -164,15 +169,23 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if unsettled(&status) {
 		return reconcile.Result{RequeueAfter: unsettledCheck}, nil // no event tells why a label could not be set
 	}
-	if s := storageOf(f); s != nil && len(s.missing) > 0 {
-		return reconcile.Result{RequeueAfter: startingCheck}, nil // what its events say is not watched
-	}
+	return reconcile.Result{RequeueAfter: f.nextCheck()}, nil
+}
+
+// nextCheck is how long to wait until time alone changes the status, or what is not
+// watched; zero if never.
+func (f *facts) nextCheck() time.Duration {
+	next := nextCertificateCheck(f)
+	// Events say why a member is missing.
+	s := storageOf(f)
+	soon := s != nil && len(s.missing) > 0
 	for _, starting := range f.starting {
-		if starting {
-			return reconcile.Result{RequeueAfter: startingCheck}, nil
-		}
+		soon = soon || starting
 	}
-	return reconcile.Result{}, nil
+	if soon && (next == 0 || next > startingCheck) {
+		return startingCheck
+	}
+	return next
 }
 
 // settling returns for how long to wait before a status is written that tells of a
@@ -227,7 +240,7 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 	if err := r.gatherStorage(ctx, f); err != nil {
 		return nil, err
 	}
-	f.tlsErr = r.checkCertificates(ctx, vault, f.now)
+	f.certificates = r.certificates(ctx, vault, f.now)
 	f.configErr = r.checkConfig(ctx, vault)
 	return f, nil
 }
@@ -254,7 +267,7 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 // checkConfig says what is wrong with the user's configuration, which is read and
 // parsed once for each version of it.
 func (r *Reconciler) checkConfig(ctx context.Context, vault *v1alpha1.Vault) error {
-	verdict, err := r.configs.Get(ctx, r.Client, vault, references.ConfigMaps(vault), func() (error, error) {
+	verdict, err := r.configs.Get(ctx, r.Client, vault, references.Configs(vault), func() (error, error) {
 		_, err := vaultconfig.Load(ctx, r.Live, vault)
 		if bad := (*vaultconfig.Error)(nil); errors.As(err, &bad) {
 			return bad, nil

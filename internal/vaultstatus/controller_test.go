@@ -250,7 +250,7 @@ func TestReconcileStandsInForASilentLeader(t *testing.T) {
 	}
 	// The leader comes back and has done so already.
 	beats = true
-	if result, _, err := f.reconcile(t); err != nil || f.writes != 1 || result.RequeueAfter != 0 {
+	if result, _, err := f.reconcile(t); err != nil || f.writes != 1 || result.RequeueAfter == deputyCheck {
 		t.Errorf("with nothing to write: %d writes, result %+v, error %v", f.writes, result, err)
 	}
 }

@@ -118,6 +118,13 @@ func conditionEvent(was, is *metav1.Condition) string {
 	case wasBroken && was.Message == is.Message:
 	case is.Status == metav1.ConditionFalse:
 		return corev1.EventTypeWarning
+	// It works, but not for long.
+	case is.Reason == v1alpha1.ReasonCertificateExpiring:
+		if was.Reason != is.Reason || was.Message != is.Message {
+			return corev1.EventTypeWarning
+		}
+	case was.Reason == v1alpha1.ReasonCertificateExpiring && is.Reason == v1alpha1.ReasonSecretsValid:
+		return corev1.EventTypeNormal
 	// The storage works, but with less to spare.
 	case was.Reason == v1alpha1.ReasonQuorum && is.Reason == v1alpha1.ReasonMembersNotReady:
 		return corev1.EventTypeWarning

@@ -45,9 +45,11 @@ type facts struct {
 	causes map[types.UID][]string
 	// disagree says which members are of which cluster while they are not of one.
 	disagree string
-	// tlsErr and configErr are what certs.Check and vaultconfig.Load said.
-	tlsErr, configErr error
-	now               time.Time
+	// certificates is what is known of the certificates.
+	certificates certificates
+	// configErr is what vaultconfig.Load said.
+	configErr error
+	now       time.Time
 }
 
 // complete says that every pod that runs was asked. Before that, for a moment
@@ -113,6 +115,7 @@ func nodeStatuses(f *facts) []v1alpha1.NodeStatus {
 		node := v1alpha1.NodeStatus{Name: pod.Name, State: state}
 		if pods.Running(pod) {
 			node.Version = f.observations[pod.UID].Version
+			node.Certificate = certificateStatus(f.observations[pod.UID].Certificate)
 		}
 		nodes = append(nodes, node)
 	}

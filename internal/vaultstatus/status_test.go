@@ -677,7 +677,7 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSituation()
-			s.tlsErr, s.configErr = tt.tlsErr, tt.cfgErr
+			s.certificates.err, s.configErr = tt.tlsErr, tt.cfgErr
 			if tt.static {
 				s.vault.Spec.TLS = &v1alpha1.TLSPolicy{Static: &v1alpha1.StaticTLS{ServerSecret: "x", ClientSecret: "x"}}
 			}
@@ -752,7 +752,7 @@ func TestComplete(t *testing.T) {
 
 func TestLongMessagesAreCut(t *testing.T) {
 	s := newSituation()
-	s.tlsErr = errors.New(strings.Repeat("世", 20000))
+	s.certificates.err = errors.New(strings.Repeat("世", 20000))
 	for _, condition := range compute(&s.facts).Conditions {
 		if len(condition.Message) > message.Max || !utf8.ValidString(condition.Message) {
 			t.Errorf("%s has a message of %d bytes, valid: %v", condition.Type, len(condition.Message), utf8.ValidString(condition.Message))

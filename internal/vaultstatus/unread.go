@@ -13,8 +13,8 @@ func (f *facts) unread() error {
 	var badTLS *certs.Error
 	var badConfig *vaultconfig.Error
 	var unread []error
-	if f.tlsErr != nil && !errors.As(f.tlsErr, &badTLS) {
-		unread = append(unread, f.tlsErr)
+	if f.certificates.err != nil && !errors.As(f.certificates.err, &badTLS) {
+		unread = append(unread, f.certificates.err)
 	}
 	if f.configErr != nil && !errors.As(f.configErr, &badConfig) {
 		unread = append(unread, f.configErr)
