@@ -76,11 +76,11 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 // Reconcile deletes the configuration of one Vault that is unused.
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var vault v1alpha1.Vault
-	err := r.Get(ctx, req.NamespacedName, &vault)
-	if client.IgnoreNotFound(err) != nil {
+	err := client.IgnoreNotFound(r.Get(ctx, req.NamespacedName, &vault))
+	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err != nil || vault.DeletionTimestamp != nil {
+	if vault.UID == "" || vault.DeletionTimestamp != nil {
 		r.due(req.NamespacedName, nil)
 		return reconcile.Result{}, nil // all that it owns goes with it
 	}

@@ -326,6 +326,7 @@ func (w *worker) pause(ctx context.Context) {
 	if fast && w.load.bursts.Allow() {
 		pause = burst
 	}
+	//nolint:gosec // to spread probes, not to keep a secret
 	timer := time.NewTimer(pause - time.Duration(jitter*rand.Float64()*float64(pause)))
 	defer timer.Stop()
 	select {

@@ -29,9 +29,10 @@ import (
 )
 
 const (
-	// VaultNamespaceLabel and VaultNameLabel are on each record: whose it is.
+	// VaultNamespaceLabel is on each record: the namespace of its Vault.
 	VaultNamespaceLabel = "vault.security.coreos.com/vault-namespace"
-	VaultNameLabel      = "vault.security.coreos.com/vault-name"
+	// VaultNameLabel is on each record: the name of its Vault.
+	VaultNameLabel = "vault.security.coreos.com/vault-name"
 
 	// Labels of Helm.
 	ownerLabel   = "owner"

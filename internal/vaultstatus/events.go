@@ -118,19 +118,25 @@ func conditionEvent(was, is *metav1.Condition) string {
 	case wasBroken && was.Message == is.Message:
 	case is.Status == metav1.ConditionFalse:
 		return corev1.EventTypeWarning
-	// It works, but not for long.
-	case is.Reason == v1alpha1.ReasonCertificateExpiring:
-		if was.Reason != is.Reason || was.Message != is.Message {
-			return corev1.EventTypeWarning
-		}
+	case wasBroken && is.Status == metav1.ConditionTrue && is.Reason != v1alpha1.ReasonCertificateExpiring:
+		return corev1.EventTypeNormal
+	default:
+		return marginEvent(was, is)
+	}
+	return ""
+}
+
+// marginEvent is the type of the event about what works, but not for long or with
+// less to spare.
+func marginEvent(was, is *metav1.Condition) string {
+	switch {
+	case is.Reason == v1alpha1.ReasonCertificateExpiring && (was.Reason != is.Reason || was.Message != is.Message):
+		return corev1.EventTypeWarning
 	case was.Reason == v1alpha1.ReasonCertificateExpiring && is.Reason == v1alpha1.ReasonSecretsValid:
 		return corev1.EventTypeNormal
-	// The storage works, but with less to spare.
 	case was.Reason == v1alpha1.ReasonQuorum && is.Reason == v1alpha1.ReasonMembersNotReady:
 		return corev1.EventTypeWarning
 	case was.Reason == v1alpha1.ReasonMembersNotReady && is.Reason == v1alpha1.ReasonQuorum:
-		return corev1.EventTypeNormal
-	case wasBroken && is.Status == metav1.ConditionTrue:
 		return corev1.EventTypeNormal
 	}
 	return ""

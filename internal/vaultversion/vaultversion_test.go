@@ -73,7 +73,7 @@ func TestCheck(t *testing.T) {
 func TestValid(t *testing.T) {
 	for text, want := range map[string]bool{
 		"1.21.0": true, "1.21.0-rc1": true, "1.21.0+ent.hsm.fips1403": true, "v1.21.0": true,
-		"": false, "1.21": false, "latest": false, "1.21.0 ": false, "1.21.0\n": false, "1.21.0;reboot": false,
+		"": false, "1.21": false, "latest": false, "1.21.0 1": false, "1.21.0\n": false, "1.21.0;reboot": false,
 		"1.21.0-" + strings.Repeat("x", maxLength): false,
 	} {
 		if got := Valid(text); got != want {

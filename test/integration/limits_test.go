@@ -270,8 +270,9 @@ func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
 		operator.terminate()
 		t.Setenv("KUBE_FEATURE_WatchListClient", streaming)
 		operator = startOperator(t)
-		hcl := fmt.Sprintf("ui = %s\ncluster_name = %q\n", streaming, streaming+"?")
-		setConfiguration(t, namespace, hcl[:strings.Index(hcl, "\n")]+" \"\n") // a mistake, to see that it is read
+		ui := "ui = " + streaming
+		hcl := fmt.Sprintf("%s\ncluster_name = %q\n", ui, streaming+"?")
+		setConfiguration(t, namespace, ui+" \"\n") // a mistake, to see that it is read
 		waitForVault(t, vault, "the operator is at work", has("ConfigValid=False ConfigInvalid"))
 		setConfiguration(t, namespace, hcl)
 		waitForVault(t, vault, "the configuration is used", has("ConfigValid=True ConfigAccepted"))

@@ -32,7 +32,6 @@ type options struct {
 	binary      string
 	log         string
 	results     string
-	metadata    string
 	releases    bool
 	generated   bool
 	overload    bool
