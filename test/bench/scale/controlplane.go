@@ -60,6 +60,8 @@ func startControlPlane(ctx context.Context, tree string) (*controlPlane, error) 
 	args := server.Configure()
 	args.Set("audit-policy-file", policy)
 	args.Set("audit-log-path", "-")
+	// Each Vault has two Services with an address, and the default range has 254.
+	args.Set("service-cluster-ip-range", "10.0.0.0/16")
 	args.Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
 	if p.config, err = p.env.Start(); err != nil {
 		return p, fmt.Errorf("starting the control plane: %w", err)
