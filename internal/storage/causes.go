@@ -18,6 +18,8 @@ import (
 const (
 	// causeFor is how long what the events of an object said is taken for true.
 	causeFor = 10 * time.Second
+	// repeated is how old an event may be that still counts.
+	repeated = 20 * time.Minute
 	// maxCauses bounds what is kept of them; maxEvents how many are read at once.
 	maxCauses, maxEvents = 1000, 100
 	// maxCause is the length of a message that is passed on.
@@ -52,7 +54,7 @@ func (c *Causes) Of(ctx context.Context, namespace string, uid types.UID) ([]str
 	if err != nil {
 		return nil, fmt.Errorf("reading events: %w", err)
 	}
-	messages := failures(list.Items)
+	messages := failures(list.Items, time.Now())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil || len(c.known) > maxCauses {
@@ -69,13 +71,18 @@ func (c *Causes) recent(uid types.UID) ([]string, bool) {
 	return known.messages, ok && time.Since(known.read) < causeFor
 }
 
-func failures(events []corev1.Event) []string {
+// failures are the messages of events that tell what still fails: the controllers
+// repeat them every quarter of an hour at the latest. That of an update which met
+// another is none.
+func failures(events []corev1.Event, now time.Time) []string {
 	slices.SortStableFunc(events, func(a, b corev1.Event) int { return lastSeen(&b).Compare(lastSeen(&a)) })
 	var messages []string
 	for i := range events {
+		event := &events[i]
 		// FailedBinding is no warning, and says that no class is set.
-		if events[i].Type == corev1.EventTypeWarning || events[i].Reason == "FailedBinding" {
-			messages = append(messages, shorten(events[i].Message))
+		failed := event.Type == corev1.EventTypeWarning && event.Reason != "FailedUpdate" || event.Reason == "FailedBinding"
+		if failed && now.Sub(lastSeen(event)) < repeated {
+			messages = append(messages, shorten(event.Message))
 		}
 	}
 	return messages

@@ -537,6 +537,23 @@ func TestTemplateRefusal(t *testing.T) {
 	}
 }
 
+func TestFailures(t *testing.T) {
+	event := func(kind, reason, message string, ago time.Duration) corev1.Event {
+		return corev1.Event{Type: kind, Reason: reason, Message: message, LastTimestamp: metav1.NewTime(now.Add(-ago))}
+	}
+	got := failures([]corev1.Event{
+		event("Warning", "FailedCreate", "older", time.Minute),
+		event("Warning", "FailedCreate", "newer", time.Second),
+		event("Warning", "FailedCreate", "overcome", time.Hour),
+		event("Warning", "FailedUpdate", "a conflict", 0),
+		event("Normal", "WaitForFirstConsumer", "waiting", 0),
+		event("Normal", "FailedBinding", "no class is set", time.Hour/6),
+	}, now)
+	if want := []string{"newer", "older", "no class is set"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestShorten(t *testing.T) {
 	if got := shorten(strings.Repeat("ä", 400)); len(got) > maxCause+len("…") || !strings.HasSuffix(got, "ä…") {
 		t.Errorf("%q", got)
