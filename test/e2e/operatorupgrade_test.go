@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -111,7 +110,6 @@ func (f *fixture) requireImported(t *testing.T) {
 func removeOperator(t *testing.T) {
 	t.Helper()
 	shell.Run(t, "kubectl delete namespace "+operatorNamespace)
-	for _, kind := range []string{"clusterrole,clusterrolebinding", "validatingadmissionpolicy,validatingadmissionpolicybinding"} {
-		shell.Run(t, fmt.Sprintf("kubectl delete %s -l app.kubernetes.io/name=vault-operator", kind))
-	}
+	shell.Run(t, "kubectl delete clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding,priorityclass "+
+		"-l app.kubernetes.io/name=vault-operator")
 }

@@ -50,7 +50,7 @@ func (f *fixture) loseCAs(t *testing.T) {
 	backup := withoutOwners(t, shell.Run(t, f.Kubectl("get secrets %s -o json", all)))
 	before := running(t, f.Vault)
 	shell.Run(t, f.Kubectl("delete secrets %s", all))
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, reasonCALost, f.Name+"-etcd-ca")
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost, f.Name+"-etcd-ca")
 	time.Sleep(5 * time.Second)
 	if made := shell.Run(t, f.Kubectl("get secrets %s -o name | grep -e -ca$ || true", all)); made != "" {
 		t.Errorf("other CAs were made while pods trust the old ones: %s", made)
@@ -183,9 +183,9 @@ func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
 		}
 		return err
 	})
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, reasonCertificateExpiring, "mine")
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonCertificateExpiring, "mine")
 	time.Sleep(time.Until(ends))
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, reasonCertificateExpired, "mine")
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonCertificateExpired, "mine")
 	serial = ca.issue(t, 90*24*time.Hour)
 	for _, pod := range pods {
 		f.awaitServed(t, pod, serial)
