@@ -23,11 +23,11 @@ type auditLog struct {
 	requests []request
 }
 
-// request is one of an operator, watches excepted.
+// request is one of an operator.
 type request struct {
 	Verb      string
 	URI       string `json:"requestURI"`
-	ObjectRef struct{ Resource, Subresource, Namespace, Name string }
+	ObjectRef struct{ APIGroup, Resource, Subresource, Namespace, Name string }
 	Response  struct{ Code int } `json:"responseStatus"`
 }
 
@@ -42,8 +42,14 @@ func (r request) String() string {
 	return fmt.Sprintf("%s %s %s: %d", r.Verb, resource, r.ObjectRef.Name, r.Response.Code)
 }
 
-// all returns every request so far.
+// all returns every request so far, but for watches.
 func (a *auditLog) all(t *testing.T) []request {
+	t.Helper()
+	return slices.DeleteFunc(a.everything(t), func(r request) bool { return r.Verb == "watch" })
+}
+
+// everything returns every request so far. A watch is there when it has begun.
+func (a *auditLog) everything(t *testing.T) []request {
 	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()

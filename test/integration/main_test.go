@@ -147,8 +147,10 @@ func configureAPIServer(env *envtest.Environment, dir string) error {
 kind: Policy
 omitStages: [RequestReceived]
 rules:
-- level: None
+- level: Metadata
   verbs: [watch]
+  users: ["`+operatorUser+`"]
+  omitStages: [RequestReceived, ResponseComplete]
 - level: Metadata
   users: ["`+operatorUser+`"]
 - level: None

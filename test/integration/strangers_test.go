@@ -1,0 +1,507 @@
+//go:build integration
+
+package integration
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/storage"
+	"helm.sh/helm/v3/pkg/storage/driver"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+)
+
+// forge writes a record of a release "example" as somebody does who may write
+// Secrets in the namespace; owner may be nil.
+func forge(t *testing.T, namespace, content string, owner *v1alpha1.Vault) *corev1.Secret {
+	t.Helper()
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: "sh.helm.release.v1.example.v1",
+			Labels: map[string]string{"owner": "helm", "name": "example", "version": "1", "status": "deployed"},
+		},
+		Type: "helm.sh/release.v1",
+		Data: map[string][]byte{"release": []byte(content)},
+	}
+	if owner != nil {
+		secret.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(owner, v1alpha1.GroupVersion.WithKind("Vault"))}
+	}
+	if err := admin.Create(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
+
+// forgedContent is a record that names a Secret of another namespace, and has a hook
+// that makes a ConfigMap there.
+func forgedContent(t *testing.T, namespace, other, chartName string) string {
+	t.Helper()
+	object := func(kind, name string) string {
+		return fmt.Sprintf("apiVersion: v1\nkind: %s\nmetadata: {name: %s, namespace: %s}\n", kind, name, other)
+	}
+	text, err := json.Marshal(map[string]any{
+		"name": "example", "namespace": namespace, "version": 1, "info": map[string]any{"status": "deployed"},
+		"chart":    map[string]any{"metadata": map[string]any{"name": chartName, "version": "0.1.0", "apiVersion": "v2"}},
+		"manifest": "---\n" + object("Secret", "precious"),
+		"hooks": []any{map[string]any{
+			"name": "h", "kind": "ConfigMap", "path": "h.yaml", "events": []string{"pre-delete", "pre-install", "pre-upgrade"},
+			"delete_policies": []string{"hook-failed"}, "manifest": object("ConfigMap", "made"),
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(text)
+}
+
+func bomb(t *testing.T) string {
+	t.Helper()
+	var compressed bytes.Buffer
+	writer := gzip.NewWriter(&compressed)
+	zeros := make([]byte, 1<<20)
+	for range 600 {
+		if _, err := writer.Write(zeros); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(compressed.Bytes())
+}
+
+// messageOf returns that of a condition.
+func messageOf(vault *v1alpha1.Vault, condition string) string {
+	for _, c := range vault.Status.Conditions {
+		if c.Type == condition {
+			return c.Message
+		}
+	}
+	return ""
+}
+
+// A record beside a Vault that the operator has not written does nothing, whatever
+// it says, and the Vault can be deleted.
+func TestForgedRecords(t *testing.T) {
+	for name, content := range map[string]func(t *testing.T, namespace, other string) string{
+		"of another namespace and with a hook": func(t *testing.T, namespace, other string) string {
+			return forgedContent(t, namespace, other, "vault")
+		},
+		"600 MB when it is decompressed": func(t *testing.T, _, _ string) string { return bomb(t) },
+		"not readable":                   func(*testing.T, string, string) string { return "eHh4" },
+	} {
+		for _, spec := range []string{`spec: {configMapName: none}`, ``} {
+			t.Run(name+", "+spec, func(t *testing.T) {
+				namespace, other := newNamespace(t), newNamespace(t)
+				precious := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: other, Name: "precious"}}
+				if err := admin.Create(t.Context(), precious); err != nil {
+					t.Fatal(err)
+				}
+				forged := forge(t, namespace, content(t, namespace, other), nil)
+				operator := startOperator(t)
+				vault := createVault(t, namespace, spec)
+				refused := waitForVault(t, vault, "it is refused", has("Irreconcilable=True ErrorGettingValues", "Deployed=False NotDeployed"))
+				if text := messageOf(refused, "Irreconcilable"); !strings.Contains(text, forged.Name) {
+					t.Errorf("message %q does not name the record", text)
+				}
+				waitForEvent(t, vault, "Warning ReleaseConflict")
+				if objects := rendered(t, vault); len(objects) > 0 {
+					t.Errorf("it is deployed: %q", namesOf(objects))
+				}
+				remove(t, vault)
+				waitUntilRemoved(t, vault)
+				requireUntouched(t, precious, forged)
+				if exists(t, other, "made", &corev1.ConfigMap{}) {
+					t.Error("a hook was run")
+				}
+				if operator.cmd.ProcessState != nil {
+					t.Error("the operator has ended")
+				}
+			})
+		}
+	}
+}
+
+// A record that says it is the Vault's is not used either, and hinders nothing.
+func TestForgedRecordsWithTheVaultAsOwner(t *testing.T) {
+	for name, content := range map[string]func(t *testing.T, namespace, other string) string{
+		"of another namespace and with a hook": func(t *testing.T, namespace, other string) string {
+			return forgedContent(t, namespace, other, "vault")
+		},
+		"600 MB when it is decompressed": func(t *testing.T, _, _ string) string { return bomb(t) },
+		"not readable":                   func(*testing.T, string, string) string { return "eHh4" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			namespace, other := newNamespace(t), newNamespace(t)
+			precious := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: other, Name: "precious"}}
+			if err := admin.Create(t.Context(), precious); err != nil {
+				t.Fatal(err)
+			}
+			vault := createVault(t, namespace, "")
+			forge(t, namespace, content(t, namespace, other), vault)
+			startOperator(t)
+			waitUntilDeployed(t, vault)
+			waitForEvent(t, vault, "Warning RecordIgnored")
+			remove(t, vault)
+			waitUntilRemoved(t, vault)
+			requireUntouched(t, precious)
+			if exists(t, other, "made", &corev1.ConfigMap{}) {
+				t.Error("a hook was run")
+			}
+		})
+	}
+}
+
+// requireUntouched asserts that objects are as they were made.
+func requireUntouched(t *testing.T, objects ...client.Object) {
+	t.Helper()
+	for _, obj := range objects {
+		current := obj.DeepCopyObject().(client.Object)
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(obj), current); err != nil {
+			t.Errorf("%s: %v", obj.GetName(), err)
+		} else if current.GetResourceVersion() != obj.GetResourceVersion() {
+			t.Errorf("%s was changed", obj.GetName())
+		}
+	}
+}
+
+// A release of another chart is left alone, and the Vault is deployed when it is gone.
+func TestForeignReleaseOfTheSameName(t *testing.T) {
+	namespace := newNamespace(t)
+	theirs := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "theirs"},
+		Data:       map[string]string{"a": "b"},
+	}
+	if err := admin.Create(t.Context(), theirs); err != nil {
+		t.Fatal(err)
+	}
+	helm := storage.Init(driver.NewSecrets(clientset.CoreV1().Secrets(namespace)))
+	err := helm.Create(&release.Release{
+		Name: "example", Namespace: namespace, Version: 1, Info: &release.Info{Status: release.StatusDeployed},
+		Chart:    &chart.Chart{Metadata: &chart.Metadata{Name: "wordpress", Version: "1.0.0"}},
+		Manifest: "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: theirs}\ndata: {a: b}\n",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := get(t, namespace, "sh.helm.release.v1.example.v1", &corev1.Secret{})
+	startOperator(t)
+
+	vault := createVault(t, namespace, "")
+	waitForVault(t, vault, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
+	waitUntilQuiet(t)
+	requireUntouched(t, theirs, record)
+	remove(t, vault)
+	waitUntilRemoved(t, vault)
+	requireUntouched(t, theirs, record)
+
+	again := createVault(t, namespace, "")
+	waitForVault(t, again, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
+	remove(t, record)
+	waitUntilDeployed(t, again)
+	requireUntouched(t, theirs)
+}
+
+func TestUnreadableRecordOfTheOperator(t *testing.T) {
+	namespace := newNamespace(t)
+	operator := startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	operator.kill()
+	before := rendered(t, vault)
+	for _, secret := range records(t, namespace) {
+		change(t, &secret, `{"data": {"release": "ZUhoNA=="}}`)
+	}
+	startOperator(t)
+	waitForEvent(t, vault, "Warning RecordUnreadable")
+	waitUntilReleased(t, vault)
+	for name, obj := range rendered(t, vault) {
+		if old := before[name]; old == nil || old.GetUID() != obj.GetUID() {
+			t.Errorf("%s was made anew", name)
+		}
+	}
+	for _, secret := range records(t, namespace) {
+		change(t, &secret, `{"data": {"release": "ZUhoNA=="}}`)
+	}
+	remove(t, vault)
+	eventually(t, "the Vault is gone", func() error {
+		if exists(t, namespace, "example", &v1alpha1.Vault{}) {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+}
+
+// The record of an earlier version of the operator is taken over: what runs stays,
+// and what the chart does not render any more goes.
+func TestRecordOfAnEarlierVersionIsImported(t *testing.T) {
+	namespace := newNamespace(t)
+	operator := startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	operator.kill()
+	before := rendered(t, vault)
+	leaveOldRecord(t, vault)
+
+	startOperator(t)
+	waitUntilReleased(t, vault)
+	waitUntilDeployed(t, vault)
+	eventually(t, "what the chart does not render any more is gone", func() error {
+		if exists(t, namespace, "example-legacy", &corev1.ServiceAccount{}) {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	waitUntilQuiet(t)
+	after := rendered(t, vault)
+	for name, obj := range before {
+		if now := after[name]; now == nil || now.GetUID() != obj.GetUID() {
+			t.Errorf("%s was made anew", name)
+		}
+	}
+	old, now := before["Deployment example"].(*appsv1.Deployment), after["Deployment example"].(*appsv1.Deployment)
+	if !equalJSON(t, old.Spec.Template, now.Spec.Template) {
+		t.Error("the pods are replaced")
+	}
+	var left corev1.SecretList
+	if err := admin.List(t.Context(), &left, client.InNamespace(namespace), client.MatchingLabels{"owner": "helm"}); err != nil {
+		t.Fatal(err)
+	}
+	if len(left.Items) > 0 {
+		t.Errorf("%d old records are left", len(left.Items))
+	}
+	if rel := lastRelease(t, vault); rel.Version != 8 {
+		t.Errorf("revision %d, want the one after the imported", rel.Version)
+	}
+	remove(t, vault)
+	waitUntilRemoved(t, vault)
+}
+
+// leaveOldRecord leaves what version 0.1.0 does: the record in the namespace of the
+// Vault, owned by it. The manifest has an object that is not rendered any more.
+func leaveOldRecord(t *testing.T, vault *v1alpha1.Vault) {
+	t.Helper()
+	legacy := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
+		Namespace: vault.Namespace, Name: "example-legacy",
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(vault, v1alpha1.GroupVersion.WithKind("Vault"))},
+	}}
+	if err := admin.Create(t.Context(), legacy); err != nil {
+		t.Fatal(err)
+	}
+	rel := lastRelease(t, vault)
+	rel.Name, rel.Version, rel.Labels = vault.Name, 7, nil
+	rel.Chart = &chart.Chart{Metadata: rel.Chart.Metadata}
+	rel.Manifest += "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: example-legacy}\n"
+	old := storage.Init(driver.NewSecrets(clientset.CoreV1().Secrets(vault.Namespace)))
+	if err := old.Create(rel); err != nil {
+		t.Fatal(err)
+	}
+	secret := get(t, vault.Namespace, "sh.helm.release.v1.example.v7", &corev1.Secret{})
+	secret.OwnerReferences = legacy.OwnerReferences
+	if err := admin.Update(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range records(t, vault.Namespace) {
+		remove(t, &secret)
+	}
+}
+
+// Tools write annotations as they like.
+func TestAnnotationsOfAVaultCostNothing(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	waitUntilQuiet(t)
+	before := len(audit.all(t))
+	for i := range 5 {
+		change(t, vault, fmt.Sprintf(`{"metadata": {"annotations": {"argocd.argoproj.io/tracking-id": "%d"}}}`, i))
+	}
+	waitUntilQuiet(t)
+	if all := audit.all(t); len(all) > before {
+		t.Errorf("annotations made the operator ask %v", all[before:])
+	}
+}
+
+func TestNamesThatAreNotFree(t *testing.T) {
+	namespace := newNamespace(t)
+	err := strict().Create(t.Context(), parseVault(t, namespace, "default", ""))
+	if err == nil || !strings.Contains(err.Error(), "ServiceAccount") {
+		t.Errorf("a Vault named default: %v", err)
+	}
+	startOperator(t)
+	vault := parseVault(t, metav1.NamespaceDefault, "kubernetes", "")
+	if err := strict().Create(t.Context(), vault); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.IgnoreNotFound(admin.Delete(t.Context(), vault)) })
+	current := get(t, metav1.NamespaceDefault, "kubernetes", &v1alpha1.Vault{})
+	refused := waitForVault(t, current, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
+	if text := messageOf(refused, "Irreconcilable"); !strings.Contains(text, "API server's") {
+		t.Errorf("message %q", text)
+	}
+	remove(t, current)
+	waitUntilRemoved(t, current)
+	if !exists(t, metav1.NamespaceDefault, "kubernetes", &corev1.Service{}) {
+		t.Error("the Service of the API server is gone")
+	}
+}
+
+// What the operator's role would allow beyond its job the admission policies deny.
+func TestAdmissionPolicies(t *testing.T) {
+	namespace := newNamespace(t)
+	vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example"}}
+	config, err := clientcmd.BuildConfigFromFlags("", operatorConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator, err := client.New(config, client.Options{Scheme: admin.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.WarningHandler = rest.NoWarnings{}
+	foreign := createPod(t, vault, "foreign")
+	change(t, foreign, `{"metadata": {"labels": {"app.kubernetes.io/name": "other"}}}`)
+	own := createPod(t, vault, "own")
+	secret := func(name, labels string) *corev1.Secret {
+		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		if labels != "" {
+			s.Labels = map[string]string{v1alpha1.NameLabel: labels}
+		}
+		return s
+	}
+	theirs := secret("theirs", "")
+	if err := admin.Create(t.Context(), theirs); err != nil {
+		t.Fatal(err)
+	}
+	patch := func(obj client.Object, patch string) func() error {
+		return func() error {
+			return operator.Patch(t.Context(), obj.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, []byte(patch)))
+		}
+	}
+	for _, tt := range []struct {
+		what   string
+		do     func() error
+		denied bool
+	}{
+		{"the active label", patch(own, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), false},
+		{"the deletion cost", patch(own, `{"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}}`), false},
+		{"no active label", patch(own, `{"metadata": {"labels": {"vault.security.coreos.com/active": null}}}`), false},
+		{"another label", patch(own, `{"metadata": {"labels": {"a": "b"}}}`), true},
+		{"no label", patch(own, `{"metadata": {"labels": {"app.kubernetes.io/instance": null}}}`), true},
+		{"another annotation", patch(own, `{"metadata": {"annotations": {"a": "b"}}}`), true},
+		{"an owner", patch(own, `{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "b"}]}}`), true},
+		{"a finalizer", patch(own, `{"metadata": {"finalizers": ["example.com/a"]}}`), true},
+		{"an image", patch(own, `{"spec": {"activeDeadlineSeconds": 1}}`), true},
+		{"a foreign pod", patch(foreign, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), true},
+		{"a Secret of a Vault", func() error { return operator.Create(t.Context(), secret("of-a-vault", v1alpha1.AppName)) }, false},
+		{"another Secret", func() error { return operator.Create(t.Context(), secret("another", "")) }, true},
+		{"a Secret of a user", func() error { return operator.Delete(t.Context(), secret("theirs", "")) }, true},
+		{"a Secret of a user with the label", patch(theirs, `{"metadata": {"labels": {"app.kubernetes.io/name": "vault"}}}`), true},
+		{"its Secret deleted", func() error { return operator.Delete(t.Context(), secret("of-a-vault", "")) }, false},
+	} {
+		err := tt.do()
+		if denied := err != nil && strings.Contains(err.Error(), "ValidatingAdmissionPolicy"); denied != tt.denied || err != nil && !denied {
+			t.Errorf("%s: error %v, want it denied: %v", tt.what, err, tt.denied)
+		}
+	}
+}
+
+// unusedVerbs are those that are granted and not seen in the requests of a life of a
+// Vault, as "verb group/resource", with what they are for.
+var unusedVerbs = map[string]string{
+	"update vault.security.coreos.com/vaults/finalizers": "checked by the API server with owner references, and never requested",
+}
+
+// TestNoVerbIsUnused runs an operator through the life of a Vault, and compares what it
+// has requested with what it may.
+func TestNoVerbIsUnused(t *testing.T) {
+	namespace := newNamespace(t)
+	operator := startOperator(t)
+	from := len(audit.everything(t))
+	vault := waitUntilDeployed(t, createVault(t, namespace, "spec: {nodes: 1}"))
+	startPod(t, vault, "a", fakevault.Active)
+	waitForLabel(t, namespace, "a")
+	edited := get(t, namespace, "example", &corev1.Service{})
+	change(t, edited, `{"spec": {"selector": {"vault.security.coreos.com/active": null}}}`)
+	change(t, vault, `{"spec": {"nodes": 3, "pod": {"annotations": {"a": "b"}}}}`)
+	waitUntilQuiet(t)
+	for _, obj := range rendered(t, vault) {
+		change(t, obj, `{"metadata": {"labels": {"app.kubernetes.io/instance": "other"}}}`)
+	}
+	waitUntilQuiet(t)
+	operator.kill()
+	leaveOldRecord(t, vault)
+	startOperator(t)
+	waitUntilReleased(t, vault)
+	remove(t, vault)
+	waitUntilRemoved(t, vault)
+
+	used := map[string]bool{}
+	for _, r := range audit.everything(t)[from:] {
+		resource := r.ObjectRef.Resource
+		if r.ObjectRef.Subresource != "" {
+			resource += "/" + r.ObjectRef.Subresource
+		}
+		used[r.Verb+" "+r.ObjectRef.APIGroup+"/"+resource] = true
+	}
+	objects, err := build("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, obj := range objects {
+		if obj.GetName() != "vault-operator-manager-role" {
+			continue
+		}
+		for _, granted := range verbsOf(t, obj) {
+			if !used[granted] && unusedVerbs[granted] == "" {
+				t.Errorf("%s is granted and not used", granted)
+			}
+			if used[granted] && unusedVerbs[granted] != "" {
+				t.Errorf("%s is used", granted)
+			}
+		}
+	}
+}
+
+// verbsOf lists what a role grants, as "verb group/resource".
+func verbsOf(t *testing.T, role client.Object) []string {
+	t.Helper()
+	text, err := json.Marshal(role)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var content struct {
+		Rules []struct{ APIGroups, Resources, Verbs []string }
+	}
+	if err := json.Unmarshal(text, &content); err != nil {
+		t.Fatal(err)
+	}
+	var granted []string
+	for _, rule := range content.Rules {
+		for _, group := range rule.APIGroups {
+			for _, resource := range rule.Resources {
+				for _, verb := range rule.Verbs {
+					granted = append(granted, verb+" "+group+"/"+resource)
+				}
+			}
+		}
+	}
+	slices.Sort(granted)
+	return slices.Compact(granted)
+}
