@@ -118,8 +118,8 @@ func mountedCA(obj client.Object) []string {
 // mounting returns the Vaults with a pod that mounts the Secret.
 func (r *Reconciler) mounting(ctx context.Context, secret client.Object) []reconcile.Request {
 	var list corev1.PodList
-	err := r.List(ctx, &list, client.InNamespace(secret.GetNamespace()), client.MatchingFields{caSecretIndex: secret.GetName()})
-	if err != nil {
+	mounts := client.MatchingFields{caSecretIndex: secret.GetName()}
+	if err := r.List(ctx, &list, client.InNamespace(secret.GetNamespace()), mounts); err != nil {
 		return nil // the cache does not fail once it is synced
 	}
 	var requests []reconcile.Request

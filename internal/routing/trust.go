@@ -66,7 +66,9 @@ type caEntry struct {
 // cas returns for each pod the CAs in PEM that it is verified with. When one
 // cannot be read it returns those that could be before, with the error. The
 // metadata, from the cache, says whether it is still current; live reads the content.
-func (t *trust) cas(ctx context.Context, cached, live client.Reader, vault *v1alpha1.Vault, list []corev1.Pod) (map[types.UID]string, error) {
+func (t *trust) cas(
+	ctx context.Context, cached, live client.Reader, vault *v1alpha1.Vault, list []corev1.Pod,
+) (map[types.UID]string, error) {
 	key := client.ObjectKeyFromObject(vault)
 	t.mu.Lock()
 	before := t.entries[key]
@@ -96,7 +98,9 @@ func (t *trust) cas(ctx context.Context, cached, live client.Reader, vault *v1al
 }
 
 // refresh returns the entry as the Secret has it now.
-func refresh(ctx context.Context, cached, live client.Reader, namespace string, source caSource, entry caEntry) (caEntry, error) {
+func refresh(
+	ctx context.Context, cached, live client.Reader, namespace string, source caSource, entry caEntry,
+) (caEntry, error) {
 	name := types.NamespacedName{Namespace: namespace, Name: source.secret}
 	var metadata metav1.PartialObjectMetadata
 	metadata.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))

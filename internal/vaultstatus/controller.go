@@ -166,15 +166,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := f.unread(); err != nil {
 		return reconcile.Result{}, err
 	}
-	if unsettled(&status) {
-		return reconcile.Result{RequeueAfter: unsettledCheck}, nil // no event tells why a label could not be set
-	}
-	return reconcile.Result{RequeueAfter: f.nextCheck()}, nil
+	return reconcile.Result{RequeueAfter: f.nextCheck(&status)}, nil
 }
 
 // nextCheck is how long to wait until time alone changes the status, or what is not
 // watched; zero if never.
-func (f *facts) nextCheck() time.Duration {
+func (f *facts) nextCheck(status *v1alpha1.VaultStatus) time.Duration {
+	if unsettled(status) {
+		return unsettledCheck // why a label could not be set
+	}
 	next := nextCertificateCheck(f)
 	// Events say why a member is missing.
 	s := storageOf(f)
