@@ -85,7 +85,7 @@ func TestCertificatesThatAreServed(t *testing.T) {
 					t.Errorf("message %q does not contain %q", message, want)
 				}
 			}
-			if next := tt.s.nextCheck(); next != tt.next {
+			if next := tt.s.nextCheck(&v1alpha1.VaultStatus{}); next != tt.next {
 				t.Errorf("looks again after %s, want %s", next, tt.next)
 			}
 			// Nothing may be written at each look.

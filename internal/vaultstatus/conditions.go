@@ -47,6 +47,9 @@ func is(conditionType string, status metav1.ConditionStatus, reason, format stri
 func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	const t = v1alpha1.AvailableCondition
 	nodes := &status.VaultStatus
+	if len(nodes.ActiveClaims) == 0 && nodes.Active == "" && servedButUnheard(f) {
+		return unanswered(f, nodes)
+	}
 	switch status.Phase {
 	case v1alpha1.PhaseRunning:
 		if problem := notInService(f, nodes.Active); problem != "" {
@@ -71,12 +74,11 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 // unavailable says why no node of an initialized Vault is known to be active.
 func unavailable(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
 	const t = v1alpha1.AvailableCondition
-	served := servedButUnheard(f)
 	switch {
 	case len(nodes.ActiveClaims) > 0:
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonMultipleActiveNodes,
 			"More than one node says that it is active, so the Service points at none: %s%s", join(nodes.ActiveClaims), storageHint(f))
-	case len(nodes.Unreachable) > 0 && (len(nodes.Standby) == 0 || served):
+	case len(nodes.Unreachable) > 0 && len(nodes.Standby) == 0:
 		return unanswered(f, nodes)
 	case len(nodes.Standby) == 0:
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active, and none is unsealed%s%s", waitingHint(f), storageHint(f))

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/integration/fakevault"
@@ -79,14 +81,18 @@ func denyLabels(t *testing.T, namespace string) (allow func()) {
 	if err := admin.Create(t.Context(), binding); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { remove(t, policy) })
+	t.Cleanup(func() {
+		for _, object := range []client.Object{binding, policy} {
+			_ = admin.Delete(context.Background(), object) // one may be gone
+		}
+	})
 	return func() { remove(t, binding) }
 }
 
 // Available is about the Service: an active node that it does not reach is not.
 func TestAvailableLooksAtTheService(t *testing.T) {
 	namespace := newNamespace(t)
-	startOperator(t)
+	startOperator(t).mayBeRefused = true
 	vault := deployVault(t, namespace)
 	a := startPod(t, vault, "a", fakevault.Active)
 	b := startPod(t, vault, "b", fakevault.Standby)
@@ -160,15 +166,15 @@ func TestChangedCertificatesCostOneHandover(t *testing.T) {
 	waitForLabel(t, namespace, "a")
 
 	ca := fakevault.NewAuthority(t)
-	server, client := ca.Secrets(t, namespace, vault.ServerName())
-	for _, secret := range []*corev1.Secret{server, client} {
+	server, trusted := ca.Secrets(t, namespace, vault.ServerName())
+	for _, secret := range []*corev1.Secret{server, trusted} {
 		if err := admin.Create(t.Context(), secret); err != nil {
 			t.Fatal(err)
 		}
 	}
-	change(t, vault, fmt.Sprintf(`{"spec": {"tls": {"static": {"serverSecret": %q, "clientSecret": %q}}}}`, server.Name, client.Name))
+	change(t, vault, fmt.Sprintf(`{"spec": {"tls": {"static": {"serverSecret": %q, "clientSecret": %q}}}}`, server.Name, trusted.Name))
 	c := fakevault.Start(t, ca.Certificate(t, vault.ServerName()), fakevault.Standby)
-	start("c", client.Name, c)
+	start("c", trusted.Name, c)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b", "c"}})
 	// Nor does an operator that has just started lose sight of them.
 	operator.kill()
@@ -184,7 +190,7 @@ func TestChangedCertificatesCostOneHandover(t *testing.T) {
 	}
 
 	// A CA that is of no use blinds nobody, and after a restart demotes nobody.
-	change(t, client, `{"data": {"vault-client-ca.crt": "Z2FyYmFnZQ=="}}`)
+	change(t, trusted, `{"data": {"vault-client-ca.crt": "Z2FyYmFnZQ=="}}`)
 	time.Sleep(2 * time.Second)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "c", Standby: []string{"a", "b"}})
 }
