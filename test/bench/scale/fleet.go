@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -165,7 +166,7 @@ func (f *fleet) watch(ctx context.Context, p *controlPlane) error {
 // see takes note of the label of a pod.
 func (f *fleet) see(pod *corev1.Pod) {
 	v := f.byName[types.NamespacedName{Namespace: pod.Namespace, Name: pod.Labels[v1alpha1.InstanceLabel]}]
-	if v == nil {
+	if v == nil || pod.Labels[v1alpha1.ComponentLabel] != v1alpha1.ServerComponent {
 		return
 	}
 	i, err := strconv.Atoi(pod.Name[strings.LastIndex(pod.Name, "-")+1:])
@@ -283,8 +284,13 @@ func (f *fleet) start(ctx context.Context, v *vault) error {
 	v.mu.Lock()
 	v.nodes = nodes
 	v.mu.Unlock()
+	if f.o.releases {
+		if err := f.createMembers(ctx, v); err != nil {
+			return err
+		}
+	}
 	for i, n := range nodes {
-		if err := f.createPod(ctx, v, i, n.ip); err != nil {
+		if err := f.createPod(ctx, v, fmt.Sprintf("%s-%d", v.key.Name, i), v.template, n.ip); err != nil {
 			return err
 		}
 	}
@@ -308,25 +314,49 @@ func (f *fleet) pair(ctx context.Context, v *vault) (tls.Certificate, error) {
 	return tls.X509KeyPair(pair.Cert, pair.Key)
 }
 
+// createMembers writes the pods of the etcd members. They have no address, so that
+// nobody asks them anything.
+func (f *fleet) createMembers(ctx context.Context, v *vault) error {
+	name := (&v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: v.key.Name}}).EtcdName()
+	var set appsv1.StatefulSet
+	// Helm creates it after the Deployment.
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := f.admin.Get(ctx, types.NamespacedName{Namespace: v.key.Namespace, Name: name}, &set)
+		return err == nil, client.IgnoreNotFound(err)
+	})
+	if err != nil || set.Spec.Replicas == nil {
+		return err
+	}
+	for i := range *set.Spec.Replicas {
+		if err := f.createPod(ctx, v, fmt.Sprintf("%s-%d", name, i), set.Spec.Template, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // createPod writes a pod whose container has run for long and is ready.
-func (f *fleet) createPod(ctx context.Context, v *vault, i int, ip string) error {
-	pod := &corev1.Pod{Spec: *v.template.Spec.DeepCopy()}
-	pod.Namespace, pod.Name = v.key.Namespace, fmt.Sprintf("%s-%d", v.key.Name, i)
-	pod.Labels, pod.Annotations = v.template.Labels, v.template.Annotations
+func (f *fleet) createPod(ctx context.Context, v *vault, name string, template corev1.PodTemplateSpec, ip string) error {
+	pod := &corev1.Pod{Spec: *template.Spec.DeepCopy()}
+	pod.Namespace, pod.Name = v.key.Namespace, name
+	pod.Labels, pod.Annotations = template.Labels, template.Annotations
 	if err := f.admin.Create(ctx, pod); err != nil {
 		return err
 	}
 	started := metav1.NewTime(time.Now().Add(-time.Hour))
 	pod.Status = corev1.PodStatus{
-		Phase: corev1.PodRunning, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}}, StartTime: &started,
+		Phase: corev1.PodRunning, StartTime: &started,
 		Conditions: []corev1.PodCondition{
 			{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: started},
 			{Type: corev1.ContainersReady, Status: corev1.ConditionTrue, LastTransitionTime: started},
 		},
 		ContainerStatuses: []corev1.ContainerStatus{{
-			Name: v1alpha1.VaultContainer, Image: "vault", ImageID: "x", ContainerID: "containerd://" + pod.Name, Ready: true,
+			Name: pod.Spec.Containers[0].Name, Image: "x", ImageID: "x", ContainerID: "containerd://" + name, Ready: true,
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: started}},
 		}},
+	}
+	if ip != "" {
+		pod.Status.PodIP, pod.Status.PodIPs = ip, []corev1.PodIP{{IP: ip}}
 	}
 	err := f.admin.Status().Update(ctx, pod)
 	if apierrors.IsConflict(err) { // the operator may have labelled it already
