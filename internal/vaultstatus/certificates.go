@@ -64,7 +64,7 @@ func (r *renewals) forget(vault types.UID) { r.entries.Delete(vault) }
 // certificates reads what the Secrets hold.
 func (r *Reconciler) certificates(ctx context.Context, vault *v1alpha1.Vault, now time.Time) certificates {
 	held, err := r.materials.Get(ctx, r.Client, vault, references.Secrets(vault), func() (material, error) {
-		loaded, err := certs.Load(ctx, r.Live, vault)
+		loaded, err := certs.Load(ctx, references.Existing{Reader: r.Live, Cache: r.Client}, vault)
 		if bad := (*certs.Error)(nil); errors.As(err, &bad) {
 			return material{bad: bad}, nil
 		}
