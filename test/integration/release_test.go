@@ -187,8 +187,8 @@ func TestRenderedObjects(t *testing.T) {
 
 	want := []string{
 		"Deployment example", "NetworkPolicy example", "NetworkPolicy example-etcd",
-		"PodDisruptionBudget example", "PodDisruptionBudget example-etcd", "Service example", "Service example-etcd", "Service example-etcd-client", "Service example-nodes",
-		"Secret " + configSecretOf(t, vault).Name, "ServiceAccount example", "StatefulSet example-etcd",
+		"PodDisruptionBudget example", "PodDisruptionBudget example-etcd", "Secret " + configSecretOf(t, vault).Name, "Service example", "Service example-etcd", "Service example-etcd-client", "Service example-nodes",
+		"ServiceAccount example", "StatefulSet example-etcd",
 	}
 	objects := rendered(t, vault)
 	if got := namesOf(objects); !slices.Equal(got, want) {

@@ -1,0 +1,97 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// Whoever deletes all Secrets of a Vault by its label gets no second authority: what
+// runs still trusts the first. A backup tool restores them without their owner.
+func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
+	namespace := newNamespace(t)
+	operator := startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	waitUntilQuiet(t)
+	ofVault := client.MatchingLabels{v1alpha1.InstanceLabel: vault.Name}
+	var backup corev1.SecretList
+	if err := admin.List(t.Context(), &backup, client.InNamespace(namespace), ofVault); err != nil {
+		t.Fatal(err)
+	}
+	if err := admin.DeleteAllOf(t.Context(), &corev1.Secret{}, client.InNamespace(namespace), ofVault); err != nil {
+		t.Fatal(err)
+	}
+	waitForVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
+	waitForEvent(t, vault, "Warning AuthorityLost Secret ")
+	time.Sleep(3 * time.Second)
+	for _, name := range []string{"example-etcd-ca", "example-default-vault-ca"} {
+		if exists(t, namespace, name, &corev1.Secret{}) {
+			t.Errorf("a second authority %s was made", name)
+		}
+	}
+	// An operator that begins anew knows no better.
+	operator.terminate()
+	startOperator(t)
+	time.Sleep(3 * time.Second)
+	if exists(t, namespace, "example-etcd-ca", &corev1.Secret{}) {
+		t.Error("a second authority was made by another operator")
+	}
+	for i := range backup.Items {
+		restored := &backup.Items[i]
+		restored.OwnerReferences, restored.ResourceVersion, restored.UID = nil, "", ""
+		if err := admin.Create(t.Context(), restored); client.IgnoreAlreadyExists(err) != nil {
+			t.Fatal(err)
+		}
+	}
+	waitForVault(t, vault, "all is well", has(deployed...))
+	eventually(t, "what was restored is the Vault's again", func() error {
+		for i := range backup.Items {
+			now := get(t, namespace, backup.Items[i].Name, &corev1.Secret{})
+			if !metav1.IsControlledBy(now, vault) {
+				return fmt.Errorf("%s is owned by %v", now.Name, now.OwnerReferences)
+			}
+		}
+		return nil
+	})
+}
+
+// The keys that cert-manager writes are mounted as they are.
+func TestKeysOfCertManager(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	made := waitUntilDeployed(t, createVault(t, namespace, ""))
+	server := get(t, namespace, made.ServerSecretName(), &corev1.Secret{})
+	ca := get(t, namespace, made.ClientSecretName(), &corev1.Secret{})
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "from-cert-manager"}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{"tls.crt": server.Data["server.crt"], "tls.key": server.Data["server.key"], "ca.crt": ca.Data["vault-client-ca.crt"]},
+	}
+	if err := admin.Create(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	change(t, made, `{"spec": {"tls": {"static": {"serverSecret": "from-cert-manager", "clientSecret": "from-cert-manager"}}}}`)
+	eventually(t, "it is mounted", func() error {
+		var deployment appsv1.Deployment
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(made), &deployment); err != nil {
+			return err
+		}
+		text := fmt.Sprintf("%+v", deployment.Spec.Template.Spec.Volumes)
+		for _, want := range []string{"SecretName:from-cert-manager", "{Key:tls.crt,Path:server.crt,", "{Key:tls.key,Path:server.key,", "{Key:ca.crt,Path:vault-client-ca.crt,"} {
+			if !strings.Contains(text, want) {
+				return fmt.Errorf("no %s in %s", want, text)
+			}
+		}
+		return nil
+	})
+	waitForVault(t, made, "it is valid", has("TLSReady=True SecretsValid"))
+}
