@@ -225,18 +225,34 @@ func printPID(ctx context.Context, pod, container string) error {
 	return fmt.Errorf("container %q of pod %s does not run", container, pod)
 }
 
-// behindShell is the process that a shell runs, or the same process if it is none.
+// behindShell is the process that a shell runs, or the same process if it is none. A
+// loop of the shell in the background is a shell itself.
 func behindShell(pid string) (string, error) {
-	name, err := os.ReadFile("/proc/" + pid + "/comm")
-	if err != nil || string(name) != "sh\n" {
+	shell, err := isShell(pid)
+	if err != nil || !shell {
 		return pid, err
 	}
 	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
 	if err != nil {
 		return "", err
 	}
-	if fields := strings.Fields(string(children)); len(fields) == 1 {
-		return fields[0], nil
+	var found []string
+	for _, child := range strings.Fields(string(children)) {
+		shell, err := isShell(child)
+		if err != nil {
+			return "", err
+		}
+		if !shell {
+			found = append(found, child)
+		}
 	}
-	return "", fmt.Errorf("the shell %s has the children %q", pid, children)
+	if len(found) != 1 {
+		return "", fmt.Errorf("the shell %s runs %q beside shells, want one process", pid, found)
+	}
+	return found[0], nil
+}
+
+func isShell(pid string) (bool, error) {
+	name, err := os.ReadFile("/proc/" + pid + "/comm")
+	return string(name) == "sh\n", err
 }
