@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -55,16 +56,25 @@ func deleted() predicate.Predicate {
 	}
 }
 
-// memberBecameReady passes what a change of the etcd pods may have waited for.
-func memberBecameReady() predicate.Predicate {
+// memberBecameReady passes what a change of the etcd pods may have waited for: that a
+// member has become ready, while the spec of its Vault cannot be deployed.
+func memberBecameReady(reader client.Reader) predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc:  func(event.CreateEvent) bool { return false },
 		DeleteFunc:  func(event.DeleteEvent) bool { return false },
 		GenericFunc: func(event.GenericEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			before, after := e.ObjectOld.(*corev1.Pod), e.ObjectNew.(*corev1.Pod)
-			return after.Labels[v1alpha1.ComponentLabel] == v1alpha1.EtcdComponent &&
-				!storage.Ready(before) && storage.Ready(after)
+			if after.Labels[v1alpha1.ComponentLabel] != v1alpha1.EtcdComponent || storage.Ready(before) || !storage.Ready(after) {
+				return false
+			}
+			var vault v1alpha1.Vault
+			key := client.ObjectKey{Namespace: after.Namespace, Name: after.Labels[v1alpha1.InstanceLabel]}
+			if err := reader.Get(context.Background(), key, &vault); err != nil {
+				return !apierrors.IsNotFound(err)
+			}
+			return meta.IsStatusConditionTrue(vault.Status.Conditions, "Irreconcilable") ||
+				meta.IsStatusConditionTrue(vault.Status.Conditions, "ReleaseFailed")
 		},
 	}
 }

@@ -96,7 +96,8 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		WatchesMetadata(references.Secret(), releases.RemovedHandler(), builder.WithPredicates(releases.Removed())).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(deleted())).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(memberBecameReady())).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
+			builder.WithPredicates(memberBecameReady(reader))).
 		WithOptions(options).
 		Complete(yielding{r, yield})
 }
