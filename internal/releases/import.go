@@ -80,7 +80,8 @@ func (d *vaultDriver) importNewest(own []*metav1.ObjectMeta) error {
 		var refused *refusedError
 		if errors.As(err, &refused) {
 			d.store.Recorder.Eventf(d.vault, corev1.EventTypeWarning, reasonIgnored,
-				"Secret %q, a Helm record of an earlier version of the operator, is not used: %v", newest.Name, refused.error)
+				"Secret %q, a Helm record of an earlier version of the operator, is not used: %v",
+				newest.Name, refused.error)
 			return nil
 		}
 		return err
