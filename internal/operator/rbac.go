@@ -30,8 +30,8 @@ package operator
 //
 // Pods are watched, and get or lose the active label and the deletion cost; the
 // same policy confines the patch to these. ReplicaSets tell which pods are updated.
-// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
-// +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;patch
+// +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=list;watch
 //
 // Events tell administrators of a Vault what has happened to it.
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
