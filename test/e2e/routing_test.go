@@ -73,6 +73,8 @@ func operatorPlaces(t *testing.T) []string {
 // pauseAmongSealed stops the active node for moments, again and again, while no other
 // node could take over. A request that waits for it is served then.
 func (f *fixture) pauseAmongSealed(t *testing.T) {
+	// What comes after needs a whole Vault, also when this fails.
+	defer f.restore(t)
 	active := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
 	for _, pod := range f.AwaitHA(t, f.nodes-1).VaultStatus.Standby {
 		shell.Run(t, f.Kubectl("delete pod %s", pod))
@@ -88,7 +90,6 @@ func (f *fixture) pauseAmongSealed(t *testing.T) {
 		time.Sleep(2 * time.Second)
 	}
 	requireNoFailure(t, c.stop(t))
-	f.restore(t)
 }
 
 // denyLabel has the API server refuse the active label on any other pod, and takes the
