@@ -328,7 +328,13 @@ func (f *fleet) createMembers(ctx context.Context, v *vault) error {
 		return err
 	}
 	for i := range *set.Spec.Replicas {
-		if err := f.createPod(ctx, v, fmt.Sprintf("%s-%d", name, i), set.Spec.Template, ""); err != nil {
+		template, member := *set.Spec.Template.DeepCopy(), fmt.Sprintf("%s-%d", name, i)
+		for _, claim := range set.Spec.VolumeClaimTemplates {
+			source := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim.Name + "-" + member}
+			template.Spec.Volumes = append(template.Spec.Volumes,
+				corev1.Volume{Name: claim.Name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: source}})
+		}
+		if err := f.createPod(ctx, v, member, template, ""); err != nil {
 			return err
 		}
 	}
