@@ -220,22 +220,30 @@ func (r *Reconciler) complete(
 // goes or comes back silences or wakes one after the other. It says whether silence
 // counts.
 func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, nodes []Node) bool {
-	silent := slices.ContainsFunc(nodes, isSilent)
-	silenceCounts := !silent || r.SilenceCounts()
+	var silent []*Node
+	for i := range nodes {
+		if isSilent(nodes[i]) {
+			silent = append(silent, &nodes[i])
+		}
+	}
+	silenceCounts := len(silent) == 0 || r.SilenceCounts()
 	claims := count(nodes).claims
 	var wait sync.WaitGroup
 	for i := range nodes {
 		node := &nodes[i]
 		unsealed := node.State == probe.Active || node.State == probe.Standby
-		switch {
-		case isSilent(*node) && silenceCounts:
-			wait.Go(func() { r.lastChance(ctx, vault, node) })
-		case node.Leaving:
-		case node.State == probe.Active && claims > 1, unsealed && silent && silenceCounts:
+		if !node.Leaving && (node.State == probe.Active && claims > 1 || unsealed && len(silent) > 0 && silenceCounts) {
 			wait.Go(func() { node.observe(r.Confirm(ctx, vault, node.UID)) })
 		}
 	}
 	wait.Wait()
+	if silenceCounts {
+		// Only now: what wakes all of them may have come while the others were probed.
+		for _, node := range silent {
+			wait.Go(func() { r.lastChance(ctx, vault, node) })
+		}
+		wait.Wait()
+	}
 	return silenceCounts
 }
 
