@@ -65,6 +65,10 @@ func (m *Material) loadNodes(ctx context.Context, reader client.Reader, vault *v
 	if err != nil {
 		return err
 	}
+	m.Keys = KeysOf(server, nil)
+	if err := require(serverName, server, m.Keys.Cert, m.Keys.Key); err != nil {
+		return err
+	}
 	user := server
 	if clientName != serverName {
 		if user, err = read(ctx, reader, vault, clientName); err != nil {
@@ -72,9 +76,6 @@ func (m *Material) loadNodes(ctx context.Context, reader client.Reader, vault *v
 		}
 	}
 	m.Keys = KeysOf(server, user)
-	if err := require(serverName, server, m.Keys.Cert, m.Keys.Key); err != nil {
-		return err
-	}
 	if err := require(clientName, user, m.Keys.CA); err != nil {
 		return err
 	}
