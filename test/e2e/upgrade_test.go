@@ -86,7 +86,9 @@ func toNewVersion(t *testing.T, v vaulttest.Vault, keys vaulttest.Keys) {
 		if status.DataVersion != "1.21.0" {
 			t.Errorf("the data is of %q while an old node is active", status.DataVersion)
 		}
-		if !slices.Contains(status.NodeStatuses, v1alpha1.NodeStatus{Name: pod, State: v1alpha1.NodeSealed, Version: "1.21.1"}) {
+		if !slices.ContainsFunc(status.NodeStatuses, func(node v1alpha1.NodeStatus) bool {
+			return node.Name == pod && node.State == v1alpha1.NodeSealed && node.Version == "1.21.1"
+		}) {
 			t.Errorf("the nodes are %+v", status.NodeStatuses)
 		}
 		v.Unseal(t, pod, keys)
