@@ -32,7 +32,7 @@ func TestWhatBelongsToAPod(t *testing.T) {
 	// The names of the user guide.
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
 	watchInvariants(t, v)
-	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: example-config, namespace: %s}, data: {vault.hcl: 'max_lease_ttl = "10h"'}}`, v.Namespace))
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: example-config, namespace: %s}, data: {vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\""}}`, v.Namespace))
 	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: example-config, storage: {etcd: {whenDeleted: Delete}}}`))
 	f := fixtureOf(t, v, 2)
 
