@@ -30,10 +30,15 @@ func TestMetrics(t *testing.T) {
 	replicas := strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+" get pods -l app.kubernetes.io/name=vault-operator -o name"))
 	for _, target := range append(replicas, "service/vault-operator-controller-manager-metrics") {
 		t.Run(target, func(t *testing.T) {
-			port := vaulttest.FreePort(t)
-			address := fmt.Sprintf("localhost:%d", port)
-			forward := shell.Start(t, fmt.Sprintf("kubectl -n %s port-forward %s %d:8443", operatorNamespace, target, port))
-			vaulttest.AwaitPort(t, port, forward)
+			// A port-forward ends when the server has closed a connection, so each request
+			// has one of its own.
+			forward := func() string {
+				port := vaulttest.FreePort(t)
+				process := shell.Start(t, fmt.Sprintf("kubectl -n %s port-forward %s %d:8443", operatorNamespace, target, port))
+				vaulttest.AwaitPort(t, port, process)
+				return fmt.Sprintf("localhost:%d", port)
+			}
+			address := forward()
 			shell.Eventually(t, "the Vault is measured", 30*time.Second, func() error {
 				status, text, err := scrape.Metrics(t.Context(), address, reader)
 				if err != nil || status != http.StatusOK {
@@ -51,7 +56,7 @@ func TestMetrics(t *testing.T) {
 				return nil
 			})
 			for token, want := range map[string]int{"": http.StatusUnauthorized, stranger: http.StatusForbidden} {
-				// A port-forward drops a connection now and then.
+				address := forward()
 				shell.Eventually(t, fmt.Sprintf("the answer is %d", want), 10*time.Second, func() error {
 					status, text, err := scrape.Metrics(t.Context(), address, token)
 					if err == nil && (status != want || strings.Contains(text, "vault_operator_")) {
