@@ -50,7 +50,7 @@ func (f *fixture) loseCAs(t *testing.T) {
 	backup := withoutOwners(t, shell.Run(t, f.Kubectl("get secrets %s -o json", all)))
 	before := running(t, f.Vault)
 	shell.Run(t, f.Kubectl("delete secrets %s", all))
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost, f.Name+"-etcd-ca")
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost, f.Name+"-default-vault-ca")
 	time.Sleep(5 * time.Second)
 	if made := shell.Run(t, f.Kubectl("get secrets %s -o name | grep -e -ca$ || true", all)); made != "" {
 		t.Errorf("other CAs were made while pods trust the old ones: %s", made)
