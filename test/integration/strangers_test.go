@@ -492,7 +492,8 @@ func TestNoVerbIsUnused(t *testing.T) {
 		for _, granted := range verbsOf(t, obj) {
 			// What is watched is listed first where the API server does not stream it.
 			resource, listed := strings.CutPrefix(granted, "list ")
-			if !used[granted] && unusedVerbs[granted] == "" && !(listed && used["watch "+resource]) {
+			excused := unusedVerbs[granted] != "" || listed && used["watch "+resource]
+			if !used[granted] && !excused {
 				t.Errorf("%s is granted and not used", granted)
 			}
 		}
