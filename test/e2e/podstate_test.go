@@ -40,7 +40,7 @@ func TestWhatBelongsToAPod(t *testing.T) {
 	t.Run("an old pod restarts with its own configuration", func(t *testing.T) { f.restartOld(t) })
 	ca := newUserCA(t, v)
 	t.Run("other certificates cost one handover", func(t *testing.T) { f.changeCertificates(t, ca) })
-	t.Run("a renewed certificate is served, and its end is told", func(t *testing.T) { f.renewCertificate(t, ca) })
+	t.Run("a renewed certificate is served and its end is told", func(t *testing.T) { f.renewCertificate(t, ca) })
 }
 
 // loseCAs deletes all Secrets of a Vault that runs, and restores them from a backup that
