@@ -73,7 +73,7 @@ fuzz: ## Feed what users and nodes may send to the code that reads it, changed a
 
 .PHONY: integration
 integration: cluster ## Run the tests against a real kube-apiserver and etcd.
-	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" go test -race -tags integration -timeout 40m ./test/integration/...)
+	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" hack/integration.sh)
 
 .PHONY: e2e
 e2e: cluster deploy olm previous ## Run the end-to-end tests in the cluster.

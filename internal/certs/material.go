@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -180,21 +181,27 @@ func read(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, name
 	if !apierrors.IsNotFound(err) {
 		return nil, err
 	}
+	return nil, Missing(ctx, reader, vault, name)
+}
+
+// Missing is the error for a Secret that does not exist.
+func Missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, name string) error {
 	for _, a := range authorities(vault) {
 		if !slices.Contains(a.leafSecrets(), name) {
 			continue
 		}
-		if _, err := get(ctx, reader, vault.Namespace, a.secret); apierrors.IsNotFound(err) {
-			return nil, a.lost([]string{name})
+		err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: a.secret}, secretMetadata())
+		if apierrors.IsNotFound(err) {
+			return a.lost([]string{name})
 		} else if err != nil {
-			return nil, err
+			return fmt.Errorf("reading Secret %q: %w", a.secret, err)
 		}
-		return nil, &Error{
+		return &Error{
 			Reason: v1alpha1.ReasonSecretNotFound, Generated: true,
 			Message: fmt.Sprintf("Secret %q does not exist, and is being made again", name),
 		}
 	}
-	return nil, &Error{Reason: v1alpha1.ReasonSecretNotFound, Message: fmt.Sprintf("Secret %q does not exist", name)}
+	return &Error{Reason: v1alpha1.ReasonSecretNotFound, Message: fmt.Sprintf("Secret %q does not exist", name)}
 }
 
 // require says which keys a Secret lacks.

@@ -84,17 +84,24 @@ type Clients struct {
 }
 
 // Ensure makes the Secrets with certificates that this Vault needs and that do
-// not exist; the content of one that exists is never written. The Vault owns them,
-// so they go when it goes; one that a backup tool has restored without its owner
-// is adopted. That a Secret is there is believed of the cache. That it is missing
-// is not: a second authority would be made.
-func Ensure(ctx context.Context, c Clients, vault *v1alpha1.Vault) error {
+// not exist, and returns what it made, which the cache may not have yet. The content
+// of a Secret that exists is never written. The Vault owns them, so they go when it
+// goes; one that a backup tool has restored without its owner is adopted.
+//
+// The cache may be late, so that something is missing is for the API server to say:
+// it refuses to create what is there. An authority that nothing is known of is made
+// so; one that something is known of is read first, since a second authority would be
+// worse than none.
+func Ensure(ctx context.Context, c Clients, vault *v1alpha1.Vault) ([]*corev1.Secret, error) {
+	var made []*corev1.Secret
 	for _, a := range authorities(vault) {
-		if err := ensureAuthority(ctx, c, vault, a); err != nil {
-			return err
+		more, err := ensureAuthority(ctx, c, vault, a)
+		if err != nil {
+			return nil, err
 		}
+		made = append(made, more...)
 	}
-	return nil
+	return made, nil
 }
 
 func authorities(vault *v1alpha1.Vault) []authority {
@@ -177,66 +184,69 @@ func ServerNames(vault *v1alpha1.Vault) []string {
 // is needed, and so made, only when a leaf is missing. The leaves that exist
 // must come from the CA that exists: when the CA was lost, a new one could not
 // sign for them, nor for what pods have mounted.
-func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority) error {
-	if err := adopt(ctx, c, vault, a.secret); client.IgnoreNotFound(err) != nil {
-		return err
+func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority) ([]*corev1.Secret, error) {
+	err := adopt(ctx, c, vault, a.secret)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, err
 	}
+	known := err == nil
 	var missing []leaf
 	for _, l := range a.leaves {
-		err := adopt(ctx, c, vault, l.secret)
-		if apierrors.IsNotFound(err) {
-			_, err = getOwn(ctx, c.Live, vault, l.secret)
-		}
-		switch {
-		case apierrors.IsNotFound(err):
+		if err := adopt(ctx, c, vault, l.secret); apierrors.IsNotFound(err) {
 			missing = append(missing, l)
-		case err != nil:
-			return err
+		} else if err != nil {
+			return nil, err
 		}
 	}
 	if len(missing) == 0 {
-		return nil
+		return nil, nil
 	}
-	ca, err := ensureCA(ctx, c, vault, a, missing)
+	authority, err := ensureCA(ctx, c, vault, a, known, missing)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	made := []*corev1.Secret{authority}
+	ca := KeyPair{Cert: authority.Data[caCertKey], Key: authority.Data[caKeyKey]}
 	for _, l := range missing {
 		data, err := l.data(ca)
 		if err != nil {
-			return fmt.Errorf("making Secret %q: %w", l.secret, err)
+			return nil, fmt.Errorf("making Secret %q: %w", l.secret, err)
 		}
-		if err := createSecret(ctx, c, vault, l.secret, data); err != nil {
-			return err
+		secret, err := createSecret(ctx, c, vault, l.secret, data)
+		if err != nil {
+			return nil, err
 		}
+		made = append(made, secret)
 	}
-	return nil
+	return made, nil
 }
 
-func ensureCA(ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority, missing []leaf) (KeyPair, error) {
-	secret, err := getOwn(ctx, c.Live, vault, a.secret)
-	if err == nil {
-		return KeyPair{Cert: secret.Data[caCertKey], Key: secret.Data[caKeyKey]}, nil
-	}
-	if !apierrors.IsNotFound(err) {
-		return KeyPair{}, err
-	}
+// ensureCA returns the Secret with the authority. The cache knows of it, or does not.
+func ensureCA(
+	ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority, known bool, missing []leaf,
+) (*corev1.Secret, error) {
 	trusted, err := mounted(ctx, c.Cache, vault, a.leafSecrets())
 	if err != nil {
-		return KeyPair{}, err
+		return nil, err
 	}
-	if trusted || len(missing) < len(a.leaves) {
+	if trusted = trusted || len(missing) < len(a.leaves); known || trusted {
+		secret, err := getOwn(ctx, c.Live, vault, a.secret)
+		if !apierrors.IsNotFound(err) {
+			return secret, err
+		}
+	}
+	if trusted {
 		names := make([]string, 0, len(missing))
 		for _, l := range missing {
 			names = append(names, l.secret)
 		}
-		return KeyPair{}, a.lost(names)
+		return nil, a.lost(names)
 	}
 	ca, err := NewCA(a.commonName)
 	if err != nil {
-		return KeyPair{}, err
+		return nil, err
 	}
-	return ca, createSecret(ctx, c, vault, a.secret, map[string][]byte{caCertKey: ca.Cert, caKeyKey: ca.Key})
+	return createSecret(ctx, c, vault, a.secret, map[string][]byte{caCertKey: ca.Cert, caKeyKey: ca.Key})
 }
 
 // mounted says that a pod of the Vault or its etcd has one of the Secrets mounted,
@@ -274,8 +284,7 @@ func mounted(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, s
 // adopt makes the Vault the owner of a Secret which has its labels and no owner.
 // The Secret is looked up in the cache.
 func adopt(ctx context.Context, c Clients, vault *v1alpha1.Vault, name string) error {
-	secret := &metav1.PartialObjectMetadata{}
-	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	secret := secretMetadata()
 	if err := c.Cache.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, secret); err != nil {
 		return err
 	}
@@ -295,6 +304,12 @@ func adopt(ctx context.Context, c Clients, vault *v1alpha1.Vault, name string) e
 		return fmt.Errorf("adopting Secret %q: %w", name, err)
 	}
 	return nil
+}
+
+func secretMetadata() *metav1.PartialObjectMetadata {
+	secret := &metav1.PartialObjectMetadata{}
+	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	return secret
 }
 
 func get(ctx context.Context, reader client.Reader, namespace, name string) (*corev1.Secret, error) {
@@ -326,7 +341,8 @@ func belongs(secret client.Object, vault *v1alpha1.Vault) error {
 	return nil
 }
 
-func createSecret(ctx context.Context, c client.Client, vault *v1alpha1.Vault, name string, data map[string][]byte) error {
+// createSecret makes a Secret, and returns it, or the one that is there already.
+func createSecret(ctx context.Context, c Clients, vault *v1alpha1.Vault, name string, data map[string][]byte) (*corev1.Secret, error) {
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: vault.Namespace,
@@ -339,10 +355,13 @@ func createSecret(ctx context.Context, c client.Client, vault *v1alpha1.Vault, n
 		Data: data,
 	}
 	if err := controllerutil.SetControllerReference(vault, secret, c.Scheme()); err != nil {
-		return err
+		return nil, err
 	}
-	if err := c.Create(ctx, secret); err != nil {
-		return fmt.Errorf("creating Secret %q: %w", name, err)
+	switch err := c.Create(ctx, secret); {
+	case apierrors.IsAlreadyExists(err):
+		return getOwn(ctx, c.Live, vault, name)
+	case err != nil:
+		return nil, fmt.Errorf("creating Secret %q: %w", name, err)
 	}
-	return nil
+	return secret, nil
 }

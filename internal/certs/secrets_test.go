@@ -85,7 +85,7 @@ var (
 func TestEnsure(t *testing.T) {
 	vault := newVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	made := secrets(t, c)
@@ -125,7 +125,7 @@ func TestEnsure(t *testing.T) {
 
 	// What is there is never written again.
 	for range 3 {
-		if err := Ensure(t.Context(), Clients{Client: readOnly(t, c), Cache: c, Live: c}, vault); err != nil {
+		if _, err := Ensure(t.Context(), Clients{Client: readOnly(t, c), Cache: c, Live: c}, vault); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,7 +198,7 @@ func verifyClient(t *testing.T, who string, cert, key, ca []byte) {
 func TestServerCertificateIsValidForAllWaysToANode(t *testing.T) {
 	vault := newVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	made := secrets(t, c)
@@ -221,7 +221,7 @@ func TestServerCertificateIsValidForAllWaysToANode(t *testing.T) {
 func TestEnsureWithStaticTLSMakesOnlyEtcdsSecrets(t *testing.T) {
 	vault := newStaticVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	made := secrets(t, c)
@@ -251,12 +251,12 @@ func TestEnsureCompletesAfterACrashAtAnyCreation(t *testing.T) {
 						return errAPI
 					},
 				})
-				if err := Ensure(t.Context(), clients(crashing), vault); !errors.Is(err, errAPI) {
+				if _, err := Ensure(t.Context(), clients(crashing), vault); !errors.Is(err, errAPI) {
 					t.Fatalf("Ensure() = %v, want the error of the API server", err)
 				}
 				before := secrets(t, api)
 
-				if err := Ensure(t.Context(), clients(api), vault); err != nil {
+				if _, err := Ensure(t.Context(), clients(api), vault); err != nil {
 					t.Fatalf("the next Ensure: %v", err)
 				}
 				after := secrets(t, api)
@@ -282,12 +282,12 @@ func TestEnsureReplacesALostLeaf(t *testing.T) {
 		t.Run(lost, func(t *testing.T) {
 			vault := newVault()
 			c := newClient(t)
-			if err := Ensure(t.Context(), clients(c), vault); err != nil {
+			if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 				t.Fatal(err)
 			}
 			remove(t, c, lost)
 			before := secrets(t, c)
-			if err := Ensure(t.Context(), clients(c), vault); err != nil {
+			if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 				t.Fatal(err)
 			}
 			after := secrets(t, c)
@@ -358,7 +358,7 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			vault := newVault()
 			c := newClient(t)
-			if err := Ensure(t.Context(), clients(c), vault); err != nil {
+			if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 				t.Fatal(err)
 			}
 			for _, object := range tt.objects {
@@ -370,7 +370,7 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 				remove(t, c, name)
 			}
 			before := secrets(t, c)
-			err := Ensure(t.Context(), clients(c), vault)
+			_, err := Ensure(t.Context(), clients(c), vault)
 			if len(tt.wantErr) == 0 {
 				if err != nil {
 					t.Fatal(err)
@@ -432,18 +432,18 @@ func TestEnsureDoesNotUseTheSecretsOfAnEarlierVault(t *testing.T) {
 	earlier, vault := newVault(), newVault()
 	vault.UID = "another-uid"
 	c := newClient(t)
-	if err := Ensure(t.Context(), clients(c), earlier); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), earlier); err != nil {
 		t.Fatal(err)
 	}
 	old := secrets(t, c)
 	for _, name := range allSecrets {
 		var bad *Error
-		if err := Ensure(t.Context(), clients(c), vault); err == nil || errors.As(err, &bad) {
+		if _, err := Ensure(t.Context(), clients(c), vault); err == nil || errors.As(err, &bad) {
 			t.Errorf("Ensure() = %v while %s is there, want an error that nobody has to mend", err, name)
 		}
 		remove(t, c, name)
 	}
-	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	made := secrets(t, c)
@@ -467,7 +467,7 @@ func TestEnsureDoesNotUseTheSecretsOfAnEarlierVault(t *testing.T) {
 func TestEnsureAdoptsASecretWithoutAnOwner(t *testing.T) {
 	vault := newVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	made := secrets(t, c)
@@ -482,7 +482,7 @@ func TestEnsureAdoptsASecretWithoutAnOwner(t *testing.T) {
 		}
 	}
 	remove(t, c, vault.ServerSecretName())
-	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	if err := Check(t.Context(), c, vault, time.Now()); err != nil {
@@ -503,7 +503,7 @@ func TestEnsureAdoptsASecretWithoutAnOwner(t *testing.T) {
 func TestEnsureSignsWithAnAuthorityThatAPersonMade(t *testing.T) {
 	vault := newVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	before := secrets(t, c)
@@ -524,7 +524,7 @@ func TestEnsureSignsWithAnAuthorityThatAPersonMade(t *testing.T) {
 	}
 	byHand("example-etcd-client-tls", map[string][]byte{"client.crt": old["client.crt"], "client.key": old["client.key"], "ca.crt": both})
 	byHand("example-etcd-ca", map[string][]byte{"ca.crt": both, "ca.key": ca.Key})
-	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	if err := Check(t.Context(), c, vault, time.Now()); err != nil {
@@ -546,7 +546,7 @@ func TestEnsureReportsABrokenAuthority(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-default-vault-ca"},
 		Data:       map[string][]byte{"ca.crt": []byte("garbage"), "ca.key": key},
 	})
-	err := Ensure(t.Context(), clients(c), vault)
+	_, err := Ensure(t.Context(), clients(c), vault)
 	if err == nil || !strings.Contains(err.Error(), "example-default-vault-server-tls") {
 		t.Fatalf("Ensure() = %v", err)
 	}
@@ -554,14 +554,34 @@ func TestEnsureReportsABrokenAuthority(t *testing.T) {
 }
 
 // That a Secret is missing is never believed of a cache, which may be late.
-func TestEnsureAsksTheAPIServerWhatTheCacheDoesNotHave(t *testing.T) {
+func TestEnsureUsesWhatTheCacheDoesNotHaveYet(t *testing.T) {
 	vault := newVault()
-	api := newClient(t)
-	if err := Ensure(t.Context(), clients(api), vault); err != nil {
-		t.Fatal(err)
-	}
-	if err := Ensure(t.Context(), Clients{Client: readOnly(t, api), Cache: newClient(t), Live: api}, vault); err != nil {
-		t.Error(err)
+	for late := range len(allSecrets) + 1 {
+		api := newClient(t)
+		if _, err := Ensure(t.Context(), clients(api), vault); err != nil {
+			t.Fatal(err)
+		}
+		before := secrets(t, api)
+		cache := newClient(t)
+		for _, name := range allSecrets[late:] {
+			secret := before[name]
+			secret.ResourceVersion = ""
+			if err := cache.Create(t.Context(), &secret); err != nil {
+				t.Fatal(err)
+			}
+		}
+		made, err := Ensure(t.Context(), Clients{Client: api, Cache: cache, Live: api}, vault)
+		if err != nil {
+			t.Errorf("without %v: %v", allSecrets[:late], err)
+		}
+		if after := secrets(t, api); !reflect.DeepEqual(after, before) {
+			t.Errorf("without %v: something was written", allSecrets[:late])
+		}
+		for _, secret := range made {
+			if !reflect.DeepEqual(secret.Data, before[secret.Name].Data) {
+				t.Errorf("without %v: another %s is returned", allSecrets[:late], secret.Name)
+			}
+		}
 	}
 }
 
@@ -569,7 +589,7 @@ func TestEnsureAsksTheAPIServerWhatTheCacheDoesNotHave(t *testing.T) {
 func TestEnsureReadsNothingThatTheCacheHas(t *testing.T) {
 	vault := newVault()
 	api := newClient(t)
-	if err := Ensure(t.Context(), clients(api), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(api), vault); err != nil {
 		t.Fatal(err)
 	}
 	silent := interceptor.NewClient(api, interceptor.Funcs{
@@ -578,7 +598,7 @@ func TestEnsureReadsNothingThatTheCacheHas(t *testing.T) {
 			return errAPI
 		},
 	})
-	if err := Ensure(t.Context(), Clients{Client: readOnly(t, api), Cache: api, Live: silent}, vault); err != nil {
+	if _, err := Ensure(t.Context(), Clients{Client: readOnly(t, api), Cache: api, Live: silent}, vault); err != nil {
 		t.Error(err)
 	}
 }
@@ -591,7 +611,7 @@ func TestErrorsOfTheAPIServerAreNotTheUsers(t *testing.T) {
 		},
 	})
 	var bad *Error
-	if err := Ensure(t.Context(), clients(broken), vault); !errors.Is(err, errAPI) || errors.As(err, &bad) {
+	if _, err := Ensure(t.Context(), clients(broken), vault); !errors.Is(err, errAPI) || errors.As(err, &bad) {
 		t.Errorf("Ensure() = %v", err)
 	}
 	if err := Check(t.Context(), broken, vault, time.Now()); !errors.Is(err, errAPI) || errors.As(err, &bad) {
@@ -688,7 +708,7 @@ func TestCheck(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newClient(t, tt.objects...)
-			if err := Ensure(t.Context(), clients(c), newStaticVault()); err != nil {
+			if _, err := Ensure(t.Context(), clients(c), newStaticVault()); err != nil {
 				t.Fatal(err)
 			}
 			err := Check(t.Context(), c, newStaticVault(), time.Now())
@@ -720,7 +740,7 @@ func TestCheckSaysTheSameAtAnyTime(t *testing.T) {
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "my-server"}, Data: map[string][]byte{"tls.crt": server.Cert, "tls.key": server.Key}},
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "my-ca"}, Data: map[string][]byte{"ca.crt": ca.Cert}},
 	)
-	if err := Ensure(t.Context(), clients(c), newStaticVault()); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), newStaticVault()); err != nil {
 		t.Fatal(err)
 	}
 	for _, years := range []int{-20, 20} {
@@ -751,7 +771,7 @@ func TestCheckLooksAtEtcd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			vault := newVault()
 			c := newClient(t)
-			if err := Ensure(t.Context(), clients(c), vault); err != nil {
+			if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 				t.Fatal(err)
 			}
 			secret := secrets(t, c)[tt.secret]
@@ -771,7 +791,7 @@ func TestCheckLooksAtEtcd(t *testing.T) {
 	}
 	vault := newVault()
 	c := newClient(t)
-	if err := Ensure(t.Context(), clients(c), vault); err != nil {
+	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
 	}
 	remove(t, c, "example-etcd-client-tls")

@@ -57,7 +57,7 @@ const waitForDeletion = 30 * time.Second
 //
 // The records of the releases are kept in the given namespace, the operator's own.
 func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift bool,
-	yield func(context.Context, time.Duration)) error {
+	certificates *references.Certificates, yield func(context.Context, time.Duration)) error {
 	watch, err := loadWatch(watchesFile)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 	if err := mgr.Add(records); err != nil {
 		return err
 	}
-	r, err := newReconciler(mgr, watch, records, openshift)
+	r, err := newReconciler(mgr, watch, records, certificates, openshift)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func loadWatch(path string) (*watches.Watch, error) {
 }
 
 func newReconciler(
-	mgr ctrl.Manager, watch *watches.Watch, records *releases.Store, openshift bool,
+	mgr ctrl.Manager, watch *watches.Watch, records *releases.Store, certificates *references.Certificates, openshift bool,
 ) (*reconciler.Reconciler, error) {
 	configs, err := helmclient.NewActionConfigGetter(mgr.GetConfig(), mgr.GetRESTMapper(),
 		helmclient.StorageDriverMapper(records.Driver))
@@ -177,7 +177,8 @@ func newReconciler(
 		//nolint:staticcheck // the reconciler takes this kind of recorder only
 		reconciler.WithEventRecorder(message.Recorder(mgr.GetEventRecorderFor("vault-operator"))),
 		reconciler.WithValueTranslator(&translator{
-			client: mgr.GetClient(), cache: mgr.GetCache(), live: mgr.GetAPIReader(), records: records, openshift: openshift,
+			client: mgr.GetClient(), cache: mgr.GetCache(), live: mgr.GetAPIReader(),
+			certificates: certificates, records: records, openshift: openshift,
 		}),
 		//nolint:staticcheck // deprecated, but called, so it may not be nil
 		reconciler.WithValueMapper(asTheyAre),

@@ -19,6 +19,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
 	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
@@ -42,6 +43,8 @@ type translator struct {
 	cache client.Reader
 	// live reads from the API server.
 	live client.Reader
+	// certificates reads those of the Vaults.
+	certificates *references.Certificates
 	// openshift says that the cluster is OpenShift, where security context
 	// constraints choose users and groups. It is found out once: a discovery that
 	// fails now and then would replace all pods.
@@ -72,10 +75,11 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		return nil, err
 	}
 	// Certificates come first, so that no pod has to wait for a Secret to mount.
-	if err := certs.Ensure(ctx, certs.Clients{Client: t.client, Cache: t.cache, Live: t.live}, &vault); err != nil {
+	made, err := certs.Ensure(ctx, certs.Clients{Client: t.client, Cache: t.cache, Live: t.live}, &vault)
+	if err != nil {
 		return nil, err
 	}
-	material, err := certs.Load(ctx, t.live, &vault)
+	material, err := t.certificates.Load(ctx, &vault, made...)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
@@ -35,7 +36,10 @@ func newTranslator(t *testing.T, deployed string) *translator {
 		builder = builder.WithObjects(deployment)
 	}
 	api := builder.Build()
-	return &translator{client: api, cache: api, live: api, records: &releases.Store{}}
+	return &translator{
+		client: api, cache: api, live: api, records: &releases.Store{},
+		certificates: &references.Certificates{Cache: api, Live: api},
+	}
 }
 
 func TestCheckVersion(t *testing.T) {

@@ -149,12 +149,15 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := manager.AddReadyzCheck("nodes", readiness.Check); err != nil {
 		return err
 	}
+	certificates := &references.Certificates{Cache: manager.GetCache(), Live: manager.GetAPIReader()}
 	status := &vaultstatus.Reconciler{
 		Client: manager.GetClient(),
 		Live:   manager.GetAPIReader(),
 		Engine: engine,
 		Alarms: alarms,
 		Causes: &storage.Causes{Live: manager.GetAPIReader()},
+
+		Certificates: certificates,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
 		Elected:  manager.Elected(),
@@ -183,7 +186,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := unused.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("collector: %w", err)
 	}
-	if err := helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, engine.Yield); err != nil {
+	if err := helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, certificates, engine.Yield); err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
 	}
 	return nil

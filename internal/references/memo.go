@@ -28,18 +28,18 @@ type entry[T any] struct {
 // Object names a Secret or a ConfigMap in the namespace of the Vault.
 type Object struct{ kind, name string }
 
-// Get returns what compute has made of the objects in their versions of now, as far
-// as the cache knows their metadata, and of the Vault's spec. That an object is missing is a
-// version as well. An error of compute is not kept: it means that the objects could
-// not be read, and what is wrong with them belongs into the result.
+// Get returns what compute has made of the objects in the versions that metadata has
+// of them, and of the Vault's spec. That an object is missing is a version as well. An
+// error of compute is not kept: it means that the objects could not be read, and what
+// is wrong with them belongs into the result.
 //
-// Compute has to read from the API server. What it reads is as new as the cache or
-// newer, and when the cache has caught up it is called once more.
+// Compute has to read what is as new as the metadata or newer. When the metadata comes
+// from a cache that catches up, it is called once more.
 func (m *Memo[T]) Get(
-	ctx context.Context, cache client.Reader, vault client.Object, objects []Object, compute func() (T, error),
+	ctx context.Context, metadata client.Reader, vault client.Object, objects []Object, compute func() (T, error),
 ) (T, error) {
 	key := client.ObjectKeyFromObject(vault)
-	versions, err := versionsOf(ctx, cache, vault, objects)
+	versions, err := versionsOf(ctx, metadata, vault, objects)
 	if err != nil {
 		var none T
 		return none, err

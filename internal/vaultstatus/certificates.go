@@ -63,18 +63,9 @@ func (r *renewals) forget(vault types.UID) { r.entries.Delete(vault) }
 
 // certificates reads what the Secrets hold.
 func (r *Reconciler) certificates(ctx context.Context, vault *v1alpha1.Vault, now time.Time) certificates {
-	held, err := r.materials.Get(ctx, r.Client, vault, references.Secrets(vault), func() (material, error) {
-		loaded, err := certs.Load(ctx, references.Existing{Reader: r.Live, Cache: r.Client}, vault)
-		if bad := (*certs.Error)(nil); errors.As(err, &bad) {
-			return material{bad: bad}, nil
-		}
-		return material{Material: loaded}, err
-	})
-	switch {
-	case err != nil:
+	held, err := r.Certificates.Load(ctx, vault)
+	if err != nil {
 		return certificates{err: err}
-	case held.bad != nil:
-		return certificates{err: held.bad}
 	}
 	c := certificates{leaf: probe.CertificateOf(held.Leaf).Serial, end: held.Leaf.NotAfter}
 	c.since = r.renewals.since(vault.UID, c.leaf, now)
@@ -82,13 +73,6 @@ func (r *Reconciler) certificates(ctx context.Context, vault *v1alpha1.Vault, no
 		c.end = c.expiries.First()
 	}
 	return c
-}
-
-// material is what the Secrets hold, or what is wrong with them. It is read once for
-// each version of them.
-type material struct {
-	*certs.Material
-	bad *certs.Error
 }
 
 // servedCertificates sorts the pods that serve another certificate than their Secret holds.

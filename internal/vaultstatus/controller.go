@@ -75,6 +75,8 @@ type Reconciler struct {
 	Engine   *probe.Engine
 	Alarms   *etcd.Alarms
 	Causes   *storage.Causes
+	// Certificates reads those of the Vaults.
+	Certificates *references.Certificates
 	Recorder record.EventRecorder
 	// Elected is closed when this replica leads.
 	Elected <-chan struct{}
@@ -90,7 +92,6 @@ type Reconciler struct {
 	unsettled sync.Map // types.UID of a Vault to the time.Time since which it is unsettled
 	written   sync.Map // types.UID of a Vault to the writtenStatus
 	configs   references.Memo[error]
-	materials references.Memo[material]
 	renewals  renewals
 }
 
@@ -126,7 +127,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.configs.Forget(req.NamespacedName)
-			r.materials.Forget(req.NamespacedName)
+			r.Certificates.Forget(req.NamespacedName)
 			certificateExpiry.DeleteLabelValues(req.Namespace, req.Name)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)

@@ -24,6 +24,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/test/integration/fakevault"
 )
@@ -56,7 +57,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	}
 	f.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).
 		WithObjects(append(objects, f.vault)...).Build()
-	if err := certs.Ensure(t.Context(), certs.Clients{Client: f.api, Cache: f.api, Live: f.api}, f.vault); err != nil {
+	if _, err := certs.Ensure(t.Context(), certs.Clients{Client: f.api, Cache: f.api, Live: f.api}, f.vault); err != nil {
 		t.Fatal(err)
 	}
 	intercepted := interceptor.NewClient(f.api, interceptor.Funcs{
@@ -84,7 +85,11 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 			return nil
 		},
 	})
-	f.Reconciler = &Reconciler{Client: intercepted, Live: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted), Causes: &storage.Causes{Live: intercepted}, Recorder: f.recorder}
+	f.Reconciler = &Reconciler{
+		Client: intercepted, Live: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted),
+		Causes: &storage.Causes{Live: intercepted}, Recorder: f.recorder,
+		Certificates: &references.Certificates{Cache: intercepted, Live: intercepted},
+	}
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
 		end()
@@ -260,7 +265,7 @@ func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
 	f := newFixture(t)
 	node := f.run(t, "a", fakevault.Active)
 	f.mustReconcile(t)
-	other := &Reconciler{Client: f.Client, Live: f.Live, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder}
+	other := &Reconciler{Client: f.Client, Live: f.Live, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Certificates: f.Certificates}
 	node.Set(fakevault.Standby)
 	f.waitFor(t, func(o probe.Observation) bool { return o.State == probe.Standby })
 	if _, err := other.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(f.vault)}); err != nil {

@@ -108,14 +108,14 @@ func observeSet(t *testing.T, vault *v1alpha1.Vault, current, update string) {
 func runSetController(t *testing.T, vault *v1alpha1.Vault) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	name := client.ObjectKey{Namespace: vault.Namespace, Name: vault.EtcdName()}
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
 			time.Sleep(50 * time.Millisecond)
 			var set appsv1.StatefulSet
 			var claims corev1.PersistentVolumeClaimList
-			if admin.Get(ctx, client.ObjectKey{Namespace: vault.Namespace, Name: vault.EtcdName()}, &set) != nil ||
-				admin.List(ctx, &claims, client.InNamespace(vault.Namespace)) != nil {
+			if admin.Get(ctx, name, &set) != nil || admin.List(ctx, &claims, client.InNamespace(name.Namespace)) != nil {
 				continue
 			}
 			for i := range claims.Items {

@@ -73,20 +73,19 @@ func forgedContent(t *testing.T, namespace, other, chartName string) string {
 	return base64.StdEncoding.EncodeToString(text)
 }
 
+// bomb is a record of 600 MB in 600 kB: ten megabytes of zeros that are compressed
+// once and repeated, which gzip takes for one file (RFC 1952, section 2.2).
 func bomb(t *testing.T) string {
 	t.Helper()
-	var compressed bytes.Buffer
-	writer := gzip.NewWriter(&compressed)
-	zeros := make([]byte, 1<<20)
-	for range 600 {
-		if _, err := writer.Write(zeros); err != nil {
-			t.Fatal(err)
-		}
+	var member bytes.Buffer
+	writer := gzip.NewWriter(&member)
+	if _, err := writer.Write(make([]byte, 10<<20)); err != nil {
+		t.Fatal(err)
 	}
 	if err := writer.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return base64.StdEncoding.EncodeToString(compressed.Bytes())
+	return base64.StdEncoding.EncodeToString(bytes.Repeat(member.Bytes(), 60))
 }
 
 // messageOf returns that of a condition.

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs the integration tests, or those that a pattern names, in several processes at once,
+# each with a control plane of its own: the tests mostly wait.
+set -euo pipefail
+pattern=${1:-.}
+processes=4
+
+dir=$(mktemp -d)
+pids=()
+trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null; rm -rf "$dir"' EXIT
+go test -c -race -tags integration -o "$dir/tests" ./test/integration
+cd test/integration
+mapfile -t tests < <(grep -oh '^func Test[A-Za-z0-9]*' ./*_test.go | sed 's/^func //; /^TestMain$/d' | grep -E "$pattern")
+for ((p = 0; p < processes; p++)); do
+    mine=()
+    for ((i = p; i < ${#tests[@]}; i += processes)); do
+        mine+=("${tests[i]}")
+    done
+    ((${#mine[@]})) || continue
+    "$dir/tests" -test.v -test.timeout 40m -test.run "^($(IFS='|' && echo "${mine[*]}"))\$" >"$dir/$p.log" 2>&1 &
+    pids+=($!)
+done
+failed=0
+for p in "${!pids[@]}"; do
+    if wait "${pids[p]}"; then
+        grep -E '^(ok|--- |PASS)' "$dir/$p.log" || true
+    else
+        failed=1
+        cat "$dir/$p.log"
+    fi
+done
+pids=()
+exit $failed
