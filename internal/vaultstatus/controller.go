@@ -71,13 +71,13 @@ const (
 type Reconciler struct {
 	client.Client
 	// Live reads Secrets and ConfigMaps from the API server and not from a cache.
-	Live     client.Reader
-	Engine   *probe.Engine
-	Alarms   *etcd.Alarms
-	Causes   *storage.Causes
+	Live   client.Reader
+	Engine *probe.Engine
+	Alarms *etcd.Alarms
+	Causes *storage.Causes
 	// Certificates reads those of the Vaults.
 	Certificates *references.Certificates
-	Recorder record.EventRecorder
+	Recorder     record.EventRecorder
 	// Elected is closed when this replica leads.
 	Elected <-chan struct{}
 	// LeaderBeats says that the leader was heard of a moment ago. It is nil when

@@ -296,7 +296,7 @@ func removeAll(t *testing.T, namespace string) {
 
 // What a new Vault costs the API server.
 func TestRequestsOfACreation(t *testing.T) {
-	const most = 62
+	const most = 44
 	namespace := newNamespace(t)
 	operator := startOperator(t)
 	deployVault(t, newNamespace(t)) // what is asked for once is left out
