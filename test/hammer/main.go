@@ -53,6 +53,8 @@ type outcome struct {
 	LastUnanswered time.Time
 	// LastError is what the last request that failed said.
 	LastError string
+	// Longest is how long a client has waited that tries again until it is served.
+	Longest time.Duration
 
 	last time.Time
 }
@@ -61,6 +63,8 @@ type hammer struct {
 	client         *http.Client
 	header         http.Header
 	interval, calm time.Duration
+	// retry says that a client tries again until it is served.
+	retry bool
 
 	mu        sync.Mutex
 	addresses []string
@@ -69,6 +73,9 @@ type hammer struct {
 // patience is how long an outage at the end may last before it is given up on.
 const patience = 30 * time.Second
 
+// maxRetries is for how long a client tries again.
+const maxRetries = 2 * time.Minute
+
 func main() {
 	addresses := flag.String("address", "", "where the Service is, https://ADDRESS:PORT, or where the nodes are, separated by commas")
 	serverName := flag.String("server-name", "", "name to verify the certificate for")
@@ -76,16 +83,17 @@ func main() {
 	writes := flag.Bool("writes", true, "write, and not only read")
 	interval := flag.Duration("interval", 25*time.Millisecond, "pause between two requests of a kind")
 	timeout := flag.Duration("timeout", 500*time.Millisecond, "how long one request may take")
+	retry := flag.Bool("retry", false, "try a request that has failed again, after the interval, until it is served")
 	calm := flag.Duration("calm", 0, "stop by itself when all requests have been served for so long after some were not; 0 is never")
 	limit := flag.Duration("limit", 10*time.Minute, "when to stop at the latest; SIGTERM stops before")
 	flag.Parse()
-	if err := run(*addresses, *serverName, *ca, *writes, *interval, *timeout, *calm, *limit); err != nil {
+	if err := run(*addresses, *serverName, *ca, *writes, *retry, *interval, *timeout, *calm, *limit); err != nil {
 		fmt.Fprintln(os.Stderr, "hammer:", err)
 		os.Exit(1)
 	}
 }
 
-func run(addresses, serverName, ca string, writes bool, interval, timeout, calm, limit time.Duration) error {
+func run(addresses, serverName, ca string, writes, retry bool, interval, timeout, calm, limit time.Duration) error {
 	pem, err := os.ReadFile(ca)
 	if err != nil {
 		return err
@@ -93,7 +101,7 @@ func run(addresses, serverName, ca string, writes bool, interval, timeout, calm,
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 	h := newHammer(strings.Split(addresses, ","), roots, serverName, timeout)
-	h.interval, h.calm = interval, calm
+	h.interval, h.calm, h.retry = interval, calm, retry
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -189,11 +197,20 @@ func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome 
 			return o
 		}
 		wait.Go(func() {
-			begin := time.Now()
-			err := request(n)
-			mu.Lock()
-			defer mu.Unlock()
-			o.add(begin, err)
+			for first := time.Now(); ; time.Sleep(h.interval) {
+				begin := time.Now()
+				err := request(n)
+				mu.Lock()
+				o.add(begin, err)
+				over := err == nil || !h.retry || time.Since(first) > maxRetries
+				if over {
+					o.Longest = max(o.Longest, time.Since(first))
+				}
+				mu.Unlock()
+				if over {
+					return
+				}
+			}
 		})
 	}
 }

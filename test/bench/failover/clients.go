@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +22,7 @@ type outcome struct {
 	Outage                                  time.Duration
 	FirstFailed, LastFailed, LastUnanswered time.Time
 	LastError                               string
+	Longest                                 time.Duration
 }
 
 // hammer is a client that reads from a Vault all the time.
@@ -49,7 +52,7 @@ func (b *bench) startHammer(ctx context.Context, v variant, from string, calm ti
 	}
 	h := &hammer{variant: v, done: make(chan struct{})}
 	h.cmd = exec.CommandContext(ctx, "nsenter", "--net="+netnsOf(from), b.hammer, "-writes=false", "-interval="+b.interval.String(), "-calm="+calm.String(),
-		"-timeout="+requestTimeout.String(), "-address="+address, "-server-name="+s.serverName(), "-ca="+b.caFile(s))
+		"-timeout="+v.timeout().String(), "-retry="+strconv.FormatBool(v.wait > 0), "-address="+address, "-server-name="+s.serverName(), "-ca="+b.caFile(s))
 	h.cmd.Env = append(os.Environ(), "VAULT_TOKEN="+s.keys.RootToken)
 	h.cmd.Stdout, h.cmd.Stderr = &h.output, &h.output
 	if h.addresses, err = h.cmd.StdinPipe(); err != nil {
@@ -64,6 +67,9 @@ func (b *bench) startHammer(ctx context.Context, v variant, from string, calm ti
 	}()
 	return h, nil
 }
+
+// timeout is how long clients wait for an answer.
+func (v variant) timeout() time.Duration { return cmp.Or(v.wait, requestTimeout) }
 
 // addressOf returns where clients find a variant.
 func (b *bench) addressOf(ctx context.Context, v variant) (string, error) {
@@ -111,6 +117,9 @@ type result struct {
 	// Unfinished says that requests still failed when the observation ended.
 	Unfinished       bool `json:",omitempty"`
 	Requests, Failed int
+	// Longest is how long a client has waited that tries again until it is served, in
+	// milliseconds.
+	Longest int64 `json:",omitempty"`
 	// Failovers is how often another node was active, in an upgrade.
 	Failovers int `json:",omitempty"`
 	// Interval of the requests of a client, in milliseconds.
@@ -122,6 +131,9 @@ type result struct {
 
 func (r result) String() string {
 	text := fmt.Sprintf("outage %s, disturbed %s, %d of %d requests failed", ms(r.Outage), ms(r.Disturbed), r.Failed, r.Requests)
+	if r.Longest > 0 {
+		text += ", the longest wait " + ms(r.Longest)
+	}
 	if r.Unfinished {
 		text += ", still failing"
 	}
@@ -132,8 +144,8 @@ func (r result) String() string {
 var errBusy = errors.New("clients were not served before anything happened: the machine is too busy; try a longer -interval")
 
 // newResult sums up what a client saw of a fault, until the observation ended.
-func newResult(o outcome, begin, end time.Time) (result, error) {
-	if o.Failed > 0 && o.FirstFailed.Before(begin.Add(-requestTimeout)) {
+func newResult(o outcome, begin, end time.Time, timeout time.Duration) (result, error) {
+	if o.Failed > 0 && o.FirstFailed.Before(begin.Add(-timeout)) {
 		return result{}, errBusy
 	}
 	r := result{Outage: o.Outage.Milliseconds(), Requests: o.Requests, Failed: o.Failed}

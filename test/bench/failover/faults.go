@@ -239,8 +239,14 @@ func (b *bench) startClients(ctx context.Context, f fault, victims []*victim, lo
 // to a dead node as well one half would fail.
 const calm = 2 * time.Second
 
-// awaitCalm waits until it is over for all clients, or for the window.
+// awaitCalm waits until it is over for all clients, or for the window. Clients that
+// wait for long have to be given the time.
 func (v *victim) awaitCalm(ctx context.Context, window time.Duration) error {
+	for _, variant := range v.variants {
+		if variant.wait > 0 {
+			return sleep(ctx, max(window, variant.wait+calm))
+		}
+	}
 	timer := time.NewTimer(window)
 	defer timer.Stop()
 	for _, h := range v.hammers {
@@ -279,7 +285,7 @@ func (b *bench) observe(ctx context.Context, f fault, v *victim) ([]result, erro
 		if err != nil {
 			return nil, err
 		}
-		r, err := newResult(saw, begin, end)
+		r, err := newResult(saw, begin, end, h.variant.timeout())
 		if err != nil {
 			// The others are measured all the same.
 			fmt.Printf("  %-18s not measured: %s (%s)\n", h.variant.name, err, saw.LastError)
@@ -287,6 +293,9 @@ func (b *bench) observe(ctx context.Context, f fault, v *victim) ([]result, erro
 		}
 		r.Interval = b.interval.Milliseconds()
 		r.Variant, r.Failovers = h.variant.name, v.failovers
+		if h.variant.wait > 0 {
+			r.Longest = saw.Longest.Milliseconds()
+		}
 		results = append(results, r)
 	}
 	return results, nil

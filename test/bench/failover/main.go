@@ -67,12 +67,13 @@ type options struct {
 
 // choose takes the variants and faults of these names.
 func (o *options) choose(variantList, faultList string) error {
+	all := slices.Concat(variants, retrying)
 	for name := range strings.SplitSeq(variantList, ",") {
-		i := slices.Index(variantNames(), name)
+		i := slices.IndexFunc(all, func(v variant) bool { return v.name == name })
 		if i < 0 {
-			return fmt.Errorf("there is no variant %q: choose of %s", name, variantNames())
+			return fmt.Errorf("there is no variant %q: choose of %s, ours-1s, ours-60s", name, variantNames())
 		}
-		o.variants = append(o.variants, variants[i])
+		o.variants = append(o.variants, all[i])
 	}
 	for name := range strings.SplitSeq(faultList, ",") {
 		i := slices.Index(faultNames(), name)

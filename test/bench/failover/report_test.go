@@ -53,7 +53,7 @@ func TestNewResult(t *testing.T) {
 			result{}, errBusy,
 		},
 	} {
-		if got, err := newResult(c.saw, begin, at(10_000)); got != c.want || !errors.Is(err, c.err) {
+		if got, err := newResult(c.saw, begin, at(10_000), requestTimeout); got != c.want || !errors.Is(err, c.err) {
 			t.Errorf("%s: %+v, %v, want %+v, %v", name, got, err, c.want, c.err)
 		}
 	}

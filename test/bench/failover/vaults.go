@@ -55,6 +55,9 @@ type variant struct {
 	service string
 	// title in the report.
 	title string
+	// wait is how long clients wait for an answer that try again until they are served.
+	// The others wait requestTimeout, and do not try again.
+	wait time.Duration
 }
 
 var variants = []variant{
@@ -64,6 +67,13 @@ var variants = []variant{
 	{name: "vault-helm-ready", set: "vault-helm", service: "vault-helm-ready", title: "vault-helm, ready only"},
 	{name: "coreos", set: "coreos", service: "coreos", title: "CoreOS operator"},
 	{name: "kubevault", set: "kubevault", service: "kubevault", title: "KubeVault"},
+}
+
+// retrying are variants whose clients try again, to compare rules of when a node that
+// does not answer is taken out of the Service. They are not in the report.
+var retrying = []variant{
+	{name: "ours-1s", set: ours, service: ours, wait: time.Second},
+	{name: "ours-60s", set: ours, service: ours, wait: time.Minute},
 }
 
 func variantNames() (names []string) {
