@@ -4,9 +4,15 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
@@ -37,8 +43,11 @@ func requireConfined(t *testing.T, from, other vaulttest.Vault) {
 		}
 		if out, err := tryEtcd(t, pid, from, other); err == nil {
 			t.Errorf("the storage of %s/%s answers: %s", other.Namespace, other.Name, out)
-		} else if !strings.Contains(out, "certificate") {
-			t.Errorf("the storage of another Vault is not refused for the certificate: %s", out)
+		}
+		// It is the certificate that is refused: by TLS 1.3 a client may see no more of
+		// that than a connection that is closed.
+		if out, err := tryEtcd(t, pid, other, other); err != nil {
+			t.Errorf("the storage of another Vault does not answer to its own certificate either: %s", out)
 		}
 	})
 }
@@ -71,7 +80,7 @@ func tryEtcd(t *testing.T, pid string, from, to vaulttest.Vault) (string, error)
 func TestOperatorPermissions(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t)
-	as := " --as=system:serviceaccount:" + operatorNamespace + ":vault-operator-controller-manager"
+	operatorUser := "system:serviceaccount:" + operatorNamespace + ":vault-operator-controller-manager"
 	for _, question := range []string{
 		"create pods", "create pods --subresource=exec", "create pods --subresource=eviction", "delete pods",
 		"create serviceaccounts --subresource=token", "impersonate serviceaccounts",
@@ -79,7 +88,7 @@ func TestOperatorPermissions(t *testing.T) {
 		"get nodes", "get persistentvolumes", "delete persistentvolumeclaims", "delete namespaces", "delete vaults",
 		"patch customresourcedefinitions", "patch validatingadmissionpolicies",
 	} {
-		if out, err := shell.Try("kubectl auth can-i " + question + " -n " + namespace + as); err == nil {
+		if out, err := shell.Try("kubectl auth can-i " + question + " -n " + namespace + " --as=" + operatorUser); err == nil {
 			t.Errorf("kubectl auth can-i %s: %s", question, out)
 		}
 	}
@@ -96,13 +105,22 @@ spec:
     securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
   terminationGracePeriodSeconds: 0
 `)
+	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Impersonate.UserName = operatorUser
+	operator, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, change := range []string{
-		"label pod foreign app=other", "label pod foreign vault.security.coreos.com/active=true", "annotate pod foreign a=b",
-		"set image pod/foreign main=hashicorp/vault:1.21.1",
+		`{"metadata": {"labels": {"app": "other"}}}`, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`,
+		`{"metadata": {"annotations": {"a": "b"}}}`, `{"spec": {"containers": [{"name": "main", "image": "hashicorp/vault:1.21.1"}]}}`,
 	} {
-		out, err := shell.Try("kubectl -n " + namespace + as + " " + change)
-		if err == nil || !strings.Contains(out, "ValidatingAdmissionPolicy") {
-			t.Errorf("kubectl %s is not denied by the policy: %s", change, out)
+		_, err := operator.CoreV1().Pods(namespace).Patch(t.Context(), "foreign", types.StrategicMergePatchType, []byte(change), metav1.PatchOptions{})
+		if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
+			t.Errorf("the patch %s is not denied by the policy: %v", change, err)
 		}
 	}
 }

@@ -220,11 +220,12 @@ func requireMentioned(t *testing.T, v vaulttest.Vault, text string) {
 	})
 }
 
-// operatorProcesses names the pods of the operator and how often each was restarted.
+// operatorProcesses names the pods of the operator that stay, and how often each was
+// restarted.
 func operatorProcesses(t *testing.T) string {
 	t.Helper()
 	return shell.Run(t, "kubectl -n "+operatorNamespace+` get pods -l app.kubernetes.io/component=controller-manager `+
-		`-o jsonpath='{range .items[*]}{.metadata.name} {.status.containerStatuses[0].restartCount}{"\n"}{end}'`)
+		`-o go-template='{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{(index .status.containerStatuses 0).restartCount}}{{"\n"}}{{end}}{{end}}'`)
 }
 
 // requireProcesses fails the test when a process of the operator has ended since.
