@@ -16,11 +16,13 @@ import (
 // needed. What is kept should hold no keys and no contents.
 type Memo[T any] struct {
 	mu      sync.Mutex
-	entries map[types.NamespacedName]entry[T]
+	entries map[types.NamespacedName]*entry[T]
 }
 
 // entry is a result and the versions of what it was made of.
 type entry[T any] struct {
+	// mu is held while the result is computed: whoever needs the same waits for it.
+	mu       sync.Mutex
 	versions string
 	result   T
 }
@@ -44,23 +46,29 @@ func (m *Memo[T]) Get(
 		var none T
 		return none, err
 	}
-	m.mu.Lock()
-	known, ok := m.entries[key]
-	m.mu.Unlock()
-	if ok && known.versions == versions {
+	known := m.entry(key)
+	known.mu.Lock()
+	defer known.mu.Unlock()
+	if known.versions == versions {
 		return known.result, nil
 	}
 	result, err := compute()
-	if err != nil {
-		return result, err
+	if err == nil {
+		known.versions, known.result = versions, result
 	}
+	return result, err
+}
+
+func (m *Memo[T]) entry(key types.NamespacedName) *entry[T] {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.entries == nil {
-		m.entries = map[types.NamespacedName]entry[T]{}
+	if m.entries[key] == nil {
+		if m.entries == nil {
+			m.entries = map[types.NamespacedName]*entry[T]{}
+		}
+		m.entries[key] = &entry[T]{}
 	}
-	m.entries[key] = entry[T]{versions, result}
-	return result, nil
+	return m.entries[key]
 }
 
 // Forget drops what is kept of a Vault that is gone.
