@@ -139,7 +139,7 @@ func complete(condition map[string]any, generation int64) {
 		}
 		condition["reason"] = reason
 	}
-	condition["message"] = message.Cut(strings.TrimSpace(text(condition, "message")))
+	condition["message"] = message.Cut(fieldsOfVault(strings.TrimSpace(text(condition, "message"))))
 	condition["observedGeneration"] = generation
 }
 

@@ -78,6 +78,8 @@ func TestBadInputIsRefusedWithTheNameOfTheField(t *testing.T) {
 		{name: "a recommended label", spec: `spec: {pod: {labels: {app.kubernetes.io/instance: other}}}`, want: []string{"spec.pod.labels", "set by the operator"}},
 		{name: "resources that are no quantity", spec: `spec: {pod: {resources: {requests: {cpu: lots}}}}`, want: []string{"spec.pod.resources.requests.cpu"}},
 
+		{name: "a Service of an unknown type", spec: `spec: {service: {type: ExternalName}}`, want: []string{"spec.service.type", "LoadBalancer"}},
+
 		{name: "half of the certificates", spec: `spec: {tls: {static: {serverSecret: mine}}}`, want: []string{"spec.tls.static.clientSecret", "Required"}},
 		{name: "the other half", spec: `spec: {tls: {static: {clientSecret: mine}}}`, want: []string{"spec.tls.static.serverSecret", "Required"}},
 		{name: "an empty Secret name", spec: `spec: {tls: {static: {serverSecret: "", clientSecret: mine}}}`, want: []string{"spec.tls.static.serverSecret"}},
@@ -97,6 +99,19 @@ func TestBadInputIsRefusedWithTheNameOfTheField(t *testing.T) {
 		{name: "a volume of words", spec: `spec: {storage: {etcd: {volumeSize: big}}}`, want: []string{"spec.storage.etcd.volumeSize"}},
 		{name: "an empty class", spec: `spec: {storage: {etcd: {storageClassName: ""}}}`, want: []string{"spec.storage.etcd.storageClassName"}},
 		{name: "neither keep nor delete", spec: `spec: {storage: {etcd: {whenDeleted: Maybe}}}`, want: []string{"spec.storage.etcd.whenDeleted", "Retain"}},
+
+		{name: "what no ConfigMap can be named", spec: `spec: {configMapName: "Not A Name"}`, want: []string{"spec.configMapName", "name of an object"}},
+		{name: "what no Secret can be named", spec: `spec: {configSecretName: my_secret}`, want: []string{"spec.configSecretName", "name of an object"}},
+		{name: "what no Secret with a certificate can be named", spec: `spec: {tls: {static: {serverSecret: -a, clientSecret: a}}}`, want: []string{"spec.tls.static.serverSecret", "name of an object"}},
+		{name: "what no Secret with an authority can be named", spec: `spec: {tls: {static: {serverSecret: a, clientSecret: a.}}}`, want: []string{"spec.tls.static.clientSecret", "name of an object"}},
+		{name: "what no class can be named", spec: `spec: {storage: {etcd: {storageClassName: Fast}}}`, want: []string{"spec.storage.etcd.storageClassName", "name of an object"}},
+		{name: "what no priority can be named", spec: `spec: {pod: {priorityClassName: "a b"}}`, want: []string{"spec.pod.priorityClassName", "name of an object"}},
+		{name: "what no priority of etcd can be named", spec: `spec: {storage: {etcd: {pod: {priorityClassName: "a b"}}}}`, want: []string{"spec.storage.etcd.pod.priorityClassName", "name of an object"}},
+		{name: "an empty toleration", spec: `spec: {pod: {tolerations: [{}]}}`, want: []string{"spec.pod.tolerations", "Exists"}},
+		{name: "a toleration of an unknown effect", spec: `spec: {pod: {tolerations: [{key: a, effect: -a}]}}`, want: []string{"spec.pod.tolerations", "NoSchedule"}},
+		{name: "an empty toleration of etcd", spec: `spec: {storage: {etcd: {pod: {tolerations: [{}]}}}}`, want: []string{"spec.storage.etcd.pod.tolerations", "Exists"}},
+		{name: "a limit of nothing", spec: `spec: {pod: {resources: {limits: {"null": 1}}}}`, want: []string{"spec.pod.resources", "ephemeral-storage"}},
+		{name: "a request of nothing", spec: `spec: {storage: {etcd: {resources: {requests: {disk: 1}}}}}`, want: []string{"spec.storage.etcd.resources", "ephemeral-storage"}},
 
 		{name: "a name that is too long", vault: strings.Repeat("x", 41), want: []string{"metadata.name", "at most 40"}},
 		{name: "a name that begins with a digit", vault: "1example", want: []string{"metadata.name", "start with a letter"}},
@@ -170,7 +185,8 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 			}
 			want := map[string]any{
 				"nodes": int64(2), "version": "1.21.0", "baseImage": "hashicorp/vault",
-				"pod": map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "100m", "memory": "256Mi"}}},
+				"pod":     map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "100m", "memory": "256Mi"}}},
+				"service": map[string]any{"type": "ClusterIP"},
 				"storage": map[string]any{"etcd": map[string]any{
 					"nodes": int64(3), "version": "3.6.16", "baseImage": "gcr.io/etcd-development/etcd", "volumeSize": "2Gi", "lockTimeoutSeconds": int64(13), "whenDeleted": "Retain",
 					"resources": map[string]any{"requests": map[string]any{"cpu": "100m", "memory": "128Mi"}},

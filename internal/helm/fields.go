@@ -1,0 +1,41 @@
+package helm
+
+import "strings"
+
+// Fields of the workloads, by what they are called in the spec of a Vault. The longest
+// come first.
+var (
+	deploymentFields = strings.NewReplacer(
+		"spec.template.spec.containers[0].resources", "spec.pod.resources",
+		"spec.template.spec.containers[0].image", "spec.baseImage and spec.version",
+		"spec.template.spec.imagePullSecrets", "spec.imagePullSecrets",
+		"spec.template.spec.", "spec.pod.",
+		"spec.template.metadata.", "spec.pod.",
+		"spec.template.annotations", "spec.pod.annotations",
+		"spec.template.labels", "spec.pod.labels",
+	)
+	statefulSetFields = strings.NewReplacer(
+		"spec.template.spec.containers[0].resources", "spec.storage.etcd.resources",
+		"spec.template.spec.containers[0].image", "spec.storage.etcd.baseImage and spec.storage.etcd.version",
+		"spec.template.spec.imagePullSecrets", "spec.imagePullSecrets",
+		"spec.template.spec.", "spec.storage.etcd.pod.",
+	)
+)
+
+// fieldsOfVault replaces the fields that the API server refuses in a Deployment or a
+// StatefulSet by those of the Vault, which is where they can be corrected.
+func fieldsOfVault(text string) string {
+	const deployment, statefulSet = "Deployment.apps ", "StatefulSet.apps "
+	i := strings.Index(text, statefulSet)
+	switch {
+	case i < 0:
+		return deploymentFields.Replace(text)
+	case strings.Contains(text[:i], deployment):
+		return deploymentFields.Replace(text[:i]) + statefulSetFields.Replace(text[i:])
+	default:
+		if j := strings.Index(text[i:], deployment); j >= 0 {
+			return statefulSetFields.Replace(text[:i+j]) + deploymentFields.Replace(text[i+j:])
+		}
+		return statefulSetFields.Replace(text)
+	}
+}
