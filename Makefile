@@ -146,8 +146,8 @@ deploy: cluster load ## Install the operator in the cluster.
 	$(call step,installing the operator,$(in_cluster) hack/deploy.sh "$(IMG)")
 
 .PHONY: undeploy
-undeploy: ## Remove the operator and the CRD (and so every Vault) from the cluster.
-	@$(in_cluster) kubectl delete -k config/default --ignore-not-found
+undeploy: ## Remove every Vault, and then the operator and the CRD, from the cluster.
+	@$(in_cluster) hack/undeploy.sh
 
 .PHONY: cluster-up
 cluster-up: ## Start the local three-node Kubernetes cluster.

@@ -2,6 +2,16 @@ package v1alpha1
 
 // Types of the conditions that the Vault controller writes.
 const (
+	// ReadyCondition sums the others up, for tools that wait for one: it is True when
+	// the spec is deployed, all nodes are unsealed and up to date, one is active and in
+	// the Service, and certificates, configuration and storage are as they should be.
+	// Otherwise it has the reason of the first condition that is not so.
+	// https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus#the-ready-condition
+	ReadyCondition = "Ready"
+	// StalledCondition is there, and True, while nothing goes on before somebody changes
+	// the spec or what it names. That nodes wait to be unsealed is not meant.
+	// https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus#conditions
+	StalledCondition = "Stalled"
 	// AvailableCondition is True while a node is active and its pod is in the
 	// Service, so that the Service reaches a Vault that serves requests.
 	AvailableCondition = "Available"
@@ -29,12 +39,14 @@ const (
 
 // VaultConditions are all condition types that the Vault controller writes.
 var VaultConditions = []string{
-	AvailableCondition, InitializedCondition, UnsealedCondition, UpdatedCondition,
+	ReadyCondition, StalledCondition, AvailableCondition, InitializedCondition, UnsealedCondition, UpdatedCondition,
 	TLSReadyCondition, ConfigValidCondition, StorageReadyCondition,
 }
 
 // Reasons of the conditions that the Vault controller writes.
 const (
+	// ReasonReady: all is as the spec wants it.
+	ReasonReady = "Ready"
 	// ReasonActive: a node is active.
 	ReasonActive = "Active"
 	// ReasonNoActiveNode: unsealed nodes are there, but none is active (yet).
@@ -54,6 +66,9 @@ const (
 	ReasonAwaitingInit = "AwaitingInit"
 	// ReasonInitialized: Vault was initialized.
 	ReasonInitialized = "Initialized"
+	// ReasonDataFound: the storage holds the data of a Vault that was initialized
+	// before this resource was created, and is unsealed with the keys of that one.
+	ReasonDataFound = "DataFound"
 	// ReasonAwaitingUnseal: nodes wait for "vault operator unseal".
 	ReasonAwaitingUnseal = "AwaitingUnseal"
 	// ReasonUnsealed: all nodes are unsealed.

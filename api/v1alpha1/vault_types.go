@@ -26,8 +26,8 @@ import (
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`,priority=1
 // +kubebuilder:printcolumn:name="Rollout",type=string,JSONPath=`.status.conditions[?(@.type=="Updated")].reason`,description="Whether all nodes are updated, or what that waits for",priority=1
 // +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.status.serviceName`,priority=1
-// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].reason`,priority=1
-// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].message`,priority=1
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why the Vault is not ready",priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="metadata.name: must be at most 40 characters, so that the names derived from it stay valid"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || self.spec.storage.etcd.nodes == oldSelf.spec.storage.etcd.nodes",fieldPath=".spec.storage.etcd.nodes",message="cannot be changed: members of a living etcd cluster are not added or removed"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) == 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be changed: the volumes exist already"
@@ -118,13 +118,15 @@ type VaultSpec struct {
 	// whose key "vault.hcl" holds more Vault configuration, for example ui,
 	// telemetry or max_lease_ttl. What the operator owns must not be in it:
 	// storage, ha_storage, listener, api_addr, cluster_addr, disable_mlock and
-	// service_registration. A ConfigMap that is missing or wrong is reported by
+	// service_registration. It may have at most 64 KiB and 32 levels of nesting. A
+	// ConfigMap that is missing or wrong is reported by
 	// the condition ConfigValid and changes nothing that runs; a changed one is
 	// rolled out as an upgrade is. Whoever may read ConfigMaps can read it: secrets,
 	// such as the token of a seal, belong into the Secret of configSecretName.
 	// https://developer.hashicorp.com/vault/docs/configuration
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="ConfigMap with more configuration",order=3,xDescriptors={"urn:alm:descriptor:io.kubernetes:ConfigMap"}
 	// +optional
 	ConfigMapName string `json:"configMapName,omitempty"`
@@ -138,6 +140,7 @@ type VaultSpec struct {
 	// https://developer.hashicorp.com/vault/docs/configuration
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret with more configuration",order=36,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	ConfigSecretName string `json:"configSecretName,omitempty"`
@@ -147,6 +150,12 @@ type VaultSpec struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Pods",order=4
 	// +optional
 	Pod PodPolicy `json:"pod,omitempty"`
+
+	// service is the policy for the Service that points at the active node.
+	// +kubebuilder:default={}
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Service",order=37,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Service ServicePolicy `json:"service,omitempty"`
 
 	// tls is the policy for certificates. When it is not set the operator makes
 	// a certificate authority and a server certificate for this Vault.
@@ -169,6 +178,8 @@ type PodPolicy struct {
 	// resources of the Vault container.
 	// Defaults to requests of 100m CPU and 256Mi memory, and no limits.
 	// https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
+	// +kubebuilder:validation:XValidation:rule="!has(self.limits) || self.limits.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/'))",message="limits are of cpu, memory, ephemeral-storage, hugepages-SIZE, or DOMAIN/NAME"
+	// +kubebuilder:validation:XValidation:rule="!has(self.requests) || self.requests.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/'))",message="requests are of cpu, memory, ephemeral-storage, hugepages-SIZE, or DOMAIN/NAME"
 	// +kubebuilder:default={requests: {cpu: "100m", memory: "256Mi"}}
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Resources",order=5,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:resourceRequirements"}
 	// +optional
@@ -181,7 +192,9 @@ type PodPolicy struct {
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 
 	// affinity of the pods. When it is not set, pods of one Vault prefer
-	// different Kubernetes nodes.
+	// different Kubernetes nodes. With a required podAntiAffinity an updated pod may
+	// find no room beside the others, so a standby node is taken away before one is
+	// added in a rollout.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#affinity-and-anti-affinity
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Affinity",order=8,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
@@ -190,6 +203,9 @@ type PodPolicy struct {
 	// tolerations of the pods.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(t, has(t.key) && t.key != '' || has(t.operator) && t.operator == 'Exists')",message="a toleration without a key needs the operator Exists"
+	// +kubebuilder:validation:XValidation:rule="self.all(t, !has(t.effect) || t.effect in ['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute'])",message="effect must be NoSchedule, PreferNoSchedule, NoExecute or empty"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Tolerations",order=9,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
@@ -204,6 +220,7 @@ type PodPolicy struct {
 	// priorityClassName of the pods.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Priority class",order=6,xDescriptors={"urn:alm:descriptor:io.kubernetes:scheduling.k8s.io:v1:PriorityClass","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	PriorityClassName string `json:"priorityClassName,omitempty"`
@@ -227,6 +244,26 @@ type PodPolicy struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
+// ServicePolicy is the policy for the Service that points at the active node.
+type ServicePolicy struct {
+	// type is how the Service is reached: ClusterIP (the default) from within the
+	// cluster, NodePort at each Kubernetes node, LoadBalancer at an address of its own.
+	// Clients verify the certificate of the nodes, and one that the operator has made is
+	// valid within the cluster only: for other names bring your own in tls.static.
+	// https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types
+	// +kubebuilder:validation:Enum=ClusterIP;NodePort;LoadBalancer
+	// +kubebuilder:default=ClusterIP
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Service type",order=38,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:select:ClusterIP","urn:alm:descriptor:com.tectonic.ui:select:NodePort","urn:alm:descriptor:com.tectonic.ui:select:LoadBalancer","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Type corev1.ServiceType `json:"type,omitempty"`
+
+	// annotations of the Service, for example those that a load balancer reads.
+	// +kubebuilder:validation:MaxProperties=64
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Service annotations",order=39,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
 // TLSPolicy is the policy for certificates.
 type TLSPolicy struct {
 	// static names Secrets with certificates that the user made. Leave it empty to
@@ -246,6 +283,7 @@ type StaticTLS struct {
 	// A new certificate in the Secret is served within two minutes, without a restart.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the server certificate",order=15,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret"}
 	ServerSecret string `json:"serverSecret"`
 
@@ -254,6 +292,7 @@ type StaticTLS struct {
 	// certificate. It may be the same as serverSecret.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the certificate authority",order=16,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret"}
 	ClientSecret string `json:"clientSecret"`
 }
@@ -319,6 +358,8 @@ type EtcdStorage struct {
 
 	// resources of the etcd container.
 	// Defaults to requests of 100m CPU and 128Mi memory, and no limits.
+	// +kubebuilder:validation:XValidation:rule="!has(self.limits) || self.limits.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/'))",message="limits are of cpu, memory, ephemeral-storage, hugepages-SIZE, or DOMAIN/NAME"
+	// +kubebuilder:validation:XValidation:rule="!has(self.requests) || self.requests.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/'))",message="requests are of cpu, memory, ephemeral-storage, hugepages-SIZE, or DOMAIN/NAME"
 	// +kubebuilder:default={requests: {cpu: "100m", memory: "128Mi"}}
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd resources",order=23,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:resourceRequirements","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
@@ -347,6 +388,7 @@ type EtcdStorage struct {
 	// https://kubernetes.io/docs/concepts/storage/storage-classes/
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Storage class",order=21,xDescriptors={"urn:alm:descriptor:io.kubernetes:StorageClass"}
 	// +optional
 	StorageClassName *string `json:"storageClassName,omitempty"`
@@ -405,6 +447,9 @@ type EtcdPodPolicy struct {
 	// tolerations of the etcd pods.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(t, has(t.key) && t.key != '' || has(t.operator) && t.operator == 'Exists')",message="a toleration without a key needs the operator Exists"
+	// +kubebuilder:validation:XValidation:rule="self.all(t, !has(t.effect) || t.effect in ['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute'])",message="effect must be NoSchedule, PreferNoSchedule, NoExecute or empty"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd tolerations",order=33,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
@@ -419,6 +464,7 @@ type EtcdPodPolicy struct {
 	// priorityClassName of the etcd pods.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd priority class",order=35,xDescriptors={"urn:alm:descriptor:io.kubernetes:scheduling.k8s.io:v1:PriorityClass","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	PriorityClassName string `json:"priorityClassName,omitempty"`
@@ -545,7 +591,7 @@ type VaultStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions of the Vault. Available, VaultInitialized, Unsealed, Updated,
+	// conditions of the Vault. Ready, Stalled, Available, VaultInitialized, Unsealed, Updated,
 	// TLSReady, ConfigValid and StorageReady are about Vault; Initialized,
 	// Deployed, ReleaseFailed and Irreconcilable are about the Helm release
 	// that renders its objects.

@@ -73,6 +73,7 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	properties["generation"] = map[string]any{"type": "string", "description": "generation of the Vault resource that the values are of."}
 	properties["operated"] = map[string]any{"type": "boolean", "description": "operated says that the Vault Operator runs this release."}
 	properties["openshift"] = map[string]any{"type": "boolean", "description": "openshift says whether the cluster is OpenShift."}
+	properties["ipv6"] = map[string]any{"type": "boolean", "description": "ipv6 says that pods have addresses of IPv6 first."}
 	properties["images"] = map[string]any{
 		"type": "object", "description": "images are used in place of baseImage and version.", "additionalProperties": false,
 		"properties": map[string]any{"vault": map[string]any{"type": "string"}, "etcd": map[string]any{"type": "string"}},

@@ -7,6 +7,8 @@ package helm
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	helmclient "github.com/operator-framework/helm-operator-plugins/pkg/client"
@@ -179,6 +181,10 @@ func newReconciler(
 		reconciler.WithValueTranslator(&translator{
 			client: mgr.GetClient(), cache: mgr.GetCache(), live: mgr.GetAPIReader(),
 			certificates: certificates, records: records, openshift: openshift,
+			// Kubernetes tells each pod the address of the API server's Service, which is of
+			// the family that pods have first.
+			// https://kubernetes.io/docs/concepts/services-networking/dual-stack/
+			ipv6: strings.Contains(os.Getenv("KUBERNETES_SERVICE_HOST"), ":"),
 		}),
 		//nolint:staticcheck // deprecated, but called, so it may not be nil
 		reconciler.WithValueMapper(asTheyAre),

@@ -49,6 +49,8 @@ type translator struct {
 	// constraints choose users and groups. It is found out once: a discovery that
 	// fails now and then would replace all pods.
 	openshift bool
+	// ipv6 says that pods have addresses of IPv6 first.
+	ipv6 bool
 	// records tells of a foreign release.
 	records *releases.Store
 }
@@ -109,6 +111,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
 	spec["openshift"] = t.openshift
+	spec["ipv6"] = t.ipv6
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
 }
 

@@ -95,7 +95,7 @@ func TestTranslate(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{
-		"version": "1.21.0", "generation": "12345678", "operated": true, "openshift": false, "images": map[string]any{}, "ownerUID": "vault-uid",
+		"version": "1.21.0", "generation": "12345678", "operated": true, "openshift": false, "ipv6": false, "images": map[string]any{}, "ownerUID": "vault-uid",
 		"tlsKeys": map[string]any{"cert": "server.crt", "key": "server.key", "ca": "vault-client-ca.crt"},
 	}
 	for key, value := range want {

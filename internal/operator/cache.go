@@ -14,6 +14,8 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/pager"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
 // Anybody who may write in one namespace decides how large the objects there are,
@@ -30,13 +32,14 @@ const (
 )
 
 // keptAnnotations are the prefixes of the annotations that are used: the
-// operator's, the revision of Deployments and the Helm reconciler's options. Others
-// may hold whole objects, such as that of kubectl apply.
+// operator's, the revision of Deployments, the Helm reconciler's options, and what keeps
+// Argo CD from deleting volume claims. Others may hold whole objects, such as that of kubectl apply.
 var keptAnnotations = []string{
 	"vault.security.coreos.com/",
 	"deployment.kubernetes.io/revision",
 	corev1.PodDeletionCost,
 	"helm.sdk.operatorframework.io/",
+	storage.KeepAnnotation,
 }
 
 // slim reduces an object to what is kept of it in the caches.

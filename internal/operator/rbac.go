@@ -36,9 +36,9 @@ package operator
 // Events tell administrators of a Vault what has happened to it.
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 //
-// Volume claims are compared with the spec, and the StatefulSet controller makes and
-// deletes them. Their events, and the StatefulSet's, say why a member cannot start.
-// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;watch
+// Volume claims are compared with the spec, and get an annotation that keeps Argo CD
+// from deleting them; the StatefulSet controller makes and deletes them. Their events, and the StatefulSet's, say why a member cannot start.
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;patch;watch
 // +kubebuilder:rbac:groups="",resources=events,verbs=list
 //
 // A ConfigMap keeps etcd members whose volumes are lost from founding a new cluster.

@@ -101,10 +101,38 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.guard(ctx, s); err != nil {
 		return reconcile.Result{}, err
 	}
+	if err := r.markClaims(ctx, s); err != nil {
+		return reconcile.Result{}, err
+	}
 	if !s.mustReplace() {
 		return reconcile.Result{}, nil
 	}
 	return reconcile.Result{RequeueAfter: replaceCheck}, r.replace(ctx, &vault)
+}
+
+// KeepAnnotation on a volume claim keeps Argo CD from deleting it. Argo CD deletes what has its label app.kubernetes.io/instance and is in no manifest,
+// unless another object owns it. The StatefulSet controller gives claims that label, and
+// claims that are kept when the Vault is deleted have no owner.
+// https://argo-cd.readthedocs.io/en/stable/user-guide/sync-options/
+const (
+	KeepAnnotation = "argocd.argoproj.io/sync-options"
+	keep           = "Prune=false,Delete=false"
+)
+
+// markClaims keeps Argo CD from deleting the volume claims. What somebody else has set
+// is left alone.
+func (r *Reconciler) markClaims(ctx context.Context, s *State) error {
+	for _, claim := range s.Claims {
+		if _, marked := claim.Annotations[KeepAnnotation]; marked || claim.DeletionTimestamp != nil {
+			continue
+		}
+		patch := fmt.Sprintf(`{"metadata":{"uid":%q,"annotations":{%q:%q}}}`, claim.UID, KeepAnnotation, keep)
+		err := r.Patch(ctx, claim.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
+		if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+			return fmt.Errorf("marking volume claim %q: %w", claim.Name, err)
+		}
+	}
+	return nil
 }
 
 // clusterState is what an etcd member of this Vault reads when it starts, or nothing.

@@ -90,7 +90,7 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 					t.Fatal("that is never asked")
 				}
 				broken = false
-				if events := f.mustReconcile(t); f.writes != 1 || len(events) != 2 {
+				if events := f.mustReconcile(t); f.writes != 1 || len(events) != 1 {
 					t.Errorf("%d writes, events %q after the API server was back", f.writes, events)
 				}
 				if active := f.status(t).VaultStatus.Active; active != "a" {

@@ -2,7 +2,6 @@ package vaultstatus
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
-	"github.com/vault-operator/vault-operator/internal/references"
 )
 
 const (

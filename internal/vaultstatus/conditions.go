@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,8 +28,7 @@ var conditionFuncs = []func(*facts, *v1alpha1.VaultStatus) metav1.Condition{
 // those that did not change.
 func conditions(f *facts, status *v1alpha1.VaultStatus) []metav1.Condition {
 	var result []metav1.Condition
-	for _, fn := range conditionFuncs {
-		condition := fn(f, status)
+	add := func(condition metav1.Condition) {
 		if old := meta.FindStatusCondition(f.previous.Conditions, condition.Type); old != nil {
 			result = append(result, *old)
 		}
@@ -36,6 +36,15 @@ func conditions(f *facts, status *v1alpha1.VaultStatus) []metav1.Condition {
 		condition.ObservedGeneration = f.vault.Generation
 		condition.LastTransitionTime = metav1.Time{Time: f.now}.Rfc3339Copy()
 		meta.SetStatusCondition(&result, condition)
+	}
+	for _, fn := range conditionFuncs {
+		add(fn(f, status))
+	}
+	all := slices.Concat(result, f.vault.Status.Conditions) // the Helm reconciler's are among these
+	ready, stalled := ready(all)
+	add(ready)
+	if stalled {
+		add(metav1.Condition{Type: v1alpha1.StalledCondition, Status: metav1.ConditionTrue, Reason: ready.Reason, Message: ready.Message})
 	}
 	return result
 }
@@ -149,9 +158,27 @@ func notInService(f *facts, name string) string {
 	return ""
 }
 
-func vaultInitialized(_ *facts, status *v1alpha1.VaultStatus) metav1.Condition {
+// foundHint is for a Vault that nobody has initialized since it was created.
+const foundHint = "The storage holds the data of a Vault that was initialized before: it is unsealed with the keys of that one"
+
+// dataFound says that all nodes are sealed, and that none was ever seen uninitialized or
+// unsealed: the data was there before, on volumes that were kept or restored.
+func dataFound(f *facts, status *v1alpha1.VaultStatus) bool {
+	if status.Phase != v1alpha1.PhaseSealed || len(status.PodStatuses[v1alpha1.NodeUninitialized]) > 0 {
+		return false
+	}
+	if f.previous.Initialized {
+		old := meta.FindStatusCondition(f.previous.Conditions, v1alpha1.InitializedCondition)
+		return old != nil && old.Reason == v1alpha1.ReasonDataFound
+	}
+	return f.previous.Phase != v1alpha1.PhaseUninitialized
+}
+
+func vaultInitialized(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	const t = v1alpha1.InitializedCondition
 	switch {
+	case dataFound(f, status):
+		return is(t, metav1.ConditionTrue, v1alpha1.ReasonDataFound, "%s", foundHint)
 	case status.Initialized:
 		return is(t, metav1.ConditionTrue, v1alpha1.ReasonInitialized, "Vault is initialized")
 	case status.Phase == v1alpha1.PhaseUninitialized:
@@ -232,7 +259,8 @@ func unsealHint(sealed []string) string {
 	return fmt.Sprintf("Sealed, run 'vault operator unseal' on each: %s", join(sealed))
 }
 
-// waitingHint says why containers do not run, as the kubelet tells it.
+// waitingHint says why containers do not run, as the kubelet tells it, or why there are
+// no pods, as the API server does.
 func waitingHint(f *facts) string {
 	var hints []string
 	for i := range f.pods {
@@ -240,6 +268,11 @@ func waitingHint(f *facts) string {
 			if waiting := container.State.Waiting; waiting != nil && waiting.Reason != "" {
 				hints = append(hints, f.pods[i].Name+" "+waiting.Reason)
 			}
+		}
+	}
+	if f.deployment != nil {
+		if c := replicaFailure(f.deployment, f.templateHash); c != nil {
+			hints = append(hints, "a pod cannot be created: "+c.Message)
 		}
 	}
 	if len(hints) == 0 {

@@ -128,7 +128,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		if apierrors.IsNotFound(err) {
 			r.configs.Forget(req.NamespacedName)
 			r.Certificates.Forget(req.NamespacedName)
-			certificateExpiry.DeleteLabelValues(req.Namespace, req.Name)
+			forgetMetrics(req.Namespace, req.Name)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -137,7 +137,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		r.unsettled.Delete(vault.UID)
 		r.starts.Observe(req.NamespacedName, nil, time.Now())
 		r.renewals.forget(vault.UID)
-		certificateExpiry.DeleteLabelValues(vault.Namespace, vault.Name)
+		forgetMetrics(vault.Namespace, vault.Name)
 		return reconcile.Result{}, nil
 	}
 	f, err := r.gather(ctx, &vault)
@@ -149,6 +149,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	measureCertificates(f)
 	status := compute(f)
+	measure(&vault, &status)
 	if wait := r.settling(&vault, &status, f.now); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}

@@ -3,6 +3,7 @@ package vaultstatus
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -34,7 +35,11 @@ func transitions(before, after *v1alpha1.VaultStatus) []event {
 		events = append(events, event{kind, reason, fmt.Sprintf(format, args...)})
 	}
 	was, is := &before.VaultStatus, &after.VaultStatus
-	if after.Initialized && !before.Initialized {
+	if c := meta.FindStatusCondition(after.Conditions, v1alpha1.InitializedCondition); c != nil && c.Reason == v1alpha1.ReasonDataFound {
+		if !before.Initialized {
+			add(corev1.EventTypeNormal, c.Reason, "%s", c.Message)
+		}
+	} else if after.Initialized && before.Phase == v1alpha1.PhaseUninitialized {
 		add(corev1.EventTypeNormal, eventInitialized, "Vault was initialized")
 	}
 	if is.Active != "" && is.Active != was.Active {
@@ -59,8 +64,20 @@ func transitions(before, after *v1alpha1.VaultStatus) []event {
 	for _, pod := range added(was.Unreachable, is.Unreachable) {
 		add(corev1.EventTypeWarning, eventUnreachable, "Pod %s does not answer", pod)
 	}
+	events = append(events, releaseEvents(before, after)...)
 	events = append(events, rolloutEvents(before, after)...)
 	return append(events, conditionEvents(before.Conditions, after.Conditions)...)
+}
+
+// releaseEvents tells that the spec cannot be deployed, which the Helm reconciler says
+// in its condition alone.
+func releaseEvents(before, after *v1alpha1.VaultStatus) []event {
+	was := meta.FindStatusCondition(before.Conditions, v1alpha1.ReadyCondition)
+	is := meta.FindStatusCondition(after.Conditions, v1alpha1.ReadyCondition)
+	if is == nil || was != nil && was.Message == is.Message || !strings.HasPrefix(is.Message, releaseFailed+": ") {
+		return nil
+	}
+	return []event{{corev1.EventTypeWarning, is.Reason, is.Message}}
 }
 
 // rolloutEvents tells of a roll-out what somebody has to act on, and its end. A

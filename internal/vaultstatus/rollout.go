@@ -184,7 +184,7 @@ func replicaFailure(deployment *appsv1.Deployment, templateHash string) *appsv1.
 			continue
 		}
 		pods := `"` + deployment.Name + "-"
-		if strings.Contains(c.Message, pods) && !strings.Contains(c.Message, pods+templateHash+"-") {
+		if templateHash != "" && strings.Contains(c.Message, pods) && !strings.Contains(c.Message, pods+templateHash+"-") {
 			continue
 		}
 		return c

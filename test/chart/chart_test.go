@@ -166,9 +166,12 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 	want := defaults(t, &spec).(map[string]any)
 	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
-	want["images"], want["ownerUID"] = map[string]any{}, ""
+	want["images"], want["ownerUID"], want["ipv6"] = map[string]any{}, "", false
 	want["configSecret"] = map[string]any{"name": "", "keys": []any{}}
 	want["tlsKeys"] = map[string]any{"cert": v1alpha1.ServerCertKey, "key": v1alpha1.ServerKeyKey, "ca": v1alpha1.ClientCAKey}
+	// Helm would mix these with what is set, so the template has them.
+	delete(want["pod"].(map[string]any), "resources")
+	delete(want["storage"].(map[string]any)["etcd"].(map[string]any), "resources")
 	got := loadChart(t).Values
 	if !reflect.DeepEqual(roundTrip(t, got), roundTrip(t, want)) {
 		t.Errorf("values.yaml has\n%v\nand the resource's defaults are\n%v", got, want)
@@ -213,6 +216,61 @@ func roundTrip(t *testing.T, value any) any {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// Where each pod keeps the others off its machine there may be no room for one more.
+func TestRolloutNeedsNoRoomWhereThereMayBeNone(t *testing.T) {
+	const term = `[{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app.kubernetes.io/name: vault}}}]`
+	for values, surge := range map[string]int{
+		`{operated: true, pod: {affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: ` + term + `}}}}`: 0,
+		`{operated: true, pod: {affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: ` + term + `}}}}`:     1,
+		`{operated: true, pod: {affinity: {podAntiAffinity: {}}}}`:                                                             1,
+	} {
+		rolling := release{values: values}.render(t).vault.Spec.Strategy.RollingUpdate
+		if rolling.MaxSurge.IntValue() != surge || rolling.MaxUnavailable.IntValue() != 1-surge {
+			t.Errorf("%s: %v", values, rolling)
+		}
+	}
+}
+
+// What is set of the resources is all that a container has; what is not set is the default
+// of the resource.
+func TestResources(t *testing.T) {
+	for values, want := range map[string][2]string{
+		``: {`{"requests":{"cpu":"100m","memory":"256Mi"}}`, `{"requests":{"cpu":"100m","memory":"128Mi"}}`},
+		`{pod: {resources: {limits: {cpu: 50m}}}, storage: {etcd: {resources: {limits: {memory: 1Gi}}}}}`: {`{"limits":{"cpu":"50m"}}`, `{"limits":{"memory":"1Gi"}}`},
+		`{pod: {resources: {}}, storage: {etcd: {resources: {}}}}`:                                        {`{}`, `{}`},
+	} {
+		out := release{values: values}.render(t)
+		for i, container := range []corev1.Container{out.vault.Spec.Template.Spec.Containers[0], out.etcd.Spec.Template.Spec.Containers[0]} {
+			got, err := json.Marshal(container.Resources)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != want[i] {
+				t.Errorf("%s: container %s has %s, want %s", values, container.Name, got, want[i])
+			}
+		}
+	}
+}
+
+// An address of IPv6 is in brackets wherever a port follows.
+func TestIPv6(t *testing.T) {
+	for values, want := range map[string][]string{
+		`{operated: true}`:             {"https://0.0.0.0:2379", "https://0.0.0.0:2380", "http://0.0.0.0:2381", "https://$(POD_IP):8201"},
+		`{operated: true, ipv6: true}`: {"https://[::]:2379", "https://[::]:2380", "http://[::]:2381", "https://[$(POD_IP)]:8201"},
+	} {
+		out := release{values: values}.render(t)
+		text := strings.Join(out.etcd.Spec.Template.Spec.Containers[0].Command, "\n")
+		for _, env := range out.vault.Spec.Template.Spec.Containers[0].Env {
+			text += "\n" + env.Value
+		}
+		for _, address := range want {
+			if !strings.Contains(text, address) {
+				t.Errorf("%s: no %s in\n%s", values, address, text)
+			}
+		}
+	}
 }
 
 func TestEdgeValues(t *testing.T) {

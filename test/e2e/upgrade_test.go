@@ -31,6 +31,36 @@ func TestUpgrade(t *testing.T) {
 	t.Run("a downgrade is refused", func(t *testing.T) { toOldVersion(t, v) })
 }
 
+// TestUpgradeWithoutRoomForOneMore upgrades a Vault whose pods need a machine each, on as
+// many machines: a standby node goes first, and the active one last.
+func TestUpgradeWithoutRoomForOneMore(t *testing.T) {
+	t.Parallel()
+	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "spread"}
+	shell.Apply(t, manifest(v, `{nodes: 3, version: 1.21.0, `+smallEtcd+`, pod: {affinity: {podAntiAffinity: {`+
+		`requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: `+
+		`{app.kubernetes.io/instance: spread, app.kubernetes.io/component: server}}}]}}}}`))
+	keys := v.InitAndUnseal(t, 3)
+	first := v.AwaitHA(t, 2).VaultStatus.Active
+	requireCondition(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
+	setSpec(t, v, `{"version": "1.21.1"}`)
+	var unsealed []string
+	for len(unsealed) < 3 {
+		status := v.Await(t, "waits for a person", func(s v1alpha1.VaultStatus) bool {
+			return len(s.VaultStatus.Sealed) == 1 && !slices.Contains(unsealed, s.VaultStatus.Sealed[0])
+		})
+		if len(unsealed) < 2 && status.VaultStatus.Active != first {
+			t.Errorf("%s is active when %d nodes are updated, want still %s", status.VaultStatus.Active, len(unsealed), first)
+		}
+		requireCondition(t, v, v1alpha1.ReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, status.VaultStatus.Sealed[0])
+		unsealed = append(unsealed, status.VaultStatus.Sealed[0])
+		v.Unseal(t, status.VaultStatus.Sealed[0], keys)
+	}
+	requireCondition(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
+	if status := v.AwaitHA(t, 2); status.Version != "1.21.1" {
+		t.Errorf("the nodes run %q", status.Version)
+	}
+}
+
 func setSpec(t *testing.T, v vaulttest.Vault, spec string) {
 	t.Helper()
 	shell.Run(t, v.Kubectl("patch vault %s --type=merge -p '{\"spec\": %s}'", v.Name, spec))

@@ -17,7 +17,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -234,6 +236,52 @@ func TestRenderedObjects(t *testing.T) {
 	}
 }
 
+// Limits alone are requests too, as on any pod, and nothing at all is possible.
+func TestResourcesAreThoseOfTheSpec(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {pod: {resources: {limits: {cpu: 50m, memory: 128Mi}}}, storage: {etcd: {resources: {}}}}`))
+	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("128Mi")}
+	nodes := get(t, namespace, "example", &appsv1.Deployment{}).Spec.Template.Spec.Containers[0].Resources
+	if want := (corev1.ResourceRequirements{Limits: limits}); !equality.Semantic.DeepEqual(nodes, want) {
+		t.Errorf("the nodes have %v, want %v", nodes, want)
+	}
+	members := setOf(t, vault).Spec.Template.Spec.Containers[0].Resources
+	if want := (corev1.ResourceRequirements{}); !equality.Semantic.DeepEqual(members, want) {
+		t.Errorf("the members have %v, want none", members)
+	}
+}
+
+// The Service is what the spec wants, and goes back when the spec does.
+func TestServiceOfTheSpec(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {service: {type: LoadBalancer, annotations: {example.com/internal: "true"}}}`))
+	service := get(t, namespace, "example", &corev1.Service{})
+	if service.Spec.Type != corev1.ServiceTypeLoadBalancer || service.Annotations["example.com/internal"] != "true" {
+		t.Errorf("type %s, annotations %v", service.Spec.Type, service.Annotations)
+	}
+	change(t, vault, `{"spec": {"service": null}}`)
+	eventually(t, "the Service is back to the default", func() error {
+		service := get(t, namespace, "example", &corev1.Service{})
+		if service.Spec.Type != corev1.ServiceTypeClusterIP || len(service.Annotations["example.com/internal"]) > 0 {
+			return fmt.Errorf("type %s, annotations %v", service.Spec.Type, service.Annotations)
+		}
+		return nil
+	})
+}
+
+// What only the API server can refuse is told with the field of the Vault, in an event
+// as well.
+func TestRefusalsNameTheFieldOfTheVault(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := createVault(t, namespace, `spec: {pod: {annotations: {"Ä": x}}}`)
+	waitForVault(t, vault, "the field is named", all(
+		says("ReleaseFailed", "spec.pod.annotations"), says("Ready", "ReleaseFailed: ", "spec.pod.annotations"), says("Stalled", "spec.pod.annotations")))
+	waitForEvent(t, vault, "Warning InstallError ReleaseFailed: ")
+}
+
 // Each reconcile of the Helm side writes its part of the status. Recording
 // every version shows that the other part is never absent, and counting the
 // writes that the two do not answer each other.
@@ -401,6 +449,14 @@ func TestManualEditsAreUndone(t *testing.T) {
 			undone: func(obj client.Object) bool {
 				return obj.(*corev1.Service).Spec.Selector[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
 			},
+		},
+		{
+			what: "type of the Service", obj: &corev1.Service{}, name: "example", patch: `{"spec": {"type": "NodePort"}}`,
+			undone: func(obj client.Object) bool { return obj.(*corev1.Service).Spec.Type == corev1.ServiceTypeClusterIP },
+		},
+		{
+			what: "external addresses of the Service", obj: &corev1.Service{}, name: "example", patch: `{"spec": {"externalIPs": ["192.0.2.1"]}}`,
+			undone: func(obj client.Object) bool { return len(obj.(*corev1.Service).Spec.ExternalIPs) == 0 },
 		},
 		{
 			what: "the configuration", obj: &corev1.Secret{}, name: configSecretOf(t, vault).Name,

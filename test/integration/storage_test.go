@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -40,8 +41,8 @@ func makeClaim(t *testing.T, vault *v1alpha1.Vault, ordinal int, isBound bool, s
 		t.Fatal(err)
 	}
 	if isBound {
-		claim.Status.Phase = corev1.ClaimBound
-		if err := admin.Status().Update(t.Context(), claim); err != nil {
+		bound := client.RawPatch(types.MergePatchType, []byte(`{"status": {"phase": "Bound"}}`))
+		if err := admin.Status().Patch(t.Context(), claim, bound); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -427,6 +428,26 @@ func TestSingleMemberIsFoundedOnce(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Argo CD takes what has its label and no owner for its own, and would delete it.
+func TestClaimsAreKeptFromArgoCD(t *testing.T) {
+	vault, _, claims := founded(t, "")
+	theirs := claims[0]
+	eventually(t, "the claims are marked", func() error {
+		for _, claim := range claims {
+			now := get(t, vault.Namespace, claim.Name, &corev1.PersistentVolumeClaim{})
+			if got := now.Annotations["argocd.argoproj.io/sync-options"]; got != "Prune=false,Delete=false" {
+				return fmt.Errorf("claim %s has the sync options %q", claim.Name, got)
+			}
+		}
+		return nil
+	})
+	change(t, theirs, `{"metadata": {"annotations": {"argocd.argoproj.io/sync-options": "Prune=true"}}}`)
+	waitUntilQuiet(t)
+	if got := get(t, vault.Namespace, theirs.Name, theirs).Annotations["argocd.argoproj.io/sync-options"]; got != "Prune=true" {
+		t.Errorf("what somebody has set is %q", got)
+	}
 }
 
 // The storage goes where Vault goes.

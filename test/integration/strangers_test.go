@@ -455,6 +455,7 @@ func TestNoVerbIsUnused(t *testing.T) {
 		t.Fatal(err)
 	}
 	vault := waitUntilDeployed(t, createVault(t, namespace, "spec: {nodes: 1, configMapName: own}"))
+	makeClaim(t, vault, 0, true, "2Gi", "fast")
 	startPod(t, vault, "a", fakevault.Active)
 	waitForLabel(t, namespace, "a")
 	edited := get(t, namespace, "example", &corev1.Service{})

@@ -65,6 +65,19 @@ capabilities:
   - ALL
 {{- end }}
 
+{{/* The resources of a container. Default requests are not mixed into what is given: with
+     limits alone, Kubernetes takes them for requests, too.
+     https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/ */}}
+{{- define "vault.resources" -}}
+{{- if kindIs "invalid" .given -}}
+requests:
+  cpu: 100m
+  memory: {{ .memory }}
+{{- else -}}
+{{ toYaml .given }}
+{{- end }}
+{{- end }}
+
 {{/* Pods of a component prefer different Kubernetes nodes. */}}
 {{- define "vault.antiAffinity" -}}
 podAntiAffinity:

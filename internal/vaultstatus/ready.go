@@ -1,0 +1,69 @@
+package vaultstatus
+
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// Conditions of the Helm reconciler.
+const (
+	irreconcilable = "Irreconcilable"
+	releaseFailed  = "ReleaseFailed"
+)
+
+// required are the conditions that have to have a status for a Vault to be ready, in
+// the order in which one explains the next: what is refused comes before what does not
+// run because of it.
+var required = []struct {
+	condition string
+	status    metav1.ConditionStatus
+	// stalls are the reasons with which nothing goes on before somebody acts; nil are all.
+	stalls []string
+}{
+	{v1alpha1.ConfigValidCondition, metav1.ConditionTrue, nil},
+	{v1alpha1.TLSReadyCondition, metav1.ConditionTrue, []string{
+		v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretInvalid, v1alpha1.ReasonAuthorityLost, v1alpha1.ReasonCertificateExpired,
+	}},
+	{v1alpha1.StorageReadyCondition, metav1.ConditionTrue, []string{
+		v1alpha1.ReasonVolumesMismatch, v1alpha1.ReasonVolumesLost, v1alpha1.ReasonNoSpace, v1alpha1.ReasonMembersDisagree,
+	}},
+	{releaseFailed, metav1.ConditionFalse, nil},
+	// It is also true while something is waited for, and is tried again.
+	{irreconcilable, metav1.ConditionFalse, []string{}},
+	{v1alpha1.AvailableCondition, metav1.ConditionTrue, []string{}},
+	{v1alpha1.UnsealedCondition, metav1.ConditionTrue, []string{}},
+	{v1alpha1.UpdatedCondition, metav1.ConditionTrue, []string{v1alpha1.ReasonDowngradeRefused}},
+}
+
+// ready sums the other conditions up, and says whether somebody has to act before
+// anything goes on. What they have to act on comes first.
+func ready(all []metav1.Condition) (sum metav1.Condition, stalled bool) {
+	var first, stalling *metav1.Condition
+	for _, r := range required {
+		c := meta.FindStatusCondition(all, r.condition)
+		if c == nil || c.Status == r.status {
+			continue
+		}
+		if first == nil {
+			first = c
+		}
+		if stalling == nil && c.Status != metav1.ConditionUnknown && (r.stalls == nil || slices.Contains(r.stalls, c.Reason)) {
+			stalling = c
+		}
+	}
+	const t = v1alpha1.ReadyCondition
+	switch {
+	case stalling != nil:
+		return is(t, metav1.ConditionFalse, stalling.Reason, "%s: %s", stalling.Type, stalling.Message), true
+	case first == nil:
+		return is(t, metav1.ConditionTrue, v1alpha1.ReasonReady, "All nodes are unsealed and up to date, and one is active"), false
+	case first.Status == metav1.ConditionUnknown:
+		return is(t, metav1.ConditionUnknown, first.Reason, "%s: %s", first.Type, first.Message), false
+	default:
+		return is(t, metav1.ConditionFalse, first.Reason, "%s: %s", first.Type, first.Message), false
+	}
+}
