@@ -79,7 +79,7 @@ integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 e2e: cluster deploy olm previous ## Run the end-to-end tests in the cluster.
 	@mkdir -p $(BUILD)
 	$(call step,installing a browser,test/form/install.sh)
-	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 60m -parallel 3 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; })
+	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout 60m -parallel 3 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; } && hack/slowest.sh $(BUILD)/e2e.log)
 
 # CHAOS_DURATION is for how long the chaos goes on, and CHAOS_SEED repeats one.
 CHAOS_DURATION ?= 2h

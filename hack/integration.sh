@@ -23,11 +23,12 @@ done
 failed=0
 for p in "${!pids[@]}"; do
     if wait "${pids[p]}"; then
-        grep -E '^(ok|--- |PASS)' "$dir/$p.log" || true
-    else
-        failed=1
-        cat "$dir/$p.log"
+        continue
     fi
+    failed=1
+    awk -f ../../hack/failed.awk "$dir/$p.log"
+    tail -n 40 "$dir/$p.log" # where it is no test that has failed
 done
 pids=()
+../../hack/slowest.sh "$dir"/*.log
 exit $failed
