@@ -60,7 +60,11 @@ func ready(all []metav1.Condition) (sum metav1.Condition, stalled bool) {
 	case stalling != nil:
 		return is(t, metav1.ConditionFalse, stalling.Reason, "%s: %s", stalling.Type, stalling.Message), true
 	case first == nil:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonReady, "All nodes are unsealed and up to date, and one is active"), false
+		text := "All nodes are unsealed and up to date"
+		if available := meta.FindStatusCondition(all, v1alpha1.AvailableCondition); available != nil {
+			text = available.Message + "; all nodes are unsealed and up to date"
+		}
+		return is(t, metav1.ConditionTrue, v1alpha1.ReasonReady, "%s", text), false
 	case first.Status == metav1.ConditionUnknown:
 		return is(t, metav1.ConditionUnknown, first.Reason, "%s: %s", first.Type, first.Message), false
 	default:
