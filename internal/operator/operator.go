@@ -163,6 +163,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Elected:  manager.Elected(),
 
 		LabelProblem: router.LabelProblem,
+		Busy:         router.Busy,
 	}
 	if options.LeaderElect {
 		heartbeat, err := leader.Follow(ctx, manager)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -71,7 +72,17 @@ type Reconciler struct {
 	sightings sightings
 	starts    pods.Starts
 	problems  sync.Map // types.NamespacedName of a Vault to the error of the last change of a label
+	// changing is how many Vaults have labels changed at the moment.
+	changing atomic.Int32
 }
+
+// many is how many Vaults have labels changed at a time when more than a few fail over
+// at once, as when a machine is lost.
+const many = 4
+
+// Busy says that many labels are being changed. Clients wait for these, so that what is
+// less urgent should leave the API server to them.
+func (r *Reconciler) Busy() bool { return r.changing.Load() >= many }
 
 // caSecretIndex finds the pods that mount a Secret with the CA of their node.
 const caSecretIndex = "routing.caSecret"
@@ -265,6 +276,10 @@ func isSilent(node Node) bool {
 // apply demotes before it promotes: an error in between leaves no pod labelled,
 // which is an outage, and never two.
 func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []corev1.Pod, decision Decision) error {
+	if len(decision.Demote) > 0 || decision.Promote != "" {
+		r.changing.Add(1)
+		defer r.changing.Add(-1)
+	}
 	byUID := map[types.UID]*corev1.Pod{}
 	for i := range list {
 		byUID[list[i].UID] = &list[i]

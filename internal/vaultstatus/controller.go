@@ -54,6 +54,10 @@ const (
 	// routingFirst is how long the status of nodes waits for routing, which clients
 	// wait for. What happens meanwhile is written at once.
 	routingFirst = 150 * time.Millisecond
+	// postponeFor is how long the status of a Vault waits at most while many Vaults fail
+	// over at once, and busyCheck is how often it looks whether they still do.
+	postponeFor = 5 * time.Second
+	busyCheck   = 250 * time.Millisecond
 	// deputyCheck is how often a replica that does not lead looks whether the
 	// leader has written what it found as well.
 	deputyCheck = 500 * time.Millisecond
@@ -87,10 +91,13 @@ type Reconciler struct {
 	// LabelProblem says why routing could not set or remove an active label of the
 	// Vault the last time; it is empty when it could. It may be nil.
 	LabelProblem func(vault types.NamespacedName) string
+	// Busy says that routing has many labels to change. It may be nil.
+	Busy func() bool
 
 	starts    pods.Starts
 	unsettled sync.Map // types.UID of a Vault to the time.Time since which it is unsettled
 	written   sync.Map // types.UID of a Vault to the writtenStatus
+	postponed sync.Map // types.UID of a Vault to the time.Time since which routing goes first
 	configs   references.Memo[error]
 	renewals  renewals
 }
@@ -135,10 +142,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if vault.DeletionTimestamp != nil {
 		r.written.Delete(vault.UID)
 		r.unsettled.Delete(vault.UID)
+		r.postponed.Delete(vault.UID)
 		r.starts.Observe(req.NamespacedName, nil, time.Now())
 		r.renewals.forget(vault.UID)
 		forgetMetrics(vault.Namespace, vault.Name)
 		return reconcile.Result{}, nil
+	}
+	if r.postpone(&vault, time.Now()) {
+		return reconcile.Result{RequeueAfter: busyCheck}, nil
 	}
 	f, err := r.gather(ctx, &vault)
 	if err != nil {
@@ -169,6 +180,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: f.nextCheck(&status)}, nil
+}
+
+// postpone says that routing goes first, because many Vaults fail over at once.
+func (r *Reconciler) postpone(vault *v1alpha1.Vault, now time.Time) bool {
+	if r.Busy != nil && r.Busy() {
+		since, _ := r.postponed.LoadOrStore(vault.UID, now)
+		if now.Sub(since.(time.Time)) < postponeFor {
+			return true
+		}
+	}
+	r.postponed.Delete(vault.UID)
+	return false
 }
 
 // nextCheck is how long to wait until time alone changes the status, or what is not
