@@ -261,6 +261,25 @@ func TestReconcileStandsInForASilentLeader(t *testing.T) {
 	}
 }
 
+// Clients wait for labels, and not for the status.
+func TestStatusWaitsWhileManyFailOver(t *testing.T) {
+	f := newFixture(t)
+	f.run(t, "a", fakevault.Active)
+	busy := true
+	f.Busy = func() bool { return busy }
+	if result, events, err := f.reconcile(t); err != nil || f.writes != 0 || len(events) != 0 || result.RequeueAfter != busyCheck {
+		t.Errorf("while many fail over: %d writes, events %q, result %+v, error %v", f.writes, events, result, err)
+	}
+	f.postponed.Store(f.vault.UID, time.Now().Add(-postponeFor))
+	if f.mustReconcile(t); f.writes != 1 {
+		t.Errorf("after %s: %d writes", postponeFor, f.writes)
+	}
+	busy = false
+	if result, _, err := f.reconcile(t); err != nil || result.RequeueAfter == busyCheck {
+		t.Errorf("at rest: result %+v, error %v", result, err)
+	}
+}
+
 // What another replica wrote meanwhile is newer than what this one wrote.
 func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
 	f := newFixture(t)
