@@ -18,11 +18,11 @@ const (
 	// InitializedCondition is True when "vault operator init" was run. It is not
 	// named Initialized because the Helm reconciler has a condition of that name.
 	InitializedCondition = "VaultInitialized"
-	// UnsealedCondition is True when all nodes are unsealed, False when a person
+	// UnsealedCondition is True when all nodes are unsealed, False when an administrator
 	// has to unseal one (the message names them), Unknown when some do not answer.
 	UnsealedCondition = "Unsealed"
 	// UpdatedCondition is True when the spec is deployed and no node of an older
-	// pod template is left, False while a roll-out is on or refused (the reason
+	// pod template is left, False while a rollout is on or refused (the reason
 	// tells what it waits for, the message names the pods), Unknown when an updated
 	// node does not answer.
 	UpdatedCondition = "Updated"

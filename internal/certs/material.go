@@ -46,7 +46,7 @@ type Material struct {
 }
 
 // Load reads the Secrets with the certificates of a Vault and its etcd, and parses
-// them. What the user has to mend is an *Error; any other error says that the API
+// them. What the user has to fix is an *Error; any other error says that the API
 // server could not be asked. Whether what it returns is valid changes with the
 // time: Check tells.
 func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*Material, error) {

@@ -27,7 +27,7 @@ const (
 	clientKeyKey  = "client.key"
 )
 
-// Error is a Secret that cannot be used: something for the user to mend.
+// Error is a Secret that cannot be used: something for the user to fix.
 type Error struct {
 	// Reason is one of the reasons of the condition TLSReady.
 	Reason string
@@ -79,8 +79,8 @@ type Clients struct {
 	// Cache holds the metadata of Secrets, and the pods, Deployments and
 	// StatefulSets of Vaults.
 	Cache client.Reader
-	// Live reads from the API server.
-	Live client.Reader
+	// APIReader reads from the API server.
+	APIReader client.Reader
 }
 
 // Ensure makes the Secrets with certificates that this Vault needs and that do
@@ -167,6 +167,16 @@ func AuthoritySecretNames(vault *v1alpha1.Vault) []string {
 	return names
 }
 
+// GeneratedSecretNames are the names of the Secrets with certificates that the operator
+// makes for a Vault and that its pods mount.
+func GeneratedSecretNames(vault *v1alpha1.Vault) []string {
+	var names []string
+	for _, a := range authorities(vault) {
+		names = append(names, a.leafSecrets()...)
+	}
+	return names
+}
+
 // ServerNames are the DNS names that the certificate of the Vault nodes is made for.
 func ServerNames(vault *v1alpha1.Vault) []string {
 	name, namespace := vault.Name, vault.Namespace
@@ -230,7 +240,7 @@ func ensureCA(
 		return nil, err
 	}
 	if trusted = trusted || len(missing) < len(a.leaves); known || trusted {
-		secret, err := getOwn(ctx, c.Live, vault, a.secret)
+		secret, err := getOwn(ctx, c.APIReader, vault, a.secret)
 		if !apierrors.IsNotFound(err) {
 			return secret, err
 		}
@@ -359,7 +369,7 @@ func createSecret(ctx context.Context, c Clients, vault *v1alpha1.Vault, name st
 	}
 	switch err := c.Create(ctx, secret); {
 	case apierrors.IsAlreadyExists(err):
-		return getOwn(ctx, c.Live, vault, name)
+		return getOwn(ctx, c.APIReader, vault, name)
 	case err != nil:
 		return nil, fmt.Errorf("creating Secret %q: %w", name, err)
 	}

@@ -47,7 +47,7 @@ func newClient(t *testing.T, objects ...client.Object) client.WithWatch {
 }
 
 // clients reads and writes with one client.
-func clients(c client.Client) Clients { return Clients{Client: c, Cache: c, Live: c} }
+func clients(c client.Client) Clients { return Clients{Client: c, Cache: c, APIReader: c} }
 
 // Check says what is wrong with the certificates of a Vault and its etcd.
 func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, now time.Time) error {
@@ -125,7 +125,7 @@ func TestEnsure(t *testing.T) {
 
 	// What is there is never written again.
 	for range 3 {
-		if _, err := Ensure(t.Context(), Clients{Client: readOnly(t, c), Cache: c, Live: c}, vault); err != nil {
+		if _, err := Ensure(t.Context(), Clients{Client: readOnly(t, c), Cache: c, APIReader: c}, vault); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -439,7 +439,7 @@ func TestEnsureDoesNotUseTheSecretsOfAnEarlierVault(t *testing.T) {
 	for _, name := range allSecrets {
 		var bad *Error
 		if _, err := Ensure(t.Context(), clients(c), vault); err == nil || errors.As(err, &bad) {
-			t.Errorf("Ensure() = %v while %s is there, want an error that nobody has to mend", err, name)
+			t.Errorf("Ensure() = %v while %s is there, want an error that nobody has to fix", err, name)
 		}
 		remove(t, c, name)
 	}
@@ -570,7 +570,7 @@ func TestEnsureUsesWhatTheCacheDoesNotHaveYet(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		made, err := Ensure(t.Context(), Clients{Client: api, Cache: cache, Live: api}, vault)
+		made, err := Ensure(t.Context(), Clients{Client: api, Cache: cache, APIReader: api}, vault)
 		if err != nil {
 			t.Errorf("without %v: %v", allSecrets[:late], err)
 		}
@@ -598,7 +598,7 @@ func TestEnsureReadsNothingThatTheCacheHas(t *testing.T) {
 			return errAPI
 		},
 	})
-	if _, err := Ensure(t.Context(), Clients{Client: readOnly(t, api), Cache: api, Live: silent}, vault); err != nil {
+	if _, err := Ensure(t.Context(), Clients{Client: readOnly(t, api), Cache: api, APIReader: silent}, vault); err != nil {
 		t.Error(err)
 	}
 }
@@ -797,7 +797,7 @@ func TestCheckLooksAtEtcd(t *testing.T) {
 	remove(t, c, "example-etcd-client-tls")
 	var bad *Error
 	if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonSecretNotFound || !bad.Generated {
-		t.Errorf("Check() = %v, want one that the operator mends", err)
+		t.Errorf("Check() = %v, want one that the operator fixes", err)
 	}
 }
 

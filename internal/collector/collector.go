@@ -38,8 +38,8 @@ type Reconciler struct {
 	client.Client
 	// Cache holds the metadata of Secrets, ConfigMaps and ReplicaSets.
 	Cache client.Reader
-	// Live reads from the API server.
-	Live client.Reader
+	// APIReader reads from the API server.
+	APIReader client.Reader
 
 	mu sync.Mutex
 	// unusedSince is when the objects of each Vault were first found to be unused.
@@ -93,7 +93,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	// The cache may be late. What is found here is deleted in the same moment.
-	due, err := r.unused(ctx, r.Live, &vault, r.due(req.NamespacedName, unused))
+	due, err := r.unused(ctx, r.APIReader, &vault, r.due(req.NamespacedName, unused))
 	if err != nil {
 		return reconcile.Result{}, err
 	}

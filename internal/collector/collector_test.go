@@ -158,7 +158,7 @@ func TestReconcile(t *testing.T) {
 			}
 			c := newClient(t, clones...)
 			now := time.Now()
-			r := &Reconciler{Client: c, Cache: c, Live: c, now: func() time.Time { return now }}
+			r := &Reconciler{Client: c, Cache: c, APIReader: c, now: func() time.Time { return now }}
 			before := left(t, c)
 			request := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "default", Name: "example"}}
 			result, err := r.Reconcile(t.Context(), request)
@@ -188,7 +188,7 @@ func TestTheCacheIsNotBelievedThatNothingUsesIt(t *testing.T) {
 	cache := newClient(t, newVault(), secret("a"), deployment("3", "b"))
 	live := newClient(t, newVault(), secret("a"), deployment("3", "b"), pod("old", projected("a")))
 	now := time.Now()
-	r := &Reconciler{Client: cache, Cache: cache, Live: live, now: func() time.Time { return now }}
+	r := &Reconciler{Client: cache, Cache: cache, APIReader: live, now: func() time.Time { return now }}
 	for range 3 {
 		if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(newVault())}); err != nil {
 			t.Fatal(err)
@@ -204,7 +204,7 @@ func TestTheCacheIsNotBelievedThatNothingUsesIt(t *testing.T) {
 func TestUnusedForAMinuteOnEnd(t *testing.T) {
 	c := newClient(t, newVault(), secret("a"), deployment("3", "b"))
 	now := time.Now()
-	r := &Reconciler{Client: c, Cache: c, Live: c, now: func() time.Time { return now }}
+	r := &Reconciler{Client: c, Cache: c, APIReader: c, now: func() time.Time { return now }}
 	step := func(names string) {
 		t.Helper()
 		current := deployment("3", names)
@@ -246,7 +246,7 @@ func TestNothingGoesWhenTheAPIServerFails(t *testing.T) {
 		}},
 	} {
 		now := time.Now()
-		r := &Reconciler{Client: api, Cache: api, Live: interceptor.NewClient(api, funcs), now: func() time.Time { return now }}
+		r := &Reconciler{Client: api, Cache: api, APIReader: interceptor.NewClient(api, funcs), now: func() time.Time { return now }}
 		request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(newVault())}
 		if _, err := r.Reconcile(t.Context(), request); err != nil {
 			t.Fatal(err)

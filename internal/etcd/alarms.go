@@ -38,7 +38,7 @@ const (
 )
 
 // Alarms knows the alarms that the etcd clusters of all Vaults have raised. An
-// alarm lasts until a person disarms it, so it is enough to ask now and then.
+// alarm lasts until an administrator disarms it, so it is enough to ask now and then.
 type Alarms struct {
 	// pods are read from a cache.
 	pods client.Reader

@@ -82,7 +82,7 @@ func memberBecameReady(reader client.Reader) predicate.Predicate {
 // secretChanged passes the events of Secrets but for one: that a Secret of the Vault
 // was made. The gate makes them, and goes on with them; each would cost another
 // reconcile that finds nothing to do. Only while a Vault is irreconcilable somebody
-// else may have made it, to mend that.
+// else may have made it, to fix that.
 func secretChanged(reader client.Reader) predicate.Predicate {
 	return predicate.Funcs{CreateFunc: func(e event.CreateEvent) bool {
 		owner := metav1.GetControllerOf(e.Object)

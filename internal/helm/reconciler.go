@@ -174,7 +174,7 @@ func newReconciler(
 		reconciler.WithChart(*watch.Chart),
 		reconciler.WithOverrideValues(watch.OverrideValues),
 		reconciler.WithClient(NewClient(mgr.GetClient())),
-		reconciler.WithActionClientGetter(retaining{recovering{actions}, mgr.GetAPIReader(), mgr.GetClient()}),
+		reconciler.WithActionClientGetter(retaining{unlocking{actions}, mgr.GetAPIReader(), mgr.GetClient()}),
 		reconciler.WithLog(mgr.GetLogger().WithName("helm")),
 		//nolint:staticcheck // the reconciler takes this kind of recorder only
 		reconciler.WithEventRecorder(message.Recorder(mgr.GetEventRecorderFor("vault-operator"))),
@@ -187,7 +187,7 @@ func newReconciler(
 			ipv6: strings.Contains(os.Getenv("KUBERNETES_SERVICE_HOST"), ":"),
 		}),
 		//nolint:staticcheck // deprecated, but called, so it may not be nil
-		reconciler.WithValueMapper(asTheyAre),
+		reconciler.WithValueMapper(identityMapper),
 		reconciler.WithMaxReleaseHistory(maxReleaseHistory),
 		reconciler.WithWaitForDeletionTimeout(waitForDeletion),
 	}

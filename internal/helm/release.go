@@ -9,25 +9,25 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// recovering hands out action clients that recover a release which was left
+// unlocking hands out action clients that recover a release which was left
 // pending: Helm refuses to touch it, because it cannot know that the process
 // that was working on it is dead. Here it is known: only the operator's leader
 // works on releases, on one Vault at a time.
-type recovering struct{ helmclient.ActionClientGetter }
+type unlocking struct{ helmclient.ActionClientGetter }
 
-func (r recovering) ActionClientFor(ctx context.Context, obj client.Object) (helmclient.ActionInterface, error) {
+func (r unlocking) ActionClientFor(ctx context.Context, obj client.Object) (helmclient.ActionInterface, error) {
 	actions, err := r.ActionClientGetter.ActionClientFor(ctx, obj)
 	if err != nil {
 		return nil, err
 	}
-	return recoveringClient{actions}, nil
+	return unlockingClient{actions}, nil
 }
 
-type recoveringClient struct{ helmclient.ActionInterface }
+type unlockingClient struct{ helmclient.ActionInterface }
 
 // Get returns the last revision of the release. It is marked as failed when it
 // is pending, which makes the reconciler apply the release again.
-func (c recoveringClient) Get(name string, opts ...helmclient.GetOption) (*release.Release, error) {
+func (c unlockingClient) Get(name string, opts ...helmclient.GetOption) (*release.Release, error) {
 	rel, err := c.ActionInterface.Get(name, opts...)
 	if err != nil || !rel.Info.Status.IsPending() {
 		return rel, err

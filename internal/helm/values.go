@@ -26,8 +26,8 @@ import (
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
-// asTheyAre maps the translated values to themselves.
-var asTheyAre = values.MapperFunc(func(v chartutil.Values) chartutil.Values { return v })
+// identityMapper maps the translated values to themselves.
+var identityMapper = values.MapperFunc(func(v chartutil.Values) chartutil.Values { return v })
 
 // translator turns the spec of a Vault into the values of the chart.
 //
@@ -77,7 +77,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		return nil, err
 	}
 	// Certificates come first, so that no pod has to wait for a Secret to mount.
-	made, err := certs.Ensure(ctx, certs.Clients{Client: t.client, Cache: t.cache, Live: t.live}, &vault)
+	made, err := certs.Ensure(ctx, certs.Clients{Client: t.client, Cache: t.cache, APIReader: t.live}, &vault)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func newTranslator(t *testing.T, deployed string) *translator {
 	api := builder.Build()
 	return &translator{
 		client: api, cache: api, live: api, records: &releases.Store{},
-		certificates: &references.Certificates{Cache: api, Live: api},
+		certificates: &references.Certificates{Cache: api, APIReader: api},
 	}
 }
 

@@ -16,15 +16,15 @@ import (
 const (
 	// RenewEvery is the pause between two renewals of the lease.
 	RenewEvery = time.Second
-	// silence is for how long nothing may be heard of a leader that is alive.
-	silence = 2 * RenewEvery
+	// maxSilence is for how long nothing may be heard of a leader that is alive.
+	maxSilence = 2 * RenewEvery
 )
 
 // Heartbeat follows the lease of the leader.
 type Heartbeat struct {
-	mu      sync.Mutex
-	renewed string    // what the lease said last
-	heard   time.Time // when it began to say so, by this machine's clock
+	mu          sync.Mutex
+	renewed     string    // what the lease said last
+	lastRenewal time.Time // when it began to say so, by this machine's clock
 }
 
 // Follow begins to follow the lease that the manager's cache holds.
@@ -33,17 +33,17 @@ func Follow(ctx context.Context, mgr manager.Manager) (*Heartbeat, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Heartbeat{heard: time.Now()}
+	h := &Heartbeat{lastRenewal: time.Now()}
 	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { h.hear(obj, time.Now()) },
-		UpdateFunc: func(_, obj any) { h.hear(obj, time.Now()) },
+		AddFunc:    func(obj any) { h.observe(obj, time.Now()) },
+		UpdateFunc: func(_, obj any) { h.observe(obj, time.Now()) },
 	})
 	return h, err
 }
 
-// hear takes note of a lease. The time in it is by another machine's clock, so
+// observe takes note of a lease. The time in it is by another machine's clock, so
 // all that counts is that it changes.
-func (h *Heartbeat) hear(obj any, now time.Time) {
+func (h *Heartbeat) observe(obj any, now time.Time) {
 	lease, ok := obj.(*coordinationv1.Lease)
 	if !ok || lease.Spec.RenewTime == nil || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" {
 		return
@@ -52,13 +52,13 @@ func (h *Heartbeat) hear(obj any, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if renewed != h.renewed {
-		h.renewed, h.heard = renewed, now
+		h.renewed, h.lastRenewal = renewed, now
 	}
 }
 
-// Beats says that the leader was heard of a moment ago.
-func (h *Heartbeat) Beats(now time.Time) bool {
+// Alive says that the leader was heard of a moment ago.
+func (h *Heartbeat) Alive(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return now.Sub(h.heard) < silence
+	return now.Sub(h.lastRenewal) < maxSilence
 }

@@ -18,24 +18,24 @@ func TestHeartbeat(t *testing.T) {
 	after := now.Add
 	// The leader's clock is an hour late.
 	theirs := func(d time.Duration) time.Time { return now.Add(d - time.Hour) }
-	h := &Heartbeat{heard: now}
-	if !h.Beats(after(time.Second)) {
+	h := &Heartbeat{lastRenewal: now}
+	if !h.Alive(after(time.Second)) {
 		t.Error("a leader was given up before it could be heard")
 	}
-	h.hear(lease("a", theirs(0)), after(time.Second))
-	h.hear(lease("a", theirs(RenewEvery)), after(2*time.Second))
-	if !h.Beats(after(3 * time.Second)) {
+	h.observe(lease("a", theirs(0)), after(time.Second))
+	h.observe(lease("a", theirs(RenewEvery)), after(2*time.Second))
+	if !h.Alive(after(3 * time.Second)) {
 		t.Error("a leader that renews does not count as alive")
 	}
 	// A resync brings the same lease again.
-	h.hear(lease("a", theirs(RenewEvery)), after(3*time.Second))
+	h.observe(lease("a", theirs(RenewEvery)), after(3*time.Second))
 	// A lease that was given up is nobody's.
-	h.hear(lease("", theirs(3*time.Second)), after(3*time.Second))
-	if h.Beats(after(4 * time.Second)) {
+	h.observe(lease("", theirs(3*time.Second)), after(3*time.Second))
+	if h.Alive(after(4 * time.Second)) {
 		t.Error("a leader that is silent counts as alive")
 	}
-	h.hear(lease("b", theirs(RenewEvery)), after(4*time.Second))
-	if !h.Beats(after(5 * time.Second)) {
-		t.Error("another leader is not heard")
+	h.observe(lease("b", theirs(RenewEvery)), after(4*time.Second))
+	if !h.Alive(after(5 * time.Second)) {
+		t.Error("another leader is not lastRenewal")
 	}
 }

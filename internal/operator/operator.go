@@ -120,7 +120,7 @@ func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manage
 }
 
 // spamKey makes events of one reason count together. After 25 of them client-go
-// leaves all out but one in five minutes, and what tells a person to act must not
+// leaves all out but one in five minutes, and what tells an administrator to act must not
 // be left out for what goes up and down.
 func spamKey(event *corev1.Event) string {
 	return strings.Join([]string{string(event.InvolvedObject.UID), event.InvolvedObject.Name, event.Reason}, "/")
@@ -138,7 +138,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := manager.Add(alarms); err != nil {
 		return err
 	}
-	router := &routing.Reconciler{Client: manager.GetClient(), Live: manager.GetAPIReader(), Engine: engine}
+	router := &routing.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine}
 	if err := router.SetupWithManager(ctx, manager); err != nil {
 		return fmt.Errorf("routing controller: %w", err)
 	}
@@ -149,13 +149,13 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := manager.AddReadyzCheck("nodes", readiness.Check); err != nil {
 		return err
 	}
-	certificates := &references.Certificates{Cache: manager.GetCache(), Live: manager.GetAPIReader()}
+	certificates := &references.Certificates{Cache: manager.GetCache(), APIReader: manager.GetAPIReader()}
 	status := &vaultstatus.Reconciler{
-		Client: manager.GetClient(),
-		Live:   manager.GetAPIReader(),
-		Engine: engine,
-		Alarms: alarms,
-		Causes: &storage.Causes{Live: manager.GetAPIReader()},
+		Client:    manager.GetClient(),
+		APIReader: manager.GetAPIReader(),
+		Engine:    engine,
+		Alarms:    alarms,
+		Causes:    &storage.Causes{APIReader: manager.GetAPIReader()},
 
 		Certificates: certificates,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
@@ -170,12 +170,12 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		if err != nil {
 			return fmt.Errorf("following the leader: %w", err)
 		}
-		status.LeaderBeats = heartbeat.Beats
+		status.LeaderAlive = heartbeat.Alive
 	}
 	if err := status.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("status controller: %w", err)
 	}
-	keeper := &storage.Reconciler{Client: manager.GetClient(), Live: manager.GetAPIReader()}
+	keeper := &storage.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader()}
 	if err := keeper.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("storage controller: %w", err)
 	}
@@ -183,7 +183,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err != nil {
 		return err
 	}
-	unused := &collector.Reconciler{Client: manager.GetClient(), Cache: manager.GetCache(), Live: manager.GetAPIReader()}
+	unused := &collector.Reconciler{Client: manager.GetClient(), Cache: manager.GetCache(), APIReader: manager.GetAPIReader()}
 	if err := unused.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("collector: %w", err)
 	}

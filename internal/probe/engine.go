@@ -60,11 +60,11 @@ type group struct {
 
 // worker probes one node until it is stopped.
 type worker struct {
-	uid   types.UID
-	asker *asker
-	load  *load
-	stop  context.CancelFunc
-	kick  chan struct{}
+	uid    types.UID
+	prober *prober
+	load   *load
+	stop   context.CancelFunc
+	kick   chan struct{}
 
 	mu sync.Mutex
 	// target is the node; the worker follows changes of InService only.
@@ -138,12 +138,12 @@ func (e *Engine) startWorker(vault types.NamespacedName, g *group, target Target
 	var roots *x509.CertPool
 	for _, other := range g.workers {
 		if other.target.CA == target.CA {
-			roots = other.asker.roots() // parsed once for all nodes of a Vault
+			roots = other.prober.roots() // parsed once for all nodes of a Vault
 			break
 		}
 	}
 	w := &worker{
-		uid: target.UID, asker: newAsker(target, roots), load: e.load, target: target,
+		uid: target.UID, prober: newProber(target, roots), load: e.load, target: target,
 		stop: cancel, kick: make(chan struct{}, 1), burst: expectChange,
 	}
 	g.workers[target.UID] = w
@@ -179,7 +179,7 @@ func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid ty
 	if w == nil {
 		return Observation{State: Unknown}
 	}
-	o := w.asker.ask(ctx, timeout)
+	o := w.prober.ask(ctx, timeout)
 	if o.State.Answered() {
 		e.record(vault, w, o)
 	}
@@ -337,7 +337,7 @@ func (w *worker) pause(ctx context.Context) {
 }
 
 func (w *worker) run(ctx context.Context, record func(Observation)) {
-	defer w.asker.close()
+	defer w.prober.close()
 	// A pod that is in the Service has to be known first.
 	if inService, _ := w.service(); !inService && w.load.connects.Wait(ctx) != nil {
 		return
@@ -345,12 +345,12 @@ func (w *worker) run(ctx context.Context, record func(Observation)) {
 	var failed, refused, inconclusive int
 	for w.load.acquire(ctx) {
 		begin := time.Now()
-		o := w.asker.ask(ctx, timeout)
+		o := w.prober.ask(ctx, timeout)
 		w.load.release()
 		if ctx.Err() != nil {
 			return
 		}
-		w.setSilent(o.Silent && !nobodyListens(o.Err))
+		w.setSilent(o.Silent && !notListening(o.Err))
 		switch {
 		case o.State != Unreachable:
 			failed, refused, inconclusive = 0, 0, 0
@@ -361,7 +361,7 @@ func (w *worker) run(ctx context.Context, record func(Observation)) {
 		default:
 			failed++
 		}
-		if nobodyListens(o.Err) {
+		if notListening(o.Err) {
 			refused++
 		}
 		if failed > 0 && failed < failures {

@@ -148,22 +148,22 @@ const (
 		"&performancestandbycode=299&removedcode=299&haunhealthycode=299"
 )
 
-// asker probes one node. It keeps the connection between probes.
-type asker struct {
+// prober probes one node. It keeps the connection between probes.
+type prober struct {
 	transport *http.Transport
 	request   *http.Request
 	// connected is when the last connection was made, in nanoseconds since 1970.
 	connected atomic.Int64
 }
 
-// newAsker returns an asker of the target. The target's CAs are parsed if roots is nil.
-func newAsker(target Target, roots *x509.CertPool) *asker {
+// newProber returns a prober of the target. The target's CAs are parsed if roots is nil.
+func newProber(target Target, roots *x509.CertPool) *prober {
 	if roots == nil {
 		roots = x509.NewCertPool()
 		roots.AppendCertsFromPEM([]byte(target.CA))
 	}
 	health := &url.URL{Scheme: "https", Host: target.Address, Path: healthPath, RawQuery: healthQuery}
-	a := &asker{request: &http.Request{Method: http.MethodGet, URL: health, Header: http.Header{}}}
+	a := &prober{request: &http.Request{Method: http.MethodGet, URL: health, Header: http.Header{}}}
 	// HTTP/1: a connection on which an answer did not come is not used again. It may
 	// lead to a process that hangs or a node that is gone.
 	a.transport = &http.Transport{
@@ -182,9 +182,9 @@ func newAsker(target Target, roots *x509.CertPool) *asker {
 }
 
 // roots are the CAs that the node is verified with.
-func (a *asker) roots() *x509.CertPool { return a.transport.TLSClientConfig.RootCAs }
+func (a *prober) roots() *x509.CertPool { return a.transport.TLSClientConfig.RootCAs }
 
-func (a *asker) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (a *prober) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: 2 * timeout}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err == nil {
@@ -193,10 +193,10 @@ func (a *asker) dial(ctx context.Context, network, address string) (net.Conn, er
 	return conn, err
 }
 
-func (a *asker) close() { a.transport.CloseIdleConnections() }
+func (a *prober) close() { a.transport.CloseIdleConnections() }
 
 // ask probes the node once.
-func (a *asker) ask(ctx context.Context, timeout time.Duration) Observation {
+func (a *prober) ask(ctx context.Context, timeout time.Duration) Observation {
 	begin := time.Now()
 	if begin.UnixNano()-a.connected.Load() > int64(reconnectAfter) {
 		a.transport.CloseIdleConnections()
@@ -213,7 +213,7 @@ func (a *asker) ask(ctx context.Context, timeout time.Duration) Observation {
 	return o
 }
 
-func (a *asker) askNow(ctx context.Context, timeout time.Duration) Observation {
+func (a *prober) askNow(ctx context.Context, timeout time.Duration) Observation {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// Not through an http.Client, which would follow redirects.
@@ -234,7 +234,7 @@ func (a *asker) askNow(ctx context.Context, timeout time.Duration) Observation {
 }
 
 // failed is what is known of a node after a probe that has failed.
-func (a *asker) failed(err error) Observation {
+func (a *prober) failed(err error) Observation {
 	var unverified *tls.CertificateVerificationError
 	if !errors.As(err, &unverified) {
 		return Observation{State: Unreachable, Err: err, Silent: isSilence(err)}
@@ -310,12 +310,12 @@ func isSilence(err error) bool {
 	var network net.Error
 	var dial *net.OpError
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout() ||
-		errors.As(err, &dial) && dial.Op == "dial" || nobodyListens(err) || errors.Is(err, syscall.EPIPE)
+		errors.As(err, &dial) && dial.Op == "dial" || notListening(err) || errors.Is(err, syscall.EPIPE)
 }
 
-// nobodyListens says that the error proves that no process listens at the
+// notListening says that the error proves that no process listens at the
 // address, as opposed to one that is slow or cannot be reached.
-func nobodyListens(err error) bool {
+func notListening(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) ||
 		errors.Is(err, net.ErrClosed)
 }

@@ -19,8 +19,8 @@ import (
 type Certificates struct {
 	// Cache holds the metadata of Secrets.
 	Cache client.Reader
-	// Live reads from the API server.
-	Live client.Reader
+	// APIReader reads from the API server.
+	APIReader client.Reader
 
 	memo Memo[loaded]
 }
@@ -35,11 +35,9 @@ type loaded struct {
 // may not have them yet. That any other is missing is believed of the cache: the event
 // of a Secret tells when it is there.
 func (c *Certificates) Load(ctx context.Context, vault *v1alpha1.Vault, made ...*corev1.Secret) (*certs.Material, error) {
-	reader := existing{live: c.Live, cache: c.Cache, made: made}
-	// Without one of them the others need not be read.
-	for _, name := range []string{
-		vault.ServerSecretName(), vault.ClientSecretName(), vault.EtcdServerSecretName(), vault.EtcdClientSecretName(),
-	} {
+	reader := existing{live: c.APIReader, cache: c.Cache, made: made}
+	// While one is being made the others need not be read.
+	for _, name := range certs.GeneratedSecretNames(vault) {
 		err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, metadataOf("Secret"))
 		if apierrors.IsNotFound(err) {
 			return nil, certs.Missing(ctx, reader, vault, name)

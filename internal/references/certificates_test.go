@@ -36,11 +36,11 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 		},
 	})
 	late := fake.NewClientBuilder().WithScheme(scheme).Build()
-	made, err := certs.Ensure(t.Context(), certs.Clients{Client: api, Cache: api, Live: api}, vault)
+	made, err := certs.Ensure(t.Context(), certs.Clients{Client: api, Cache: api, APIReader: api}, vault)
 	if err != nil {
 		t.Fatal(err)
 	}
-	certificates := &Certificates{Cache: late, Live: live}
+	certificates := &Certificates{Cache: late, APIReader: live}
 	expect := func(what string, wantErr string, wantRead ...string) {
 		t.Helper()
 		read = nil
@@ -78,7 +78,7 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 	if err := api.Update(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
-	expect("mended", "", all...)
+	expect("fixed", "", all...)
 	expect("read already", "")
 	if err := api.Delete(t.Context(), secret); err != nil {
 		t.Fatal(err)

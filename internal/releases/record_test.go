@@ -85,7 +85,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// encoded is a record as a person writes it.
+// encoded is a record as an administrator writes it.
 func encoded(t testing.TB, change func(record map[string]any)) []byte {
 	t.Helper()
 	text, err := json.Marshal(testRelease(goodManifest))

@@ -235,7 +235,7 @@ func TestSecretThatHangsDoesNotHoldUpTheLabels(t *testing.T) {
 	secret := newCASecret(vault, first)
 	f := newFixture(t, secret)
 	list := []corev1.Pod{*newPod(vault, "a", "10.0.0.1", true)}
-	if _, err := f.trust.cas(t.Context(), f.api, f.Live, vault, list); err != nil {
+	if _, err := f.trust.cas(t.Context(), f.api, f.APIReader, vault, list); err != nil {
 		t.Fatal(err)
 	}
 	secret.Data[v1alpha1.ClientCAKey] = []byte("second")
@@ -250,7 +250,7 @@ func TestSecretThatHangsDoesNotHoldUpTheLabels(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	got, err := f.trust.cas(ctx, f.api, f.Live, vault, list)
+	got, err := f.trust.cas(ctx, f.api, f.APIReader, vault, list)
 	if !errors.Is(err, context.DeadlineExceeded) || got["uid-of-a"] != first || ctx.Err() != nil {
 		t.Errorf("cas() = %q, %v, want the last CA while there is time left for the labels", got, err)
 	}

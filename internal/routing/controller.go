@@ -58,20 +58,20 @@ const (
 // another replica has made already is a no-op.
 type Reconciler struct {
 	client.Client
-	// Live reads from the API server and not from a cache.
-	Live   client.Reader
-	Engine *probe.Engine
+	// APIReader reads from the API server and not from a cache.
+	APIReader client.Reader
+	Engine    *probe.Engine
 	// Confirm asks a node right before it is promoted; the engine does, if not set.
 	Confirm func(ctx context.Context, vault types.NamespacedName, uid types.UID) probe.Observation
 	// SilenceCounts says that it is the node's fault when one does not answer; the
 	// engine does, if not set.
 	SilenceCounts func() bool
 
-	trust     trust
-	vouchers  vouchers
-	sightings sightings
-	starts    pods.Starts
-	problems  sync.Map // types.NamespacedName of a Vault to the error of the last change of a label
+	trust      trust
+	vouchers   vouchers
+	lastActive lastActiveTracker
+	starts     pods.Starts
+	problems   sync.Map // types.NamespacedName of a Vault to the error of the last change of a label
 	// changing is how many Vaults have labels changed at the moment.
 	changing atomic.Int32
 }
@@ -141,9 +141,8 @@ func (r *Reconciler) mounting(ctx context.Context, secret client.Object) []recon
 }
 
 func options() controller.Options {
-	everyReplica := false
 	return controller.Options{
-		NeedLeaderElection:      &everyReplica,
+		NeedLeaderElection:      new(false), // every replica
 		MaxConcurrentReconciles: concurrency,
 		// A failed patch is an outage: it is tried again soon, and not in minutes.
 		RateLimiter:           pods.FastRetries(),
@@ -167,12 +166,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	// The CAs that are known are good enough to go on with; the error is returned in
 	// the end, so that the right ones are looked for soon.
-	cas, caErr := r.trust.cas(ctx, r, r.Live, &vault, list)
+	cas, caErr := r.trust.cas(ctx, r, r.APIReader, &vault, list)
 	targets := targetsOf(&vault, list, cas)
 	observations := r.Engine.Observations(req.NamespacedName)
 	nodes := nodesOf(list, observations)
 	r.complete(req.NamespacedName, nodes, list, observations)
-	r.sightings.look(req.NamespacedName, nodes, observations)
+	r.lastActive.observe(req.NamespacedName, nodes, observations)
 	silenceCounts := r.recheck(ctx, req.NamespacedName, nodes)
 	decision := Decide(nodes, silenceCounts)
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
@@ -199,7 +198,7 @@ func (r *Reconciler) forget(vault types.NamespacedName) {
 	r.Engine.Forget(vault)
 	r.trust.forget(vault)
 	r.vouchers.forget(vault)
-	r.sightings.forget(vault)
+	r.lastActive.forget(vault)
 	r.starts.Observe(vault, nil, time.Now())
 	r.problems.Delete(vault)
 }
@@ -243,7 +242,7 @@ func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, no
 	for i := range nodes {
 		node := &nodes[i]
 		unsealed := node.State == probe.Active || node.State == probe.Standby
-		if !node.Leaving && (node.State == probe.Active && claims > 1 || unsealed && len(silent) > 0 && silenceCounts) {
+		if !node.Terminating && (node.State == probe.Active && claims > 1 || unsealed && len(silent) > 0 && silenceCounts) {
 			wait.Go(func() { node.observe(r.Confirm(ctx, vault, node.UID)) })
 		}
 	}
@@ -270,7 +269,7 @@ func (r *Reconciler) lastChance(ctx context.Context, vault types.NamespacedName,
 
 // isSilent says that a labelled pod does not answer.
 func isSilent(node Node) bool {
-	return node.Labelled && !node.Leaving && node.State == probe.Unreachable && !node.Ended
+	return node.Labelled && !node.Terminating && node.State == probe.Unreachable && !node.Ended
 }
 
 // apply demotes before it promotes: an error in between leaves no pod labelled,
@@ -286,7 +285,7 @@ func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []co
 	}
 	for _, uid := range decision.Demote {
 		pod := byUID[uid].DeepCopy()
-		if err := r.label(ctx, pod, nil); err != nil {
+		if err := r.setActive(ctx, pod, false); err != nil {
 			return fmt.Errorf("taking pod %s out of the Service: %w", pod.Name, err)
 		}
 		r.vouchers.take(client.ObjectKeyFromObject(vault), pod)
@@ -311,7 +310,7 @@ func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *co
 	var labelled corev1.PodList
 	selector := client.MatchingLabels(vault.PodLabels())
 	selector[v1alpha1.ActiveLabel] = v1alpha1.ActiveLabelValue
-	if err := r.Live.List(ctx, &labelled, client.InNamespace(vault.Namespace), selector); err != nil {
+	if err := r.APIReader.List(ctx, &labelled, client.InNamespace(vault.Namespace), selector); err != nil {
 		return err
 	}
 	done := false
@@ -322,7 +321,7 @@ func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *co
 			done = true // by another replica
 		case pods.Terminating(other):
 		default:
-			if err := r.label(ctx, other, nil); err != nil {
+			if err := r.setActive(ctx, other, false); err != nil {
 				return err
 			}
 		}
@@ -330,48 +329,45 @@ func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *co
 	if done {
 		return nil
 	}
-	value := v1alpha1.ActiveLabelValue
-	if err := r.label(ctx, pod, &value); err != nil {
+	if err := r.setActive(ctx, pod, true); err != nil {
 		return err
 	}
-	if took, failedOver := r.sightings.moved(client.ObjectKeyFromObject(vault), pod.UID, time.Now()); failedOver {
+	if took, failedOver := r.lastActive.promoted(client.ObjectKeyFromObject(vault), pod.UID, time.Now()); failedOver {
 		failoverDuration.Observe(took.Seconds())
 		log.FromContext(ctx).Info("Failed over", "pod", pod.Name, "seconds", took.Seconds())
 	}
 	return nil
 }
 
-// label sets the active label, or removes it when value is nil, and with it the
+// setActive sets the active label, or removes it, and with it the
 // cost of deleting the pod: when there are pods to choose from, in an upgrade or
 // when the Vault is made smaller, the active one goes last. The pod becomes what
 // the API server made of it.
-func (r *Reconciler) label(ctx context.Context, pod *corev1.Pod, value *string) error {
+func (r *Reconciler) setActive(ctx context.Context, pod *corev1.Pod, active bool) error {
 	action := demoteAction
-	var cost *string
-	if value != nil {
-		action = promoteAction
-		high := activeDeletionCost
-		cost = &high
+	var label, cost any // null removes them
+	if active {
+		action, label, cost = promoteAction, v1alpha1.ActiveLabelValue, activeDeletionCost
 	}
 	// The UID makes the API server refuse the patch if the pod was replaced by
 	// another one of the same name.
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"uid":         pod.UID,
-		"labels":      map[string]*string{v1alpha1.ActiveLabel: value},
-		"annotations": map[string]*string{corev1.PodDeletionCost: cost},
+		"labels":      map[string]any{v1alpha1.ActiveLabel: label},
+		"annotations": map[string]any{corev1.PodDeletionCost: cost},
 	}})
 	if err != nil {
 		return err
 	}
 	err = r.Patch(ctx, pod, client.RawPatch(types.MergePatchType, patch))
-	if value == nil && apierrors.IsNotFound(err) {
+	if !active && apierrors.IsNotFound(err) {
 		// The pod is gone, and its label with it. No other error proves that: the
 		// API server reports a conflict as well when others write too fast.
 		return nil
 	}
 	if err == nil {
 		relabels.WithLabelValues(action).Inc()
-		log.FromContext(ctx).Info("Active label patched", "pod", pod.Name, "active", value != nil)
+		log.FromContext(ctx).Info("Active label patched", "pod", pod.Name, "active", active)
 	}
 	return err
 }
@@ -403,7 +399,7 @@ func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation) []
 	nodes := make([]Node, 0, len(list))
 	for i := range list {
 		pod := &list[i]
-		node := Node{UID: pod.UID, Labelled: isLabelled(pod), Leaving: pods.Terminating(pod)}
+		node := Node{UID: pod.UID, Labelled: isLabelled(pod), Terminating: pods.Terminating(pod)}
 		if pods.Running(pod) {
 			node.observe(observations[pod.UID])
 		} else {

@@ -89,7 +89,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 			return c.Get(ctx, key, obj, opts...)
 		},
 	})
-	f.Reconciler = &Reconciler{Client: recorded, Live: recorded, Engine: probe.NewEngine()}
+	f.Reconciler = &Reconciler{Client: recorded, APIReader: recorded, Engine: probe.NewEngine()}
 	f.useEngine()
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())

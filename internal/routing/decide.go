@@ -13,9 +13,9 @@ type Node struct {
 	Labelled bool
 	// Starting says that the pod's container was started moments ago.
 	Starting bool
-	// Leaving says that the pod is being deleted. Kubernetes has taken it out of
+	// Terminating says that the pod is being deleted. Kubernetes has taken it out of
 	// the ready endpoints of its Services, whatever its labels are.
-	Leaving bool
+	Terminating bool
 	// Ended says that Kubernetes reports no running Vault container in the pod.
 	Ended bool
 	// State is what the node last said; Unknown when it was not asked yet.
@@ -77,7 +77,7 @@ func Decide(nodes []Node, silenceCounts bool) Decision {
 			if !node.Labelled && !t.undecided {
 				d.Promote = node.UID
 			}
-		case node.Labelled && !node.Leaving && t.mustLeave(node, nodes, silenceCounts):
+		case node.Labelled && !node.Terminating && t.mustLeave(node, nodes, silenceCounts):
 			d.Demote = append(d.Demote, node.UID)
 		}
 	}
@@ -88,8 +88,8 @@ func Decide(nodes []Node, silenceCounts bool) Decision {
 type tally struct {
 	// claims are the pods that say they are active and stay.
 	claims int
-	// leavingClaims are the pods that say they are active and are being deleted.
-	leavingClaims      int
+	// terminatingClaims are the pods that say they are active and are being deleted.
+	terminatingClaims  int
 	answered, unsealed int
 	// undecided says that a labelled pod was not asked yet.
 	undecided bool
@@ -104,8 +104,8 @@ func (t tally) legitimate(node Node) bool {
 	switch {
 	case node.State != probe.Active:
 		return false
-	case node.Leaving:
-		return t.claims == 0 && t.leavingClaims == 1
+	case node.Terminating:
+		return t.claims == 0 && t.terminatingClaims == 1
 	}
 	return t.claims == 1
 }
@@ -134,7 +134,7 @@ func (t tally) mustLeave(node Node, nodes []Node, silenceCounts bool) bool {
 func replaceable(node Node, nodes []Node) bool {
 	for _, other := range nodes {
 		switch {
-		case other.UID == node.UID, other.Leaving:
+		case other.UID == node.UID, other.Terminating:
 		case other.State == probe.Standby, other.State == probe.Active:
 			return true
 		// While the storage is away all nodes are silent and none could take over. But
@@ -151,8 +151,8 @@ func count(nodes []Node) tally {
 	var t tally
 	for _, node := range nodes {
 		switch {
-		case node.State == probe.Active && node.Leaving:
-			t.leavingClaims++
+		case node.State == probe.Active && node.Terminating:
+			t.terminatingClaims++
 		case node.State == probe.Active:
 			t.claims++
 		}
@@ -164,7 +164,7 @@ func count(nodes []Node) tally {
 		} else if node.Starting {
 			t.starting = true
 		}
-		if node.Labelled && !node.Leaving && node.State == probe.Unknown {
+		if node.Labelled && !node.Terminating && node.State == probe.Unknown {
 			t.undecided = true
 		}
 	}

@@ -17,7 +17,7 @@ func everyNode(uid types.UID) []Node {
 	add := func(node Node) {
 		node.UID = uid
 		all = append(all, node)
-		node.Leaving = true
+		node.Terminating = true
 		all = append(all, node)
 	}
 	for _, labelled := range []bool{false, true} {
@@ -102,7 +102,7 @@ func labelsOnlyChangeWhereNeeded(nodes []Node, d Decision) string {
 			return "demotes a pod that is not there"
 		case !node.Labelled:
 			return "demotes a pod without the label"
-		case node.Leaving:
+		case node.Terminating:
 			return "demotes a pod that is being deleted"
 		case seen[uid]:
 			return "demotes a pod twice"
@@ -133,7 +133,7 @@ func promotesOnlyTheOneActive(nodes []Node, d Decision) string {
 	if number(nodes, isClaimant) > 1 {
 		return "promotes although two nodes say that they are active"
 	}
-	if number(nodes, isClaimant) == 1 && find(nodes, d.Promote).Leaving {
+	if number(nodes, isClaimant) == 1 && find(nodes, d.Promote).Terminating {
 		return "promotes a pod that is being deleted although another is active"
 	}
 	return ""
@@ -211,7 +211,7 @@ func theseLoseTheLabel(nodes []Node, d Decision, silenceCounts bool) string {
 // couldTakeOver says that another node is there that could be active soon.
 func couldTakeOver(nodes []Node, node *Node) bool {
 	return number(nodes, func(other Node) bool {
-		return other.UID != node.UID && !other.Leaving && (other.State == probe.Standby || other.State == probe.Active ||
+		return other.UID != node.UID && !other.Terminating && (other.State == probe.Standby || other.State == probe.Active ||
 			other.Standby && other.Connected && !node.Connected)
 	}) > 0
 }
@@ -266,10 +266,10 @@ func asksFastWhileTheActiveIsNotKnown(nodes []Node, d Decision) string {
 }
 
 // isReady says that the Service sends requests to the node.
-func isReady(n Node) bool         { return n.Labelled && !n.Leaving }
-func isClaimant(n Node) bool      { return n.State == probe.Active && !n.Leaving }
+func isReady(n Node) bool         { return n.Labelled && !n.Terminating }
+func isClaimant(n Node) bool      { return n.State == probe.Active && !n.Terminating }
 func isServed(n Node) bool        { return n.State == probe.Active && isReady(n) }
-func isLeavingServed(n Node) bool { return n.State == probe.Active && n.Leaving && n.Labelled }
+func isLeavingServed(n Node) bool { return n.State == probe.Active && n.Terminating && n.Labelled }
 func isUndecided(n Node) bool     { return isReady(n) && n.State == probe.Unknown }
 
 func number(nodes []Node, is func(Node) bool) int {
@@ -331,7 +331,7 @@ func TestDecide(t *testing.T) {
 		return Node{UID: types.UID(uid), State: probe.Unreachable, Silent: true, Connected: true, Standby: last == probe.Standby}
 	}
 	leaving := func(uid string, state probe.State) Node {
-		return Node{UID: types.UID(uid), State: state, Labelled: true, Leaving: true}
+		return Node{UID: types.UID(uid), State: state, Labelled: true, Terminating: true}
 	}
 	tests := []struct {
 		name  string

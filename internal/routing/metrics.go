@@ -39,66 +39,66 @@ func init() {
 	relabels.WithLabelValues(demoteAction)
 }
 
-// sighting is the pod that the Service pointed at last, and when its node last
+// lastActive is the pod that the Service pointed at last, and when its node last
 // said that it is active: what comes after is a failover.
-type sighting struct {
+type lastActive struct {
 	uid types.UID
 	at  time.Time
 }
 
-// next is the sighting after another look at all pods. Only what a node says
+// next is what is known after another look at all pods. Only what a node says
 // while its pod is labelled counts, or has said before its pod went: an active
 // node that the Service does not point at serves nobody.
-func (s sighting) next(nodes []Node, observations map[types.UID]probe.Observation) sighting {
+func (s lastActive) next(nodes []Node, observations map[types.UID]probe.Observation) lastActive {
 	if f := count(nodes); f.answered > 0 && f.unsealed == 0 {
-		return sighting{} // nobody can take over before a person unseals a node
+		return lastActive{} // nobody can take over before an administrator unseals a node
 	}
 	next, gone := s, true
 	for _, node := range nodes {
 		gone = gone && node.UID != s.uid
 		if at := observations[node.UID].LastActive; node.Labelled && at.After(next.at) {
-			next = sighting{node.UID, at}
+			next = lastActive{node.UID, at}
 		}
 	}
 	if at := observations[s.uid].LastActive; gone && at.After(next.at) {
-		next = sighting{s.uid, at}
+		next = lastActive{s.uid, at}
 	}
 	return next
 }
 
-// sightings are those of all Vaults.
-type sightings struct {
+// lastActiveTracker has the lastActive of each Vault.
+type lastActiveTracker struct {
 	mu      sync.Mutex
-	entries map[types.NamespacedName]sighting
+	entries map[types.NamespacedName]lastActive
 }
 
-// look takes note of who is active. It has to happen before the engine forgets
+// observe takes note of who is active. It has to happen before the engine forgets
 // what the nodes of pods that are gone have said.
-func (s *sightings) look(vault types.NamespacedName, nodes []Node, observations map[types.UID]probe.Observation) {
+func (s *lastActiveTracker) observe(vault types.NamespacedName, nodes []Node, observations map[types.UID]probe.Observation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(vault, s.entries[vault].next(nodes, observations))
 }
 
-// moved takes note that another pod has the label, and returns how long the
+// promoted takes note that another pod has the label, and returns how long the
 // failover took. There was none when the label is back on the same pod, or when
 // nobody was known to be active before.
-func (s *sightings) moved(vault types.NamespacedName, to types.UID, now time.Time) (time.Duration, bool) {
+func (s *lastActiveTracker) promoted(vault types.NamespacedName, to types.UID, now time.Time) (time.Duration, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.entries[vault]
-	s.set(vault, sighting{to, now})
+	s.set(vault, lastActive{to, now})
 	return now.Sub(last.at), last.uid != "" && last.uid != to
 }
 
-func (s *sightings) set(vault types.NamespacedName, entry sighting) {
+func (s *lastActiveTracker) set(vault types.NamespacedName, entry lastActive) {
 	if s.entries == nil {
-		s.entries = map[types.NamespacedName]sighting{}
+		s.entries = map[types.NamespacedName]lastActive{}
 	}
 	s.entries[vault] = entry
 }
 
-func (s *sightings) forget(vault types.NamespacedName) {
+func (s *lastActiveTracker) forget(vault types.NamespacedName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.entries, vault)

@@ -25,51 +25,51 @@ func TestSightingNext(t *testing.T) {
 	}
 	tests := []struct {
 		name         string
-		before       sighting
+		before       lastActive
 		labelled     []types.UID
 		observations map[types.UID]probe.Observation
 		gone         []types.UID
-		want         sighting
+		want         lastActive
 	}{
 		{name: "nobody was asked"},
 		{
 			name:     "the labelled pod is active",
 			labelled: []types.UID{"a"}, observations: map[types.UID]probe.Observation{"a": active(1), "b": {State: probe.Standby}},
-			want: sighting{"a", at(1)},
+			want: lastActive{"a", at(1)},
 		},
 		{
-			name: "an active node that the Service does not point at serves nobody", before: sighting{"a", at(1)},
+			name: "an active node that the Service does not point at serves nobody", before: lastActive{"a", at(1)},
 			observations: map[types.UID]probe.Observation{"b": active(5), "a": was(probe.Standby, 4)},
-			want:         sighting{"a", at(1)},
+			want:         lastActive{"a", at(1)},
 		},
 		{
-			name: "the active node hangs", before: sighting{"a", at(1)},
+			name: "the active node hangs", before: lastActive{"a", at(1)},
 			labelled: []types.UID{"a"}, observations: map[types.UID]probe.Observation{"a": was(probe.Unreachable, 3), "b": {State: probe.Standby}},
-			want: sighting{"a", at(3)},
+			want: lastActive{"a", at(3)},
 		},
 		{
-			name: "the pod of the active node is gone", before: sighting{"a", at(1)}, gone: []types.UID{"a"},
+			name: "the pod of the active node is gone", before: lastActive{"a", at(1)}, gone: []types.UID{"a"},
 			observations: map[types.UID]probe.Observation{"a": active(7), "b": {State: probe.Standby}},
-			want:         sighting{"a", at(7)},
+			want:         lastActive{"a", at(7)},
 		},
 		{
-			name: "another replica has moved the label", before: sighting{"a", at(1)},
+			name: "another replica has moved the label", before: lastActive{"a", at(1)},
 			labelled: []types.UID{"b"}, observations: map[types.UID]probe.Observation{"a": was(probe.Standby, 2), "b": active(4)},
-			want: sighting{"b", at(4)},
+			want: lastActive{"b", at(4)},
 		},
 		{
-			name: "two labels: the one that was active last", before: sighting{"a", at(1)},
+			name: "two labels: the one that was active last", before: lastActive{"a", at(1)},
 			labelled: []types.UID{"a", "b"}, observations: map[types.UID]probe.Observation{"a": was(probe.Standby, 2), "b": active(4)},
-			want: sighting{"b", at(4)},
+			want: lastActive{"b", at(4)},
 		},
 		{
-			name: "people have to unseal a node first", before: sighting{"a", at(1)},
+			name: "people have to unseal a node first", before: lastActive{"a", at(1)},
 			labelled: []types.UID{"a"}, observations: map[types.UID]probe.Observation{"a": was(probe.Sealed, 2), "b": {State: probe.Sealed}},
 		},
 		{
-			name: "nobody answers: it may be the operator that is cut off", before: sighting{"a", at(1)},
+			name: "nobody answers: it may be the operator that is cut off", before: lastActive{"a", at(1)},
 			labelled: []types.UID{"a"}, observations: map[types.UID]probe.Observation{"a": was(probe.Unreachable, 2), "b": {State: probe.Unreachable}},
-			want: sighting{"a", at(2)},
+			want: lastActive{"a", at(2)},
 		},
 	}
 	for _, tt := range tests {
@@ -98,18 +98,18 @@ func TestSightingNext(t *testing.T) {
 func TestMoved(t *testing.T) {
 	vault := requestFor(newVault()).NamespacedName
 	now := time.Now()
-	var s sightings
-	if _, failedOver := s.moved(vault, "a", now); failedOver {
+	var s lastActiveTracker
+	if _, failedOver := s.promoted(vault, "a", now); failedOver {
 		t.Error("the first active node is a failover")
 	}
-	if _, failedOver := s.moved(vault, "a", now.Add(time.Second)); failedOver {
+	if _, failedOver := s.promoted(vault, "a", now.Add(time.Second)); failedOver {
 		t.Error("the same pod is a failover")
 	}
-	if took, failedOver := s.moved(vault, "b", now.Add(3*time.Second)); !failedOver || took != 2*time.Second {
+	if took, failedOver := s.promoted(vault, "b", now.Add(3*time.Second)); !failedOver || took != 2*time.Second {
 		t.Errorf("moved() = %s, %v, want 2s", took, failedOver)
 	}
 	s.forget(vault)
-	if _, failedOver := s.moved(vault, "a", now.Add(time.Hour)); failedOver {
+	if _, failedOver := s.promoted(vault, "a", now.Add(time.Hour)); failedOver {
 		t.Error("a Vault that was forgotten has failed over")
 	}
 }
@@ -155,7 +155,7 @@ func TestRefusedPatchesAreNotCounted(t *testing.T) {
 	f := newFixture(t, pod)
 	before := testutil.ToFloat64(relabels.WithLabelValues("demote"))
 	f.fail = func(string) error { return errors.New("the API server is away") }
-	if err := f.label(t.Context(), pod, nil); err == nil {
+	if err := f.setActive(t.Context(), pod, false); err == nil {
 		t.Error("the error is lost")
 	}
 	if got := testutil.ToFloat64(relabels.WithLabelValues("demote")); got != before {

@@ -64,7 +64,7 @@ func TestReplicasThatSeeDifferentThingsSettle(t *testing.T) {
 	first := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, false), newPod(vault, "b", b.IP, false))
 	second := newFixture(t)
 	second.api = first.api
-	second.Client, second.Live = first.Client, first.Live // both write to one API server
+	second.Client, second.APIReader = first.Client, first.APIReader // both write to one API server
 	first.every(t, 5*time.Millisecond, vault)
 	eventually(t, "the active node has the label", func() bool { return slices.Equal(first.labelled(t), []string{"a"}) })
 

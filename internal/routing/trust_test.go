@@ -49,7 +49,7 @@ func TestTrust(t *testing.T) {
 	list := []corev1.Pod{*pod, *newPod(vault, "b", "10.0.0.2", false)}
 	get := func(wantReads int, want ...string) {
 		t.Helper()
-		got, err := f.trust.cas(t.Context(), f.api, f.Live, vault, list)
+		got, err := f.trust.cas(t.Context(), f.api, f.APIReader, vault, list)
 		if joined := strings.Join(want, "\n"); err != nil || got["uid-of-a"] != joined || got["uid-of-b"] != joined {
 			t.Errorf("cas() = %q, %v, want %q", got, err, want)
 		}
@@ -92,7 +92,7 @@ func TestTrust(t *testing.T) {
 	if err := f.api.Delete(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.trust.cas(t.Context(), f.api, f.Live, vault, list); err == nil || got["uid-of-a"] == "" {
+	if got, err := f.trust.cas(t.Context(), f.api, f.APIReader, vault, list); err == nil || got["uid-of-a"] == "" {
 		t.Errorf("cas() without the Secret = %q, %v, want the last ones and an error", got, err)
 	}
 }

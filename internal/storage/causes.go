@@ -30,8 +30,8 @@ const (
 // nothing else says so. Anybody may write events, so they are shown and never acted
 // on.
 type Causes struct {
-	// Live reads events, which are not cached.
-	Live client.Reader
+	// APIReader reads events, which are not cached.
+	APIReader client.Reader
 
 	mu    sync.Mutex
 	known map[types.UID]cause
@@ -49,7 +49,7 @@ func (c *Causes) Of(ctx context.Context, namespace string, uid types.UID) ([]str
 		return messages, nil
 	}
 	var list corev1.EventList
-	err := c.Live.List(ctx, &list, client.InNamespace(namespace), client.Limit(maxEvents),
+	err := c.APIReader.List(ctx, &list, client.InNamespace(namespace), client.Limit(maxEvents),
 		client.MatchingFields{"involvedObject.uid": string(uid)})
 	if err != nil {
 		return nil, fmt.Errorf("reading events: %w", err)

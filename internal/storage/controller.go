@@ -56,8 +56,8 @@ const (
 // nothing to join, so "existing" is right for it at all times.
 type Reconciler struct {
 	client.Client
-	// Live reads ConfigMaps, and what must not be late.
-	Live client.Reader
+	// APIReader reads ConfigMaps, and what must not be late.
+	APIReader client.Reader
 
 	// written is the value that was last written, by UID of the Vault.
 	written sync.Map
@@ -149,7 +149,7 @@ func (s *State) clusterState() string {
 	}
 }
 
-// guard brings the ConfigMap up to date. One that a person has made, to replace a
+// guard brings the ConfigMap up to date. One that an administrator has made, to replace a
 // member, is left alone, unless most volumes are lost.
 func (r *Reconciler) guard(ctx context.Context, s *State) error {
 	wanted := s.clusterState()
@@ -160,7 +160,7 @@ func (r *Reconciler) guard(ctx context.Context, s *State) error {
 	}
 	key := types.NamespacedName{Namespace: s.Vault.Namespace, Name: s.Vault.EtcdReplacementName()}
 	var current corev1.ConfigMap
-	err := r.Live.Get(ctx, key, &current)
+	err := r.APIReader.Get(ctx, key, &current)
 	switch {
 	case apierrors.IsNotFound(err) && wanted != "":
 		err = r.createGuard(ctx, s.Vault, wanted)
@@ -199,7 +199,7 @@ func (r *Reconciler) createGuard(ctx context.Context, vault *v1alpha1.Vault, val
 // its own retention policy does that, so that no permission to delete claims is
 // needed. The Helm reconciler makes it again.
 func (r *Reconciler) replace(ctx context.Context, vault *v1alpha1.Vault) error {
-	s, err := Load(ctx, r.Live, vault)
+	s, err := Load(ctx, r.APIReader, vault)
 	if err != nil || !s.mustReplace() || s.Set.DeletionTimestamp != nil {
 		return err
 	}

@@ -167,7 +167,7 @@ func Shared(list []corev1.Pod) string {
 	return strings.Join(shared, "; ")
 }
 
-// Rollout is what is left of the roll-out of a change of the etcd pods.
+// Rollout is what is left of the rollout of a change of the etcd pods.
 type Rollout struct {
 	// Pending says that the StatefulSet controller has not seen the change yet.
 	Pending bool
@@ -201,7 +201,7 @@ func (s *State) Rollout() *Rollout {
 			r.Starting = append(r.Starting, name)
 		}
 	}
-	// What happens to members after a roll-out is no roll-out.
+	// What happens to members after a rollout is no rollout.
 	if len(r.Old) == 0 && status.CurrentRevision == status.UpdateRevision {
 		return nil
 	}

@@ -109,7 +109,7 @@ func TestReplacement(t *testing.T) {
 	set := newSet(vault, ptr("fats"))
 	c := claim(vault, 0, "unbound", "2Gi", "fats")
 	api := setController(newAPI(t, vault, set, c), vault)
-	r := &Reconciler{Client: api, Live: api}
+	r := &Reconciler{Client: api, APIReader: api}
 	for range 3 {
 		if _, err := r.Reconcile(t.Context(), requestFor(vault)); err != nil {
 			t.Fatal(err)
@@ -135,7 +135,7 @@ func TestGuard(t *testing.T) {
 		vault.Status.Storage.Volumes = append(vault.Status.Storage.Volumes, v1alpha1.StorageVolume{Claim: vault.EtcdClaimName(i), UID: objects[i+2].GetUID()})
 	}
 	api := newAPI(t, objects...)
-	r := &Reconciler{Client: api, Live: api}
+	r := &Reconciler{Client: api, APIReader: api}
 	guard := func() string {
 		t.Helper()
 		if _, err := r.Reconcile(t.Context(), requestFor(vault)); err != nil {
@@ -151,13 +151,13 @@ func TestGuard(t *testing.T) {
 	if got := guard(); got != "" {
 		t.Errorf("at rest: %q", got)
 	}
-	// A person replaces a member by docs/recovery.md.
+	// An administrator replaces a member by docs/recovery.md.
 	own := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: vault.EtcdReplacementName()}, Data: map[string]string{stateKey: "existing"}}
 	if err := errors.Join(api.Create(t.Context(), own), api.Delete(t.Context(), objects[3])); err != nil {
 		t.Fatal(err)
 	}
 	if got := guard(); got != "existing" {
-		t.Errorf("while a person replaces a member: %q", got)
+		t.Errorf("while an administrator replaces a member: %q", got)
 	}
 	if err := api.Delete(t.Context(), objects[4]); err != nil {
 		t.Fatal(err)

@@ -98,7 +98,7 @@ func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
 		if pod != nil && Ready(pod) {
 			continue
 		}
-		if pod != nil && s.mends(pod, rendered) {
+		if pod != nil && s.fixes(pod, rendered) {
 			return nil
 		}
 		away = append(away, s.Vault.EtcdMemberName(ordinal))
@@ -109,10 +109,10 @@ func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
 	return fmt.Errorf("the etcd pods are not replaced while a member is not ready, which could cost the quorum: waiting for %s", strings.Join(away, ", "))
 }
 
-// mends says that the rendered pods may be what the member that is not ready needs:
+// fixes says that the rendered pods may be what the member that is not ready needs:
 // its pod is of the newest template while older ones are left, or cannot start for
 // something that the rendered template changes.
-func (s *State) mends(pod *corev1.Pod, rendered *appsv1.StatefulSet) bool {
+func (s *State) fixes(pod *corev1.Pod, rendered *appsv1.StatefulSet) bool {
 	status := &s.Set.Status
 	if status.CurrentRevision != status.UpdateRevision && pod.Labels[appsv1.StatefulSetRevisionLabel] == status.UpdateRevision {
 		return true

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-// Error is a configuration that cannot be used: something for the user to mend.
+// Error is a configuration that cannot be used: something for the user to fix.
 type Error struct {
 	// Reason is one of the reasons of the condition ConfigValid.
 	Reason string
@@ -35,7 +35,7 @@ const (
 )
 
 // Load returns the configuration that the Vault names, checked. What the user has to
-// mend is an *Error; any other error says that the API server could not be asked.
+// fix is an *Error; any other error says that the API server could not be asked.
 func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (Config, error) {
 	config := Config{}
 	if name := vault.Spec.ConfigMapName; name != "" {

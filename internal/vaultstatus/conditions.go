@@ -212,7 +212,7 @@ func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 	old := meta.FindStatusCondition(f.previous.Conditions, t)
 	pending := old == nil || old.Reason == v1alpha1.ReasonSecretsPending
 	switch {
-	// One that was there and is gone may need a person: the operator makes no
+	// One that was there and is gone may need an administrator: the operator makes no
 	// second authority beside certificates of the first.
 	case errors.As(f.certificates.err, &bad) && bad.Generated && pending:
 		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonSecretsPending, "The operator is making the certificates")

@@ -58,9 +58,9 @@ const (
 	// over at once, and busyCheck is how often it looks whether they still do.
 	postponeFor = 5 * time.Second
 	busyCheck   = 250 * time.Millisecond
-	// deputyCheck is how often a replica that does not lead looks whether the
+	// recheckInterval is how often a replica that does not lead looks whether the
 	// leader has written what it found as well.
-	deputyCheck = 500 * time.Millisecond
+	recheckInterval = 500 * time.Millisecond
 	// revisionAnnotation is on a Deployment and on the ReplicaSets it made.
 	revisionAnnotation = "deployment.kubernetes.io/revision"
 )
@@ -74,19 +74,19 @@ const (
 // writes what differs.
 type Reconciler struct {
 	client.Client
-	// Live reads Secrets and ConfigMaps from the API server and not from a cache.
-	Live   client.Reader
-	Engine *probe.Engine
-	Alarms *etcd.Alarms
-	Causes *storage.Causes
+	// APIReader reads Secrets and ConfigMaps from the API server and not from a cache.
+	APIReader client.Reader
+	Engine    *probe.Engine
+	Alarms    *etcd.Alarms
+	Causes    *storage.Causes
 	// Certificates reads those of the Vaults.
 	Certificates *references.Certificates
 	Recorder     record.EventRecorder
 	// Elected is closed when this replica leads.
 	Elected <-chan struct{}
-	// LeaderBeats says that the leader was heard of a moment ago. It is nil when
+	// LeaderAlive says that the leader was heard of a moment ago. It is nil when
 	// there is no election.
-	LeaderBeats func(now time.Time) bool
+	LeaderAlive func(now time.Time) bool
 
 	// LabelProblem says why routing could not set or remove an active label of the
 	// Vault the last time; it is empty when it could. It may be nil.
@@ -110,7 +110,6 @@ type writtenStatus struct {
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	everyReplica := false
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("vaultstatus").
 		// A status that another replica wrote is looked at as well.
@@ -124,7 +123,12 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(r)).
 		WatchesRawSource(r.Engine.Source(routingFirst)).
 		WatchesRawSource(r.Alarms.Source()).
-		WithOptions(controller.Options{NeedLeaderElection: &everyReplica, MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: limit}).
+		WithOptions(controller.Options{
+			NeedLeaderElection:      new(false), // every replica
+			MaxConcurrentReconciles: concurrency,
+			RateLimiter:             pods.FastRetries(),
+			ReconciliationTimeout:   limit,
+		}).
 		Complete(r)
 }
 
@@ -165,8 +169,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	if !equality.Semantic.DeepEqual(f.previous, status) {
-		if !r.inCharge(f.now) {
-			return reconcile.Result{RequeueAfter: deputyCheck}, nil
+		if !r.mayWrite(f.now) {
+			return reconcile.Result{RequeueAfter: recheckInterval}, nil
 		}
 		if err := r.write(ctx, &vault, status); err != nil {
 			// A Vault that was deleted meanwhile has no status.
@@ -232,9 +236,9 @@ func unsettled(status *v1alpha1.VaultStatus) bool {
 		(available.Reason == v1alpha1.ReasonNotInService || available.Reason == v1alpha1.ReasonMultipleActiveNodes)
 }
 
-// inCharge says that this replica leads, or that the one that does is silent.
-func (r *Reconciler) inCharge(now time.Time) bool {
-	if r.LeaderBeats == nil || !r.LeaderBeats(now) {
+// mayWrite says that this replica leads, or that the one that does is silent.
+func (r *Reconciler) mayWrite(now time.Time) bool {
+	if r.LeaderAlive == nil || !r.LeaderAlive(now) {
 		return true
 	}
 	select {
@@ -293,7 +297,7 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 // parsed once for each version of it.
 func (r *Reconciler) checkConfig(ctx context.Context, vault *v1alpha1.Vault) error {
 	verdict, err := r.configs.Get(ctx, r.Client, vault, references.Configs(vault), func() (error, error) {
-		_, err := vaultconfig.Load(ctx, r.Live, vault)
+		_, err := vaultconfig.Load(ctx, r.APIReader, vault)
 		if bad := (*vaultconfig.Error)(nil); errors.As(err, &bad) {
 			return bad, nil
 		}

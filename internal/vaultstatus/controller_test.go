@@ -57,7 +57,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	}
 	f.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).
 		WithObjects(append(objects, f.vault)...).Build()
-	if _, err := certs.Ensure(t.Context(), certs.Clients{Client: f.api, Cache: f.api, Live: f.api}, f.vault); err != nil {
+	if _, err := certs.Ensure(t.Context(), certs.Clients{Client: f.api, Cache: f.api, APIReader: f.api}, f.vault); err != nil {
 		t.Fatal(err)
 	}
 	intercepted := interceptor.NewClient(f.api, interceptor.Funcs{
@@ -86,9 +86,9 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 		},
 	})
 	f.Reconciler = &Reconciler{
-		Client: intercepted, Live: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted),
-		Causes: &storage.Causes{Live: intercepted}, Recorder: f.recorder,
-		Certificates: &references.Certificates{Cache: intercepted, Live: intercepted},
+		Client: intercepted, APIReader: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted),
+		Causes: &storage.Causes{APIReader: intercepted}, Recorder: f.recorder,
+		Certificates: &references.Certificates{Cache: intercepted, APIReader: intercepted},
 	}
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
@@ -245,9 +245,9 @@ func TestReconcileStandsInForASilentLeader(t *testing.T) {
 	f.run(t, "a", fakevault.Active)
 	beats := true
 	f.Elected = make(chan struct{})
-	f.LeaderBeats = func(time.Time) bool { return beats }
+	f.LeaderAlive = func(time.Time) bool { return beats }
 	result, events, err := f.reconcile(t)
-	if err != nil || f.writes != 0 || len(events) != 0 || result.RequeueAfter != deputyCheck {
+	if err != nil || f.writes != 0 || len(events) != 0 || result.RequeueAfter != recheckInterval {
 		t.Errorf("while the leader lives: %d writes, events %q, result %+v, error %v", f.writes, events, result, err)
 	}
 	beats = false
@@ -256,7 +256,7 @@ func TestReconcileStandsInForASilentLeader(t *testing.T) {
 	}
 	// The leader comes back and has done so already.
 	beats = true
-	if result, _, err := f.reconcile(t); err != nil || f.writes != 1 || result.RequeueAfter == deputyCheck {
+	if result, _, err := f.reconcile(t); err != nil || f.writes != 1 || result.RequeueAfter == recheckInterval {
 		t.Errorf("with nothing to write: %d writes, result %+v, error %v", f.writes, result, err)
 	}
 }
@@ -285,7 +285,7 @@ func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
 	f := newFixture(t)
 	node := f.run(t, "a", fakevault.Active)
 	f.mustReconcile(t)
-	other := &Reconciler{Client: f.Client, Live: f.Live, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Certificates: f.Certificates}
+	other := &Reconciler{Client: f.Client, APIReader: f.APIReader, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Certificates: f.Certificates}
 	node.Set(fakevault.Standby)
 	f.waitFor(t, func(o probe.Observation) bool { return o.State == probe.Standby })
 	if _, err := other.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(f.vault)}); err != nil {

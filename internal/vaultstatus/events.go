@@ -80,8 +80,8 @@ func releaseEvents(before, after *v1alpha1.VaultStatus) []event {
 	return []event{{corev1.EventTypeWarning, is.Reason, is.Message}}
 }
 
-// rolloutEvents tells of a roll-out what somebody has to act on, and its end. A
-// Vault that comes up for the first time is no roll-out.
+// rolloutEvents tells of a rollout what somebody has to act on, and its end. A
+// Vault that comes up for the first time is no rollout.
 func rolloutEvents(before, after *v1alpha1.VaultStatus) []event {
 	was := meta.FindStatusCondition(before.Conditions, v1alpha1.UpdatedCondition)
 	is := meta.FindStatusCondition(after.Conditions, v1alpha1.UpdatedCondition)

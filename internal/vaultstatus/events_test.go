@@ -102,7 +102,7 @@ func TestTransitions(t *testing.T) {
 			want: []event{warning("ConfigInvalid", "o")},
 		},
 		{
-			name: "it was mended", before: with(config, metav1.ConditionFalse, "ConfigInvalid", "n"), after: with(config, metav1.ConditionTrue, "ConfigAccepted", "m"),
+			name: "it was fixed", before: with(config, metav1.ConditionFalse, "ConfigInvalid", "n"), after: with(config, metav1.ConditionTrue, "ConfigAccepted", "m"),
 			want: []event{normal("ConfigAccepted", "m")},
 		},
 		{name: "not known is not broken", before: with(tls, metav1.ConditionTrue, "SecretsValid", "m"), after: with(tls, metav1.ConditionUnknown, "NotObserved", "n")},
@@ -129,7 +129,7 @@ func TestTransitions(t *testing.T) {
 			want: []event{normal("MembersNotReady", "n")},
 		},
 		{
-			name: "a roll-out waits for somebody", before: with(updated, metav1.ConditionFalse, "RollingOut", "m"), after: with(updated, metav1.ConditionFalse, "AwaitingUnseal", "n"),
+			name: "a rollout waits for somebody", before: with(updated, metav1.ConditionFalse, "RollingOut", "m"), after: with(updated, metav1.ConditionFalse, "AwaitingUnseal", "n"),
 			want: []event{normal("AwaitingUnseal", "n")},
 		},
 		{
@@ -145,7 +145,7 @@ func TestTransitions(t *testing.T) {
 			want: []event{warning("DowngradeRefused", "n")},
 		},
 		{
-			name: "a roll-out has ended", before: of(initialized, updated, metav1.ConditionFalse, "RollingOut", "m"), after: of(initialized, updated, metav1.ConditionTrue, "Updated", "n"),
+			name: "a rollout has ended", before: of(initialized, updated, metav1.ConditionFalse, "RollingOut", "m"), after: of(initialized, updated, metav1.ConditionTrue, "Updated", "n"),
 			want: []event{normal("Updated", "n")},
 		},
 		{
@@ -153,7 +153,7 @@ func TestTransitions(t *testing.T) {
 		},
 		{name: "it was so when the operator came to know", before: of(initialized, tls, metav1.ConditionTrue, "SecretsValid", "m"), after: with(updated, metav1.ConditionTrue, "Updated", "n")},
 		{
-			name: "a roll-out goes on by itself", before: with(updated, metav1.ConditionFalse, "ReleasePending", "m"), after: with(updated, metav1.ConditionFalse, "RollingOut", "n"),
+			name: "a rollout goes on by itself", before: with(updated, metav1.ConditionFalse, "ReleasePending", "m"), after: with(updated, metav1.ConditionFalse, "RollingOut", "n"),
 		},
 		{
 			name:  "conditions of the nodes' states have events of their own",

@@ -48,7 +48,7 @@ func deployed(f *facts) bool {
 	return f.deployment != nil && f.deployment.Annotations[v1alpha1.GenerationAnnotation] == generation
 }
 
-// updated is about the roll-out. The Deployment does it: it adds an updated node,
+// updated is about the rollout. The Deployment does it: it adds an updated node,
 // waits until that is unsealed, takes an old one away, and so on.
 func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	const t = v1alpha1.UpdatedCondition
@@ -106,13 +106,13 @@ func progressOf(f *facts, status *v1alpha1.VaultStatus, updated []*corev1.Pod) p
 	return p
 }
 
-// rollout tells how far the roll-out of what is deployed has come.
+// rollout tells how far the rollout of what is deployed has come.
 func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	const t = v1alpha1.UpdatedCondition
 	updated, old := byTemplate(f)
 	p := progressOf(f, status, updated)
 	started := int32(len(updated)) >= f.vault.WantedNodes() && len(p.failing)+len(p.silent)+len(p.starting) == 0
-	// What happens to nodes after a roll-out is no roll-out.
+	// What happens to nodes after a rollout is no rollout.
 	ended := meta.IsStatusConditionTrue(f.previous.Conditions, t)
 	switch {
 	case len(old) == 0 && (started || ended):
@@ -124,9 +124,9 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	case len(p.sealed) > 0 && len(old) > 0 && !status.Initialized:
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
 	case len(p.sealed) > 0 && len(old) > 0:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "The roll-out goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))
+		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))
 	case len(p.silent) > 0:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s: the roll-out does not go on until updated nodes answer and are unsealed", join(p.silent))
+		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s: the rollout does not go on until updated nodes answer and are unsealed", join(p.silent))
 	default:
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonRollingOut, "%d of %d nodes are updated; starting: %s; to be replaced: %s",
 			len(updated), f.vault.WantedNodes(), join(p.starting), join(namesOf(old)))

@@ -30,7 +30,7 @@ func (s *situation) rendered(generation string) *situation {
 	return s
 }
 
-// wasUpdated says that the last roll-out was seen to end.
+// wasUpdated says that the last rollout was seen to end.
 func wasUpdated(status *v1alpha1.VaultStatus) {
 	status.Conditions = append(status.Conditions, metav1.Condition{Type: v1alpha1.UpdatedCondition, Status: metav1.ConditionTrue})
 }
@@ -140,7 +140,7 @@ func TestUpdated(t *testing.T) {
 		},
 		{
 			name:  "a node on whose seal nobody can tell",
-			facts: old(rollingOut()).pod("c", probe.Unreachable, newTemplate), want: "Unknown NodesUnreachable", message: "No answer from c: the roll-out does not go on until",
+			facts: old(rollingOut()).pod("c", probe.Unreachable, newTemplate), want: "Unknown NodesUnreachable", message: "No answer from c: the rollout does not go on until",
 		},
 		{
 			name:  "an old node that does not answer holds up nothing",
@@ -180,7 +180,7 @@ func TestUpdated(t *testing.T) {
 			facts: rollingOut().pod("a", probe.Uninitialized, newTemplate).pod("b", probe.Uninitialized, newTemplate), want: "True Updated",
 		},
 		{
-			name:  "a node that is replaced after the roll-out is no roll-out",
+			name:  "a node that is replaced after the rollout is no rollout",
 			facts: rollingOut().before(wasUpdated).pod("a", probe.Active, newTemplate), want: "True Updated",
 		},
 		{

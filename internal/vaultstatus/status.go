@@ -1,4 +1,4 @@
-// Package vaultstatus is the controller that writes what a person sees of a
+// Package vaultstatus is the controller that writes what an administrator sees of a
 // Vault: the status of its nodes, the conditions and the events.
 package vaultstatus
 

@@ -644,7 +644,7 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 			tls: "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
 		},
 		{
-			name: "a Secret that the operator is about to make is nothing to mend", tlsErr: &certs.Error{Reason: v1alpha1.ReasonAuthorityLost, Generated: true},
+			name: "a Secret that the operator is about to make is nothing to fix", tlsErr: &certs.Error{Reason: v1alpha1.ReasonAuthorityLost, Generated: true},
 			tls: "Unknown SecretsPending", config: "True ConfigAccepted",
 		},
 		{

@@ -58,7 +58,7 @@ func Lower(a, b string) bool {
 	return first.LessThan(second)
 }
 
-// DowngradeError is a version that is refused: something for the user to mend.
+// DowngradeError is a version that is refused: something for the user to fix.
 type DowngradeError struct {
 	// Version is the spec's, Data the one that Vault's data was used with.
 	Version, Data string

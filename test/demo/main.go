@@ -1,4 +1,4 @@
-// Command demo takes a Vault through the usage guide for a person who watches:
+// Command demo takes a Vault through the usage guide for an administrator who watches:
 // it prints each command and what it really printed, and leaves the Vault.
 package main
 
@@ -14,7 +14,7 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
-// console is a shell.T for a person: it says little, and ends at a failure.
+// console is a shell.T for an administrator: it says little, and ends at a failure.
 type console struct{ cleanups []func() }
 
 func (*console) Helper()             {}
@@ -66,7 +66,7 @@ func (d *demo) run() {
 	d.show(getVault)
 	d.show("kubectl -n default get pods,services")
 
-	d.say("Its nodes wait for a person to initialize it. The guide's command forwards a port to the first sealed one.")
+	d.say("Its nodes wait for an administrator to initialize it. The guide's command forwards a port to the first sealed one.")
 	var keys vaulttest.Keys
 	d.forward(forwardSealed, func() {
 		fmt.Println("$ vault operator init -format=json")

@@ -62,7 +62,7 @@ func TestBadInput(t *testing.T) {
 }
 
 // foundByOperator gives the living Vault what only the cluster can tell is bad,
-// and mends it.
+// and fixes it.
 func foundByOperator(t *testing.T, living vaulttest.Vault) {
 	shell.Apply(t, manifest(living, `{configMapName: settings, nodes: 1, storage: {etcd: {nodes: 3, volumeSize: 1Gi, whenDeleted: Delete}}}`))
 	requireCondition(t, living, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound, `"settings" does not exist`)
@@ -81,7 +81,7 @@ func foundByOperator(t *testing.T, living vaulttest.Vault) {
 	shell.Run(t, living.Kubectl("create secret generic mine --from-literal=tls.crt=x"))
 	requireCondition(t, living, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid, `"mine" has no key`)
 
-	// Mended: by what it was before.
+	// Fixed: by what it was before.
 	shell.Apply(t, manifest(living, `{nodes: 1, storage: {etcd: {nodes: 3, volumeSize: 1Gi, whenDeleted: Delete}}}`))
 	requireCondition(t, living, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
 	requireCondition(t, living, v1alpha1.ConfigValidCondition, metav1.ConditionTrue, v1alpha1.ReasonConfigAccepted, "")

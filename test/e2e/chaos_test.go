@@ -67,7 +67,7 @@ func chaosAtRandom(t *testing.T, f *fixture) {
 
 	count := 0
 	for begin := time.Now(); time.Since(begin) < duration; count++ {
-		// Two at a time now and then: the second while the first is being mended.
+		// Two at a time now and then: the second while the first is being fixed.
 		for range 1 + c.IntN(2) {
 			f := faults[c.IntN(len(faults))]
 			t.Logf("%s: %s", time.Since(begin).Round(time.Second), f.name)

@@ -16,7 +16,7 @@ import (
 )
 
 // drains drains every node of the cluster, one after the other, as an upgrade of
-// the nodes does, while a person unseals what comes up new.
+// the nodes does, while an administrator unseals what comes up new.
 func drains(t *testing.T, f *fixture) {
 	for _, node := range strings.Fields(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'")) {
 		t.Run(node, func(t *testing.T) {
@@ -52,7 +52,7 @@ func drains(t *testing.T, f *fixture) {
 		if got := f.AwaitHA(t, 0).VaultStatus.Active; got != active {
 			t.Errorf("%s is active, and %s was before its node was drained", got, active)
 		}
-		// The last unsealed node stays until a person has unsealed another.
+		// The last unsealed node stays until an administrator has unsealed another.
 		node := f.nodeOf(t, active)
 		out, err := shell.Try("kubectl drain --ignore-daemonsets --delete-emptydir-data --timeout=15s " + node)
 		if err == nil || !strings.Contains(out, "disruption budget") {

@@ -40,7 +40,7 @@ func newNamespace(t *testing.T) string {
 	return name
 }
 
-// explain logs what a person would look at when something went wrong.
+// explain logs what an administrator would look at when something went wrong.
 func explain(t *testing.T, namespace string) {
 	if !t.Failed() {
 		return

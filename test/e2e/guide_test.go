@@ -171,7 +171,7 @@ func requireBar(t *testing.T, out string) {
 	}
 }
 
-// requireReadable checks that what a person looks at answers the question.
+// requireReadable checks that what an administrator looks at answers the question.
 func requireReadable(t *testing.T) {
 	t.Helper()
 	for command, want := range map[string][]string{

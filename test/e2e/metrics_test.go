@@ -14,7 +14,7 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
-// TestMetrics reads the metrics as docs/metrics.md tells a person to, of every
+// TestMetrics reads the metrics as docs/metrics.md tells an administrator to, of every
 // replica of the operator.
 func TestMetrics(t *testing.T) {
 	t.Parallel()

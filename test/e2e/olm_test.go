@@ -215,7 +215,7 @@ func (o *olm) catalog(bundles ...bundle) string {
 	return o.image(fmt.Sprintf("quay.io/vault-operator/vault-operator-catalog:test-%d", o.catalogs), dir, "Dockerfile")
 }
 
-// subscribe does what a person does in OperatorHub.
+// subscribe does what an administrator does in OperatorHub.
 func (o *olm) subscribe(catalog string) {
 	o.t.Helper()
 	shell.Apply(o.t, `

@@ -127,7 +127,7 @@ func (d *disaster) follow(t *testing.T, heading string) {
 	t.Logf("%s", shell.Run(t, "set -ex\n"+d.page[heading], d.env...))
 }
 
-// look logs what a person sees.
+// look logs what an administrator sees.
 func (d *disaster) look(t *testing.T) {
 	t.Helper()
 	t.Logf("%s", shell.Run(t, "set -x\n"+d.page["See what is wrong"], d.env...))

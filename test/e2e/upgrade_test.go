@@ -45,19 +45,36 @@ func TestUpgradeWithoutRoomForOneMore(t *testing.T) {
 	setSpec(t, v, `{"version": "1.21.1"}`)
 	var unsealed []string
 	for len(unsealed) < 3 {
-		status := v.Await(t, "waits for a person", func(s v1alpha1.VaultStatus) bool {
+		status := v.Await(t, "waits for an administrator", func(s v1alpha1.VaultStatus) bool {
 			return len(s.VaultStatus.Sealed) == 1 && !slices.Contains(unsealed, s.VaultStatus.Sealed[0])
 		})
 		if len(unsealed) < 2 && status.VaultStatus.Active != first {
 			t.Errorf("%s is active when %d nodes are updated, want still %s", status.VaultStatus.Active, len(unsealed), first)
 		}
-		requireCondition(t, v, v1alpha1.ReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, status.VaultStatus.Sealed[0])
+		v.Await(t, "is not ready, since that node is sealed", func(s v1alpha1.VaultStatus) bool {
+			c := meta.FindStatusCondition(s.Conditions, v1alpha1.ReadyCondition)
+			return c != nil && c.Status == metav1.ConditionFalse && c.Reason == v1alpha1.ReasonAwaitingUnseal &&
+				strings.Contains(c.Message, status.VaultStatus.Sealed[0])
+		})
 		unsealed = append(unsealed, status.VaultStatus.Sealed[0])
 		v.Unseal(t, status.VaultStatus.Sealed[0], keys)
 	}
 	requireCondition(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
 	if status := v.AwaitHA(t, 2); status.Version != "1.21.1" {
 		t.Errorf("the nodes run %q", status.Version)
+	}
+	requireSilence(t, v)
+}
+
+// requireSilence asserts that Vault logs nothing at rest: probes look like no client that
+// fails.
+func requireSilence(t *testing.T, v vaulttest.Vault) {
+	t.Helper()
+	time.Sleep(20 * time.Second)
+	for pod := range strings.FieldsSeq(shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/component=server -o name"))) {
+		if log := shell.Run(t, v.Kubectl("logs %s --since=12s", pod)); log != "" {
+			t.Errorf("%s logs at rest:\n%s", pod, log)
+		}
 	}
 }
 
@@ -108,7 +125,7 @@ func toNewVersion(t *testing.T, v vaulttest.Vault, keys vaulttest.Keys) {
 	setSpec(t, v, `{"version": "1.21.1"}`)
 	for unsealed := ""; ; {
 		// The second is the last: the old active node goes when it is unsealed.
-		status := v.Await(t, "waits for a person", func(s v1alpha1.VaultStatus) bool {
+		status := v.Await(t, "waits for an administrator", func(s v1alpha1.VaultStatus) bool {
 			return len(s.VaultStatus.Sealed) == 1 && s.VaultStatus.Sealed[0] != unsealed
 		})
 		pod := status.VaultStatus.Sealed[0]

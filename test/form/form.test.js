@@ -1,7 +1,7 @@
-// Draws the form by which OpenShift's console (and OperatorHub) lets a person
+// Draws the form by which OpenShift's console (and OperatorHub) lets an administrator
 // create a Vault, as its rules make it of our bundle: of the CRD's schema, the
 // specDescriptors and the first of the examples. It then fills in the form in a
-// headless Chromium as a person would, and checks what is seen and what comes
+// headless Chromium as an administrator would, and checks what is seen and what comes
 // out of it.
 //
 // rules.js are the console's rules, form.jsx draws by them, form.css makes it
@@ -37,7 +37,13 @@ const objects = {
 
 // Fields that the console leaves out, because they are maps: they can be set in its
 // YAML view only.
-const undrawable = ['pod.nodeSelector', 'pod.annotations', 'pod.labels', 'storage.etcd.pod.nodeSelector'];
+const undrawable = [
+  'pod.nodeSelector',
+  'pod.annotations',
+  'pod.labels',
+  'service.annotations',
+  'storage.etcd.pod.nodeSelector',
+];
 
 const drawn = descriptors.filter(({ path }) => !undrawable.includes(path));
 const isAdvanced = (descriptor) =>
@@ -157,7 +163,7 @@ async function openAll(selector) {
   }
 }
 
-test('a person sees the fields under the names that the descriptors give them', async (t) => {
+test('an administrator sees the fields under the names that the descriptors give them', async (t) => {
   await open();
   await openAll('.group');
 

@@ -20,7 +20,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/certs"
 )
 
-// soon is how long it may take until what a user has mended is in force.
+// soon is how long it may take until what a user has fixed is in force.
 const soon = 15 * time.Second
 
 // deploymentOf returns the Deployment of a Vault.
@@ -87,7 +87,7 @@ func TestConfigMap(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mended := func(text string) {
+	fixed := func(text string) {
 		t.Helper()
 		begin := time.Now()
 		eventually(t, "the configuration is in force", func() error {
@@ -101,7 +101,7 @@ func TestConfigMap(t *testing.T) {
 			return nil
 		})
 		if took := time.Since(begin); took > soon {
-			t.Errorf("it took %s until what was mended was in force", took)
+			t.Errorf("it took %s until what was fixed was in force", took)
 		}
 		waitUntilDeployed(t, vault)
 		waitForEvent(t, vault, "Normal ConfigAccepted")
@@ -114,7 +114,7 @@ func TestConfigMap(t *testing.T) {
 		t.Error("nodes run without the configuration that they were to have")
 	}
 	setConfig(map[string]string{"vault.hcl": "ui = true\n"})
-	mended("ui = true\n")
+	fixed("ui = true\n")
 
 	// Broken later: what runs is not touched.
 	waitUntilQuiet(t)
@@ -151,9 +151,9 @@ func TestConfigMap(t *testing.T) {
 		t.Errorf("the ConfigMap is gone: what runs was changed from %+v to %+v", before, now)
 	}
 
-	// Mended: rolled out by itself, by a changed pod template.
+	// Fixed: rolled out by itself, by a changed pod template.
 	setConfig(map[string]string{"vault.hcl": "max_lease_ttl = \"10h\"\n"})
-	mended("max_lease_ttl = \"10h\"\n")
+	fixed("max_lease_ttl = \"10h\"\n")
 	if now := configSecrets(t, vault); now[0] != names[0] || now[1] == names[1] {
 		t.Errorf("the nodes get the configuration %q, and had %q", now, names)
 	}

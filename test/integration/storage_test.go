@@ -403,7 +403,7 @@ func TestLostVolumes(t *testing.T) {
 		}
 		return nil
 	})
-	// A person gives the data up.
+	// An administrator gives the data up.
 	if err := admin.Status().Patch(t.Context(), vault, client.RawPatch("application/merge-patch+json", []byte(`{"status": {"storage": null}}`))); err != nil {
 		t.Fatal(err)
 	}

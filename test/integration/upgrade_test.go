@@ -81,7 +81,7 @@ func TestDowngrade(t *testing.T) {
 		t.Errorf("%d events", count)
 	}
 
-	// Mended by itself.
+	// Fixed by itself.
 	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
 	waitForImage(t, vault, "1.21.1")
 	waitForVault(t, vault, "nothing is refused", func(v *v1alpha1.Vault) error {

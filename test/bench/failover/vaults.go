@@ -443,7 +443,7 @@ func (s *set) unseal(ctx context.Context, pod corev1.Pod) error {
 }
 
 // stuck is how long a Service of a peer may lead to a pod that is not active
-// before a person would do something about it.
+// before an administrator would do something about it.
 const stuck = time.Minute
 
 // restore waits until every Vault is whole, its Services lead to the active node
