@@ -35,13 +35,7 @@ func transitions(before, after *v1alpha1.VaultStatus) []event {
 		events = append(events, event{kind, reason, fmt.Sprintf(format, args...)})
 	}
 	was, is := &before.VaultStatus, &after.VaultStatus
-	if c := meta.FindStatusCondition(after.Conditions, v1alpha1.InitializedCondition); c != nil && c.Reason == v1alpha1.ReasonDataFound {
-		if !before.Initialized {
-			add(corev1.EventTypeNormal, c.Reason, "%s", c.Message)
-		}
-	} else if after.Initialized && before.Phase == v1alpha1.PhaseUninitialized {
-		add(corev1.EventTypeNormal, eventInitialized, "Vault was initialized")
-	}
+	events = append(events, initializationEvents(before, after)...)
 	if is.Active != "" && is.Active != was.Active {
 		add(corev1.EventTypeNormal, eventBecameActive, "Pod %s became active", is.Active)
 	}
@@ -67,6 +61,19 @@ func transitions(before, after *v1alpha1.VaultStatus) []event {
 	events = append(events, releaseEvents(before, after)...)
 	events = append(events, rolloutEvents(before, after)...)
 	return append(events, conditionEvents(before.Conditions, after.Conditions)...)
+}
+
+// initializationEvents tells that Vault was initialized, or that it was before.
+func initializationEvents(before, after *v1alpha1.VaultStatus) []event {
+	c := meta.FindStatusCondition(after.Conditions, v1alpha1.InitializedCondition)
+	switch {
+	case !after.Initialized || before.Initialized:
+	case c != nil && c.Reason == v1alpha1.ReasonDataFound:
+		return []event{{corev1.EventTypeNormal, c.Reason, c.Message}}
+	case before.Phase == v1alpha1.PhaseUninitialized:
+		return []event{{corev1.EventTypeNormal, eventInitialized, "Vault was initialized"}}
+	}
+	return nil
 }
 
 // releaseEvents tells that the spec cannot be deployed, which the Helm reconciler says

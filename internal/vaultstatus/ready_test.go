@@ -1,6 +1,7 @@
 package vaultstatus
 
 import (
+	"slices"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,7 +45,7 @@ func TestReady(t *testing.T) {
 		{"nothing runs, for the release is refused", []metav1.Condition{condition(v1alpha1.StorageReadyCondition, unknown, "NodesStarting"), condition(releaseFailed, yes, "InstallError")}, "False InstallError", "ReleaseFailed: why", true},
 		{"something is waited for", []metav1.Condition{condition(irreconcilable, yes, "ErrorGettingValues")}, "False ErrorGettingValues", "Irreconcilable: why", false},
 	} {
-		all := append(tt.other, fine...)
+		all := slices.Concat(tt.other, fine)
 		got, stuck := ready(all)
 		if text := string(got.Status) + " " + got.Reason; text != tt.want || tt.why != "" && got.Message != tt.why {
 			t.Errorf("%s: Ready is %s: %s, want %s: %s", tt.name, text, got.Message, tt.want, tt.why)
