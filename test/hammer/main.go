@@ -55,6 +55,8 @@ type outcome struct {
 	LastError string
 	// Longest is how long a client has waited that tries again until it is served.
 	Longest time.Duration
+	// Patient is how many clients have waited for longer than an outage lasts.
+	Patient int
 
 	last time.Time
 }
@@ -72,6 +74,9 @@ type hammer struct {
 
 // patience is how long an outage at the end may last before it is given up on.
 const patience = 30 * time.Second
+
+// longWait is longer than it takes until another node is active.
+const longWait = 25 * time.Second
 
 // maxRetries is for how long a client tries again.
 const maxRetries = 2 * time.Minute
@@ -204,7 +209,11 @@ func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome 
 				o.add(begin, err)
 				over := err == nil || !h.retry || time.Since(first) > maxRetries
 				if over {
-					o.Longest = max(o.Longest, time.Since(first))
+					waited := time.Since(first)
+					o.Longest = max(o.Longest, waited)
+					if waited > longWait {
+						o.Patient++
+					}
 				}
 				mu.Unlock()
 				if over {

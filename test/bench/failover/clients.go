@@ -23,6 +23,7 @@ type outcome struct {
 	FirstFailed, LastFailed, LastUnanswered time.Time
 	LastError                               string
 	Longest                                 time.Duration
+	Patient                                 int
 }
 
 // hammer is a client that reads from a Vault all the time.
@@ -120,6 +121,8 @@ type result struct {
 	// Longest is how long a client has waited that tries again until it is served, in
 	// milliseconds.
 	Longest int64 `json:",omitempty"`
+	// Patient is how many of these clients have waited for more than 25 s.
+	Patient int `json:",omitempty"`
 	// Failovers is how often another node was active, in an upgrade.
 	Failovers int `json:",omitempty"`
 	// Interval of the requests of a client, in milliseconds.
@@ -132,7 +135,7 @@ type result struct {
 func (r result) String() string {
 	text := fmt.Sprintf("outage %s, disturbed %s, %d of %d requests failed", ms(r.Outage), ms(r.Disturbed), r.Failed, r.Requests)
 	if r.Longest > 0 {
-		text += ", the longest wait " + ms(r.Longest)
+		text += fmt.Sprintf(", the longest wait %s, %d waited for more than 25 s", ms(r.Longest), r.Patient)
 	}
 	if r.Unfinished {
 		text += ", still failing"

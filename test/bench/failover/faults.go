@@ -294,7 +294,7 @@ func (b *bench) observe(ctx context.Context, f fault, v *victim) ([]result, erro
 		r.Interval = b.interval.Milliseconds()
 		r.Variant, r.Failovers = h.variant.name, v.failovers
 		if h.variant.wait > 0 {
-			r.Longest = saw.Longest.Milliseconds()
+			r.Longest, r.Patient = saw.Longest.Milliseconds(), saw.Patient
 		}
 		results = append(results, r)
 	}
