@@ -2,6 +2,7 @@ package vaultstatus
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -47,10 +48,8 @@ func measure(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus) {
 	}
 	for _, conditionType := range v1alpha1.VaultConditions {
 		is := metav1.ConditionFalse // Stalled is absent then
-		for i := range status.Conditions {
-			if status.Conditions[i].Type == conditionType {
-				is = status.Conditions[i].Status
-			}
+		if c := meta.FindStatusCondition(status.Conditions, conditionType); c != nil {
+			is = c.Status
 		}
 		for _, value := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown} {
 			held := 0.0

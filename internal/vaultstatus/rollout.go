@@ -60,7 +60,7 @@ func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	}
 	if !deployed(f) {
 		hint := ""
-		if c := meta.FindStatusCondition(f.vault.Status.Conditions, "Irreconcilable"); c != nil && c.Status == metav1.ConditionTrue {
+		if meta.IsStatusConditionTrue(f.vault.Status.Conditions, irreconcilable) {
 			hint = ": the condition Irreconcilable says why"
 		}
 		return is(t, metav1.ConditionFalse, v1alpha1.ReasonReleasePending, "The spec is not deployed yet%s", hint)

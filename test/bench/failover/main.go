@@ -37,7 +37,7 @@ func main() {
 
 func run() error {
 	var o options
-	names := flag.String("variants", strings.Join(variantNames(), ","), "what is compared")
+	names := flag.String("variants", strings.Join(namesOf(variants), ","), "what is compared")
 	chosen := flag.String("faults", strings.Join(faultNames(), ","), "what is done to the active nodes")
 	flag.IntVar(&o.repetitions, "n", 20, "how many results of each variant and fault the file shall have; 0 only brings the Vaults up")
 	flag.DurationVar(&o.interval, "interval", 100*time.Millisecond, "pause between two requests of a client; a small machine is kept busy by short ones")
@@ -76,7 +76,7 @@ func (o *options) choose(variantList, faultList string) error {
 	for name := range strings.SplitSeq(variantList, ",") {
 		i := slices.IndexFunc(all, func(v variant) bool { return v.name == name })
 		if i < 0 {
-			return fmt.Errorf("there is no variant %q: choose of %s, ours-1s, ours-60s", name, variantNames())
+			return fmt.Errorf("there is no variant %q: choose of %s", name, namesOf(all))
 		}
 		o.variants = append(o.variants, all[i])
 	}

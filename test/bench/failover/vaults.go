@@ -76,8 +76,8 @@ var retrying = []variant{
 	{name: "ours-60s", set: ours, service: ours, wait: time.Minute},
 }
 
-func variantNames() (names []string) {
-	for _, v := range variants {
+func namesOf(list []variant) (names []string) {
+	for _, v := range list {
 		names = append(names, v.name)
 	}
 	return names
