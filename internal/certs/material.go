@@ -181,27 +181,55 @@ func read(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, name
 	if !apierrors.IsNotFound(err) {
 		return nil, err
 	}
-	return nil, Missing(ctx, reader, vault, name)
+	if err := Missing(ctx, reader, vault); err != nil {
+		return nil, err
+	}
+	return nil, &Error{Reason: v1alpha1.ReasonSecretNotFound, Message: fmt.Sprintf("Secret %q does not exist", name)}
 }
 
-// Missing is the error for a Secret that does not exist.
-func Missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, name string) error {
+// Missing says, as an *Error, which Secrets do not exist that the operator makes and pods
+// mount. It is nil when all do.
+func Missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
+	var gone lost
+	var making []string
 	for _, a := range authorities(vault) {
-		if !slices.Contains(a.leafSecrets(), name) {
+		leaves, err := missing(ctx, reader, vault, a.leafSecrets()...)
+		if err != nil {
+			return err
+		}
+		if len(leaves) == 0 {
 			continue
 		}
-		err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: a.secret}, secretMetadata())
-		if apierrors.IsNotFound(err) {
-			return a.lost([]string{name})
-		} else if err != nil {
-			return fmt.Errorf("reading Secret %q: %w", a.secret, err)
-		}
-		return &Error{
-			Reason: v1alpha1.ReasonSecretNotFound, Generated: true,
-			Message: fmt.Sprintf("Secret %q does not exist, and is being made again", name),
+		switch authority, err := missing(ctx, reader, vault, a.secret); {
+		case err != nil:
+			return err
+		case len(authority) > 0:
+			gone.add(a, leaves)
+		default:
+			making = append(making, leaves...)
 		}
 	}
-	return &Error{Reason: v1alpha1.ReasonSecretNotFound, Message: fmt.Sprintf("Secret %q does not exist", name)}
+	if err := gone.err(); err != nil || len(making) == 0 {
+		return err
+	}
+	return &Error{
+		Reason: v1alpha1.ReasonSecretNotFound, Generated: true,
+		Message: "Secrets that do not exist and are being made: " + quoted(making),
+	}
+}
+
+// missing are those of the Secrets that do not exist.
+func missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, names ...string) ([]string, error) {
+	var result []string
+	for _, name := range names {
+		err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, secretMetadata())
+		if apierrors.IsNotFound(err) {
+			result = append(result, name)
+		} else if err != nil {
+			return nil, fmt.Errorf("reading Secret %q: %w", name, err)
+		}
+	}
+	return result, nil
 }
 
 // require says which keys a Secret lacks.

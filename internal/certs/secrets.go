@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -54,22 +55,41 @@ type authority struct {
 	leaves     []leaf
 }
 
-func (a authority) leafSecrets() []string {
-	names := make([]string, 0, len(a.leaves))
-	for _, l := range a.leaves {
+func (a authority) leafSecrets() []string { return secretsOf(a.leaves) }
+
+func secretsOf(leaves []leaf) []string {
+	names := make([]string, 0, len(leaves))
+	for _, l := range leaves {
 		names = append(names, l.secret)
 	}
 	return names
 }
 
-// lost is the error for an authority that is missing and that pods still trust.
-func (a authority) lost(leaves []string) *Error {
+// lost are Secrets that do not exist: CAs, and certificates that they have signed.
+type lost struct{ authorities, leaves []string }
+
+func (l *lost) add(a authority, leaves []string) {
+	l.authorities = append(l.authorities, a.secret)
+	l.leaves = append(l.leaves, leaves...)
+}
+
+// err is the error for CAs that are lost and that pods still trust. It names all that
+// has to be restored, and is nil when nothing is lost.
+func (l *lost) err() error {
+	if len(l.authorities) == 0 {
+		return nil
+	}
 	return &Error{
 		Reason: v1alpha1.ReasonAuthorityLost, Generated: true,
-		Message: fmt.Sprintf("Secret %q with the certificate authority is gone, and so is what it has signed: %q. "+
-			"No second authority is made while pods trust the first one: restore the Secrets from a backup. "+
-			"Without a backup follow 'When a certificate authority is lost' in docs/tls.md", a.secret, leaves),
+		Message: fmt.Sprintf("Secrets with a CA are gone: %s; and with what was signed by it: %s. "+
+			"No second CA is made while pods trust the first one: restore all of these from a backup. "+
+			"Without a backup follow 'When a certificate authority is lost' in docs/tls.md", quoted(l.authorities), quoted(l.leaves)),
 	}
+}
+
+// quoted lists names for a message.
+func quoted(names []string) string {
+	return `"` + strings.Join(names, `", "`) + `"`
 }
 
 // Clients are what Ensure reads and writes with.
@@ -94,14 +114,15 @@ type Clients struct {
 // worse than none.
 func Ensure(ctx context.Context, c Clients, vault *v1alpha1.Vault) ([]*corev1.Secret, error) {
 	var made []*corev1.Secret
+	var gone lost
 	for _, a := range authorities(vault) {
-		more, err := ensureAuthority(ctx, c, vault, a)
+		more, err := ensureAuthority(ctx, c, vault, a, &gone)
 		if err != nil {
 			return nil, err
 		}
 		made = append(made, more...)
 	}
-	return made, nil
+	return made, gone.err()
 }
 
 func authorities(vault *v1alpha1.Vault) []authority {
@@ -167,16 +188,6 @@ func AuthoritySecretNames(vault *v1alpha1.Vault) []string {
 	return names
 }
 
-// GeneratedSecretNames are the names of the Secrets with certificates that the operator
-// makes for a Vault and that its pods mount.
-func GeneratedSecretNames(vault *v1alpha1.Vault) []string {
-	var names []string
-	for _, a := range authorities(vault) {
-		names = append(names, a.leafSecrets()...)
-	}
-	return names
-}
-
 // ServerNames are the DNS names that the certificate of the Vault nodes is made for.
 func ServerNames(vault *v1alpha1.Vault) []string {
 	name, namespace := vault.Name, vault.Namespace
@@ -193,8 +204,8 @@ func ServerNames(vault *v1alpha1.Vault) []string {
 // ensureAuthority makes what is missing of an authority and its leaves. The CA
 // is needed, and so made, only when a leaf is missing. The leaves that exist
 // must come from the CA that exists: when the CA was lost, a new one could not
-// sign for them, nor for what pods have mounted.
-func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority) ([]*corev1.Secret, error) {
+// sign for them, nor for what pods have mounted: it is added to gone then.
+func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority, gone *lost) ([]*corev1.Secret, error) {
 	err := adopt(ctx, c, vault, a.secret)
 	if client.IgnoreNotFound(err) != nil {
 		return nil, err
@@ -215,6 +226,10 @@ func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a au
 	if err != nil {
 		return nil, err
 	}
+	if authority == nil {
+		gone.add(a, secretsOf(missing))
+		return nil, nil
+	}
 	made := []*corev1.Secret{authority}
 	ca := KeyPair{Cert: authority.Data[caCertKey], Key: authority.Data[caKeyKey]}
 	for _, l := range missing {
@@ -231,7 +246,8 @@ func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a au
 	return made, nil
 }
 
-// ensureCA returns the Secret with the authority. The cache knows of it, or does not.
+// ensureCA returns the Secret with the authority, or nil when it is lost. The cache knows
+// of it, or does not.
 func ensureCA(
 	ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority, known bool, missing []leaf,
 ) (*corev1.Secret, error) {
@@ -246,11 +262,7 @@ func ensureCA(
 		}
 	}
 	if trusted {
-		names := make([]string, 0, len(missing))
-		for _, l := range missing {
-			names = append(names, l.secret)
-		}
-		return nil, a.lost(names)
+		return nil, nil
 	}
 	ca, err := NewCA(a.commonName)
 	if err != nil {

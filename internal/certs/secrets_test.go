@@ -334,6 +334,14 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 			wantErr: []string{`"example-default-vault-ca"`, `"example-default-vault-server-tls"`, `"example-default-vault-client-tls"`, "docs/tls.md"},
 		},
 		{
+			name: "both were lost", lost: slices.Concat(vaultSecrets, etcdSecrets),
+			objects: []client.Object{deployment("example-default-vault-server-tls"), statefulSet("example-etcd-server-tls")},
+			wantErr: []string{
+				`"example-etcd-ca", "example-default-vault-ca"`,
+				`"example-etcd-server-tls", "example-etcd-client-tls", "example-default-vault-server-tls", "example-default-vault-client-tls"`,
+			},
+		},
+		{
 			name: "etcd's were lost, and Vault uses it", lost: etcdSecrets, objects: []client.Object{deployment("example-etcd-client-tls")},
 			wantErr: []string{`"example-etcd-ca"`, `"example-etcd-server-tls"`},
 		},

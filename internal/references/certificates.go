@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -37,13 +36,8 @@ type loaded struct {
 func (c *Certificates) Load(ctx context.Context, vault *v1alpha1.Vault, made ...*corev1.Secret) (*certs.Material, error) {
 	reader := existing{live: c.APIReader, cache: c.Cache, made: made}
 	// While one is being made the others need not be read.
-	for _, name := range certs.GeneratedSecretNames(vault) {
-		err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, metadataOf("Secret"))
-		if apierrors.IsNotFound(err) {
-			return nil, certs.Missing(ctx, reader, vault, name)
-		} else if err != nil {
-			return nil, err
-		}
+	if err := certs.Missing(ctx, reader, vault); err != nil {
+		return nil, err
 	}
 	result, err := c.memo.Get(ctx, reader, vault, Secrets(vault), func() (loaded, error) {
 		material, err := certs.Load(ctx, reader, vault)

@@ -54,7 +54,7 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 	}
 	expect("just made", "")
 	made = nil
-	expect("the cache is late", "is gone")
+	expect("the cache is late", "are gone")
 	certificates.Cache = api
 	expect("the cache has caught up", "")
 
@@ -83,6 +83,6 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 	if err := api.Delete(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
-	expect("one is missing", "is being made again")
+	expect("one is missing", "being made: ")
 	certificates.Forget(client.ObjectKeyFromObject(vault))
 }

@@ -548,7 +548,7 @@ func TestDeletedCertificatesAreMadeAgain(t *testing.T) {
 	authority := get(t, namespace, "example-default-vault-ca", &corev1.Secret{})
 	remove(t, authority, get(t, namespace, vault.ServerSecretName(), &corev1.Secret{}))
 	waitForVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
-	waitForEvent(t, vault, `Warning AuthorityLost Secret "example-default-vault-ca"`)
+	waitForEvent(t, vault, `Warning AuthorityLost Secrets with a CA are gone: "example-default-vault-ca"`)
 	if exists(t, namespace, "example-default-vault-ca", &corev1.Secret{}) {
 		t.Error("a second authority was made")
 	}

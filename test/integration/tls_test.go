@@ -4,16 +4,19 @@ package integration
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
 )
 
 // Whoever deletes all Secrets of a Vault by its label gets no second authority: what
@@ -32,7 +35,17 @@ func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitForVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
-	waitForEvent(t, vault, "Warning AuthorityLost Secret ")
+	waitForEvent(t, vault, "Warning AuthorityLost Secrets with a CA are gone: ")
+	waitForVault(t, vault, "everything that is lost is named", func(v *v1alpha1.Vault) error {
+		condition := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.TLSReadyCondition)
+		for _, name := range append(certs.AuthoritySecretNames(vault),
+			vault.ServerSecretName(), vault.ClientSecretName(), vault.EtcdServerSecretName(), vault.EtcdClientSecretName()) {
+			if !strings.Contains(condition.Message, strconv.Quote(name)) {
+				return fmt.Errorf("%s is not in %s", name, condition.Message)
+			}
+		}
+		return nil
+	})
 	time.Sleep(3 * time.Second)
 	for _, name := range []string{"example-etcd-ca", "example-default-vault-ca"} {
 		if exists(t, namespace, name, &corev1.Secret{}) {
