@@ -28,6 +28,18 @@ func loadBundle(t *testing.T) *manifests.Bundle {
 	return bundle
 }
 
+// OLM installs the operator on no Kubernetes that the chart refuses.
+func TestMinKubeVersion(t *testing.T) {
+	chart, err := os.ReadFile(filepath.Join(repository, "helm-charts/vault/Chart.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	minimum := loadBundle(t).CSV.Spec.MinKubeVersion
+	if want := "kubeVersion: \">=" + minimum + "-0\"\n"; minimum == "" || !strings.Contains(string(chart), want) {
+		t.Errorf("the bundle's minKubeVersion is %q, and the chart has no line %q", minimum, want)
+	}
+}
+
 // TestValidators runs what "operator-sdk bundle validate" does, with all its suites.
 func TestValidators(t *testing.T) {
 	bundle := loadBundle(t)
@@ -35,7 +47,7 @@ func TestValidators(t *testing.T) {
 	for _, object := range bundle.Objects {
 		objects = append(objects, object)
 	}
-	objects = append(objects, map[string]string{"k8s-version": "1.29", "index-path": filepath.Join(repository, "bundle.Dockerfile")})
+	objects = append(objects, map[string]string{"k8s-version": "1.30", "index-path": filepath.Join(repository, "bundle.Dockerfile")})
 	for name, validators := range map[string]interfaces.Validators{
 		"default": append(interfaces.Validators{validation.ObjectValidator}, validation.DefaultBundleValidators...),
 		"operatorhub": {
