@@ -37,6 +37,17 @@ const (
 	StorageReadyCondition = "StorageReady"
 )
 
+// Conditions that the Helm reconciler writes.
+const (
+	// DeployedCondition: the release of the chart is installed.
+	DeployedCondition = "Deployed"
+	// ReleaseFailedCondition: the last try to install or upgrade the release failed.
+	ReleaseFailedCondition = "ReleaseFailed"
+	// IrreconcilableCondition: something keeps the release from being reconciled; the
+	// message says what.
+	IrreconcilableCondition = "Irreconcilable"
+)
+
 // VaultConditions are all condition types that the Vault controller writes.
 var VaultConditions = []string{
 	ReadyCondition, StalledCondition, AvailableCondition, InitializedCondition, UnsealedCondition, UpdatedCondition,
@@ -99,7 +110,7 @@ const (
 	// ReasonAuthorityLost: the Secret with a certificate authority that the operator
 	// made is gone together with what it has signed, and pods still trust it.
 	ReasonAuthorityLost = "AuthorityLost"
-	// ReasonCertificateExpired: a certificate, or the authority that signed it, is
+	// ReasonCertificateExpired: a certificate, or the CA that signed it, is
 	// not valid any more.
 	ReasonCertificateExpired = "CertificateExpired"
 	// ReasonCertificateExpiring: a certificate is valid, and not for long.

@@ -73,7 +73,7 @@ func create(template *x509.Certificate, ca *KeyPair) (KeyPair, error) {
 			return KeyPair{}, fmt.Errorf("certificate authority: %w", err)
 		}
 		parent, signer = pair.Leaf, pair.PrivateKey
-		// A certificate that outlives its authority cannot be verified.
+		// A certificate that outlives its CA cannot be verified.
 		if template.NotAfter.After(parent.NotAfter) {
 			template.NotAfter = parent.NotAfter
 		}

@@ -13,27 +13,27 @@ import (
 // errExpired says that a certificate was valid once.
 var errExpired = errors.New("has expired")
 
-// chain is a certificate as one side presents it, and the authorities that the
+// chain is a certificate as one side presents it, and the CAs that the
 // other side verifies it with.
 type chain struct {
-	// leafName and authorityName say in messages where the certificates are from.
-	leafName, authorityName string
-	leaf                    *x509.Certificate
-	intermediates           []*x509.Certificate
-	authorities             []*x509.Certificate
+	// leafName and caName say in messages where the certificates are from.
+	leafName, caName string
+	leaf             *x509.Certificate
+	intermediates    []*x509.Certificate
+	cas              []*x509.Certificate
 	// serverName has to be in the certificate, unless it is empty.
 	serverName string
 	usage      x509.ExtKeyUsage
 }
 
-// newChain parses a certificate with its intermediates, and the authorities. The
+// newChain parses a certificate with its intermediates, and the CAs. The
 // private key is compared with the certificate and not kept.
 func newChain(pair KeyPair, ca []byte) (*chain, error) {
 	c := &chain{
-		leafName: "the server certificate", authorityName: "the certificate authority",
-		authorities: parsePEM(ca), usage: x509.ExtKeyUsageServerAuth,
+		leafName: "the server certificate", caName: "the certificate authority",
+		cas: parsePEM(ca), usage: x509.ExtKeyUsageServerAuth,
 	}
-	if len(c.authorities) == 0 {
+	if len(c.cas) == 0 {
 		return nil, errors.New("the certificate authority holds no PEM certificate")
 	}
 	parsed, err := tls.X509KeyPair(pair.Cert, pair.Key)
@@ -72,8 +72,8 @@ func parseAll(all [][]byte) []*x509.Certificate {
 // do. The error says the same at any time, so that a status with it rests.
 func (c *chain) verify(now time.Time) ([]*x509.Certificate, error) {
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	for _, authority := range c.authorities {
-		roots.AddCert(authority)
+	for _, ca := range c.cas {
+		roots.AddCert(ca)
 	}
 	for _, intermediate := range c.intermediates {
 		intermediates.AddCert(intermediate)
@@ -88,7 +88,7 @@ func (c *chain) verify(now time.Time) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, c.explain(err, now)
 	}
-	// In a bundle an old authority may end before the one that replaces it.
+	// In a bundle an old CA may end before the one that replaces it.
 	return slices.MaxFunc(proofs, func(a, b []*x509.Certificate) int {
 		return firstToEnd(a).Compare(firstToEnd(b))
 	}), nil
@@ -113,20 +113,20 @@ func (c *chain) explain(err error, now time.Time) error {
 		if invalid.Cert.Equal(c.leaf) {
 			return outOfTime(c.leafName, c.leaf, now)
 		}
-		return outOfTime(c.authorityName, invalid.Cert, now)
+		return outOfTime(c.caName, invalid.Cert, now)
 	case errors.As(err, &unknown):
-		for _, signer := range slices.Concat(c.authorities, c.intermediates) {
-			if late := outOfTime(c.authorityName, signer, now); late != nil && c.signedBy(signer) {
+		for _, signer := range slices.Concat(c.cas, c.intermediates) {
+			if late := outOfTime(c.caName, signer, now); late != nil && c.signedBy(signer) {
 				return late
 			}
 		}
-		return fmt.Errorf("%s is signed by unknown authority, and not by %s", c.leafName, c.authorityName)
+		return fmt.Errorf("%s is signed by unknown authority, and not by %s", c.leafName, c.caName)
 	default:
 		return fmt.Errorf("%s: %w", c.leafName, err)
 	}
 }
 
-// signedBy says that an authority has signed a certificate of the chain.
+// signedBy says that a CA has signed a certificate of the chain.
 func (c *chain) signedBy(signer *x509.Certificate) bool {
 	signed := append([]*x509.Certificate{c.leaf}, c.intermediates...)
 	return slices.ContainsFunc(signed, func(certificate *x509.Certificate) bool {

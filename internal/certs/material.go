@@ -17,7 +17,7 @@ import (
 )
 
 // Keys are the names under which the Secrets of the Vault nodes hold the
-// certificate, its private key and the authority.
+// certificate, its private key and the CA.
 type Keys struct {
 	Cert, Key, CA string
 }
@@ -47,7 +47,7 @@ type Material struct {
 
 // Load reads the Secrets with the certificates of a Vault and its etcd, and parses
 // them. What the user has to fix is an *Error; any other error says that the API
-// server could not be asked. Whether what it returns is valid changes with the
+// server could not be read from. Whether what it returns is valid changes with the
 // time: Check tells.
 func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*Material, error) {
 	material := &Material{}
@@ -84,7 +84,7 @@ func (m *Material) loadNodes(ctx context.Context, reader client.Reader, vault *v
 	if err != nil {
 		return invalid(serverName, clientName, err)
 	}
-	nodes.leafName, nodes.authorityName = inSecret("the server certificate", serverName), inSecret("the certificate authority", clientName)
+	nodes.leafName, nodes.caName = inSecret("the server certificate", serverName), inSecret("the certificate authority", clientName)
 	nodes.serverName = vault.ServerName()
 	m.Leaf = nodes.leaf
 	m.chains = append(m.chains, nodes)
@@ -126,7 +126,7 @@ func (m *Material) loadEtcd(ctx context.Context, reader client.Reader, vault *v1
 			return invalid(side.leafSecret, side.serverSecret, err)
 		}
 		c.leafName = inSecret("the certificate", side.leafSecret)
-		c.authorityName = inSecret("the certificate authority", side.serverSecret)
+		c.caName = inSecret("the certificate authority", side.serverSecret)
 		c.serverName, c.usage = side.name, side.usage
 		m.chains = append(m.chains, c)
 	}
@@ -135,9 +135,9 @@ func (m *Material) loadEtcd(ctx context.Context, reader client.Reader, vault *v1
 
 func inSecret(what, secret string) string { return fmt.Sprintf("%s in Secret %q", what, secret) }
 
-func invalid(leafSecret, authoritySecret string, err error) *Error {
-	message := fmt.Sprintf("Secrets %q and %q: %v", leafSecret, authoritySecret, err)
-	if leafSecret == authoritySecret {
+func invalid(leafSecret, caSecret string, err error) *Error {
+	message := fmt.Sprintf("Secrets %q and %q: %v", leafSecret, caSecret, err)
+	if leafSecret == caSecret {
 		message = fmt.Sprintf("Secret %q: %v", leafSecret, err)
 	}
 	return &Error{Reason: v1alpha1.ReasonSecretInvalid, Message: message}
@@ -158,7 +158,7 @@ func (m *Material) Check(now time.Time) (Expiries, error) {
 		for i, certificate := range proof {
 			name := c.leafName
 			if i > 0 {
-				name = c.authorityName
+				name = c.caName
 			}
 			expiries = append(expiries, newExpiry(name, certificate))
 		}
@@ -192,19 +192,19 @@ func read(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, name
 func Missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
 	var gone lost
 	var making []string
-	for _, a := range authorities(vault) {
-		leaves, err := missing(ctx, reader, vault, a.leafSecrets()...)
+	for _, i := range issuers(vault) {
+		leaves, err := missing(ctx, reader, vault, i.leafSecrets()...)
 		if err != nil {
 			return err
 		}
 		if len(leaves) == 0 {
 			continue
 		}
-		switch authority, err := missing(ctx, reader, vault, a.secret); {
+		switch ca, err := missing(ctx, reader, vault, i.secret); {
 		case err != nil:
 			return err
-		case len(authority) > 0:
-			gone.add(a, leaves)
+		case len(ca) > 0:
+			gone.add(i, leaves)
 		default:
 			making = append(making, leaves...)
 		}

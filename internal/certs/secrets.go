@@ -40,22 +40,22 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// leaf is a Secret with a certificate that an authority signs.
+// leaf is a Secret with a certificate that a CA signs.
 type leaf struct {
 	secret string
 	// data makes the Secret's content.
 	data func(ca KeyPair) (map[string][]byte, error)
 }
 
-// authority is a CA and what it signs. Each purpose has its own, so that what
+// issuer is a CA and what it signs. Each purpose has its own, so that what
 // one signs means nothing to the other.
-type authority struct {
+type issuer struct {
 	secret     string
 	commonName string
 	leaves     []leaf
 }
 
-func (a authority) leafSecrets() []string { return secretsOf(a.leaves) }
+func (i issuer) leafSecrets() []string { return secretsOf(i.leaves) }
 
 func secretsOf(leaves []leaf) []string {
 	names := make([]string, 0, len(leaves))
@@ -66,24 +66,24 @@ func secretsOf(leaves []leaf) []string {
 }
 
 // lost are Secrets that do not exist: CAs, and certificates that they have signed.
-type lost struct{ authorities, leaves []string }
+type lost struct{ cas, leaves []string }
 
-func (l *lost) add(a authority, leaves []string) {
-	l.authorities = append(l.authorities, a.secret)
+func (l *lost) add(i issuer, leaves []string) {
+	l.cas = append(l.cas, i.secret)
 	l.leaves = append(l.leaves, leaves...)
 }
 
 // err is the error for CAs that are lost and that pods still trust. It names all that
 // has to be restored, and is nil when nothing is lost.
 func (l *lost) err() error {
-	if len(l.authorities) == 0 {
+	if len(l.cas) == 0 {
 		return nil
 	}
 	return &Error{
 		Reason: v1alpha1.ReasonAuthorityLost, Generated: true,
 		Message: fmt.Sprintf("Secrets with a CA are gone: %s; and with what was signed by it: %s. "+
 			"No second CA is made while pods trust the first one: restore all of these from a backup. "+
-			"Without a backup follow 'When a certificate authority is lost' in docs/tls.md", quoted(l.authorities), quoted(l.leaves)),
+			"Without a backup follow 'When a certificate authority is lost' in docs/tls.md", quoted(l.cas), quoted(l.leaves)),
 	}
 }
 
@@ -109,14 +109,14 @@ type Clients struct {
 // goes; one that a backup tool has restored without its owner is adopted.
 //
 // The cache may be late, so that something is missing is for the API server to say:
-// it refuses to create what is there. An authority that nothing is known of is made
-// so; one that something is known of is read first, since a second authority would be
+// it refuses to create what is there. A CA that nothing is known of is made
+// so; one that something is known of is read first, since a second CA would be
 // worse than none.
 func Ensure(ctx context.Context, c Clients, vault *v1alpha1.Vault) ([]*corev1.Secret, error) {
 	var made []*corev1.Secret
 	var gone lost
-	for _, a := range authorities(vault) {
-		more, err := ensureAuthority(ctx, c, vault, a, &gone)
+	for _, i := range issuers(vault) {
+		more, err := ensureIssuer(ctx, c, vault, i, &gone)
 		if err != nil {
 			return nil, err
 		}
@@ -125,16 +125,16 @@ func Ensure(ctx context.Context, c Clients, vault *v1alpha1.Vault) ([]*corev1.Se
 	return made, gone.err()
 }
 
-func authorities(vault *v1alpha1.Vault) []authority {
-	all := []authority{etcdAuthority(vault)}
+func issuers(vault *v1alpha1.Vault) []issuer {
+	all := []issuer{etcdIssuer(vault)}
 	if !vault.HasStaticTLS() {
-		all = append(all, vaultAuthority(vault))
+		all = append(all, vaultIssuer(vault))
 	}
 	return all
 }
 
-func vaultAuthority(vault *v1alpha1.Vault) authority {
-	return authority{
+func vaultIssuer(vault *v1alpha1.Vault) issuer {
+	return issuer{
 		secret:     vault.Name + "-default-vault-ca",
 		commonName: vault.Name + " Vault CA",
 		leaves: []leaf{
@@ -150,10 +150,10 @@ func vaultAuthority(vault *v1alpha1.Vault) authority {
 	}
 }
 
-func etcdAuthority(vault *v1alpha1.Vault) authority {
+func etcdIssuer(vault *v1alpha1.Vault) issuer {
 	service := etcdServerName(vault)
 	forVault := vault.EtcdName() + "-client." + vault.Namespace + ".svc"
-	return authority{
+	return issuer{
 		secret:     vault.EtcdName() + "-ca",
 		commonName: vault.Name + " etcd CA",
 		leaves: []leaf{
@@ -178,12 +178,12 @@ func etcdServerName(vault *v1alpha1.Vault) string {
 	return vault.EtcdName() + "." + vault.Namespace + ".svc"
 }
 
-// AuthoritySecretNames are the names of the Secrets with the authorities that the
+// CASecretNames are the names of the Secrets with the CAs that the
 // operator makes for a Vault.
-func AuthoritySecretNames(vault *v1alpha1.Vault) []string {
+func CASecretNames(vault *v1alpha1.Vault) []string {
 	var names []string
-	for _, a := range authorities(vault) {
-		names = append(names, a.secret)
+	for _, i := range issuers(vault) {
+		names = append(names, i.secret)
 	}
 	return names
 }
@@ -201,18 +201,18 @@ func ServerNames(vault *v1alpha1.Vault) []string {
 	}
 }
 
-// ensureAuthority makes what is missing of an authority and its leaves. The CA
+// ensureIssuer makes what is missing of a CA and its leaves. The CA
 // is needed, and so made, only when a leaf is missing. The leaves that exist
 // must come from the CA that exists: when the CA was lost, a new one could not
 // sign for them, nor for what pods have mounted: it is added to gone then.
-func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority, gone *lost) ([]*corev1.Secret, error) {
-	err := adopt(ctx, c, vault, a.secret)
+func ensureIssuer(ctx context.Context, c Clients, vault *v1alpha1.Vault, i issuer, gone *lost) ([]*corev1.Secret, error) {
+	err := adopt(ctx, c, vault, i.secret)
 	if client.IgnoreNotFound(err) != nil {
 		return nil, err
 	}
 	known := err == nil
 	var missing []leaf
-	for _, l := range a.leaves {
+	for _, l := range i.leaves {
 		if err := adopt(ctx, c, vault, l.secret); apierrors.IsNotFound(err) {
 			missing = append(missing, l)
 		} else if err != nil {
@@ -222,16 +222,16 @@ func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a au
 	if len(missing) == 0 {
 		return nil, nil
 	}
-	authority, err := ensureCA(ctx, c, vault, a, known, missing)
+	caSecret, err := ensureCA(ctx, c, vault, i, known, missing)
 	if err != nil {
 		return nil, err
 	}
-	if authority == nil {
-		gone.add(a, secretsOf(missing))
+	if caSecret == nil {
+		gone.add(i, secretsOf(missing))
 		return nil, nil
 	}
-	made := []*corev1.Secret{authority}
-	ca := KeyPair{Cert: authority.Data[caCertKey], Key: authority.Data[caKeyKey]}
+	made := []*corev1.Secret{caSecret}
+	ca := KeyPair{Cert: caSecret.Data[caCertKey], Key: caSecret.Data[caKeyKey]}
 	for _, l := range missing {
 		data, err := l.data(ca)
 		if err != nil {
@@ -246,17 +246,17 @@ func ensureAuthority(ctx context.Context, c Clients, vault *v1alpha1.Vault, a au
 	return made, nil
 }
 
-// ensureCA returns the Secret with the authority, or nil when it is lost. The cache knows
+// ensureCA returns the Secret with the CA, or nil when it is lost. The cache knows
 // of it, or does not.
 func ensureCA(
-	ctx context.Context, c Clients, vault *v1alpha1.Vault, a authority, known bool, missing []leaf,
+	ctx context.Context, c Clients, vault *v1alpha1.Vault, i issuer, known bool, missing []leaf,
 ) (*corev1.Secret, error) {
-	trusted, err := mounted(ctx, c.Cache, vault, a.leafSecrets())
+	trusted, err := mounted(ctx, c.Cache, vault, i.leafSecrets())
 	if err != nil {
 		return nil, err
 	}
-	if trusted = trusted || len(missing) < len(a.leaves); known || trusted {
-		secret, err := getOwn(ctx, c.APIReader, vault, a.secret)
+	if trusted = trusted || len(missing) < len(i.leaves); known || trusted {
+		secret, err := getOwn(ctx, c.APIReader, vault, i.secret)
 		if !apierrors.IsNotFound(err) {
 			return secret, err
 		}
@@ -264,11 +264,11 @@ func ensureCA(
 	if trusted {
 		return nil, nil
 	}
-	ca, err := NewCA(a.commonName)
+	ca, err := NewCA(i.commonName)
 	if err != nil {
 		return nil, err
 	}
-	return createSecret(ctx, c, vault, a.secret, map[string][]byte{caCertKey: ca.Cert, caKeyKey: ca.Key})
+	return createSecret(ctx, c, vault, i.secret, map[string][]byte{caCertKey: ca.Cert, caKeyKey: ca.Key})
 }
 
 // mounted says that a pod of the Vault or its etcd has one of the Secrets mounted,

@@ -311,7 +311,7 @@ func remove(t *testing.T, c client.Client, name string) {
 	}
 }
 
-// A second authority would not fit the certificates that pods have mounted.
+// A second CA would not fit the certificates that pods have mounted.
 func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -506,7 +506,7 @@ func TestEnsureAdoptsASecretWithoutAnOwner(t *testing.T) {
 	}
 }
 
-// Whoever has lost etcd's authority makes a new one, and lets all trust the old
+// Whoever has lost etcd's CA makes a new one, and lets all trust the old
 // one as well, so that Vault need not be restarted at the same time as etcd.
 func TestEnsureSignsWithAnAuthorityThatAPersonMade(t *testing.T) {
 	vault := newVault()

@@ -1,4 +1,4 @@
-// Package etcd asks the etcd of each Vault for what the readiness of its pods
+// Package etcd reads from the etcd of each Vault what the readiness of its pods
 // does not tell: whether it has raised an alarm, and so refuses to write, and
 // whether its members are of one cluster.
 package etcd
@@ -29,33 +29,34 @@ import (
 const NoSpace = "NOSPACE"
 
 const (
-	// pause between two rounds of questions.
+	// pause between two rounds of requests.
 	pause = 10 * time.Second
-	// timeout of one question.
+	// timeout of one request.
 	timeout = 2 * time.Second
-	// concurrency is how many Vaults are asked at the same time.
+	// concurrency is how many Vaults are looked at at the same time.
 	concurrency = 16
 )
 
 // Alarms knows the alarms that the etcd clusters of all Vaults have raised. An
-// alarm lasts until an administrator disarms it, so it is enough to ask now and then.
+// alarm lasts until an administrator disarms it, so it is enough to look now and then.
 type Alarms struct {
 	// pods are read from a cache.
 	pods client.Reader
-	ask  func(ctx context.Context, address string) (alarm string, err error)
-	// view asks a member which members it knows.
+	// alarm reads the alarm that a member knows of.
+	alarm func(ctx context.Context, address string) (alarm string, err error)
+	// view reads which members a member knows.
 	view func(ctx context.Context, address string) ([]string, error)
 
 	mu     sync.Mutex
 	raised map[types.NamespacedName]string
-	// views are what the members of each Vault have answered last.
+	// views are what the members of each Vault have said last.
 	views  map[types.NamespacedName]map[string]seen
 	queues []workqueue.TypedRateLimitingInterface[reconcile.Request]
 }
 
 // NewAlarms returns Alarms that know of none yet.
 func NewAlarms(reader client.Reader) *Alarms {
-	// A member is asked so rarely that a connection is not worth keeping.
+	// A member is read from so rarely that a connection is not worth keeping.
 	client := &http.Client{
 		Timeout:   timeout,
 		Transport: &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10},
@@ -63,9 +64,9 @@ func NewAlarms(reader client.Reader) *Alarms {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return &Alarms{
-		pods: reader,
-		ask:  func(ctx context.Context, address string) (string, error) { return ask(ctx, client, address) },
-		view: func(ctx context.Context, address string) ([]string, error) { return view(ctx, client, address) },
+		pods:  reader,
+		alarm: func(ctx context.Context, address string) (string, error) { return alarm(ctx, client, address) },
+		view:  func(ctx context.Context, address string) ([]string, error) { return view(ctx, client, address) },
 	}
 }
 
@@ -87,17 +88,17 @@ func (a *Alarms) Source() source.Source {
 	})
 }
 
-// NeedLeaderElection says that every replica asks, since every replica may have
+// NeedLeaderElection says that every replica looks, since every replica may have
 // to write the status.
 func (a *Alarms) NeedLeaderElection() bool { return false }
 
-// Start asks in rounds until the context ends.
+// Start looks in rounds until the context ends.
 func (a *Alarms) Start(ctx context.Context) error {
 	ticker := time.NewTicker(pause)
 	defer ticker.Stop()
 	for {
 		if err := a.round(ctx); err != nil && ctx.Err() == nil {
-			log.FromContext(ctx).Error(err, "The alarms of etcd could not be asked for")
+			log.FromContext(ctx).Error(err, "The alarms of etcd could not be read")
 		}
 		select {
 		case <-ctx.Done():
@@ -107,7 +108,7 @@ func (a *Alarms) Start(ctx context.Context) error {
 	}
 }
 
-// round asks one member of each etcd that has one which answers: all members
+// round reads from one member of each etcd that has one which responds: all members
 // know the alarms of all.
 func (a *Alarms) round(ctx context.Context) error {
 	var list corev1.PodList
@@ -145,10 +146,10 @@ func (a *Alarms) round(ctx context.Context) error {
 	return nil
 }
 
-// alarmOf asks members until one answers. When none does nothing is new.
+// alarmOf reads from members until one responds. When none does nothing is new.
 func (a *Alarms) alarmOf(ctx context.Context, vault types.NamespacedName, members []target) string {
 	for i := range members {
-		if alarm, err := a.ask(ctx, members[i].address); err == nil {
+		if alarm, err := a.alarm(ctx, members[i].address); err == nil {
 			return alarm
 		}
 	}
@@ -171,10 +172,10 @@ func (a *Alarms) replace(raised map[types.NamespacedName]string, views map[types
 	}
 }
 
-// ask asks a member for its health as far as it knows by itself, which includes
-// the alarms: it answers also without a quorum.
+// alarm reads the health of a member as far as it knows by itself, which includes
+// the alarms: it responds also without a quorum.
 // https://etcd.io/docs/v3.6/op-guide/monitoring/#health-check
-func ask(ctx context.Context, client *http.Client, address string) (alarm string, err error) {
+func alarm(ctx context.Context, client *http.Client, address string) (alarm string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/health?serializable=true", nil)
 	if err != nil {
 		return "", err

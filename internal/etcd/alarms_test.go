@@ -39,9 +39,9 @@ func TestAsk(t *testing.T) {
 				_, _ = w.Write([]byte(test.body)) // the client may have had enough
 			}))
 			defer server.Close()
-			alarm, err := ask(t.Context(), server.Client(), strings.TrimPrefix(server.URL, "http://"))
-			if alarm != test.alarm || (err != nil) != test.fails {
-				t.Errorf("alarm %q, error %v", alarm, err)
+			got, err := alarm(t.Context(), server.Client(), strings.TrimPrefix(server.URL, "http://"))
+			if got != test.alarm || (err != nil) != test.fails {
+				t.Errorf("alarm %q, error %v", got, err)
 			}
 		})
 	}
@@ -68,7 +68,7 @@ func TestRounds(t *testing.T) {
 		member("b", "vault-etcd-1", "10.0.0.4", corev1.PodFailed),
 		server,
 	).Build())
-	alarms.ask = func(_ context.Context, address string) (string, error) {
+	alarms.alarm = func(_ context.Context, address string) (string, error) {
 		if alarm, answered := answers[address]; answered {
 			return alarm, nil
 		}

@@ -30,7 +30,7 @@ const (
 	maxMembers = 16
 )
 
-// target is a pod to ask.
+// target is a pod to read from.
 type target struct {
 	name, address string
 	// run is another when the pod, or its container, is another.
@@ -86,9 +86,9 @@ func disagreement(views map[string]seen, wanted int) string {
 	return strings.Join(parts, "; ")
 }
 
-// viewsOf asks the members which others they know: those that have not been asked
+// viewsOf reads from the members which others they know: from those that were not read
 // since they started, and all of them when they disagree, since one may have
-// answered before a member was replaced.
+// responded before a member was replaced.
 func (a *Alarms) viewsOf(ctx context.Context, vault types.NamespacedName, members []target) map[string]seen {
 	a.mu.Lock()
 	views := maps.Clone(a.views[vault])
@@ -96,14 +96,14 @@ func (a *Alarms) viewsOf(ctx context.Context, vault types.NamespacedName, member
 	maps.DeleteFunc(views, func(name string, view seen) bool {
 		return time.Since(view.at) > viewFor || !slices.ContainsFunc(members, func(m target) bool { return m.name == name && m.run == view.run })
 	})
-	views = a.askMissing(ctx, members, views)
+	views = a.viewMissing(ctx, members, views)
 	if disagreement(views, maxMembers) != "" {
-		views = a.askMissing(ctx, members, nil)
+		views = a.viewMissing(ctx, members, nil)
 	}
 	return views
 }
 
-func (a *Alarms) askMissing(ctx context.Context, members []target, views map[string]seen) map[string]seen {
+func (a *Alarms) viewMissing(ctx context.Context, members []target, views map[string]seen) map[string]seen {
 	result := map[string]seen{}
 	maps.Copy(result, views)
 	for _, m := range members {

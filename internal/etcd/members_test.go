@@ -72,7 +72,7 @@ func TestDisagreement(t *testing.T) {
 		member("a", "vault-etcd-1", "10.0.0.2", corev1.PodRunning),
 		member("a", "vault-etcd-2", "10.0.0.3", corev1.PodRunning),
 	).Build())
-	alarms.ask = func(context.Context, string) (string, error) { return "", nil }
+	alarms.alarm = func(context.Context, string) (string, error) { return "", nil }
 	alarms.view = func(_ context.Context, address string) ([]string, error) {
 		asked++
 		if members, answered := answers[address]; answered {

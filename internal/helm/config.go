@@ -18,14 +18,14 @@ import (
 // believed. The chart depends on the version, which changes when the server restarts.
 const capabilitiesAge = 10 * time.Minute
 
-// sparing hands out configurations with which Helm does not ask what the API server
+// sparing hands out configurations with which Helm does not request what the API server
 // can do, nor whether it can be reached, for each release anew.
 type sparing struct {
 	helmclient.ActionConfigGetter
 
 	mu           sync.Mutex
 	capabilities *chartutil.Capabilities
-	asked        time.Time
+	requested    time.Time
 }
 
 // ActionConfigFor returns the configuration for the release of a Vault.
@@ -46,7 +46,7 @@ func (s *sparing) ActionConfigFor(ctx context.Context, obj client.Object) (*acti
 func (s *sparing) current(config *action.Configuration) (*chartutil.Capabilities, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.capabilities != nil && time.Since(s.asked) < capabilitiesAge {
+	if s.capabilities != nil && time.Since(s.requested) < capabilitiesAge {
 		return s.capabilities, nil
 	}
 	server, err := config.RESTClientGetter.ToDiscoveryClient()
@@ -63,7 +63,7 @@ func (s *sparing) current(config *action.Configuration) (*chartutil.Capabilities
 	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
 		return nil, fmt.Errorf("kinds of the API server: %w", err)
 	}
-	s.asked = time.Now()
+	s.requested = time.Now()
 	s.capabilities = &chartutil.Capabilities{
 		APIVersions: kinds,
 		KubeVersion: chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor},

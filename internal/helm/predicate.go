@@ -73,8 +73,8 @@ func memberBecameReady(reader client.Reader) predicate.Predicate {
 			if err := reader.Get(context.Background(), key, &vault); err != nil {
 				return !apierrors.IsNotFound(err)
 			}
-			return meta.IsStatusConditionTrue(vault.Status.Conditions, "Irreconcilable") ||
-				meta.IsStatusConditionTrue(vault.Status.Conditions, "ReleaseFailed")
+			return meta.IsStatusConditionTrue(vault.Status.Conditions, v1alpha1.IrreconcilableCondition) ||
+				meta.IsStatusConditionTrue(vault.Status.Conditions, v1alpha1.ReleaseFailedCondition)
 		},
 	}
 }
@@ -94,6 +94,6 @@ func secretChanged(reader client.Reader) predicate.Predicate {
 		if err := reader.Get(context.Background(), key, &vault); err != nil || vault.UID != owner.UID {
 			return true
 		}
-		return meta.IsStatusConditionTrue(vault.Status.Conditions, "Irreconcilable")
+		return meta.IsStatusConditionTrue(vault.Status.Conditions, v1alpha1.IrreconcilableCondition)
 	}}
 }

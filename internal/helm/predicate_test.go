@@ -33,7 +33,7 @@ func TestSecretsThatWereMade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "uid"}}
 			if test.irreconcilable != "" {
-				vault.Status.Conditions = []metav1.Condition{{Type: "Irreconcilable", Status: test.irreconcilable}}
+				vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.IrreconcilableCondition, Status: test.irreconcilable}}
 			}
 			scheme := runtime.NewScheme()
 			if err := v1alpha1.AddToScheme(scheme); err != nil {

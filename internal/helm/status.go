@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/message"
 )
 
@@ -26,10 +27,10 @@ const finalizer = "uninstall-helm-release"
 // the reason for those that it writes without one. Paused is not among them:
 // nothing can pause a Vault.
 var ownedConditions = map[string]map[metav1.ConditionStatus]string{
-	"Initialized":    {metav1.ConditionTrue: "Initialized"},
-	"Deployed":       {metav1.ConditionFalse: "NotDeployed"},
-	"ReleaseFailed":  {metav1.ConditionFalse: "Released"},
-	"Irreconcilable": {metav1.ConditionFalse: "Reconciled"},
+	"Initialized":                    {metav1.ConditionTrue: "Initialized"},
+	v1alpha1.DeployedCondition:       {metav1.ConditionFalse: "NotDeployed"},
+	v1alpha1.ReleaseFailedCondition:  {metav1.ConditionFalse: "Released"},
+	v1alpha1.IrreconcilableCondition: {metav1.ConditionFalse: "Reconciled"},
 }
 
 // NewClient returns the client for the Helm reconciler. It differs from the one

@@ -16,7 +16,7 @@ import (
 const (
 	// RenewEvery is the pause between two renewals of the lease.
 	RenewEvery = time.Second
-	// maxSilence is for how long nothing may be heard of a leader that is alive.
+	// maxSilence is for how long a leader that is alive may renew nothing.
 	maxSilence = 2 * RenewEvery
 )
 
@@ -56,7 +56,7 @@ func (h *Heartbeat) observe(obj any, now time.Time) {
 	}
 }
 
-// Alive says that the leader was heard of a moment ago.
+// Alive says that the leader renewed its lease a moment ago.
 func (h *Heartbeat) Alive(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

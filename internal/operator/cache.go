@@ -108,7 +108,7 @@ func nameOnly(obj client.Object) {
 }
 
 // newClient is a client that reads metadata from the cache. That of controller-runtime
-// also asks the API server for the metadata of kinds whose content is not cached.
+// also requests from the API server the metadata of kinds whose content is not cached.
 func newClient(config *rest.Config, options client.Options) (client.Client, error) {
 	c, err := client.New(config, options)
 	if err != nil {

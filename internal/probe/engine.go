@@ -179,7 +179,7 @@ func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid ty
 	if w == nil {
 		return Observation{State: Unknown}
 	}
-	o := w.prober.ask(ctx, timeout)
+	o := w.prober.probe(ctx, timeout)
 	if o.State.Answered() {
 		e.record(vault, w, o)
 	}
@@ -345,7 +345,7 @@ func (w *worker) run(ctx context.Context, record func(Observation)) {
 	var failed, refused, inconclusive int
 	for w.load.acquire(ctx) {
 		begin := time.Now()
-		o := w.prober.ask(ctx, timeout)
+		o := w.prober.probe(ctx, timeout)
 		w.load.release()
 		if ctx.Err() != nil {
 			return

@@ -551,7 +551,7 @@ func TestEndOfTheEngineEndsAllWorkers(t *testing.T) {
 	waitForWorkers(t, 0)
 }
 
-// waitForWorkers waits until so many goroutines ask nodes. Tests that call it
+// waitForWorkers waits until so many goroutines probe nodes. Tests that call it
 // do not run beside others.
 func waitForWorkers(t *testing.T, want int) {
 	t.Helper()

@@ -1,5 +1,5 @@
-// Package probe asks Vault nodes for their state, over verified TLS, and knows
-// when to ask: it is the only place that decides when a node is probed.
+// Package probe requests the state of Vault nodes, over verified TLS. It is the only
+// place that decides when a node is probed.
 package probe
 
 import (
@@ -38,9 +38,9 @@ const (
 type State int
 
 const (
-	// Unknown means that the node was not asked yet.
+	// Unknown means that the node was not probed yet.
 	Unknown State = iota
-	// Unreachable means that the node was asked and gave no answer that counts.
+	// Unreachable means that the node was probed and gave no response that counts.
 	Unreachable
 	// Unverified means that the node was reached and that its certificate could not
 	// be verified, so that nothing it says is believed. It is not silence.
@@ -63,7 +63,7 @@ func (s State) String() string {
 // Answered says that the node itself told its state.
 func (s State) Answered() bool { return s >= Uninitialized }
 
-// Observation is the outcome of asking a node.
+// Observation is the outcome of probing a node.
 type Observation struct {
 	State State
 	// Version of Vault that the node runs; empty when it did not answer.
@@ -80,7 +80,7 @@ type Observation struct {
 	// connections were refused twice.
 	Refused bool
 	// Connected says that a connection to an Unreachable node was made: there is a
-	// way to it, and what does not answer is Vault, or the storage it asks.
+	// way to it, and what does not respond is Vault, or the storage that it reads.
 	Connected bool
 	// Last is what the node said when it last answered; Unknown if it never did.
 	Last State
@@ -118,7 +118,7 @@ func (c *Certificate) same(other *Certificate) bool {
 	return c.Serial == other.Serial && c.NotAfter.Equal(other.NotAfter)
 }
 
-// Target is a Vault node to ask.
+// Target is a Vault node to probe.
 type Target struct {
 	// UID of the pod, so that a new pod of the same name is another target.
 	UID types.UID
@@ -139,7 +139,7 @@ type Target struct {
 // errNoCA is the Err of a node that cannot be verified.
 var errNoCA = errors.New("the certificate authority of this Vault is not known")
 
-// What is asked tells seal and leader state in one answer, with a status code below
+// The health endpoint tells seal and leader state in one response, with a status code below
 // 300 whatever the state is.
 // https://developer.hashicorp.com/vault/api-docs/system/health
 const (
@@ -195,25 +195,25 @@ func (a *prober) dial(ctx context.Context, network, address string) (net.Conn, e
 
 func (a *prober) close() { a.transport.CloseIdleConnections() }
 
-// ask probes the node once.
-func (a *prober) ask(ctx context.Context, timeout time.Duration) Observation {
+// probe probes the node once.
+func (a *prober) probe(ctx context.Context, timeout time.Duration) Observation {
 	begin := time.Now()
 	if begin.UnixNano()-a.connected.Load() > int64(reconnectAfter) {
 		a.transport.CloseIdleConnections()
 	}
-	o := a.askNow(ctx, timeout)
+	o := a.probeNow(ctx, timeout)
 	if o.State == Unreachable {
 		// Whether there is a way to the node shows on a new connection only.
 		a.transport.CloseIdleConnections()
 	}
 	o.Connected = o.State == Unreachable && a.connected.Load() >= begin.UnixNano()
-	if ctx.Err() == nil { // a question that nobody waits for any more says nothing of the node
+	if ctx.Err() == nil { // a probe that nobody waits for any more says nothing of the node
 		probeDuration.WithLabelValues(label(o.State)).Observe(time.Since(begin).Seconds())
 	}
 	return o
 }
 
-func (a *prober) askNow(ctx context.Context, timeout time.Duration) Observation {
+func (a *prober) probeNow(ctx context.Context, timeout time.Duration) Observation {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// Not through an http.Client, which would follow redirects.

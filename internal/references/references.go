@@ -34,8 +34,8 @@ func Index(ctx context.Context, mgr ctrl.Manager) error {
 
 func secretsOf(obj client.Object) []string {
 	vault := obj.(*v1alpha1.Vault)
-	// An authority is needed to make again what it has signed.
-	names := append(certs.AuthoritySecretNames(vault),
+	// A CA is needed to make again what it has signed.
+	names := append(certs.CASecretNames(vault),
 		vault.ServerSecretName(), vault.ClientSecretName(),
 		vault.EtcdServerSecretName(), vault.EtcdClientSecretName(),
 	)

@@ -18,7 +18,7 @@ type Node struct {
 	Terminating bool
 	// Ended says that Kubernetes reports no running Vault container in the pod.
 	Ended bool
-	// State is what the node last said; Unknown when it was not asked yet.
+	// State is what the node last said; Unknown when it was not probed yet.
 	State probe.State
 	// Standby says that an Unreachable node was standby when it last answered.
 	Standby bool
@@ -41,7 +41,7 @@ type Decision struct {
 	// Promote is the pod that gets the label; empty for none. When its node proves
 	// to be active all other pods that stay lose the label before.
 	Promote types.UID
-	// ExpectChange says that nodes should be asked in a burst, because the
+	// ExpectChange says that nodes should be probed in a burst, because the
 	// active node is not known.
 	ExpectChange bool
 }
@@ -50,7 +50,7 @@ type Decision struct {
 // from nothing else. The arguments for it are in the documentation of the package.
 //
 // A pod is promoted when it is the only one that says it is active, and no
-// labelled pod was not asked yet. A labelled pod that stays loses the label
+// labelled pod was not probed yet. A labelled pod that stays loses the label
 //
 //   - when it says that it is not active, or when others say so too: the
 //     storage's lock has one holder, so two claims contradict each other;
@@ -73,7 +73,7 @@ func Decide(nodes []Node, silenceCounts bool) Decision {
 	for _, node := range nodes {
 		switch {
 		case t.legitimate(node):
-			// A labelled pod that was not asked yet is neither demoted nor joined.
+			// A labelled pod that was not probed yet is neither demoted nor joined.
 			if !node.Labelled && !t.undecided {
 				d.Promote = node.UID
 			}
@@ -91,7 +91,7 @@ type tally struct {
 	// terminatingClaims are the pods that say they are active and are being deleted.
 	terminatingClaims  int
 	answered, unsealed int
-	// undecided says that a labelled pod was not asked yet.
+	// undecided says that a labelled pod was not probed yet.
 	undecided bool
 	// starting says that a young pod has not answered yet.
 	starting bool

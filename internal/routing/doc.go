@@ -52,7 +52,7 @@
 //     for the successor instead of being refused.
 //   - No other replica vouches for the node: the label came back after this replica
 //     had taken it away, so that another one can reach the node. It is left alone
-//     until this replica hears from it.
+//     until it responds to this replica.
 //
 // A refused connection means that nothing listens, or that a firewall refuses in
 // the name of a node that is well. Clients are refused as well as long as nothing

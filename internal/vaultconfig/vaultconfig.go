@@ -35,7 +35,7 @@ const (
 )
 
 // Load returns the configuration that the Vault names, checked. What the user has to
-// fix is an *Error; any other error says that the API server could not be asked.
+// fix is an *Error; any other error says that the API server could not be read from.
 func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (Config, error) {
 	config := Config{}
 	if name := vault.Spec.ConfigMapName; name != "" {

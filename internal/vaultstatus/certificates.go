@@ -131,32 +131,31 @@ func earlier(a, b time.Time) time.Time {
 
 // tlsValid is the condition TLSReady when what the Secrets hold is valid.
 func tlsValid(f *facts) metav1.Condition {
-	const t = v1alpha1.TLSReadyCondition
 	secret := f.vault.ServerSecretName()
 	s := servingOf(f)
 	unverifiedPod, reason := unverified(f)
 	due := f.certificates.expiries.Due(f.now)
 	switch {
 	case len(s.expired) > 0:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonCertificateExpired, "Pods serve a certificate that has expired: %s. "+
+		return isFalse(v1alpha1.ReasonCertificateExpired, "Pods serve a certificate that has expired: %s. "+
 			"Secret %q holds a valid one; a pod that does not take it up has to be replaced", join(s.expired), secret)
 	case unverifiedPod != "":
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNodesUnverified, "Pod %s cannot be verified: %s", unverifiedPod, reason)
+		return isFalse(v1alpha1.ReasonNodesUnverified, "Pod %s cannot be verified: %s", unverifiedPod, reason)
 	case len(s.late) > 0 && f.now.Sub(f.certificates.since) >= serveWithin:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonCertificateNotServed, "Pods do not serve the certificate that Secret %q holds: %s. "+
+		return isFalse(v1alpha1.ReasonCertificateNotServed, "Pods do not serve the certificate that Secret %q holds: %s. "+
 			"'kubectl logs' says why; a pod that does not take it up has to be replaced", secret, join(s.late))
 	case len(s.late) > 0:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonCertificatePending,
+		return isUnknown(v1alpha1.ReasonCertificatePending,
 			"Pods are taking up the certificate that Secret %q holds: %s", secret, join(s.late))
 	case len(s.replaced) > 0:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonCertificatePending,
+		return isUnknown(v1alpha1.ReasonCertificatePending,
 			"Pods serve the certificate of another Secret than %q until they are replaced, see the condition %s: %s",
 			secret, v1alpha1.UpdatedCondition, join(s.replaced))
 	case due != nil:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonCertificateExpiring, "Renew it: %s expires at %s",
+		return isTrue(v1alpha1.ReasonCertificateExpiring, "Renew it: %s expires at %s",
 			due.Name, due.NotAfter.UTC().Format(time.RFC3339))
 	default:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "Secrets %q and %q are valid for %s",
+		return isTrue(v1alpha1.ReasonSecretsValid, "Secrets %q and %q are valid for %s",
 			secret, f.vault.ClientSecretName(), f.vault.ServerName())
 	}
 }

@@ -18,18 +18,28 @@ import (
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 )
 
-// conditionFuncs compute the conditions, each from the facts and the status so
+// conditionFuncs compute the conditions by type, each from the facts and the status so
 // far, and from nothing else.
-var conditionFuncs = []func(*facts, *v1alpha1.VaultStatus) metav1.Condition{
-	available, vaultInitialized, unsealed, updated, tlsReady, configValid, storageReady,
+var conditionFuncs = []struct {
+	conditionType string
+	compute       func(*facts, *v1alpha1.VaultStatus) metav1.Condition
+}{
+	{v1alpha1.AvailableCondition, available},
+	{v1alpha1.InitializedCondition, vaultInitialized},
+	{v1alpha1.UnsealedCondition, unsealed},
+	{v1alpha1.UpdatedCondition, updated},
+	{v1alpha1.TLSReadyCondition, tlsReady},
+	{v1alpha1.ConfigValidCondition, configValid},
+	{v1alpha1.StorageReadyCondition, storageReady},
 }
 
 // conditions returns this controller's conditions, with the transition times of
 // those that did not change.
 func conditions(f *facts, status *v1alpha1.VaultStatus) []metav1.Condition {
 	var result []metav1.Condition
-	add := func(condition metav1.Condition) {
-		if old := meta.FindStatusCondition(f.previous.Conditions, condition.Type); old != nil {
+	add := func(conditionType string, condition metav1.Condition) {
+		condition.Type = conditionType
+		if old := meta.FindStatusCondition(f.previous.Conditions, conditionType); old != nil {
 			result = append(result, *old)
 		}
 		condition.Message = message.Cut(condition.Message)
@@ -37,24 +47,31 @@ func conditions(f *facts, status *v1alpha1.VaultStatus) []metav1.Condition {
 		condition.LastTransitionTime = metav1.Time{Time: f.now}.Rfc3339Copy()
 		meta.SetStatusCondition(&result, condition)
 	}
-	for _, fn := range conditionFuncs {
-		add(fn(f, status))
+	for _, c := range conditionFuncs {
+		add(c.conditionType, c.compute(f, status))
 	}
 	all := slices.Concat(result, f.vault.Status.Conditions) // the Helm reconciler's are among these
 	ready, stalled := ready(all)
-	add(ready)
+	add(v1alpha1.ReadyCondition, ready)
 	if stalled {
-		add(metav1.Condition{Type: v1alpha1.StalledCondition, Status: metav1.ConditionTrue, Reason: ready.Reason, Message: ready.Message})
+		add(v1alpha1.StalledCondition, isTrue(ready.Reason, "%s", ready.Message))
 	}
 	return result
 }
 
-func is(conditionType string, status metav1.ConditionStatus, reason, format string, args ...any) metav1.Condition {
-	return metav1.Condition{Type: conditionType, Status: status, Reason: reason, Message: fmt.Sprintf(format, args...)}
+func isTrue(reason, format string, args ...any) metav1.Condition {
+	return metav1.Condition{Status: metav1.ConditionTrue, Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+func isFalse(reason, format string, args ...any) metav1.Condition {
+	return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+func isUnknown(reason, format string, args ...any) metav1.Condition {
+	return metav1.Condition{Status: metav1.ConditionUnknown, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
 func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
-	const t = v1alpha1.AvailableCondition
 	nodes := &status.VaultStatus
 	if len(nodes.ActiveClaims) == 0 && nodes.Active == "" && servedButUnheard(f) {
 		return unanswered(f, nodes)
@@ -62,47 +79,45 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	switch status.Phase {
 	case v1alpha1.PhaseRunning:
 		if problem := notInService(f, nodes.Active); problem != "" {
-			return is(t, metav1.ConditionFalse, v1alpha1.ReasonNotInService, "Pod %s is active, but %s", nodes.Active, problem)
+			return isFalse(v1alpha1.ReasonNotInService, "Pod %s is active, but %s", nodes.Active, problem)
 		}
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s",
+		return isTrue(v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s",
 			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort, storageHint(f))
 	case v1alpha1.PhaseUninitialized:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "%s", initHint(nodes))
+		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(nodes))
 	case v1alpha1.PhaseSealed:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "%s%s", unsealHint(nodes.Sealed), storageHint(f))
+		return isFalse(v1alpha1.ReasonAwaitingUnseal, "%s%s", unsealHint(nodes.Sealed), storageHint(f))
 	case v1alpha1.PhaseUnavailable:
 		return unavailable(f, nodes)
 	default:
 		if len(nodes.Unreachable) > 0 {
 			return unanswered(f, nodes)
 		}
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNodesStarting, "No Vault node runs yet%s", waitingHint(f))
+		return isFalse(v1alpha1.ReasonNodesStarting, "No Vault node runs yet%s", waitingHint(f))
 	}
 }
 
 // unavailable says why no node of an initialized Vault is known to be active.
 func unavailable(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
-	const t = v1alpha1.AvailableCondition
 	switch {
 	case len(nodes.ActiveClaims) > 0:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonMultipleActiveNodes,
+		return isFalse(v1alpha1.ReasonMultipleActiveNodes,
 			"More than one node says that it is active, so the Service points at none: %s%s", join(nodes.ActiveClaims), storageHint(f))
 	case len(nodes.Unreachable) > 0 && len(nodes.Standby) == 0:
 		return unanswered(f, nodes)
 	case len(nodes.Standby) == 0:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active, and none is unsealed%s%s", waitingHint(f), storageHint(f))
+		return isFalse(v1alpha1.ReasonNoActiveNode, "No node is active, and none is unsealed%s%s", waitingHint(f), storageHint(f))
 	default:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s%s", join(nodes.Standby), storageHint(f))
+		return isFalse(v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s%s", join(nodes.Standby), storageHint(f))
 	}
 }
 
 // unanswered is what is known of a Vault whose nodes do not tell their state.
 func unanswered(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
-	const t = v1alpha1.AvailableCondition
 	if pod, err := unverified(f); pod != "" {
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnverified, "Pod %s cannot be verified: %s%s", pod, err, storageHint(f))
+		return isUnknown(v1alpha1.ReasonNodesUnverified, "Pod %s cannot be verified: %s%s", pod, err, storageHint(f))
 	}
-	return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s%s", join(nodes.Unreachable), storageHint(f))
+	return isUnknown(v1alpha1.ReasonNodesUnreachable, "No answer from %s%s", join(nodes.Unreachable), storageHint(f))
 }
 
 // unverified returns the first pod whose node serves with a certificate that
@@ -175,66 +190,62 @@ func dataFound(f *facts, status *v1alpha1.VaultStatus) bool {
 }
 
 func vaultInitialized(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
-	const t = v1alpha1.InitializedCondition
 	switch {
 	case dataFound(f, status):
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonDataFound, "%s", foundHint)
+		return isTrue(v1alpha1.ReasonDataFound, "%s", foundHint)
 	case status.Initialized:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonInitialized, "Vault is initialized")
+		return isTrue(v1alpha1.ReasonInitialized, "Vault is initialized")
 	case status.Phase == v1alpha1.PhaseUninitialized:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
+		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
 	default:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "No Vault node has answered yet")
+		return isUnknown(v1alpha1.ReasonNotObserved, "No Vault node has answered yet")
 	}
 }
 
 func unsealed(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
-	const t = v1alpha1.UnsealedCondition
 	nodes := &status.VaultStatus
 	switch {
 	case len(nodes.Sealed) > 0 && !status.Initialized:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "%s", initHint(nodes))
+		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(nodes))
 	case len(nodes.Sealed) > 0:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "%s", unsealHint(nodes.Sealed))
+		return isFalse(v1alpha1.ReasonAwaitingUnseal, "%s", unsealHint(nodes.Sealed))
 	case len(nodes.Unreachable) > 0:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s", join(nodes.Unreachable))
+		return isUnknown(v1alpha1.ReasonNodesUnreachable, "No answer from %s", join(nodes.Unreachable))
 	case status.ReadyNodes < f.vault.WantedNodes():
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesStarting, "%d of %d nodes are unsealed, the others do not run yet%s",
+		return isUnknown(v1alpha1.ReasonNodesStarting, "%d of %d nodes are unsealed, the others do not run yet%s",
 			status.ReadyNodes, f.vault.WantedNodes(), waitingHint(f))
 	default:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonUnsealed, "All %d nodes are unsealed", status.ReadyNodes)
+		return isTrue(v1alpha1.ReasonUnsealed, "All %d nodes are unsealed", status.ReadyNodes)
 	}
 }
 
 func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
-	const t = v1alpha1.TLSReadyCondition
 	var bad *certs.Error
-	old := meta.FindStatusCondition(f.previous.Conditions, t)
+	old := meta.FindStatusCondition(f.previous.Conditions, v1alpha1.TLSReadyCondition)
 	pending := old == nil || old.Reason == v1alpha1.ReasonSecretsPending
 	switch {
 	// One that was there and is gone may need an administrator: the operator makes no
-	// second authority beside certificates of the first.
+	// second CA beside certificates of the first.
 	case errors.As(f.certificates.err, &bad) && bad.Generated && pending:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonSecretsPending, "The operator is making the certificates")
+		return isUnknown(v1alpha1.ReasonSecretsPending, "The operator is making the certificates")
 	case errors.As(f.certificates.err, &bad):
-		return is(t, metav1.ConditionFalse, bad.Reason, "%s", bad.Message)
+		return isFalse(bad.Reason, "%s", bad.Message)
 	case f.certificates.err != nil:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "%v", f.certificates.err)
+		return isUnknown(v1alpha1.ReasonNotObserved, "%v", f.certificates.err)
 	default:
 		return tlsValid(f)
 	}
 }
 
 func configValid(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
-	const t = v1alpha1.ConfigValidCondition
 	var bad *vaultconfig.Error
 	switch {
 	case errors.As(f.configErr, &bad):
-		return is(t, metav1.ConditionFalse, bad.Reason, "%s", bad.Message)
+		return isFalse(bad.Reason, "%s", bad.Message)
 	case f.configErr != nil:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "%v", f.configErr)
+		return isUnknown(v1alpha1.ReasonNotObserved, "%v", f.configErr)
 	default:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonConfigAccepted, "%s", usedConfig(&f.vault.Spec))
+		return isTrue(v1alpha1.ReasonConfigAccepted, "%s", usedConfig(&f.vault.Spec))
 	}
 }
 

@@ -70,7 +70,7 @@ const (
 //
 // There is one writer: the leader. It may be lost together with the node that
 // its users want to know about, and its lease runs out late. So every replica
-// computes the status, and while nothing is heard of the leader, any replica
+// computes the status, and while the leader renews no lease, any replica
 // writes what differs.
 type Reconciler struct {
 	client.Client
@@ -84,7 +84,7 @@ type Reconciler struct {
 	Recorder     record.EventRecorder
 	// Elected is closed when this replica leads.
 	Elected <-chan struct{}
-	// LeaderAlive says that the leader was heard of a moment ago. It is nil when
+	// LeaderAlive says that the leader renewed its lease a moment ago. It is nil when
 	// there is no election.
 	LeaderAlive func(now time.Time) bool
 

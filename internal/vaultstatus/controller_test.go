@@ -342,7 +342,7 @@ func TestOwnedIsWhatThisControllerWrites(t *testing.T) {
 	status := v1alpha1.VaultStatus{
 		Phase:           v1alpha1.PhaseRunning,
 		DeployedRelease: &v1alpha1.DeployedRelease{Name: "example"},
-		Conditions:      []metav1.Condition{{Type: "Deployed"}, {Type: v1alpha1.AvailableCondition}, {Type: "Irreconcilable"}, {Type: v1alpha1.UnsealedCondition}},
+		Conditions:      []metav1.Condition{{Type: v1alpha1.DeployedCondition}, {Type: v1alpha1.AvailableCondition}, {Type: v1alpha1.IrreconcilableCondition}, {Type: v1alpha1.UnsealedCondition}},
 	}
 	got := owned(status)
 	if got.Phase != v1alpha1.PhaseRunning || got.DeployedRelease != nil || len(got.Conditions) != 2 ||

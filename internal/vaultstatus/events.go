@@ -81,7 +81,7 @@ func initializationEvents(before, after *v1alpha1.VaultStatus) []event {
 func releaseEvents(before, after *v1alpha1.VaultStatus) []event {
 	was := meta.FindStatusCondition(before.Conditions, v1alpha1.ReadyCondition)
 	is := meta.FindStatusCondition(after.Conditions, v1alpha1.ReadyCondition)
-	if is == nil || was != nil && was.Message == is.Message || !strings.HasPrefix(is.Message, releaseFailed+": ") {
+	if is == nil || was != nil && was.Message == is.Message || !strings.HasPrefix(is.Message, v1alpha1.ReleaseFailedCondition+": ") {
 		return nil
 	}
 	return []event{{corev1.EventTypeWarning, is.Reason, is.Message}}

@@ -9,12 +9,6 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-// Conditions of the Helm reconciler.
-const (
-	irreconcilable = "Irreconcilable"
-	releaseFailed  = "ReleaseFailed"
-)
-
 // required are the conditions that have to have a status for a Vault to be ready, in
 // the order in which one explains the next: what is refused comes before what does not
 // run because of it.
@@ -31,9 +25,9 @@ var required = []struct {
 	{v1alpha1.StorageReadyCondition, metav1.ConditionTrue, []string{
 		v1alpha1.ReasonVolumesMismatch, v1alpha1.ReasonVolumesLost, v1alpha1.ReasonNoSpace, v1alpha1.ReasonMembersDisagree,
 	}},
-	{releaseFailed, metav1.ConditionFalse, nil},
+	{v1alpha1.ReleaseFailedCondition, metav1.ConditionFalse, nil},
 	// It is also true while something is waited for, and is tried again.
-	{irreconcilable, metav1.ConditionFalse, []string{}},
+	{v1alpha1.IrreconcilableCondition, metav1.ConditionFalse, []string{}},
 	{v1alpha1.AvailableCondition, metav1.ConditionTrue, []string{}},
 	{v1alpha1.UnsealedCondition, metav1.ConditionTrue, []string{}},
 	{v1alpha1.UpdatedCondition, metav1.ConditionTrue, []string{v1alpha1.ReasonDowngradeRefused}},
@@ -55,19 +49,18 @@ func ready(all []metav1.Condition) (sum metav1.Condition, stalled bool) {
 			stalling = c
 		}
 	}
-	const t = v1alpha1.ReadyCondition
 	switch {
 	case stalling != nil:
-		return is(t, metav1.ConditionFalse, stalling.Reason, "%s: %s", stalling.Type, stalling.Message), true
+		return isFalse(stalling.Reason, "%s: %s", stalling.Type, stalling.Message), true
 	case first == nil:
 		text := "All nodes are unsealed and up to date"
 		if available := meta.FindStatusCondition(all, v1alpha1.AvailableCondition); available != nil {
 			text = available.Message + "; all nodes are unsealed and up to date"
 		}
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonReady, "%s", text), false
+		return isTrue(v1alpha1.ReasonReady, "%s", text), false
 	case first.Status == metav1.ConditionUnknown:
-		return is(t, metav1.ConditionUnknown, first.Reason, "%s: %s", first.Type, first.Message), false
+		return isUnknown(first.Reason, "%s: %s", first.Type, first.Message), false
 	default:
-		return is(t, metav1.ConditionFalse, first.Reason, "%s: %s", first.Type, first.Message), false
+		return isFalse(first.Reason, "%s: %s", first.Type, first.Message), false
 	}
 }

@@ -21,7 +21,7 @@ func TestReady(t *testing.T) {
 		condition(available, yes, "Active"), condition(v1alpha1.UnsealedCondition, yes, "Unsealed"),
 		condition(v1alpha1.UpdatedCondition, yes, "Updated"), condition(v1alpha1.TLSReadyCondition, yes, "SecretsValid"),
 		condition(v1alpha1.ConfigValidCondition, yes, "ConfigAccepted"), condition(v1alpha1.StorageReadyCondition, yes, "Quorum"),
-		condition(irreconcilable, no, "Reconciled"), condition(releaseFailed, no, "Released"),
+		condition(v1alpha1.IrreconcilableCondition, no, "Reconciled"), condition(v1alpha1.ReleaseFailedCondition, no, "Released"),
 	}
 	for _, tt := range []struct {
 		name  string
@@ -41,9 +41,9 @@ func TestReady(t *testing.T) {
 		{"a certificate that is taken up", []metav1.Condition{condition(v1alpha1.TLSReadyCondition, no, "CertificatePending")}, "False CertificatePending", "TLSReady: why", false},
 		{"no quorum", []metav1.Condition{condition(v1alpha1.StorageReadyCondition, no, "NoQuorum"), condition(available, no, "NoActiveNode")}, "False NoQuorum", "StorageReady: why", false},
 		{"volumes of another size", []metav1.Condition{condition(v1alpha1.StorageReadyCondition, no, "VolumesMismatch")}, "False VolumesMismatch", "StorageReady: why", true},
-		{"a release that is refused", []metav1.Condition{condition(releaseFailed, yes, "InstallError"), condition(irreconcilable, yes, "ReconcileError")}, "False InstallError", "ReleaseFailed: why", true},
-		{"nothing runs, for the release is refused", []metav1.Condition{condition(v1alpha1.StorageReadyCondition, unknown, "NodesStarting"), condition(releaseFailed, yes, "InstallError")}, "False InstallError", "ReleaseFailed: why", true},
-		{"something is waited for", []metav1.Condition{condition(irreconcilable, yes, "ErrorGettingValues")}, "False ErrorGettingValues", "Irreconcilable: why", false},
+		{"a release that is refused", []metav1.Condition{condition(v1alpha1.ReleaseFailedCondition, yes, "InstallError"), condition(v1alpha1.IrreconcilableCondition, yes, "ReconcileError")}, "False InstallError", "ReleaseFailed: why", true},
+		{"nothing runs, for the release is refused", []metav1.Condition{condition(v1alpha1.StorageReadyCondition, unknown, "NodesStarting"), condition(v1alpha1.ReleaseFailedCondition, yes, "InstallError")}, "False InstallError", "ReleaseFailed: why", true},
+		{"something is waited for", []metav1.Condition{condition(v1alpha1.IrreconcilableCondition, yes, "ErrorGettingValues")}, "False ErrorGettingValues", "Irreconcilable: why", false},
 	} {
 		all := slices.Concat(tt.other, fine)
 		got, stuck := ready(all)

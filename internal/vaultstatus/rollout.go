@@ -51,22 +51,21 @@ func deployed(f *facts) bool {
 // updated is about the rollout. The Deployment does it: it adds an updated node,
 // waits until that is unsealed, takes an old one away, and so on.
 func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
-	const t = v1alpha1.UpdatedCondition
 	if err := vaultversion.Check(&f.vault.Spec, status.DataVersion); err != nil {
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonDowngradeRefused, "%v", err)
+		return isFalse(v1alpha1.ReasonDowngradeRefused, "%v", err)
 	}
 	if refused := refusedVersion(f); refused != "" {
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonDowngradeRefused, "%s", refused)
+		return isFalse(v1alpha1.ReasonDowngradeRefused, "%s", refused)
 	}
 	if !deployed(f) {
 		hint := ""
-		if meta.IsStatusConditionTrue(f.vault.Status.Conditions, irreconcilable) {
+		if meta.IsStatusConditionTrue(f.vault.Status.Conditions, v1alpha1.IrreconcilableCondition) {
 			hint = ": the condition Irreconcilable says why"
 		}
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonReleasePending, "The spec is not deployed yet%s", hint)
+		return isFalse(v1alpha1.ReasonReleasePending, "The spec is not deployed yet%s", hint)
 	}
 	if f.templateHash == "" {
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonRollingOut, "The Deployment has not been acted on yet")
+		return isFalse(v1alpha1.ReasonRollingOut, "The Deployment has not been acted on yet")
 	}
 	condition := rollout(f, status)
 	// Nodes may not answer because etcd is being replaced.
@@ -108,27 +107,26 @@ func progressOf(f *facts, status *v1alpha1.VaultStatus, updated []*corev1.Pod) p
 
 // rollout tells how far the rollout of what is deployed has come.
 func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
-	const t = v1alpha1.UpdatedCondition
 	updated, old := byTemplate(f)
 	p := progressOf(f, status, updated)
 	started := int32(len(updated)) >= f.vault.WantedNodes() && len(p.failing)+len(p.silent)+len(p.starting) == 0
 	// What happens to nodes after a rollout is no rollout.
-	ended := meta.IsStatusConditionTrue(f.previous.Conditions, t)
+	ended := meta.IsStatusConditionTrue(f.previous.Conditions, v1alpha1.UpdatedCondition)
 	switch {
 	case len(old) == 0 && (started || ended):
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonUpdated, "All nodes are of the pod template that the spec asks for")
+		return isTrue(v1alpha1.ReasonUpdated, "All nodes are of the pod template that the spec asks for")
 	case len(p.failing) > 0:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "No other node is replaced, because an updated one cannot start: %s. "+
+		return isFalse(v1alpha1.ReasonNodeFailing, "No other node is replaced, because an updated one cannot start: %s. "+
 			"'kubectl describe pod' and 'kubectl logs --previous' say more; setting the spec back undoes the change", join(p.failing))
 	// Without an old node nothing waits for an updated one.
 	case len(p.sealed) > 0 && len(old) > 0 && !status.Initialized:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
+		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
 	case len(p.sealed) > 0 && len(old) > 0:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))
+		return isFalse(v1alpha1.ReasonAwaitingUnseal, "The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))
 	case len(p.silent) > 0:
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesUnreachable, "No answer from %s: the rollout does not go on until updated nodes answer and are unsealed", join(p.silent))
+		return isUnknown(v1alpha1.ReasonNodesUnreachable, "No answer from %s: the rollout does not go on until updated nodes answer and are unsealed", join(p.silent))
 	default:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonRollingOut, "%d of %d nodes are updated; starting: %s; to be replaced: %s",
+		return isFalse(v1alpha1.ReasonRollingOut, "%d of %d nodes are updated; starting: %s; to be replaced: %s",
 			len(updated), f.vault.WantedNodes(), join(p.starting), join(namesOf(old)))
 	}
 }

@@ -74,7 +74,7 @@ func TestUpdated(t *testing.T) {
 		// message is a part of the condition's, not is what it must not say.
 		message, not string
 	}{
-		{name: "nothing is deployed yet", facts: newSituation(), want: "False ReleasePending", message: "not deployed yet", not: "Irreconcilable"},
+		{name: "nothing is deployed yet", facts: newSituation(), want: "False ReleasePending", message: "not deployed yet", not: v1alpha1.IrreconcilableCondition},
 		{
 			name:  "the spec was changed and is not deployed yet",
 			facts: old(rollingOut().before(wasUpdated).rendered("2")), want: "False ReleasePending",
@@ -82,7 +82,7 @@ func TestUpdated(t *testing.T) {
 		{
 			name: "the spec cannot be deployed", want: "False ReleasePending", message: "the condition Irreconcilable says why",
 			facts: changed(old(rollingOut().rendered("2")), func(s *situation) {
-				s.vault.Status.Conditions = []metav1.Condition{{Type: "Irreconcilable", Status: metav1.ConditionTrue}}
+				s.vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.IrreconcilableCondition, Status: metav1.ConditionTrue}}
 			}),
 		},
 		{

@@ -52,7 +52,7 @@ type facts struct {
 	now       time.Time
 }
 
-// complete says that every pod that runs was asked. Before that, for a moment
+// complete says that every pod that runs was probed. Before that, for a moment
 // after the operator has started, a status would report what is not known.
 func (f *facts) complete() bool {
 	for i := range f.pods {

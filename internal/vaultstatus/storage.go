@@ -61,32 +61,31 @@ func storageHint(f *facts) string {
 }
 
 func storageReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
-	const t = v1alpha1.StorageReadyCondition
 	if wrong := storageWrong(f); wrong != nil {
 		return *wrong
 	}
 	s := storageOf(f)
 	if s == nil {
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNotObserved, "The etcd StatefulSet %q does not exist yet", f.vault.EtcdName())
+		return isUnknown(v1alpha1.ReasonNotObserved, "The etcd StatefulSet %q does not exist yet", f.vault.EtcdName())
 	}
 	ready := s.members - len(s.missing)
 	switch {
 	case s.hasQuorum() && s.full:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoSpace,
+		return isFalse(v1alpha1.ReasonNoSpace,
 			"etcd has used up the space that its volumes allow: Vault can read and delete, but not write, and no other node can become active. "+
 				"Delete what is not needed, then have etcd compacted, defragmented and its alarm disarmed")
 	case len(s.missing) == 0:
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "%d of %d etcd members are ready%s", ready, s.members, sharedHint(f))
+		return isTrue(v1alpha1.ReasonQuorum, "%d of %d etcd members are ready%s", ready, s.members, sharedHint(f))
 	case s.hasQuorum():
-		return is(t, metav1.ConditionTrue, v1alpha1.ReasonMembersNotReady, "%d of %d etcd members are ready, which is enough; not ready: %s%s",
+		return isTrue(v1alpha1.ReasonMembersNotReady, "%d of %d etcd members are ready, which is enough; not ready: %s%s",
 			ready, s.members, join(s.missing), sharedHint(f))
 	case firstStart(f) && s.failing:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonMembersFailing, "%d of %d etcd members are ready, %d are needed; not ready: %s", ready, s.members, s.quorum, join(s.missing))
+		return isFalse(v1alpha1.ReasonMembersFailing, "%d of %d etcd members are ready, %d are needed; not ready: %s", ready, s.members, s.quorum, join(s.missing))
 	case firstStart(f):
 		// Members that start for the first time are not a failure.
-		return is(t, metav1.ConditionUnknown, v1alpha1.ReasonNodesStarting, "%d of %d etcd members are ready, %d are needed; not ready: %s", ready, s.members, s.quorum, join(s.missing))
+		return isUnknown(v1alpha1.ReasonNodesStarting, "%d of %d etcd members are ready, %d are needed; not ready: %s", ready, s.members, s.quorum, join(s.missing))
 	default:
-		return is(t, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "%d of %d etcd members are ready, %d are needed; not ready: %s", ready, s.members, s.quorum, join(s.missing))
+		return isFalse(v1alpha1.ReasonNoQuorum, "%d of %d etcd members are ready, %d are needed; not ready: %s", ready, s.members, s.quorum, join(s.missing))
 	}
 }
 
@@ -107,19 +106,18 @@ func (f *facts) previousVolumes() []v1alpha1.StorageVolume {
 // storageWrong is the condition while the storage is not the one that belongs to
 // this Vault and its data, or nil.
 func storageWrong(f *facts) *metav1.Condition {
-	const t = v1alpha1.StorageReadyCondition
 	state := f.state()
 	var condition metav1.Condition
 	var refusal *storage.Error
 	switch {
 	case f.etcd == nil && errors.As(state.Refusal(), &refusal):
-		condition = is(t, metav1.ConditionFalse, refusal.Reason, "%s", refusal.Message)
+		condition = isFalse(refusal.Reason, "%s", refusal.Message)
 	case state.MostLost():
-		condition = is(t, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost,
+		condition = isFalse(v1alpha1.ReasonVolumesLost,
 			"The volumes of most etcd members are gone, being deleted or new: %s. A member that starts with an empty volume is kept from "+
 				"founding an empty cluster; bring the volumes back, or give their data up as docs/recovery.md says", join(state.Lost()))
 	case f.disagree != "":
-		condition = is(t, metav1.ConditionFalse, v1alpha1.ReasonMembersDisagree,
+		condition = isFalse(v1alpha1.ReasonMembersDisagree,
 			"The etcd members are not of one cluster: %s. Vault may read other data from each", f.disagree)
 	default:
 		return nil
@@ -154,19 +152,18 @@ func storageStatus(f *facts) *v1alpha1.StorageStatus {
 // storageRollout is the condition Updated while a change of the etcd pods is being
 // rolled out, or nil.
 func storageRollout(f *facts) *metav1.Condition {
-	const t = v1alpha1.UpdatedCondition
 	r := f.state().Rollout()
 	var condition metav1.Condition
 	switch {
 	case r == nil:
 		return nil
 	case r.Pending:
-		condition = is(t, metav1.ConditionFalse, v1alpha1.ReasonRollingOut, "The StatefulSet %q has not been acted on yet", f.etcd.Name)
+		condition = isFalse(v1alpha1.ReasonRollingOut, "The StatefulSet %q has not been acted on yet", f.etcd.Name)
 	case len(r.Failing) > 0:
-		condition = is(t, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "No other etcd member is replaced, because an updated one cannot start: %s. "+
+		condition = isFalse(v1alpha1.ReasonNodeFailing, "No other etcd member is replaced, because an updated one cannot start: %s. "+
 			"'kubectl describe pod' and 'kubectl logs --previous' say more; setting the spec back undoes the change", join(r.Failing))
 	default:
-		condition = is(t, metav1.ConditionFalse, v1alpha1.ReasonRollingOut, "etcd members are being replaced; starting: %s; to be replaced: %s",
+		condition = isFalse(v1alpha1.ReasonRollingOut, "etcd members are being replaced; starting: %s; to be replaced: %s",
 			join(r.Starting), join(r.Old))
 	}
 	return &condition

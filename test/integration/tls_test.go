@@ -38,7 +38,7 @@ func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 	waitForEvent(t, vault, "Warning AuthorityLost Secrets with a CA are gone: ")
 	waitForVault(t, vault, "everything that is lost is named", func(v *v1alpha1.Vault) error {
 		condition := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.TLSReadyCondition)
-		for _, name := range append(certs.AuthoritySecretNames(vault),
+		for _, name := range append(certs.CASecretNames(vault),
 			vault.ServerSecretName(), vault.ClientSecretName(), vault.EtcdServerSecretName(), vault.EtcdClientSecretName()) {
 			if !strings.Contains(condition.Message, strconv.Quote(name)) {
 				return fmt.Errorf("%s is not in %s", name, condition.Message)
