@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
@@ -45,7 +46,7 @@ const (
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 16
 	// limit is how long one reconciliation may take, so that requests that hang
-	// hold no worker up, and no pod is promoted long after its node was asked. It
+	// hold no worker up, and no pod is promoted long after its node was probed. It
 	// is several times what one request takes in a cluster that is well. Watches
 	// are not cut by it.
 	// https://github.com/kubernetes/community/blob/master/sig-scalability/slos/api_call_latency.md
@@ -61,7 +62,7 @@ type Reconciler struct {
 	// APIReader reads from the API server and not from a cache.
 	APIReader client.Reader
 	Engine    *probe.Engine
-	// Confirm asks a node right before it is promoted; the engine does, if not set.
+	// Confirm probes a node right before it is promoted; the engine does, if not set.
 	Confirm func(ctx context.Context, vault types.NamespacedName, uid types.UID) probe.Observation
 	// SilenceCounts says that it is the node's fault when one does not answer; the
 	// engine does, if not set.
@@ -283,8 +284,13 @@ func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []co
 	for i := range list {
 		byUID[list[i].UID] = &list[i]
 	}
+	observations := r.Engine.Observations(client.ObjectKeyFromObject(vault))
 	for _, uid := range decision.Demote {
 		pod := byUID[uid].DeepCopy()
+		if o := observations[uid]; o.State == probe.Unreachable && o.Err != nil {
+			log.FromContext(ctx).Info("The active node does not answer, and another one could take over",
+				"pod", pod.Name, "error", message.Cut(o.Err.Error()), "lastActive", o.LastActive)
+		}
 		if err := r.setActive(ctx, pod, false); err != nil {
 			return fmt.Errorf("taking pod %s out of the Service: %w", pod.Name, err)
 		}

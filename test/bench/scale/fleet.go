@@ -186,6 +186,7 @@ func (f *fleet) see(pod *corev1.Pod) {
 		delete(v.labelled, i)
 		if i == v.active && v.nodes[i].get() == active && v.nodes[i].alive() {
 			f.lost.Add(1)
+			fmt.Printf("%s has lost the label; the node last answered %s ago\n", pod.Name, now.Sub(time.Unix(0, v.nodes[i].answered.Load())).Round(time.Millisecond))
 		}
 	}
 	if v.isRight() {

@@ -52,6 +52,8 @@ type node struct {
 	ip     string
 	config *tls.Config
 	state  atomic.Int32
+	// answered is when it last answered, in nanoseconds since 1970.
+	answered atomic.Int64
 
 	mu     sync.Mutex
 	server *http.Server
@@ -119,6 +121,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_, _ = w.Write(answers[state])
+	n.answered.Store(time.Now().UnixNano())
 }
 
 // authority signs the certificates that Vaults name by spec.tls.static.
