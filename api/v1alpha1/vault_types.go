@@ -99,10 +99,20 @@ type VaultSpec struct {
 	// +kubebuilder:default="hashicorp/vault"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-zA-Z0-9._/-]|:[0-9]+/)*$')",message="must be an image name without a tag or digest, such as hashicorp/vault; the tag is spec.version"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-zA-Z0-9._/-]|:[0-9]+/)*$')",message="must be an image name without a tag or digest, such as hashicorp/vault; the tag is spec.version, the digest spec.imageDigest"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Vault image",order=27,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	BaseImage string `json:"baseImage,omitempty"`
+
+	// imageDigest pins the image of Vault to its content, such as "sha256:" and 64 hexadecimal
+	// digits: baseImage is pulled by it, whatever the tag points at. version still says which
+	// version that is, so change both in an upgrade.
+	// https://kubernetes.io/docs/concepts/containers/images/#image-names
+	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:XValidation:rule="self.matches('^sha256:[0-9a-f]{64}$')",message="must be sha256: and 64 hexadecimal digits"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Vault image digest",order=40,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	ImageDigest string `json:"imageDigest,omitempty"`
 
 	// imagePullSecrets are the names of Secrets in the namespace of the Vault
 	// that hold the credentials for the images.
@@ -150,6 +160,21 @@ type VaultSpec struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Pods",order=4
 	// +optional
 	Pod PodPolicy `json:"pod,omitempty"`
+
+	// listener has what may be set of the listener that clients connect to. All else of
+	// it is the operator's. A change restarts the nodes one by one, and each has to be
+	// unsealed.
+	// https://developer.hashicorp.com/vault/docs/configuration/listener/tcp
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Listener",order=49,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Listener *ListenerPolicy `json:"listener,omitempty"`
+
+	// kubernetesAuth is for Vault's Kubernetes auth method, by which workloads log in with
+	// the token of their ServiceAccount.
+	// https://developer.hashicorp.com/vault/docs/auth/kubernetes
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Kubernetes auth method",order=47,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	KubernetesAuth *KubernetesAuthPolicy `json:"kubernetesAuth,omitempty"`
 
 	// service is the policy for the Service that points at the active node.
 	// +kubebuilder:default={}
@@ -242,6 +267,62 @@ type PodPolicy struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Labels",order=12,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Labels map[string]string `json:"labels,omitempty"`
+
+	// serviceAccountAnnotations are annotations of the ServiceAccount of the pods, by
+	// which clouds give workloads an identity, for a seal or a secrets engine. The name
+	// of the ServiceAccount is that of the Vault.
+	// +kubebuilder:validation:MaxProperties=64
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="ServiceAccount annotations",order=42,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	ServiceAccountAnnotations map[string]string `json:"serviceAccountAnnotations,omitempty"`
+
+	// env are environment variables of the Vault container, for example HTTPS_PROXY,
+	// VAULT_LICENSE or what a seal needs. Take what is secret from a Secret by
+	// valueFrom: a value is readable for everybody who may read the Vault. With a proxy
+	// set NO_PROXY to ".svc,localhost" as well: Vault's connection to etcd would go
+	// through the proxy, too. The variables
+	// that the operator sets are refused: HOME, POD_IP, VAULT_ADDR, VAULT_API_ADDR,
+	// VAULT_CACERT, VAULT_CLUSTER_ADDR, VAULT_REDIRECT_ADDR and VAULT_TLS_SERVER_NAME.
+	// A change restarts the nodes one by one, and each has to be unsealed; a change of
+	// a Secret or ConfigMap is read by the nodes that start after it.
+	// https://developer.hashicorp.com/vault/docs/commands#configure-environment-variables
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(e, !(e.name in ['HOME', 'POD_IP', 'VAULT_ADDR', 'VAULT_API_ADDR', 'VAULT_CACERT', 'VAULT_CLUSTER_ADDR', 'VAULT_REDIRECT_ADDR', 'VAULT_TLS_SERVER_NAME']))",message="HOME, POD_IP, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT, VAULT_CLUSTER_ADDR, VAULT_REDIRECT_ADDR and VAULT_TLS_SERVER_NAME are set by the operator"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Environment",order=43,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Env []corev1.EnvVar `json:"env,omitempty"`
+
+	// envFrom are Secrets and ConfigMaps whose keys become environment variables of the
+	// Vault container. What env or the operator sets goes before.
+	// https://kubernetes.io/docs/tasks/inject-data-application/distribute-credentials-secure/
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(s, has(s.configMapRef) != has(s.secretRef))",message="exactly one of configMapRef and secretRef must be set"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Environment from Secrets and ConfigMaps",order=44,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	EnvFrom []corev1.EnvFromSource `json:"envFrom,omitempty"`
+
+	// volumes of the pods for volumeMounts, for example with plugins, a licence or CAs.
+	// The names of the operator's own are refused: config, etcd-tls, tls, tls-ca and tmp.
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(v, !(v.name in ['config', 'etcd-tls', 'tls', 'tls-ca', 'tmp']))",message="the volumes config, etcd-tls, tls, tls-ca and tmp are the operator's"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Volumes",order=45,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Volumes []PodVolume `json:"volumes,omitempty"`
+
+	// volumeMounts are where the Vault container has the volumes. Its root filesystem is
+	// read-only. What the operator mounts cannot be covered: /tmp, /vault/config,
+	// /vault/etcd-tls, /vault/tls, /vault/tls-ca, and what is above or below them.
+	// +listType=map
+	// +listMapKey=mountPath
+	// +kubebuilder:validation:MaxItems=16
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Volume mounts",order=46,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	VolumeMounts []PodVolumeMount `json:"volumeMounts,omitempty"`
 }
 
 // ServicePolicy is the policy for the Service that points at the active node.
@@ -262,6 +343,102 @@ type ServicePolicy struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Service annotations",order=39,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// ListenerPolicy has what may be set of the listener that clients connect to.
+type ListenerPolicy struct {
+	// unauthenticatedMetricsAccess lets everybody who reaches a node read
+	// /v1/sys/metrics without a token, as Prometheus does best: these tell how much
+	// Vault is used for what, and no secrets. Defaults to false. Turn the metrics on in
+	// the HCL of configMapName: telemetry { prometheus_retention_time = "1h" }.
+	// https://developer.hashicorp.com/vault/docs/configuration/listener/tcp#telemetry-parameters
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Metrics without a token",order=50,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	UnauthenticatedMetricsAccess bool `json:"unauthenticatedMetricsAccess,omitempty"`
+
+	// xForwardedForAuthorizedAddrs are the addresses, or CIDRs such as 10.0.0.0/8, of
+	// proxies whose header X-Forwarded-For is believed, so that the audit log has the
+	// address of the client. A request from anywhere else that has the header is
+	// refused. Proxies must not decrypt: TLS ends at Vault.
+	// https://developer.hashicorp.com/vault/docs/configuration/listener/tcp#x_forwarded_for_authorized_addrs
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:Pattern=`^[0-9a-fA-F.:]+(/[0-9]{1,3})?$`
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Proxies",order=51,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	XForwardedForAuthorizedAddrs []string `json:"xForwardedForAuthorizedAddrs,omitempty"`
+}
+
+// KubernetesAuthPolicy is what the Kubernetes auth method is given.
+type KubernetesAuthPolicy struct {
+	// enabled mounts the token of the pods' ServiceAccount, which has the name of the
+	// Vault, and the CA of the API server into the Vault pods, where the auth method
+	// looks for them. Defaults to false. The token has no rights: a cluster administrator
+	// grants it the right to review the tokens of workloads, see docs/kubernetes-auth.md.
+	// A change restarts the nodes one by one, and each has to be unsealed.
+	// https://developer.hashicorp.com/vault/docs/auth/kubernetes#use-local-service-account-token-as-the-reviewer-jwt
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Mount the token",order=48,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Enabled bool `json:"enabled,omitempty"`
+}
+
+// PodVolume is a volume of the Vault pods: one of those that the Pod Security Standards
+// allow in the restricted level.
+// https://kubernetes.io/docs/concepts/storage/volumes/
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.configMap), has(self.secret), has(self.emptyDir), has(self.persistentVolumeClaim), has(self.csi)].filter(x, x).size() == 1",message="exactly one of configMap, secret, emptyDir, persistentVolumeClaim and csi must be set"
+type PodVolume struct {
+	// name of the volume, for volumeMounts.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must contain only lower case letters, digits and '-', with a letter or digit at both ends"
+	Name string `json:"name"`
+
+	// configMap is a ConfigMap in the namespace of the Vault.
+	// +optional
+	ConfigMap *corev1.ConfigMapVolumeSource `json:"configMap,omitempty"`
+
+	// secret is a Secret in the namespace of the Vault.
+	// +optional
+	Secret *corev1.SecretVolumeSource `json:"secret,omitempty"`
+
+	// emptyDir is a directory of each pod, which ends with it.
+	// +optional
+	EmptyDir *corev1.EmptyDirVolumeSource `json:"emptyDir,omitempty"`
+
+	// persistentVolumeClaim is a claim in the namespace of the Vault, which all of its
+	// pods share: it has to be ReadOnlyMany or ReadWriteMany.
+	// +optional
+	PersistentVolumeClaim *corev1.PersistentVolumeClaimVolumeSource `json:"persistentVolumeClaim,omitempty"`
+
+	// csi is a volume of a CSI driver that ends with the pod, for example with
+	// certificates or secrets.
+	// +optional
+	CSI *corev1.CSIVolumeSource `json:"csi,omitempty"`
+}
+
+// PodVolumeMount is where the Vault container has a volume.
+// https://kubernetes.io/docs/concepts/storage/volumes/
+type PodVolumeMount struct {
+	// name of one of the volumes.
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+
+	// mountPath is the absolute path of the volume in the container.
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$')",message="must be an absolute path without '..', '//' or a '/' at its end"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^/(tmp|vault|vault/(config|etcd-tls|tls|tls-ca)(/.*)?|tmp/.*)$')",message="/vault, and what is at or below /tmp, /vault/config, /vault/etcd-tls, /vault/tls and /vault/tls-ca, is the operator's"
+	MountPath string `json:"mountPath"`
+
+	// subPath is the path within the volume that is mounted. Defaults to its root. What
+	// is mounted so does not follow changes of a ConfigMap or Secret.
+	// +kubebuilder:validation:MaxLength=255
+	// +optional
+	SubPath string `json:"subPath,omitempty"`
+
+	// readOnly says that the volume is mounted read-only. Defaults to false.
+	// +optional
+	ReadOnly bool `json:"readOnly,omitempty"`
 }
 
 // TLSPolicy is the policy for certificates.
@@ -351,10 +528,20 @@ type EtcdStorage struct {
 	// +kubebuilder:default="gcr.io/etcd-development/etcd"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-zA-Z0-9._/-]|:[0-9]+/)*$')",message="must be an image name without a tag or digest; the tag is version"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-zA-Z0-9._/-]|:[0-9]+/)*$')",message="must be an image name without a tag or digest; the tag is version, the digest imageDigest"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd image",order=26,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	BaseImage string `json:"baseImage,omitempty"`
+
+	// imageDigest pins the image of etcd to its content, such as "sha256:" and 64 hexadecimal
+	// digits: baseImage is pulled by it, whatever the tag points at. version still says which
+	// version that is, so change both in an upgrade.
+	// https://kubernetes.io/docs/concepts/containers/images/#image-names
+	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:XValidation:rule="self.matches('^sha256:[0-9a-f]{64}$')",message="must be sha256: and 64 hexadecimal digits"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd image digest",order=41,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	ImageDigest string `json:"imageDigest,omitempty"`
 
 	// resources of the etcd container.
 	// Defaults to requests of 100m CPU and 128Mi memory, and no limits.

@@ -7,7 +7,9 @@ import "strings"
 var (
 	deploymentFields = strings.NewReplacer(
 		"spec.template.spec.containers[0].resources", "spec.pod.resources",
-		"spec.template.spec.containers[0].image", "spec.baseImage and spec.version",
+		"spec.template.spec.containers[0].env", "spec.pod.env",
+		"spec.template.spec.containers[0].volumeMounts", "spec.pod.volumeMounts",
+		"spec.template.spec.containers[0].image", "spec.baseImage, spec.version and spec.imageDigest",
 		"spec.template.spec.imagePullSecrets", "spec.imagePullSecrets",
 		"spec.template.spec.", "spec.pod.",
 		"spec.template.metadata.", "spec.pod.",
@@ -16,7 +18,7 @@ var (
 	)
 	statefulSetFields = strings.NewReplacer(
 		"spec.template.spec.containers[0].resources", "spec.storage.etcd.resources",
-		"spec.template.spec.containers[0].image", "spec.storage.etcd.baseImage and spec.storage.etcd.version",
+		"spec.template.spec.containers[0].image", "spec.storage.etcd.baseImage, spec.storage.etcd.version and spec.storage.etcd.imageDigest",
 		"spec.template.spec.imagePullSecrets", "spec.imagePullSecrets",
 		"spec.template.spec.", "spec.storage.etcd.pod.",
 	)

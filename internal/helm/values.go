@@ -129,15 +129,15 @@ func toAny(list []string) []any {
 // https://sdk.operatorframework.io/docs/olm-integration/generation/#digest-pinning-and-image-references
 func relatedImages(vault *v1alpha1.Vault) map[string]any {
 	images := map[string]any{}
-	add := func(name, image, defaultImage, version string) {
+	add := func(name, image, defaultImage, version, digest string) {
 		variable := "RELATED_IMAGE_" + strings.ToUpper(name) + "_" + strings.NewReplacer(".", "_", "-", "_").Replace(version)
-		if related := os.Getenv(variable); related != "" && image == defaultImage {
+		if related := os.Getenv(variable); related != "" && image == defaultImage && digest == "" {
 			images[name] = related
 		}
 	}
-	add("vault", vault.Spec.BaseImage, v1alpha1.DefaultBaseImage, vault.Spec.Version)
+	add("vault", vault.Spec.BaseImage, v1alpha1.DefaultBaseImage, vault.Spec.Version, vault.Spec.ImageDigest)
 	if etcd := vault.Spec.Storage.Etcd; etcd != nil {
-		add("etcd", etcd.BaseImage, v1alpha1.DefaultEtcdBaseImage, etcd.Version)
+		add("etcd", etcd.BaseImage, v1alpha1.DefaultEtcdBaseImage, etcd.Version, etcd.ImageDigest)
 	}
 	return images
 }

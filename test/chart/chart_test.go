@@ -48,6 +48,7 @@ type rendered struct {
 	config               corev1.Secret
 	budgets              []policyv1.PodDisruptionBudget
 	secrets              []corev1.Secret
+	account              corev1.ServiceAccount
 }
 
 type release struct {
@@ -120,6 +121,10 @@ func (r release) render(t *testing.T) rendered {
 
 func (r *rendered) add(object runtime.Object) {
 	switch o := object.(type) {
+	case *corev1.ServiceAccount:
+		if o.Labels[v1alpha1.ComponentLabel] == v1alpha1.ServerComponent {
+			r.account = *o
+		}
 	case *appsv1.Deployment:
 		r.vault = *o
 	case *appsv1.StatefulSet:
@@ -442,6 +447,25 @@ func TestConfigReachesVaultUnchanged(t *testing.T) {
 	}
 }
 
+func TestListener(t *testing.T) {
+	config := func(values string) string {
+		return string(release{values: values}.render(t).config.Data["operator.hcl"])
+	}
+	plain := config(`operated: true`)
+	for values, want := range map[string]string{
+		`{operated: true, listener: {}}`: "",
+		`{operated: true, listener: {unauthenticatedMetricsAccess: false, xForwardedForAuthorizedAddrs: []}}`: "",
+		`{operated: true, listener: {unauthenticatedMetricsAccess: true}}`:                                    "  telemetry {\n    unauthenticated_metrics_access = true\n  }\n",
+		`{operated: true, listener: {xForwardedForAuthorizedAddrs: [10.0.0.1, "fd00::/8"]}}`: "  x_forwarded_for_authorized_addrs   = \"10.0.0.1,fd00::/8\"\n" +
+			"  # Requests of the operator and the kubelet do not come by a proxy.\n  x_forwarded_for_reject_not_present = false\n",
+	} {
+		const last = "  tls_min_version = \"tls12\"\n"
+		if got := config(values); got != strings.Replace(plain, last, last+want, 1) {
+			t.Errorf("%s: the configuration is\n%s", values, got)
+		}
+	}
+}
+
 // configVolume returns the names of the Secrets that are mounted at /vault/config.
 func configVolume(t *testing.T, vault *appsv1.Deployment) []string {
 	t.Helper()
@@ -552,11 +576,63 @@ func TestDeletionCostIsTheOperators(t *testing.T) {
 	}
 }
 
+// What users add to the pods is in front: where names are the same, Kubernetes takes what
+// comes later, and an index in an error of the API server is that of the Vault's list.
+func TestUsersEnvironmentAndVolumes(t *testing.T) {
+	plain := release{values: `operated: true`}.render(t).vault.Spec.Template.Spec
+	out := release{values: `
+operated: true
+pod:
+  serviceAccountAnnotations: {iam.example.com/role: seal}
+  env: [{name: HTTPS_PROXY, value: "http://proxy:3128"}, {name: VAULT_LICENSE, valueFrom: {secretKeyRef: {name: licence, key: text}}}]
+  envFrom: [{secretRef: {name: cloud}}]
+  volumes: [{name: plugins, configMap: {name: plugins}}]
+  volumeMounts: [{name: plugins, mountPath: /vault/plugins, readOnly: true}]
+`}.render(t)
+	pod, container := out.vault.Spec.Template.Spec, out.vault.Spec.Template.Spec.Containers[0]
+	if env := container.Env; env[0].Value != "http://proxy:3128" || env[1].ValueFrom.SecretKeyRef.Name != "licence" || !reflect.DeepEqual(env[2:], plain.Containers[0].Env) {
+		t.Errorf("the environment is %+v", env)
+	}
+	if from := container.EnvFrom; len(from) != 1 || from[0].SecretRef.Name != "cloud" {
+		t.Errorf("the environment is from %+v", from)
+	}
+	if mounts := container.VolumeMounts; mounts[0].MountPath != "/vault/plugins" || !reflect.DeepEqual(mounts[1:], plain.Containers[0].VolumeMounts) {
+		t.Errorf("the mounts are %+v", mounts)
+	}
+	if volumes := pod.Volumes; volumes[0].ConfigMap.Name != "plugins" || !reflect.DeepEqual(volumes[1:], plain.Volumes) {
+		t.Errorf("the volumes are %+v", volumes)
+	}
+	if annotations := out.account.Annotations; !reflect.DeepEqual(annotations, map[string]string{"iam.example.com/role": "seal"}) {
+		t.Errorf("the ServiceAccount has the annotations %v", annotations)
+	}
+}
+
+// A Vault pod has no token unless it is asked for.
+func TestTokenOfTheServiceAccount(t *testing.T) {
+	for values, want := range map[string]bool{
+		`operated: true`:                                     false,
+		`{operated: true, kubernetesAuth: {}}`:               false,
+		`{operated: true, kubernetesAuth: {enabled: false}}`: false,
+		`{operated: true, kubernetesAuth: {enabled: true}}`:  true,
+	} {
+		out := release{values: values}.render(t)
+		if mounted := out.vault.Spec.Template.Spec.AutomountServiceAccountToken; mounted == nil || *mounted != want {
+			t.Errorf("%s: the token is mounted: %v, want %v", values, mounted, want)
+		}
+		if mounted := out.etcd.Spec.Template.Spec.AutomountServiceAccountToken; mounted == nil || *mounted {
+			t.Errorf("%s: the token of etcd is mounted: %v", values, mounted)
+		}
+	}
+}
+
 // The images that the operator was installed with take the place of the defaults.
 func TestRelatedImages(t *testing.T) {
 	for values, want := range map[string][2]string{
 		`operated: true`: {"hashicorp/vault:1.21.0", "gcr.io/etcd-development/etcd:v3.6.16"},
 		`{operated: true, images: {vault: "m/v@sha256:1", etcd: "m/e@sha256:2"}}`: {"m/v@sha256:1", "m/e@sha256:2"},
+		`{operated: true, imageDigest: "sha256:1", storage: {etcd: {imageDigest: "sha256:2"}}}`: {
+			"hashicorp/vault:1.21.0@sha256:1", "gcr.io/etcd-development/etcd:v3.6.16@sha256:2",
+		},
 	} {
 		out := release{values: values}.render(t)
 		got := [2]string{out.vault.Spec.Template.Spec.Containers[0].Image, out.etcd.Spec.Template.Spec.Containers[0].Image}

@@ -18,7 +18,8 @@ const vaultModule = "github.com/hashicorp/vault"
 // vaultAddons takes the place of a file of Vault's that adds nothing to what a minimal
 // Vault can do. Vault's tag "minimal" leaves out the storages and plugins that need the
 // libraries of all clouds and databases, and take most of the time of a build (more
-// than half of 15 minutes, on two CPUs). The operator needs one of them, etcd.
+// than half of 15 minutes, on two CPUs). The operator needs one of them, etcd, and its
+// users the auth method of Kubernetes.
 const (
 	vaultAddonsFile = "command/commands_min.go"
 	vaultAddons     = `//go:build minimal
@@ -26,12 +27,14 @@ const (
 package command
 
 import (
+	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	_ "github.com/hashicorp/vault/helper/builtinplugins"
 	"github.com/hashicorp/vault/physical/etcd"
 )
 
 func extendAddonHandlers(handlers *vaultHandlers) {
 	handlers.physicalBackends["etcd"] = etcd.NewEtcdBackend
+	handlers.credentialBackends["kubernetes"] = kubernetes.Factory
 }
 `
 )

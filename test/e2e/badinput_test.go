@@ -88,6 +88,26 @@ func foundByOperator(t *testing.T, living vaulttest.Vault) {
 	requireCondition(t, living, "Irreconcilable", metav1.ConditionFalse, "Reconciled", "")
 }
 
+// A quota that demands limits lets no pod be created. What the spec lacks is told where a
+// user looks, and is forgotten when it was added.
+func TestQuotaThatDemandsLimits(t *testing.T) {
+	t.Parallel()
+	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "limited"}
+	shell.Run(t, v.Kubectl("create quota limits --hard=limits.cpu=4,limits.memory=4Gi"))
+	shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`}`))
+	for _, conditionType := range []string{v1alpha1.AvailableCondition, v1alpha1.StorageReadyCondition} {
+		v.Await(t, "names the limits in "+conditionType, func(s v1alpha1.VaultStatus) bool {
+			c := meta.FindStatusCondition(s.Conditions, conditionType)
+			return c != nil && c.Status == metav1.ConditionFalse && strings.Contains(c.Message, "must specify limits.cpu")
+		})
+	}
+	shell.Apply(t, manifest(v, `{nodes: 1, pod: {resources: {limits: {cpu: "1", memory: 256Mi}}},
+		storage: {etcd: {nodes: 1, whenDeleted: Delete, resources: {limits: {cpu: "1", memory: 256Mi}}}}}`))
+	v.AwaitSealed(t, 1)
+	requireCondition(t, v, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated, "")
+	requireCondition(t, v, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "")
+}
+
 // requireCondition waits for a condition, and for its event when it is bad.
 func requireCondition(t *testing.T, v vaulttest.Vault, conditionType string, status metav1.ConditionStatus, reason, message string) {
 	t.Helper()
@@ -124,10 +144,11 @@ func TestOwnTLSAndConfig(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "own"}
 	makeCertificates(t, v)
-	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: settings, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, `+smallEtcd+`}`))
+	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: settings, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, `+
+		`listener: {unauthenticatedMetricsAccess: true, xForwardedForAuthorizedAddrs: [127.0.0.1]}, `+smallEtcd+`}`))
 	requireCondition(t, v, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound, "settings")
 	// It comes up by itself once what it lacked is there.
-	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: %s}, data: {vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\"\ntelemetry {\n  disable_hostname = true\n}\n"}}`, v.Namespace))
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: %s}, data: {vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\"\ntelemetry {\n  disable_hostname = true\n  prometheus_retention_time = \"1h\"\n}\n"}}`, v.Namespace))
 	keys := v.InitAndUnseal(t, 2)
 
 	active := v.AwaitHA(t, 1).VaultStatus.Active
@@ -143,6 +164,10 @@ func TestOwnTLSAndConfig(t *testing.T) {
 	env, stop := v.Forward(t, active)
 	defer stop()
 	address := strings.TrimPrefix(env[0], "VAULT_ADDR=https://")
+	metrics := shell.Run(t, "curl --silent --insecure 'https://"+address+"/v1/sys/metrics?format=prometheus'")
+	if !strings.Contains(metrics, "vault_core_unsealed") {
+		t.Errorf("without a token the metrics are %s", metrics)
+	}
 	served := shell.Run(t, "openssl s_client -connect "+address+" </dev/null 2>/dev/null | openssl x509 -noout -subject")
 	if !strings.Contains(served, "made-by-the-user") {
 		t.Errorf("the nodes serve another certificate: %s", served)

@@ -33,14 +33,33 @@ func TestWhatBelongsToAPod(t *testing.T) {
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
 	watchInvariants(t, v)
 	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: example-config, namespace: %s}, data: {vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\""}}`, v.Namespace))
-	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: example-config, storage: {etcd: {whenDeleted: Delete}}}`))
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Secret, metadata: {name: cloud, namespace: %s}, stringData: {CLOUD_TOKEN: secret, ca.pem: CA}}`, v.Namespace))
+	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: example-config, storage: {etcd: {whenDeleted: Delete}}, pod: {
+		env: [{name: HTTPS_PROXY, value: "http://proxy.invalid"}, {name: NO_PROXY, value: ".svc,localhost"}, {name: TOKEN, valueFrom: {secretKeyRef: {name: cloud, key: CLOUD_TOKEN}}}],
+		envFrom: [{prefix: FROM_, secretRef: {name: cloud}}],
+		volumes: [{name: cas, secret: {secretName: cloud, items: [{key: ca.pem, path: corporate.pem}]}}],
+		volumeMounts: [{name: cas, mountPath: /etc/ssl/corporate, readOnly: true}],
+		serviceAccountAnnotations: {iam.example.com/role: vault}}}`))
 	f := fixtureOf(t, v, 2)
 
+	t.Run("it has what the user adds", func(t *testing.T) { f.hasAdditions(t) })
 	t.Run("a CA that vanishes is not made again", func(t *testing.T) { f.loseCAs(t) })
 	t.Run("an old pod restarts with its own configuration", func(t *testing.T) { f.restartOld(t) })
 	ca := newUserCA(t, v)
 	t.Run("other certificates cost one handover", func(t *testing.T) { f.changeCertificates(t, ca) })
 	t.Run("a renewed certificate is served and its end is told", func(t *testing.T) { f.renewCertificate(t, ca) })
+}
+
+// hasAdditions looks for the environment, the volume and the identity that spec.pod has.
+func (f *fixture) hasAdditions(t *testing.T) {
+	const script = `echo $HTTPS_PROXY $TOKEN $FROM_CLOUD_TOKEN $(cat /etc/ssl/corporate/corporate.pem)`
+	pod := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
+	if got := shell.Run(t, f.Kubectl("exec %s -- sh -c '%s'", pod, script)); got != "http://proxy.invalid secret secret CA" {
+		t.Errorf("the pod has %q", got)
+	}
+	if got := shell.Run(t, f.Kubectl(`get serviceaccount %s -o jsonpath='{.metadata.annotations.iam\.example\.com/role}'`, f.Name)); got != "vault" {
+		t.Errorf("the ServiceAccount has the role %q", got)
+	}
 }
 
 // loseCAs deletes all Secrets of a Vault that runs, and restores them from a backup that
@@ -50,7 +69,8 @@ func (f *fixture) loseCAs(t *testing.T) {
 	backup := withoutOwners(t, shell.Run(t, f.Kubectl("get secrets %s -o json", all)))
 	before := running(t, f.Vault)
 	shell.Run(t, f.Kubectl("delete secrets %s", all))
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost, f.Name+"-default-vault-ca")
+	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost,
+		fmt.Sprintf(`"%[1]s-etcd-ca", "%[1]s-default-vault-ca"`, f.Name))
 	time.Sleep(5 * time.Second)
 	if made := shell.Run(t, f.Kubectl("get secrets %s -o name | grep -e -ca$ || true", all)); made != "" {
 		t.Errorf("other CAs were made while pods trust the old ones: %s", made)

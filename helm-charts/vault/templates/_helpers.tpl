@@ -65,6 +65,11 @@ capabilities:
   - ALL
 {{- end }}
 
+{{/* What follows the tag of an image that is pinned by its digest. */}}
+{{- define "vault.digest" -}}
+{{ with .imageDigest }}@{{ . }}{{ end }}
+{{- end }}
+
 {{/* The resources of a container. Default requests are not mixed into what is given: with
      limits alone, Kubernetes takes them for requests, too.
      https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/ */}}
