@@ -1,10 +1,11 @@
 #!/usr/bin/awk -f
 # Shows of each test that failed the last it said, from the output of
-# "go test -v": the place is hard to find in the log of half an hour.
+# "go test -v": the place is hard to find in the log of half an hour. Long lines
+# are cut, so that all failures fit on a screen.
 /^=== (RUN|NAME|CONT|PAUSE) / { test = $3; next }
 /^ *--- FAIL: / { failed[$3] = 1; order[++count] = $3; next }
 /^ *--- (PASS|SKIP): / { next }
-{ said[test] = substr(said[test] "\n" $0, length(said[test]) - 3000) }
+{ said[test] = substr(said[test] "\n" substr($0, 1, 500), length(said[test]) - 2000) }
 END {
 	for (i = 1; i <= count; i++) {
 		name = order[i]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command line as a step with a name: says when it begins and ends, and
-# every half minute for how long it has been at it.
+# every half minute for how long it has been at it. hack/plan.sh tells next time for how
+# long it was.
 set -euo pipefail
 name=$1 command=$2
 
@@ -14,3 +15,5 @@ if ! bash -euo pipefail -c "$command"; then
 	exit 1
 fi
 echo "==> done in ${SECONDS}s: $name"
+steps=${VAULT_OPERATOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vault-operator}/steps
+mkdir -p "$steps" && echo "$SECONDS" >"$steps/${name//[^A-Za-z0-9]/-}"

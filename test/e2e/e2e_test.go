@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// everything says that tests run which "make test" has no time for.
+func everything() bool { return os.Getenv("E2E_ALL") != "" }
+
 // newNamespace makes a namespace that admits only restricted pods, and shows
 // what is in it when the test fails.
 func newNamespace(t *testing.T) string {

@@ -45,7 +45,8 @@ func TestRemoval(t *testing.T) {
 		spec := manifest(v, `{nodes: 1, storage: {etcd: {nodes: 1}}}`)
 		shell.Apply(t, spec)
 		keys := v.InitAndUnseal(t, 1)
-		shell.Run(t, v.Kubectl("delete vault kept"))
+		// As Argo CD deletes.
+		shell.Run(t, v.Kubectl("delete vault kept --cascade=foreground"))
 		awaitNothingLeft(t, v, 1)
 		shell.Apply(t, spec)
 		status := v.AwaitSealed(t, 1)

@@ -20,10 +20,11 @@ import (
 // disaster is a Vault that things happen to, whose person has docs/recovery.md.
 type disaster struct {
 	*fixture
-	// page are the command lines of docs/recovery.md by their heading.
-	page map[string]string
-	// env is where these lines find the Vault.
+	// page are the blocks of command lines of docs/recovery.md by their heading.
+	page map[string][]string
+	// env is where these lines find the Vault, and dir where they leave files.
 	env []string
+	dir string
 	// written is how many secrets have to be there.
 	written int
 	// began is when the last disaster did.
@@ -36,7 +37,8 @@ func TestRecovery(t *testing.T) {
 	page := commandsOf(t, "../../docs/recovery.md")
 	// Of the smallest volumes, so that they are full soon.
 	d := &disaster{fixture: newFixtureOf(t, "example", 2, `{storage: {etcd: {volumeSize: 512Mi, whenDeleted: Delete}}}`), page: page}
-	config := filepath.Join(t.TempDir(), "kubeconfig")
+	d.dir = t.TempDir()
+	config := filepath.Join(d.dir, "kubeconfig")
 	shell.Run(t, "kubectl config view --raw --flatten >"+config+" && kubectl --kubeconfig="+config+" config set-context --current --namespace="+d.Namespace)
 	d.env = []string{"KUBECONFIG=" + config}
 
@@ -77,7 +79,7 @@ func TestRecovery(t *testing.T) {
 		// Nothing can be started in the namespace, as on a cluster without machines.
 		shell.Run(t, d.Kubectl("create quota nothing --hard=pods=0"))
 		kill(t, "example-etcd-0 example-etcd-2")
-		d.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "not ready: example-etcd-0 (it has no pod), example-etcd-2 (it has no pod)")
+		d.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "not ready: example-etcd-0 (it has no pod")
 		d.Await(t, "has no active node", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == "" })
 		available := d.condition(t, v1alpha1.AvailableCondition)
 		if available.Status == metav1.ConditionTrue || !strings.Contains(available.Message, v1alpha1.StorageReadyCondition) {
@@ -96,24 +98,33 @@ func TestRecovery(t *testing.T) {
 		d.follow(t, "Everything is restarted at once")
 	})
 	t.Run("The storage is full", func(t *testing.T) { d.full(t) })
+	if everything() {
+		d.survives(t, "The CAs are lost", func(t *testing.T) { d.loseCAs(t) })
+		t.Run("Most volumes are lost", func(t *testing.T) { d.loseVolumes(t) })
+	}
 }
 
-// commandsOf returns the command lines of a page, those that are indented by
+// commandsOf returns the blocks of command lines of a page, those that are indented by
 // four spaces, by the heading that they are under.
-func commandsOf(t *testing.T, file string) map[string]string {
+func commandsOf(t *testing.T, file string) map[string][]string {
 	t.Helper()
 	content, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	commands, heading := map[string]string{}, ""
+	commands, heading, inBlock := map[string][]string{}, "", false
 	for line := range strings.Lines(string(content)) {
 		if text, ok := strings.CutPrefix(line, "## "); ok {
 			heading = strings.TrimSpace(text)
 		}
-		if command, ok := strings.CutPrefix(line, "    "); ok {
-			commands[heading] += command
+		command, ok := strings.CutPrefix(line, "    ")
+		switch blocks := commands[heading]; {
+		case ok && inBlock:
+			blocks[len(blocks)-1] += command
+		case ok:
+			commands[heading] = append(blocks, command)
 		}
+		inBlock = ok
 	}
 	return commands
 }
@@ -121,16 +132,22 @@ func commandsOf(t *testing.T, file string) map[string]string {
 // follow runs the command lines of a section of the page.
 func (d *disaster) follow(t *testing.T, heading string) {
 	t.Helper()
-	if d.page[heading] == "" {
+	if len(d.page[heading]) == 0 {
 		t.Fatalf("the page has no commands under %q", heading)
 	}
-	t.Logf("%s", shell.Run(t, "set -ex\n"+d.page[heading], d.env...))
+	d.run(t, d.page[heading]...)
+}
+
+// run runs blocks of command lines as an administrator would.
+func (d *disaster) run(t *testing.T, blocks ...string) {
+	t.Helper()
+	t.Logf("%s", shell.Run(t, "set -ex\ncd "+d.dir+"\n"+strings.Join(blocks, ""), d.env...))
 }
 
 // look logs what an administrator sees.
 func (d *disaster) look(t *testing.T) {
 	t.Helper()
-	t.Logf("%s", shell.Run(t, "set -x\n"+d.page["See what is wrong"], d.env...))
+	t.Logf("%s", shell.Run(t, "set -x\n"+strings.Join(d.page["See what is wrong"], ""), d.env...))
 }
 
 // survives runs fn, which ends with a Vault that works again, and checks that
@@ -258,6 +275,45 @@ done`, n))
 	d.follow(t, "The storage is full")
 	d.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 	d.readBack(t)
+}
+
+// loseCAs deletes all Secrets with certificates, and makes them again without a backup.
+func (d *disaster) loseCAs(t *testing.T) {
+	const heading = "When a certificate authority is lost"
+	blocks := commandsOf(t, "../../docs/tls.md")[heading]
+	if len(blocks) != 5 {
+		t.Fatalf("docs/tls.md has %d blocks of commands under %q", len(blocks), heading)
+	}
+	take, vaultSecrets, newCA, give, restart := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
+	shell.Run(t, d.Kubectl("delete secret %[1]s-default-vault-ca %[1]s-default-vault-server-tls %[1]s-default-vault-client-tls %[1]s-etcd-ca %[1]s-etcd-server-tls %[1]s-etcd-client-tls", d.Name))
+	d.expect(t, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost, "-etcd-ca")
+	status := d.AwaitHA(t, 1).VaultStatus
+	d.run(t, take, vaultSecrets, newCA)
+	for _, pod := range append(status.Standby, status.Active) {
+		shell.Run(t, d.Kubectl("delete pod %s", pod))
+		d.AwaitSealed(t, 1)
+		d.unseal(t)
+	}
+	d.run(t, give, restart)
+}
+
+// loseVolumes deletes most volumes of etcd for good, and begins with empty ones.
+func (d *disaster) loseVolumes(t *testing.T) {
+	d.began = time.Now()
+	shell.Run(t, d.Kubectl("delete pvc data-example-etcd-0 data-example-etcd-1 --wait=false"))
+	shell.Run(t, d.Kubectl("delete pods --force --grace-period=0 example-etcd-0 example-etcd-1"))
+	d.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost, "data-example-etcd-0")
+	d.expectEvent(t, v1alpha1.ReasonVolumesLost)
+	d.look(t)
+	// Longer than new members would need to found a cluster.
+	time.Sleep(20 * time.Second)
+	d.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost, "data-example-etcd-1")
+	d.follow(t, "Most volumes are lost")
+	d.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
+	d.AwaitSealed(t, 2)
+	d.expect(t, v1alpha1.InitializedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "")
+	d.InitAndUnseal(t, 2)
+	d.AwaitHA(t, 1)
 }
 
 // inPod runs a script in the pod of a node, with a token.

@@ -1,0 +1,210 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
+)
+
+// TestAlerts loads the alerts of docs/metrics.md into a real Prometheus, and makes each of
+// them fire by the fault that it is for, and end.
+func TestAlerts(t *testing.T) {
+	if !everything() {
+		t.Skip("it takes minutes: make e2e-all runs it")
+	}
+	requireLocalCluster(t)
+	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "watched"}
+	// A failover takes longer than the alert allows.
+	shell.Apply(t, manifest(v, `{nodes: 2, storage: {etcd: {lockTimeoutSeconds: 25, whenDeleted: Delete}}}`))
+	f := fixtureOf(t, v, 2)
+	p := startPrometheus(t, v.Namespace)
+	mine := fmt.Sprintf("%s/%s", v.Namespace, v.Name)
+
+	if firing := p.firing(t); len(firing) > 0 {
+		t.Errorf("%q fire at rest", firing)
+	}
+	t.Run("a sealed node", func(t *testing.T) {
+		standby := f.AwaitHA(t, 1).VaultStatus.Standby[0]
+		f.signal(t, standby, syscall.SIGKILL)
+		p.awaitFiring(t, "VaultNodeSealed", mine)
+		p.awaitFiring(t, "VaultNotReady", mine)
+		p.requireNotFiring(t, "VaultWithoutActiveNode")
+		f.restore(t)
+		p.awaitEnd(t, "VaultNodeSealed", "VaultNotReady")
+	})
+	t.Run("a slow failover", func(t *testing.T) {
+		active := f.AwaitHA(t, 1).VaultStatus.Active
+		f.signal(t, active, syscall.SIGKILL)
+		f.awaitOther(t, active)
+		p.awaitFiring(t, "VaultFailoverSlow", "")
+		f.restore(t)
+		p.awaitEnd(t, "VaultFailoverSlow")
+	})
+	t.Run("no active node", func(t *testing.T) {
+		status := f.AwaitHA(t, 1).VaultStatus
+		for _, pod := range append(status.Standby, status.Active) {
+			f.signal(t, pod, syscall.SIGKILL)
+		}
+		p.awaitFiring(t, "VaultWithoutActiveNode", mine)
+		f.restore(t)
+		p.awaitEnd(t, "VaultWithoutActiveNode", "VaultNodeSealed", "VaultNotReady")
+	})
+	t.Run("an unsteady label", func(t *testing.T) {
+		active := f.AwaitHA(t, 1).VaultStatus.Active
+		for range 15 {
+			shell.Run(t, f.Kubectl("label pod %s %s-", active, v1alpha1.ActiveLabel))
+			time.Sleep(time.Second)
+		}
+		p.awaitFiring(t, "VaultActiveLabelUnsteady", "")
+		p.awaitEnd(t, "VaultActiveLabelUnsteady")
+	})
+}
+
+// prometheus is one that scrapes the operator from a node of the cluster.
+type prometheus struct{ node string }
+
+// startPrometheus starts a Prometheus with the alerts of docs/metrics.md, which wait for
+// seconds where these wait for minutes.
+func startPrometheus(t *testing.T, namespace string) prometheus {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rules strings.Builder
+	rules.WriteString("groups:\n- name: vault\n  rules:\n")
+	for _, block := range regexp.MustCompile("(?s)```yaml\n(- alert: .*?)```").FindAllStringSubmatch(string(page), -1) {
+		text := regexp.MustCompile(`for: \w+`).ReplaceAllString(block[1], "for: 5s")
+		for line := range strings.Lines(strings.ReplaceAll(text, "[10m]", "[1m]")) {
+			rules.WriteString("  " + line)
+		}
+	}
+	dir := t.TempDir()
+	shell.Run(t, fmt.Sprintf("kubectl -n %[1]s create serviceaccount prometheus && kubectl create clusterrolebinding %[1]s --clusterrole=vault-operator-metrics-reader --serviceaccount=%[1]s:prometheus", namespace))
+	t.Cleanup(func() { shell.Run(t, "kubectl delete clusterrolebinding "+namespace) })
+	var targets strings.Builder
+	replicas := shell.Run(t, "kubectl -n "+operatorNamespace+` get pods -l app.kubernetes.io/name=vault-operator -o jsonpath='{range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}'`)
+	for line := range strings.Lines(replicas) {
+		name, address, _ := strings.Cut(strings.TrimSpace(line), " ")
+		fmt.Fprintf(&targets, "  - {targets: ['%s:8443'], labels: {pod: %s}}\n", address, name)
+	}
+	for name, content := range map[string]string{
+		"rules.yaml": rules.String(),
+		"token":      shell.Run(t, "kubectl -n "+namespace+" create token prometheus --duration=1h"),
+		"prometheus.yaml": fmt.Sprintf(`
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: [%[1]s/rules.yaml]
+scrape_configs:
+- job_name: vault-operator
+  scheme: https
+  authorization: {credentials_file: %[1]s/token}
+  tls_config: {insecure_skip_verify: true}
+  honor_labels: true
+  static_configs:
+%[2]s`, dir, targets.String()),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bin := shell.Run(t, "../prometheus/install.sh 2>/dev/null")
+	t.Logf("%s", shell.Run(t, bin+"/promtool check rules "+dir+"/rules.yaml"))
+	p := prometheus{node: shell.Run(t, "kubectl get nodes -o jsonpath='{.items[0].metadata.name}'")}
+	process := shell.Start(t, "exec "+inNode(p.node)+bin+"/prometheus --config.file="+dir+"/prometheus.yaml --storage.tsdb.path="+dir+"/data --web.listen-address=127.0.0.1:9090")
+	shell.Eventually(t, "Prometheus has scraped the operator", time.Minute, func() error {
+		if out, ended := process.Ended(); ended {
+			t.Fatalf("Prometheus: %s", out)
+		}
+		out, err := p.get("query?query=count(vault_operator_nodes)")
+		if err == nil && strings.Contains(out, `"result":[]`) {
+			err = fmt.Errorf("it answers %s", out)
+		}
+		return err
+	})
+	return p
+}
+
+func (p prometheus) get(path string) (string, error) {
+	return shell.Try(inNode(p.node) + "curl --silent --fail --max-time 5 'http://127.0.0.1:9090/api/v1/" + path + "'")
+}
+
+// firing are the alerts that fire: the name, and the Vault where it is of one.
+func (p prometheus) firing(t *testing.T) []string {
+	t.Helper()
+	out, err := p.get("alerts")
+	var answer struct {
+		Data struct {
+			Alerts []struct {
+				Labels map[string]string
+				State  string
+			}
+		}
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &answer)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var firing []string
+	for _, alert := range answer.Data.Alerts {
+		if alert.State != "firing" {
+			continue
+		}
+		name := alert.Labels["alertname"]
+		if vault := alert.Labels["name"]; vault != "" {
+			name += " " + alert.Labels["namespace"] + "/" + vault
+		}
+		firing = append(firing, name)
+	}
+	return firing
+}
+
+// awaitFiring waits until an alert fires, for the Vault if one is given.
+func (p prometheus) awaitFiring(t *testing.T, alert, vault string) {
+	t.Helper()
+	want := strings.TrimSpace(alert + " " + vault)
+	shell.Eventually(t, want+" fires", 2*time.Minute, func() error {
+		if firing := p.firing(t); !slices.Contains(firing, want) {
+			return fmt.Errorf("%q fire", firing)
+		}
+		return nil
+	})
+}
+
+func (p prometheus) requireNotFiring(t *testing.T, alert string) {
+	t.Helper()
+	for _, firing := range p.firing(t) {
+		if strings.HasPrefix(firing, alert) {
+			t.Errorf("%s fires", firing)
+		}
+	}
+}
+
+// awaitEnd waits until none of the alerts fires.
+func (p prometheus) awaitEnd(t *testing.T, alerts ...string) {
+	t.Helper()
+	for _, alert := range alerts {
+		shell.Eventually(t, alert+" has ended", 2*time.Minute, func() error {
+			for _, firing := range p.firing(t) {
+				if strings.HasPrefix(firing, alert) {
+					return fmt.Errorf("%s fires", firing)
+				}
+			}
+			return nil
+		})
+	}
+}

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Puts Debian's Prometheus into the cache, without its service, and prints the folder with
+# its binaries.
+set -euo pipefail
+dir=${VAULT_OPERATOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vault-operator}/prometheus
+if [[ ! -x $dir/usr/bin/prometheus ]]; then
+	new=$(mktemp -d)
+	trap 'rm -rf "$new"' EXIT
+	(
+		cd "$new"
+		apt-get update -qq
+		# The user that downloads by default may not write here.
+		apt-get download -q -o APT::Sandbox::User=root prometheus
+		dpkg --extract prometheus_*.deb root
+	) >&2
+	mkdir -p "$(dirname "$dir")"
+	rm -rf "$dir"
+	mv "$new/root" "$dir"
+fi
+echo "$dir/usr/bin"
