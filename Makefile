@@ -104,7 +104,7 @@ CHAOS_DURATION ?= 2h
 CHAOS_SEED ?=
 
 .PHONY: chaos
-chaos: cluster deploy ## Hurt a Vault at random for hours, as the end-to-end tests do for minutes.
+chaos: cluster deploy ## Inject faults at random for hours, as the end-to-end tests do for minutes.
 	$(call step,chaos,$(in_cluster) CHAOS_DURATION=$(CHAOS_DURATION) CHAOS_SEED=$(CHAOS_SEED) go test -tags e2e -timeout 24h -v -run TestFaults/chaos ./test/e2e/)
 
 .PHONY: bench-freshness

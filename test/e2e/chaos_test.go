@@ -16,7 +16,7 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
-// fault hurts a Vault for a while.
+// fault is injected into a Vault for a while.
 type fault struct {
 	name string
 	do   func(c *chaos, t *testing.T)
@@ -45,7 +45,7 @@ type chaos struct {
 	home string
 }
 
-// chaosAtRandom hurts a Vault in ways that are drawn at random, while clients
+// chaosAtRandom injects faults that are drawn at random, while clients
 // write and read. CHAOS_SEED repeats a run, and CHAOS_DURATION says for how long
 // it goes on.
 func chaosAtRandom(t *testing.T, f *fixture) {

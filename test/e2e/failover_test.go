@@ -21,7 +21,7 @@ import (
 // about what happens. test/bench is about how fast.
 const slack = 4 * time.Second
 
-// failovers hurts the active node in every way that a node is hurt.
+// failovers injects every fault that the active node can have.
 func failovers(t *testing.T, f *fixture) {
 	t.Run("the active pod is deleted", func(t *testing.T) {
 		r := f.hammered(t, func(active string) {

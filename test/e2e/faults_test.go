@@ -4,7 +4,7 @@ package e2e
 
 import "testing"
 
-// TestFaults hurts one Vault in all ways that it can be hurt without losing its
+// TestFaults injects all faults into one Vault that it can have without losing its
 // storage, while clients write and read through its Service. TestRecovery is about
 // its storage.
 func TestFaults(t *testing.T) {

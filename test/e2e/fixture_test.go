@@ -37,7 +37,7 @@ type report struct {
 	Lost          []string
 }
 
-// fixture is a Vault that clients use while it is hurt.
+// fixture is a Vault that clients use while faults are injected.
 type fixture struct {
 	vaulttest.Vault
 	keys vaulttest.Keys

@@ -37,8 +37,8 @@ func TestWhatBelongsToAPod(t *testing.T) {
 	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: example-config, storage: {etcd: {whenDeleted: Delete}}, pod: {
 		env: [{name: HTTPS_PROXY, value: "http://proxy.invalid"}, {name: NO_PROXY, value: ".svc,localhost"}, {name: TOKEN, valueFrom: {secretKeyRef: {name: cloud, key: CLOUD_TOKEN}}}],
 		envFrom: [{prefix: FROM_, secretRef: {name: cloud}}],
-		volumes: [{name: cas, secret: {secretName: cloud, items: [{key: ca.pem, path: corporate.pem}]}}],
-		volumeMounts: [{name: cas, mountPath: /etc/ssl/corporate, readOnly: true}],
+		volumes: [{name: audit, emptyDir: {}}, {name: cas, secret: {secretName: cloud, items: [{key: ca.pem, path: corporate.pem}]}}],
+		volumeMounts: [{name: audit, mountPath: /vault/audit}, {name: cas, mountPath: /etc/ssl/corporate, readOnly: true}],
 		serviceAccountAnnotations: {iam.example.com/role: vault}}}`))
 	f := fixtureOf(t, v, 2)
 
@@ -60,6 +60,15 @@ func (f *fixture) hasAdditions(t *testing.T) {
 	if got := shell.Run(t, f.Kubectl(`get serviceaccount %s -o jsonpath='{.metadata.annotations.iam\.example\.com/role}'`, f.Name)); got != "vault" {
 		t.Errorf("the ServiceAccount has the role %q", got)
 	}
+	// An audit log in a file, and its rotation, as docs/pods.md has it.
+	f.Do(t, pod, f.keys.RootToken, "vault audit enable file file_path=/vault/audit/audit.log")
+	shell.Run(t, f.Kubectl(`exec %s -- sh -c 'mv /vault/audit/audit.log /vault/audit/audit-$(date +%%s).log && kill -HUP 1'`, pod))
+	shell.Eventually(t, "another audit log is written", 20*time.Second, func() error {
+		f.Do(t, pod, f.keys.RootToken, "vault read secret/foo")
+		_, err := shell.Try(f.Kubectl("exec %s -- grep secret/foo /vault/audit/audit.log", pod))
+		return err
+	})
+	f.Do(t, pod, f.keys.RootToken, "vault audit disable file")
 }
 
 // loseCAs deletes all Secrets of a Vault that runs, and restores them from a backup that

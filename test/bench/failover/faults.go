@@ -29,26 +29,26 @@ type fault struct {
 	window time.Duration
 	// signal that the process of the active node gets.
 	signal syscall.Signal
-	// atOnce is how many Vaults suffer at the same time, so that what takes long takes
+	// atOnce is how many Vaults have the fault at the same time, so that what takes long takes
 	// less; the others wait until all are whole again.
 	atOnce int
 	// cut says that all active nodes are on one node of the cluster, which is cut off.
 	cut bool
-	// suffer makes one Vault suffer and returns when clients have been observed
+	// inject injects the fault into one Vault and returns when clients have been observed
 	// long enough; the default is to wait for the window.
-	suffer func(ctx context.Context, b *bench, v *victim) error
+	inject func(ctx context.Context, b *bench, v *victim) error
 }
 
-// everyone suffers at the same time.
+// everyone has the fault at the same time.
 const everyone = 100
 
 var faults = []fault{
-	{name: "planned", title: "The active pod is deleted", window: 15 * time.Second, atOnce: 1, suffer: deleteActive},
+	{name: "planned", title: "The active pod is deleted", window: 15 * time.Second, atOnce: 1, inject: deleteActive},
 	{name: "sigkill", title: "The active process is killed (SIGKILL)", window: 30 * time.Second, signal: syscall.SIGKILL, atOnce: 1},
 	{name: "sigstop", title: "The active process hangs (SIGSTOP)", window: 40 * time.Second, signal: syscall.SIGSTOP, atOnce: everyone},
 	// Kubernetes calls a node lost after 50 seconds.
 	{name: "lost", title: "The node of the active pod is lost", window: 52 * time.Second, atOnce: everyone, cut: true},
-	{name: "upgrade", title: "Rolling upgrade", atOnce: 2, suffer: upgrade},
+	{name: "upgrade", title: "Rolling upgrade", atOnce: 2, inject: upgrade},
 }
 
 func faultNames() (names []string) {
@@ -75,7 +75,7 @@ type victim struct {
 // upgrade.
 const settle = time.Second
 
-// round makes every Vault suffer once, and returns what their clients saw.
+// round injects the fault into every Vault once, and returns what their clients saw.
 func (b *bench) round(ctx context.Context, f fault) (results []result, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -84,7 +84,7 @@ func (b *bench) round(ctx context.Context, f fault) (results []result, err error
 	// None is always the first.
 	rand.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
 	for together := range slices.Chunk(victims, f.atOnce) {
-		saw, err := b.suffer(ctx, f, together)
+		saw, err := b.inject(ctx, f, together)
 		if err != nil {
 			return nil, err
 		}
@@ -110,8 +110,8 @@ func (b *bench) victims() (all []*victim) {
 	return all
 }
 
-// suffer makes Vaults suffer at the same time, when all are whole.
-func (b *bench) suffer(ctx context.Context, f fault, victims []*victim) (results []result, err error) {
+// inject injects the fault into Vaults at the same time, when all are whole.
+func (b *bench) inject(ctx context.Context, f fault, victims []*victim) (results []result, err error) {
 	if err := b.restore(ctx); err != nil {
 		return nil, err
 	}
@@ -261,7 +261,7 @@ func (v *victim) awaitCalm(ctx context.Context, window time.Duration) error {
 	return nil
 }
 
-// observe makes one Vault suffer and returns what its clients saw.
+// observe injects the fault into one Vault and returns what its clients saw.
 func (b *bench) observe(ctx context.Context, f fault, v *victim) ([]result, error) {
 	begin := time.Now()
 	if f.signal != 0 {
@@ -270,8 +270,8 @@ func (b *bench) observe(ctx context.Context, f fault, v *victim) ([]result, erro
 		}
 		defer b.undo(f, v)
 	}
-	if f.suffer != nil {
-		if err := f.suffer(ctx, b, v); err != nil {
+	if f.inject != nil {
+		if err := f.inject(ctx, b, v); err != nil {
 			return nil, err
 		}
 	}
