@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +44,9 @@ type fixture struct {
 	keys vaulttest.Keys
 	// nodes is how many nodes it has when it is whole.
 	nodes int
+	// replaceAfter is for how long a node may not respond before restore replaces its
+	// pod; 0 is for ever.
+	replaceAfter time.Duration
 	// hammer is the binary of the client, and ca the authority that it trusts.
 	hammer, ca string
 }
@@ -249,7 +253,9 @@ const calm = 2 * time.Second
 func (f *fixture) restore(t *testing.T) {
 	t.Helper()
 	var since time.Time
+	silent := map[string]time.Time{}
 	f.Await(t, "is whole", func(s v1alpha1.VaultStatus) bool {
+		f.replaceSilent(t, s.VaultStatus.Unreachable, silent)
 		for _, namespace := range []string{f.Namespace, operatorNamespace} {
 			shell.Run(t, fmt.Sprintf(`kubectl -n %[1]s get pods | awk '$3 == "CrashLoopBackOff" {print $1}' | xargs -r kubectl -n %[1]s delete pod --wait=false`, namespace))
 		}
@@ -269,4 +275,21 @@ func (f *fixture) restore(t *testing.T) {
 		}
 		return time.Since(since) >= calm
 	})
+}
+
+// replaceSilent deletes the pods of nodes that have not responded for long. Since says
+// from when on they have not.
+func (f *fixture) replaceSilent(t *testing.T, unreachable []string, since map[string]time.Time) {
+	t.Helper()
+	maps.DeleteFunc(since, func(pod string, _ time.Time) bool { return !slices.Contains(unreachable, pod) })
+	for _, pod := range unreachable {
+		if since[pod].IsZero() {
+			since[pod] = time.Now()
+		}
+		if f.replaceAfter > 0 && time.Since(since[pod]) > f.replaceAfter {
+			t.Logf("%s does not respond, and is replaced", pod)
+			shell.Run(t, f.Kubectl("delete pod --ignore-not-found --wait=false %s", pod))
+			delete(since, pod)
+		}
+	}
 }

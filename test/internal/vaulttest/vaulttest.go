@@ -148,10 +148,11 @@ func (v Vault) Unseal(t shell.T, pod string, keys Keys) {
 	UnsealAt(t, keys, env...)
 }
 
-// TryUnseal unseals a node from inside its pod, which may go away meanwhile.
+// TryUnseal unseals a node from inside its pod, which may go away meanwhile. A node that
+// gets no response from its storage takes the key and gives no answer.
 func (v Vault) TryUnseal(pod string, keys Keys) error {
 	_, err := shell.TryInput(strings.Join(keys.UnsealKeys[:3], "\n")+"\n",
-		v.Kubectl(`exec -i %s -- sh -c 'while read -r key; do echo "{\"key\": \"$key\"}" | vault write sys/unseal - || exit 1; done'`, pod))
+		"timeout 30 "+v.Kubectl(`exec -i %s -- sh -c 'while read -r key; do echo "{\"key\": \"$key\"}" | vault write sys/unseal - || exit 1; done'`, pod))
 	return err
 }
 
