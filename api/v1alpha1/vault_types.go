@@ -270,8 +270,12 @@ type PodPolicy struct {
 
 	// serviceAccountAnnotations are annotations of the ServiceAccount of the pods, by
 	// which clouds give workloads an identity, for a seal or a secrets engine. The name
-	// of the ServiceAccount is that of the Vault.
+	// of the ServiceAccount is that of the Vault; the etcd pods have the same. Changing
+	// them restarts no pod. Keys that start with "helm.sh/", "meta.helm.sh/" or
+	// "vault.security.coreos.com/", and "kubernetes.io/enforce-mountable-secrets", are
+	// refused.
 	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('helm.sh/') && !k.startsWith('meta.helm.sh/') && !k.startsWith('vault.security.coreos.com/') && k != 'kubernetes.io/enforce-mountable-secrets')",message="keys that start with helm.sh/, meta.helm.sh/ or vault.security.coreos.com/, and kubernetes.io/enforce-mountable-secrets, are refused: they change how the operator handles the object"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="ServiceAccount annotations",order=42,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	ServiceAccountAnnotations map[string]string `json:"serviceAccountAnnotations,omitempty"`
@@ -279,23 +283,25 @@ type PodPolicy struct {
 	// env are environment variables of the Vault container, for example HTTPS_PROXY,
 	// VAULT_LICENSE or what a seal needs. Take what is secret from a Secret by
 	// valueFrom: a value is readable for everybody who may read the Vault. With a proxy
-	// set NO_PROXY to ".svc,localhost" as well: Vault's connection to etcd would go
-	// through the proxy, too. The variables
-	// that the operator sets are refused: HOME, POD_IP, VAULT_ADDR, VAULT_API_ADDR,
-	// VAULT_CACERT, VAULT_CLUSTER_ADDR, VAULT_REDIRECT_ADDR and VAULT_TLS_SERVER_NAME.
+	// set NO_PROXY to ".svc,.cluster.local" as well: Vault's connection to etcd would go
+	// through the proxy, too. Variables that the operator sets, or that Vault takes
+	// instead of the operator's configuration, are refused: those that begin with ETCD_,
+	// and HOME, PATH, POD_IP, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT,
+	// VAULT_CLUSTER_ADDR, VAULT_DISABLE_MLOCK, VAULT_REDIRECT_ADDR and
+	// VAULT_TLS_SERVER_NAME. In envFrom they have no effect.
 	// A change restarts the nodes one by one, and each has to be unsealed; a change of
 	// a Secret or ConfigMap is read by the nodes that start after it.
 	// https://developer.hashicorp.com/vault/docs/commands#configure-environment-variables
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:XValidation:rule="self.all(e, !(e.name in ['HOME', 'POD_IP', 'VAULT_ADDR', 'VAULT_API_ADDR', 'VAULT_CACERT', 'VAULT_CLUSTER_ADDR', 'VAULT_REDIRECT_ADDR', 'VAULT_TLS_SERVER_NAME']))",message="HOME, POD_IP, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT, VAULT_CLUSTER_ADDR, VAULT_REDIRECT_ADDR and VAULT_TLS_SERVER_NAME are set by the operator"
+	// +kubebuilder:validation:XValidation:rule="self.all(e, !e.name.startsWith('ETCD_') && !(e.name in ['HOME', 'PATH', 'POD_IP', 'VAULT_ADDR', 'VAULT_API_ADDR', 'VAULT_CACERT', 'VAULT_CLUSTER_ADDR', 'VAULT_DISABLE_MLOCK', 'VAULT_REDIRECT_ADDR', 'VAULT_TLS_SERVER_NAME', 'stopping']))",message="ETCD_*, HOME, PATH, POD_IP, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT, VAULT_CLUSTER_ADDR, VAULT_DISABLE_MLOCK, VAULT_REDIRECT_ADDR and VAULT_TLS_SERVER_NAME are set by the operator, or would replace its configuration"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Environment",order=43,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Env []corev1.EnvVar `json:"env,omitempty"`
 
 	// envFrom are Secrets and ConfigMaps whose keys become environment variables of the
-	// Vault container. What env or the operator sets goes before.
+	// Vault container. What env or the operator sets takes precedence.
 	// https://kubernetes.io/docs/tasks/inject-data-application/distribute-credentials-secure/
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
@@ -338,8 +344,10 @@ type ServicePolicy struct {
 	// +optional
 	Type corev1.ServiceType `json:"type,omitempty"`
 
-	// annotations of the Service, for example those that a load balancer reads.
+	// annotations of the Service, for example those that a load balancer reads. Keys that
+	// start with "helm.sh/", "meta.helm.sh/" or "vault.security.coreos.com/" are refused.
 	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('helm.sh/') && !k.startsWith('meta.helm.sh/') && !k.startsWith('vault.security.coreos.com/') && k != 'kubernetes.io/enforce-mountable-secrets')",message="keys that start with helm.sh/, meta.helm.sh/ or vault.security.coreos.com/, and kubernetes.io/enforce-mountable-secrets, are refused: they change how the operator handles the object"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Service annotations",order=39,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Annotations map[string]string `json:"annotations,omitempty"`
@@ -359,7 +367,8 @@ type ListenerPolicy struct {
 	// xForwardedForAuthorizedAddrs are the addresses, or CIDRs such as 10.0.0.0/8, of
 	// proxies whose header X-Forwarded-For is believed, so that the audit log has the
 	// address of the client. A request from anywhere else that has the header is
-	// refused. Proxies must not decrypt: TLS ends at Vault.
+	// refused. Such a proxy ends the TLS of its clients and has to connect to Vault by
+	// TLS; one that passes TLS through cannot set the header.
 	// https://developer.hashicorp.com/vault/docs/configuration/listener/tcp#x_forwarded_for_authorized_addrs
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -67,6 +68,9 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		return nil, err
 	}
 	if err := t.checkVersion(ctx, &vault); err != nil {
+		return nil, err
+	}
+	if err := checkProxies(&vault); err != nil {
 		return nil, err
 	}
 	if err := storage.Check(ctx, t.client, &vault); err != nil {
@@ -149,6 +153,24 @@ func (t *translator) checkName(vault *v1alpha1.Vault) error {
 		return errors.New(`the Service "kubernetes" of the namespace "default" is the API server's: give the Vault another name`)
 	}
 	return t.records.Check(vault.UID)
+}
+
+// checkProxies refuses what is no address and no CIDR. Vault would take 10.0.0.0/99 for the
+// path of a socket, and refuse every request that comes by a proxy.
+func checkProxies(vault *v1alpha1.Vault) error {
+	if vault.Spec.Listener == nil {
+		return nil
+	}
+	for i, text := range vault.Spec.Listener.XForwardedForAuthorizedAddrs {
+		_, err := netip.ParseAddr(text)
+		if strings.Contains(text, "/") {
+			_, err = netip.ParsePrefix(text)
+		}
+		if err != nil {
+			return fmt.Errorf("spec.listener.xForwardedForAuthorizedAddrs[%d] is neither an IP address nor a CIDR such as 10.0.0.0/8: %q", i, text)
+		}
+	}
+	return nil
 }
 
 // checkVersion refuses a version that may not be able to read Vault's data. On the

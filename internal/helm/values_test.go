@@ -177,3 +177,19 @@ func TestRelatedImages(t *testing.T) {
 		}
 	}
 }
+
+func TestProxiesAreAddresses(t *testing.T) {
+	for text, good := range map[string]bool{
+		"10.0.0.1": true, "10.0.0.0/8": true, "fd00::/8": true, "::1": true,
+		"10.0.0.0/99": false, "300.0.0.0/8": false, "1.2.3": false, "abc": false, "dead:80": false, "fd00::/200": false, "": false,
+	} {
+		vault := &v1alpha1.Vault{Spec: v1alpha1.VaultSpec{Listener: &v1alpha1.ListenerPolicy{XForwardedForAuthorizedAddrs: []string{"10.0.0.1", text}}}}
+		err := checkProxies(vault)
+		if good && err != nil {
+			t.Errorf("%q is refused: %v", text, err)
+		}
+		if !good && (err == nil || !strings.Contains(err.Error(), "spec.listener.xForwardedForAuthorizedAddrs[1]")) {
+			t.Errorf("%q: error %v", text, err)
+		}
+	}
+}

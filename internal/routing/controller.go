@@ -288,7 +288,7 @@ func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []co
 	for _, uid := range decision.Demote {
 		pod := byUID[uid].DeepCopy()
 		if o := observations[uid]; o.State == probe.Unreachable && o.Err != nil {
-			log.FromContext(ctx).Info("The active node does not answer, and another one could take over",
+			log.FromContext(ctx).Info("The labelled node does not respond",
 				"pod", pod.Name, "error", message.Cut(o.Err.Error()), "lastActive", o.LastActive)
 		}
 		if err := r.setActive(ctx, pod, false); err != nil {

@@ -596,6 +596,9 @@ pod:
 	if from := container.EnvFrom; len(from) != 1 || from[0].SecretRef.Name != "cloud" {
 		t.Errorf("the environment is from %+v", from)
 	}
+	if script := container.Command[2]; !strings.Contains(script, "unset ETCD_ADDR ") || strings.Contains(plain.Containers[0].Command[2], "ETCD_") {
+		t.Errorf("variables that Vault takes instead of its configuration: %s", script)
+	}
 	if mounts := container.VolumeMounts; mounts[0].MountPath != "/vault/plugins" || !reflect.DeepEqual(mounts[1:], plain.Containers[0].VolumeMounts) {
 		t.Errorf("the mounts are %+v", mounts)
 	}

@@ -33,10 +33,10 @@ func TestWhatBelongsToAPod(t *testing.T) {
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
 	watchInvariants(t, v)
 	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: example-config, namespace: %s}, data: {vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\""}}`, v.Namespace))
-	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Secret, metadata: {name: cloud, namespace: %s}, stringData: {CLOUD_TOKEN: secret, ca.pem: CA}}`, v.Namespace))
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Secret, metadata: {name: cloud, namespace: %s}, stringData: {CLOUD_TOKEN: secret, ca.pem: CA, ETCD_HA_ENABLED: "false", ETCD_ADDR: "https://elsewhere:2379"}}`, v.Namespace))
 	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: example-config, storage: {etcd: {whenDeleted: Delete}}, pod: {
-		env: [{name: HTTPS_PROXY, value: "http://proxy.invalid"}, {name: NO_PROXY, value: ".svc,localhost"}, {name: TOKEN, valueFrom: {secretKeyRef: {name: cloud, key: CLOUD_TOKEN}}}],
-		envFrom: [{prefix: FROM_, secretRef: {name: cloud}}],
+		env: [{name: HTTPS_PROXY, value: "http://proxy.invalid"}, {name: NO_PROXY, value: ".svc,.cluster.local"}, {name: TOKEN, valueFrom: {secretKeyRef: {name: cloud, key: CLOUD_TOKEN}}}],
+		envFrom: [{secretRef: {name: cloud}}, {prefix: FROM_, secretRef: {name: cloud}}],
 		volumes: [{name: audit, emptyDir: {}}, {name: cas, secret: {secretName: cloud, items: [{key: ca.pem, path: corporate.pem}]}}],
 		volumeMounts: [{name: audit, mountPath: /vault/audit}, {name: cas, mountPath: /etc/ssl/corporate, readOnly: true}],
 		serviceAccountAnnotations: {iam.example.com/role: vault}}}`))
@@ -61,14 +61,14 @@ func (f *fixture) hasAdditions(t *testing.T) {
 		t.Errorf("the ServiceAccount has the role %q", got)
 	}
 	// An audit log in a file, and its rotation, as docs/pods.md has it.
-	f.Do(t, pod, f.keys.RootToken, "vault audit enable file file_path=/vault/audit/audit.log")
+	f.Do(t, pod, f.keys.RootToken, "vault audit enable file file_path=stdout && vault audit enable -path=audit-file file file_path=/vault/audit/audit.log")
 	shell.Run(t, f.Kubectl(`exec %s -- sh -c 'mv /vault/audit/audit.log /vault/audit/audit-$(date +%%s).log && kill -HUP 1'`, pod))
 	shell.Eventually(t, "another audit log is written", 20*time.Second, func() error {
 		f.Do(t, pod, f.keys.RootToken, "vault read secret/foo")
 		_, err := shell.Try(f.Kubectl("exec %s -- grep secret/foo /vault/audit/audit.log", pod))
 		return err
 	})
-	f.Do(t, pod, f.keys.RootToken, "vault audit disable file")
+	f.Do(t, pod, f.keys.RootToken, "vault audit disable audit-file")
 }
 
 // loseCAs deletes all Secrets of a Vault that runs, and restores them from a backup that
