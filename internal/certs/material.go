@@ -184,7 +184,20 @@ func read(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, name
 	if err := Missing(ctx, reader, vault); err != nil {
 		return nil, err
 	}
+	for _, i := range issuers(vault) {
+		if slices.Contains(i.leafSecrets(), name) {
+			return nil, beingMade(name) // what was read for Missing is older
+		}
+	}
 	return nil, &Error{Reason: v1alpha1.ReasonSecretNotFound, Message: fmt.Sprintf("Secret %q does not exist", name)}
+}
+
+// beingMade is the error for Secrets that the operator is about to make.
+func beingMade(names ...string) error {
+	return &Error{
+		Reason: v1alpha1.ReasonSecretNotFound, Generated: true,
+		Message: "Secrets that do not exist and are being made: " + quoted(names),
+	}
 }
 
 // Missing says, as an *Error, which Secrets do not exist that the operator makes and pods
@@ -212,10 +225,7 @@ func Missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) e
 	if err := gone.err(); err != nil || len(making) == 0 {
 		return err
 	}
-	return &Error{
-		Reason: v1alpha1.ReasonSecretNotFound, Generated: true,
-		Message: "Secrets that do not exist and are being made: " + quoted(making),
-	}
+	return beingMade(making...)
 }
 
 // missing are those of the Secrets that do not exist.

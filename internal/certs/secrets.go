@@ -81,7 +81,7 @@ func (l *lost) err() error {
 	}
 	return &Error{
 		Reason: v1alpha1.ReasonAuthorityLost, Generated: true,
-		Message: fmt.Sprintf("Secrets with a CA are gone: %s; and with what was signed by it: %s. "+
+		Message: fmt.Sprintf("Secrets with a CA are gone: %s; and with them what was signed: %s. "+
 			"No second CA is made while pods trust the first one: restore all of these from a backup. "+
 			"Without a backup follow 'When a certificate authority is lost' in docs/tls.md", quoted(l.cas), quoted(l.leaves)),
 	}

@@ -41,6 +41,7 @@ const undrawable = [
   'pod.nodeSelector',
   'pod.annotations',
   'pod.labels',
+  'pod.serviceAccountAnnotations',
   'service.annotations',
   'storage.etcd.pod.nodeSelector',
 ];

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -280,6 +281,37 @@ func TestRefusalsNameTheFieldOfTheVault(t *testing.T) {
 	waitForVault(t, vault, "the field is named", all(
 		says("ReleaseFailed", "spec.pod.annotations"), says("Ready", "ReleaseFailed: ", "spec.pod.annotations"), says("Stalled", "spec.pod.annotations")))
 	waitForEvent(t, vault, "Warning InstallError ReleaseFailed: ")
+}
+
+// Of an upgrade that fails the API server may have accepted a part. Setting the spec back
+// undoes that, too.
+func TestWhatAFailedUpgradeLeaves(t *testing.T) {
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	for _, variable := range []string{"WRONG", "WRONG_AS_WELL"} {
+		change(t, vault, fmt.Sprintf(`{"spec": {"pod": {"serviceAccountAnnotations": {"bad key": "x"},
+			"env": [{"name": %q, "value": "x"}], "annotations": {%q: "x"},
+			"volumes": [{"name": "wrong", "secret": {"secretName": "wrong"}}]}}}`, variable, strings.ToLower(variable)))
+		eventually(t, "the Deployment was patched", func() error {
+			pod := get(t, namespace, "example", &appsv1.Deployment{}).Spec.Template
+			if env := pod.Spec.Containers[0].Env; env[0].Name != variable {
+				return fmt.Errorf("the environment is %v", env)
+			}
+			return nil
+		})
+		waitForVault(t, vault, "the release has failed", says("ReleaseFailed", "bad key"))
+	}
+	change(t, vault, `{"spec": {"pod": {"serviceAccountAnnotations": null, "env": null, "annotations": null, "volumes": null}}}`)
+	waitForVault(t, vault, "all is well", has(deployed...))
+	template := get(t, namespace, "example", &appsv1.Deployment{}).Spec.Template
+	text, err := json.Marshal(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(strings.ToLower(string(text)), "wrong") {
+		t.Errorf("the Deployment still has what the failed upgrades set: %s", text)
+	}
 }
 
 // Each reconcile of the Helm side writes its part of the status. Recording
