@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/go-logr/zapr"
@@ -159,6 +160,9 @@ rules:
 		return err
 	}
 	audit = &auditLog{path: filepath.Join(dir, "audit.log")}
+	// TestAnnotationsOfOthersTakeNoMemory can fill more than the 2 GB that etcd allows.
+	env.ControlPlane.Etcd = &envtest.Etcd{}
+	env.ControlPlane.Etcd.Configure().Set("quota-backend-bytes", strconv.Itoa(8<<30))
 	args := env.ControlPlane.GetAPIServer().Configure()
 	args.Set("audit-policy-file", policy)
 	args.Set("audit-log-path", audit.path)
