@@ -3,11 +3,11 @@
 # time on this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-steps=${VAULT_OPERATOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vault-operator}/steps
+source hack/cache.sh
 all=0
 echo "What comes, and how long it took last time on this machine:"
 while read -r name; do
-	seconds=$(cat "$steps/${name//[^A-Za-z0-9]/-}" 2>/dev/null || true)
+	seconds=$(cat "$(file_of_step "$name")" 2>/dev/null || true)
 	all=$((all + ${seconds:-0}))
 	printf '    %-50s %s\n' "$name" "${seconds:-not run yet}${seconds:+ s}"
 done < <(make --dry-run "$1" | sed -n 's|^hack/step.sh "\([^"]*\)".*|\1|p')

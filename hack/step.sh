@@ -4,6 +4,7 @@
 # long it was.
 set -euo pipefail
 name=$1 command=$2
+source "$(dirname "$0")/cache.sh"
 
 echo "==> $name"
 # The sleep must not keep the output open when the step has ended.
@@ -15,5 +16,5 @@ if ! bash -euo pipefail -c "$command"; then
 	exit 1
 fi
 echo "==> done in ${SECONDS}s: $name"
-steps=${VAULT_OPERATOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vault-operator}/steps
-mkdir -p "$steps" && echo "$SECONDS" >"$steps/${name//[^A-Za-z0-9]/-}"
+file=$(file_of_step "$name")
+mkdir -p "$(dirname "$file")" && echo "$SECONDS" >"$file"

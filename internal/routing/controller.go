@@ -176,7 +176,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	silenceCounts := r.recheck(ctx, req.NamespacedName, nodes)
 	decision := Decide(nodes, silenceCounts)
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
-	if err = r.apply(ctx, &vault, list, decision); err != nil {
+	if err = r.apply(ctx, &vault, list, observations, decision); err != nil {
 		r.problems.Store(req.NamespacedName, err)
 	} else {
 		r.problems.Delete(req.NamespacedName)
@@ -275,7 +275,9 @@ func isSilent(node Node) bool {
 
 // apply demotes before it promotes: an error in between leaves no pod labelled,
 // which is an outage, and never two.
-func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []corev1.Pod, decision Decision) error {
+func (r *Reconciler) apply(
+	ctx context.Context, vault *v1alpha1.Vault, list []corev1.Pod, observations map[types.UID]probe.Observation, decision Decision,
+) error {
 	if len(decision.Demote) > 0 || decision.Promote != "" {
 		r.changing.Add(1)
 		defer r.changing.Add(-1)
@@ -284,7 +286,6 @@ func (r *Reconciler) apply(ctx context.Context, vault *v1alpha1.Vault, list []co
 	for i := range list {
 		byUID[list[i].UID] = &list[i]
 	}
-	observations := r.Engine.Observations(client.ObjectKeyFromObject(vault))
 	for _, uid := range decision.Demote {
 		pod := byUID[uid].DeepCopy()
 		if o := observations[uid]; o.State == probe.Unreachable && o.Err != nil {

@@ -341,7 +341,7 @@ func TestApply(t *testing.T) {
 			f.Confirm = func(context.Context, types.NamespacedName, types.UID) probe.Observation {
 				return probe.Observation{State: cmp.Or(tt.now, probe.Active)}
 			}
-			err := f.apply(t.Context(), vault, list, tt.decision)
+			err := f.apply(t.Context(), vault, list, nil, tt.decision)
 			if (err != nil) != (tt.wantErr != "") || (err != nil && !strings.Contains(err.Error(), tt.wantErr)) {
 				t.Errorf("apply() = %v, want an error with %q", err, tt.wantErr)
 			}

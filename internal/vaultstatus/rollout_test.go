@@ -74,7 +74,7 @@ func TestUpdated(t *testing.T) {
 		// message is a part of the condition's, not is what it must not say.
 		message, not string
 	}{
-		{name: "nothing is deployed yet", facts: newSituation(), want: "False ReleasePending", message: "not deployed yet", not: v1alpha1.IrreconcilableCondition},
+		{name: "nothing is deployed yet", facts: newSituation(), want: "False ReleasePending", message: "not deployed yet", not: "Irreconcilable"},
 		{
 			name:  "the spec was changed and is not deployed yet",
 			facts: old(rollingOut().before(wasUpdated).rendered("2")), want: "False ReleasePending",

@@ -1,7 +1,6 @@
 package docs
 
 import (
-	"os"
 	"testing"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -14,14 +13,10 @@ func TestFullSampleSetsEveryField(t *testing.T) {
 	var crd apiextensionsv1.CustomResourceDefinition
 	var sample struct{ Spec map[string]any }
 	for file, into := range map[string]any{
-		"../../config/crd/bases/vault.security.coreos.com_vaults.yaml": &crd,
-		"../../config/samples/vault_full.yaml":                         &sample,
+		"config/crd/bases/vault.security.coreos.com_vaults.yaml": &crd,
+		"config/samples/vault_full.yaml":                         &sample,
 	} {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := yaml.Unmarshal(content, into); err != nil {
+		if err := yaml.Unmarshal([]byte(read(t, file)), into); err != nil {
 			t.Fatal(err)
 		}
 	}

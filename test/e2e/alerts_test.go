@@ -93,8 +93,6 @@ func startPrometheus(t *testing.T, namespace string) prometheus {
 		}
 	}
 	dir := t.TempDir()
-	shell.Run(t, fmt.Sprintf("kubectl -n %[1]s create serviceaccount prometheus && kubectl create clusterrolebinding %[1]s --clusterrole=vault-operator-metrics-reader --serviceaccount=%[1]s:prometheus", namespace))
-	t.Cleanup(func() { shell.Run(t, "kubectl delete clusterrolebinding "+namespace) })
 	var targets strings.Builder
 	replicas := shell.Run(t, "kubectl -n "+operatorNamespace+` get pods -l app.kubernetes.io/name=vault-operator -o jsonpath='{range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}'`)
 	for line := range strings.Lines(replicas) {
@@ -103,7 +101,7 @@ func startPrometheus(t *testing.T, namespace string) prometheus {
 	}
 	for name, content := range map[string]string{
 		"rules.yaml": rules.String(),
-		"token":      shell.Run(t, "kubectl -n "+namespace+" create token prometheus --duration=1h"),
+		"token":      newMetricsReader(t, namespace),
 		"prometheus.yaml": fmt.Sprintf(`
 global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [%[1]s/rules.yaml]

@@ -39,7 +39,6 @@ func TestKubernetesAuth(t *testing.T) {
 		t.Errorf("a pod has a token that nobody asked for: %s", token)
 	}
 	shell.Run(t, namespace+give[0])
-	v.AwaitSealed(t, 1)
 	sealed := v.AwaitSealed(t, 1).VaultStatus.Sealed[0]
 	v.Unseal(t, sealed, keys)
 	v.Await(t, "has been replaced", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == sealed })

@@ -21,10 +21,8 @@ func TestMetrics(t *testing.T) {
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "measured"}
 	shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`}`))
 	v.InitAndUnseal(t, 1)
-	shell.Run(t, v.Kubectl("create serviceaccount metrics-reader")+" && "+v.Kubectl("create serviceaccount stranger"))
-	shell.Run(t, fmt.Sprintf("kubectl create clusterrolebinding %s --clusterrole=vault-operator-metrics-reader --serviceaccount=%s:metrics-reader", v.Namespace, v.Namespace))
-	t.Cleanup(func() { shell.Run(t, "kubectl delete clusterrolebinding "+v.Namespace) })
-	reader := shell.Run(t, v.Kubectl("create token metrics-reader"))
+	shell.Run(t, v.Kubectl("create serviceaccount stranger"))
+	reader := newMetricsReader(t, v.Namespace)
 	stranger := shell.Run(t, v.Kubectl("create token stranger"))
 
 	replicas := strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+" get pods -l app.kubernetes.io/name=vault-operator -o name"))
@@ -67,4 +65,12 @@ func TestMetrics(t *testing.T) {
 			}
 		})
 	}
+}
+
+// newMetricsReader returns the token of a ServiceAccount that may read the metrics.
+func newMetricsReader(t *testing.T, namespace string) string {
+	t.Helper()
+	shell.Run(t, fmt.Sprintf("kubectl -n %[1]s create serviceaccount metrics-reader && kubectl create clusterrolebinding %[1]s --clusterrole=vault-operator-metrics-reader --serviceaccount=%[1]s:metrics-reader", namespace))
+	t.Cleanup(func() { shell.Run(t, "kubectl delete clusterrolebinding "+namespace) })
+	return shell.Run(t, "kubectl -n "+namespace+" create token metrics-reader --duration=1h")
 }

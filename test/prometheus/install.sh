@@ -2,7 +2,8 @@
 # Puts Debian's Prometheus into the cache, without its service, and prints the folder with
 # its binaries.
 set -euo pipefail
-dir=${VAULT_OPERATOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vault-operator}/prometheus
+source "$(dirname "$0")/../../hack/cache.sh"
+dir=$cache/prometheus
 if [[ ! -x $dir/usr/bin/prometheus ]]; then
 	new=$(mktemp -d)
 	trap 'rm -rf "$new"' EXIT
