@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
 const serverName = "example.default.svc"

@@ -9,7 +9,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
 func TestActiveLastSeen(t *testing.T) {

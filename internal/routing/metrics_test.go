@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/internal/probe"
-	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
 func TestSightingNext(t *testing.T) {

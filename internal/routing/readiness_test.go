@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
 func TestReadinessWaitsForEveryNode(t *testing.T) {

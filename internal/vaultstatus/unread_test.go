@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
-	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
 // A Secret that could not be read says nothing of the certificates, holds up

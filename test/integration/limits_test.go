@@ -20,7 +20,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/message"
-	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
 // conditionOf returns a condition of a Vault as it is now.

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
-	"github.com/vault-operator/vault-operator/test/integration/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
 // A node that is silent keeps its label as long as only a sealed one could replace
