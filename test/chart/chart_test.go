@@ -32,6 +32,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 const (
@@ -729,16 +730,16 @@ func command(t *testing.T, shell []string, tls, script string) *exec.Cmd {
 	return cmd
 }
 
-// waitForFile waits until the file has the text.
-func waitForFile(t *testing.T, path, text string) {
+// awaitFile waits until the file has the text.
+func awaitFile(t *testing.T, path, text string) {
 	t.Helper()
-	var content []byte
-	for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
-		if content, _ = os.ReadFile(path); string(content) == text {
-			return
+	poll.Eventually(t, fmt.Sprintf("%s holds %q", path, text), 20*time.Second, 50*time.Millisecond, func() error {
+		content, err := os.ReadFile(path)
+		if err == nil && string(content) != text {
+			err = fmt.Errorf("it holds %q", content)
 		}
-	}
-	t.Fatalf("%s holds %q, want %q", path, content, text)
+		return err
+	})
 }
 
 // fakeVault says in a file what it is told, and ends with code 3 on SIGTERM.
@@ -758,7 +759,7 @@ func TestVaultEndsAsItIsTold(t *testing.T) {
 
 			said := filepath.Join(t.TempDir(), "said")
 			stopped := command(t, shell, t.TempDir(), fmt.Sprintf(fakeVault, said))
-			waitForFile(t, said, "kept ")
+			awaitFile(t, said, "kept ")
 			begin = time.Now()
 			if err := stopped.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
@@ -787,15 +788,15 @@ func TestVaultReadsItsCertificateAgain(t *testing.T) {
 			}
 			mount("..1")
 			shell := command(t, shell, tls, fmt.Sprintf(fakeVault, said))
-			waitForFile(t, said, "kept ")
+			awaitFile(t, said, "kept ")
 			if err := shell.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
-			waitForFile(t, said, "kept hup ")
+			awaitFile(t, said, "kept hup ")
 			mount("..2")
-			waitForFile(t, said, "kept hup hup ")
+			awaitFile(t, said, "kept hup hup ")
 			time.Sleep(6 * time.Second)
-			waitForFile(t, said, "kept hup hup ") // nothing has changed since
+			awaitFile(t, said, "kept hup hup ") // nothing has changed since
 
 			if err := shell.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 // auditLog is the API server's record of what operators asked of it.
@@ -87,19 +89,20 @@ func writes(t *testing.T, namespace string) []request {
 	})
 }
 
-// waitUntilQuiet waits until the operator has asked for nothing for a while: it
+// awaitQuiet waits until the operator has asked for nothing for a while: it
 // is at rest.
-func waitUntilQuiet(t *testing.T) {
+func awaitQuiet(t *testing.T) {
 	t.Helper()
 	const silence = 2 * time.Second
 	count, since := -1, time.Now()
-	for deadline := time.Now().Add(patience); time.Since(since) < silence; time.Sleep(50 * time.Millisecond) {
+	poll.Eventually(t, "the operator is at rest", patience, 50*time.Millisecond, func() error {
 		all := audit.all(t)
 		if len(all) != count {
 			count, since = len(all), time.Now()
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the operator does not come to rest: %v", all[max(0, len(all)-20):])
+		if time.Since(since) < silence {
+			return fmt.Errorf("its last requests are %v", all[max(0, len(all)-20):])
 		}
-	}
+		return nil
+	})
 }

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 // replicaSetOf does what Kubernetes does for a Deployment: it makes a ReplicaSet with the
@@ -54,7 +55,7 @@ func TestConfigurationStaysWithItsPods(t *testing.T) {
 	if err := admin.Create(t.Context(), mine); err != nil {
 		t.Fatal(err)
 	}
-	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {configMapName: mine}`))
+	vault := awaitDeployed(t, createVault(t, namespace, `spec: {configMapName: mine}`))
 	first := configSecrets(t, vault)
 	if len(first) != 2 {
 		t.Fatalf("the Deployment names %q", first)
@@ -85,12 +86,14 @@ func TestConfigurationStaysWithItsPods(t *testing.T) {
 	time.Sleep(70 * time.Second)
 	kept("its ReplicaSet may make a pod", first...)
 	remove(t, oldSet)
-	for deadline := time.Now().Add(2 * patience); exists(t, namespace, first[0], &corev1.Secret{}) || exists(t, namespace, first[1], &corev1.Secret{}); {
-		if time.Now().After(deadline) {
-			t.Fatal("what nobody can use is kept")
+	poll.Eventually(t, "what no pod can use is deleted", 2*patience, time.Second, func() error {
+		for _, name := range first {
+			if exists(t, namespace, name, &corev1.Secret{}) {
+				return fmt.Errorf("Secret %s is there", name)
+			}
 		}
-		time.Sleep(time.Second)
-	}
+		return nil
+	})
 	kept("it is the newest", configSecrets(t, vault)...)
 
 	// One that is deleted by hand is made again.
@@ -108,11 +111,11 @@ func TestConfigMapOfTheUserGuide(t *testing.T) {
 	if err := admin.Create(t.Context(), guide); err != nil {
 		t.Fatal(err)
 	}
-	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {configMapName: example-config}`))
+	vault := awaitDeployed(t, createVault(t, namespace, `spec: {configMapName: example-config}`))
 	if config := userConfig(t, vault); config["configmap.hcl"] != "ui = true" {
 		t.Errorf("the configuration is %q", config)
 	}
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	now := get(t, namespace, "example-config", &corev1.ConfigMap{})
 	if now.ResourceVersion != guide.ResourceVersion {
 		t.Errorf("the user's ConfigMap was written: %+v", now)
@@ -130,20 +133,20 @@ func TestConfigSecret(t *testing.T) {
 	if err := admin.Create(t.Context(), configMap); err != nil {
 		t.Fatal(err)
 	}
-	waitForVault(t, vault, "the Secret is missed", has("ConfigValid=False ConfigSecretNotFound", "Irreconcilable=True ErrorGettingValues"))
-	waitForEvent(t, vault, `Warning ConfigSecretNotFound spec.configSecretName: Secret "secret" does not exist`)
+	awaitVault(t, vault, "the Secret is missed", has("ConfigValid=False ConfigSecretNotFound", "Irreconcilable=True ErrorGettingValues"))
+	awaitEvent(t, vault, `Warning ConfigSecretNotFound spec.configSecretName: Secret "secret" does not exist`)
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "secret"}}
 	secret.Data = map[string][]byte{"vault.hcl": []byte(`seal "transit" { token = ` + marker + ` }`)} // without quotes
 	if err := admin.Create(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
-	waitForVault(t, vault, "a mistake is reported", has("ConfigValid=False ConfigInvalid"))
+	awaitVault(t, vault, "a mistake is reported", has("ConfigValid=False ConfigInvalid"))
 	good := `seal "transit" { token = "` + marker + `" }`
 	secret.Data["vault.hcl"] = []byte(good)
 	if err := admin.Update(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
-	waitUntilDeployed(t, vault)
+	awaitDeployed(t, vault)
 	if config := userConfig(t, vault); config["configmap.hcl"] != "ui = true" || config["secret.hcl"] != good {
 		t.Errorf("the configuration is %q", config)
 	}
@@ -164,7 +167,7 @@ func TestConfigSecret(t *testing.T) {
 		}
 		return nil
 	})
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	requireNowhere(t, namespace, marker, append(before, "secret", configSecrets(t, vault)[1])...)
 	if strings.Contains(operator.read(), marker) {
 		t.Error("it is in the operator's log")
@@ -218,8 +221,8 @@ func requireNowhere(t *testing.T, namespace, marker string, but ...string) {
 func TestConfigMapOfThePreviousVersion(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	operator.terminate()
 	old := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
 		Namespace: namespace, Name: "example-config",
@@ -252,11 +255,12 @@ func TestConfigMapOfThePreviousVersion(t *testing.T) {
 	if err := admin.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(2 * patience); exists(t, namespace, old.Name, &corev1.ConfigMap{}); time.Sleep(time.Second) {
-		if time.Now().After(deadline) {
-			t.Fatal("it is kept although no pod can need it")
+	poll.Eventually(t, "what no pod can need is deleted", 2*patience, time.Second, func() error {
+		if exists(t, namespace, old.Name, &corev1.ConfigMap{}) {
+			return fmt.Errorf("ConfigMap %s is there", old.Name)
 		}
-	}
+		return nil
+	})
 }
 
 func TestDeletionCostIsRefused(t *testing.T) {

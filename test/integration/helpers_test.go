@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 // patience is how long something may take on a busy machine. What has to be
@@ -32,13 +33,7 @@ const patience = time.Minute
 // eventually waits until check returns nil.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	var err error
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if err = check(); err == nil {
-			return
-		}
-	}
-	t.Fatalf("%s: %v", what, err)
+	poll.Eventually(t, what, patience, 20*time.Millisecond, check)
 }
 
 // newNamespace makes a namespace. When the test ends its Vaults are removed,
@@ -114,8 +109,8 @@ func remove(t *testing.T, objects ...client.Object) {
 	}
 }
 
-// waitForVault waits until the Vault is as check wants it, and returns it.
-func waitForVault(t *testing.T, vault *v1alpha1.Vault, what string, check func(*v1alpha1.Vault) error) *v1alpha1.Vault {
+// awaitVault waits until the Vault is as check wants it, and returns it.
+func awaitVault(t *testing.T, vault *v1alpha1.Vault, what string, check func(*v1alpha1.Vault) error) *v1alpha1.Vault {
 	t.Helper()
 	current := &v1alpha1.Vault{}
 	eventually(t, what, func() error {
@@ -151,11 +146,11 @@ var deployed = []string{
 	"TLSReady=True SecretsValid", "ConfigValid=True ConfigAccepted", "Available=False NodesStarting",
 }
 
-// waitUntilDeployed waits until the release of the Vault was made and the
+// awaitDeployed waits until the release of the Vault was made and the
 // status says so.
-func waitUntilDeployed(t *testing.T, vault *v1alpha1.Vault) *v1alpha1.Vault {
+func awaitDeployed(t *testing.T, vault *v1alpha1.Vault) *v1alpha1.Vault {
 	t.Helper()
-	return waitForVault(t, vault, "the release is deployed", func(v *v1alpha1.Vault) error {
+	return awaitVault(t, vault, "the release is deployed", func(v *v1alpha1.Vault) error {
 		if err := has(deployed...)(v); err != nil {
 			return err
 		}
@@ -182,8 +177,8 @@ func events(t *testing.T, vault *v1alpha1.Vault) []string {
 	return texts
 }
 
-// waitForEvent waits for an event that begins with the text.
-func waitForEvent(t *testing.T, vault *v1alpha1.Vault, text string) {
+// awaitEvent waits for an event that begins with the text.
+func awaitEvent(t *testing.T, vault *v1alpha1.Vault, text string) {
 	t.Helper()
 	eventually(t, "event "+text, func() error {
 		all := events(t, vault)

@@ -103,13 +103,13 @@ func TestConfigMap(t *testing.T) {
 		if took := time.Since(begin); took > soon {
 			t.Errorf("it took %s until what was fixed was in force", took)
 		}
-		waitUntilDeployed(t, vault)
-		waitForEvent(t, vault, "Normal ConfigAccepted")
+		awaitDeployed(t, vault)
+		awaitEvent(t, vault, "Normal ConfigAccepted")
 	}
 
 	// Missing from the start: nothing runs, and the status says why.
-	waitForVault(t, vault, "the ConfigMap is missed", has("ConfigValid=False ConfigMapNotFound", "Irreconcilable=True ErrorGettingValues"))
-	waitForEvent(t, vault, `Warning ConfigMapNotFound spec.configMapName: ConfigMap "mine" does not exist`)
+	awaitVault(t, vault, "the ConfigMap is missed", has("ConfigValid=False ConfigMapNotFound", "Irreconcilable=True ErrorGettingValues"))
+	awaitEvent(t, vault, `Warning ConfigMapNotFound spec.configMapName: ConfigMap "mine" does not exist`)
 	if exists(t, namespace, "example", &appsv1.Deployment{}) {
 		t.Error("nodes run without the configuration that they were to have")
 	}
@@ -117,7 +117,7 @@ func TestConfigMap(t *testing.T) {
 	fixed("ui = true\n")
 
 	// Broken later: what runs is not touched.
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	before := runningNow(t, vault)
 	names := configSecrets(t, vault)
 	for _, broken := range []struct {
@@ -129,7 +129,7 @@ func TestConfigMap(t *testing.T) {
 		{"it lacks the key", "ConfigInvalid", `no key "vault.hcl"`, map[string]string{"config.hcl": "ui = true"}},
 	} {
 		setConfig(broken.data)
-		waitForVault(t, vault, broken.what, func(v *v1alpha1.Vault) error {
+		awaitVault(t, vault, broken.what, func(v *v1alpha1.Vault) error {
 			if err := has("ConfigValid=False "+broken.reason, "Irreconcilable=True ErrorGettingValues", "Deployed=True InstallSuccessful")(v); err != nil {
 				return err
 			}
@@ -140,13 +140,13 @@ func TestConfigMap(t *testing.T) {
 			}
 			return nil
 		})
-		waitForEvent(t, vault, `Warning ConfigInvalid ConfigMap "mine"`)
+		awaitEvent(t, vault, `Warning ConfigInvalid ConfigMap "mine"`)
 		if now := runningNow(t, vault); now != before {
 			t.Errorf("%s: what runs was changed from %+v to %+v", broken.what, before, now)
 		}
 	}
 	remove(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "mine"}})
-	waitForVault(t, vault, "the ConfigMap is missed again", has("ConfigValid=False ConfigMapNotFound"))
+	awaitVault(t, vault, "the ConfigMap is missed again", has("ConfigValid=False ConfigMapNotFound"))
 	if now := runningNow(t, vault); now != before {
 		t.Errorf("the ConfigMap is gone: what runs was changed from %+v to %+v", before, now)
 	}
@@ -175,8 +175,8 @@ func TestConfigMap(t *testing.T) {
 func TestForeignConfigMapsAndSecretsAreIgnored(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	requests := len(audit.all(t))
 	for _, obj := range []struct{ configMap, secret string }{{"mine", "mine"}, {"kube-root-ca.crt", "example-token"}} {
 		if err := admin.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: obj.configMap}}); err != nil {
@@ -186,7 +186,7 @@ func TestForeignConfigMapsAndSecretsAreIgnored(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	if all := audit.all(t); len(all) > requests {
 		t.Errorf("the operator asks %v", all[requests:])
 	}
@@ -227,8 +227,8 @@ func TestStaticTLS(t *testing.T) {
 	good, ca := newPair(vault.ServerName())
 	wrongName, wrongCA := newPair("elsewhere.example.com")
 
-	waitForVault(t, vault, "the Secret is missed", has("TLSReady=False SecretNotFound", "Irreconcilable=True ErrorGettingValues"))
-	waitForEvent(t, vault, `Warning SecretNotFound Secret "my-server" does not exist`)
+	awaitVault(t, vault, "the Secret is missed", has("TLSReady=False SecretNotFound", "Irreconcilable=True ErrorGettingValues"))
+	awaitEvent(t, vault, `Warning SecretNotFound Secret "my-server" does not exist`)
 	if exists(t, namespace, "example", &appsv1.Deployment{}) {
 		t.Error("nodes run without certificates")
 	}
@@ -237,22 +237,22 @@ func TestStaticTLS(t *testing.T) {
 	}
 
 	setSecret("my-server", map[string][]byte{"server.crt": good.Cert, "server.key": good.Key})
-	waitForVault(t, vault, "the other Secret is missed", has("TLSReady=False SecretNotFound"))
-	waitForEvent(t, vault, `Warning SecretNotFound Secret "my-ca" does not exist`)
+	awaitVault(t, vault, "the other Secret is missed", has("TLSReady=False SecretNotFound"))
+	awaitEvent(t, vault, `Warning SecretNotFound Secret "my-ca" does not exist`)
 	setSecret("my-ca", map[string][]byte{"vault-client-ca.crt": ca})
 	begin := time.Now()
-	waitUntilDeployed(t, vault)
+	awaitDeployed(t, vault)
 	if took := time.Since(begin); took > soon {
 		t.Errorf("it took %s until the Secrets were used", took)
 	}
-	waitForEvent(t, vault, "Normal SecretsValid")
+	awaitEvent(t, vault, "Normal SecretsValid")
 	for _, name := range []string{"my-server", "my-ca"} {
 		if owners := get(t, namespace, name, &corev1.Secret{}).OwnerReferences; len(owners) > 0 {
 			t.Errorf("the user's Secret %s is owned by %v", name, owners)
 		}
 	}
 
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	before := runningNow(t, vault)
 	for _, broken := range []struct {
 		what, message string
@@ -277,7 +277,7 @@ func TestStaticTLS(t *testing.T) {
 	} {
 		setSecret("my-server", broken.server)
 		setSecret("my-ca", broken.ca)
-		waitForVault(t, vault, broken.what, func(v *v1alpha1.Vault) error {
+		awaitVault(t, vault, broken.what, func(v *v1alpha1.Vault) error {
 			if err := has("TLSReady=False SecretInvalid", "Irreconcilable=True ErrorGettingValues")(v); err != nil {
 				return err
 			}
@@ -292,11 +292,11 @@ func TestStaticTLS(t *testing.T) {
 			t.Errorf("%s: what runs was changed from %+v to %+v", broken.what, before, now)
 		}
 	}
-	waitForEvent(t, vault, "Warning SecretInvalid")
+	awaitEvent(t, vault, "Warning SecretInvalid")
 
 	setSecret("my-server", map[string][]byte{"server.crt": good.Cert, "server.key": good.Key})
 	setSecret("my-ca", map[string][]byte{"vault-client-ca.crt": ca})
-	waitUntilDeployed(t, vault)
+	awaitDeployed(t, vault)
 	for _, e := range events(t, vault) {
 		if secret := leaked(t, e); secret != "" {
 			t.Errorf("event %q holds %s", e, secret)

@@ -50,8 +50,8 @@ func setConfiguration(t *testing.T, namespace, hcl string) {
 	}
 }
 
-// waitForRefusal waits until ConfigValid says this of the configuration.
-func waitForRefusal(t *testing.T, vault *v1alpha1.Vault, text string) {
+// awaitRefusal waits until ConfigValid says this of the configuration.
+func awaitRefusal(t *testing.T, vault *v1alpha1.Vault, text string) {
 	t.Helper()
 	eventually(t, "the configuration is refused: "+text, func() error {
 		condition := conditionOf(t, vault, v1alpha1.ConfigValidCondition)
@@ -81,7 +81,7 @@ func TestConfigurationIsLimited(t *testing.T) {
 	nodes := map[string]*fakevault.Node{
 		"a": startPod(t, other, "a", fakevault.Active), "b": startPod(t, other, "b", fakevault.Standby),
 	}
-	waitForLabel(t, others, "a")
+	awaitLabel(t, others, "a")
 	vault := createVault(t, namespace, `spec: {configMapName: mine}`)
 	active, standby := "a", "b"
 	for _, test := range []struct{ what, hcl, says string }{
@@ -93,16 +93,16 @@ func TestConfigurationIsLimited(t *testing.T) {
 		begin := time.Now()
 		nodes[active].Set(fakevault.Standby)
 		nodes[standby].Set(fakevault.Active)
-		waitForLabel(t, others, standby)
+		awaitLabel(t, others, standby)
 		if took := time.Since(begin); took > 3*time.Second {
 			t.Errorf("%s: a failover of another Vault took %s", test.what, took)
 		}
 		active, standby = standby, active
-		waitForRefusal(t, vault, test.says)
+		awaitRefusal(t, vault, test.says)
 		operator.requireAlive()
 	}
 	setConfiguration(t, namespace, "ui = true\n")
-	waitForVault(t, vault, "the configuration is accepted", has("ConfigValid=True ConfigAccepted"))
+	awaitVault(t, vault, "the configuration is accepted", has("ConfigValid=True ConfigAccepted"))
 }
 
 // What is wrong with a configuration is told without a word of it, since it may hold
@@ -121,11 +121,11 @@ func TestMistakesInAConfigurationAreNotQuoted(t *testing.T) {
 		{`storage "hvsMARKER" {}`, "sets storage, which the operator owns"},
 	} {
 		setConfiguration(t, namespace, test.hcl)
-		waitForRefusal(t, vault, test.says)
-		waitForVault(t, vault, "Helm is kept from it", has("Irreconcilable=True ErrorGettingValues"))
-		waitForEvent(t, vault, "Warning ConfigInvalid")
+		awaitRefusal(t, vault, test.says)
+		awaitVault(t, vault, "Helm is kept from it", has("Irreconcilable=True ErrorGettingValues"))
+		awaitEvent(t, vault, "Warning ConfigInvalid")
 	}
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	for _, condition := range get(t, namespace, "example", vault).Status.Conditions {
 		if strings.Contains(condition.Message, marker) {
 			t.Errorf("condition %s: %s", condition.Type, condition.Message)
@@ -168,18 +168,18 @@ func TestLongMessagesDoNotFreezeTheStatus(t *testing.T) {
 	if err := admin.Update(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
-	waitForVault(t, vault, "the certificate is refused", has("TLSReady=False SecretInvalid"))
+	awaitVault(t, vault, "the certificate is refused", has("TLSReady=False SecretInvalid"))
 	a.Kill()
 	crashed(t, vault, "a", a.IP)
 	b.Set(fakevault.Active)
-	waitForLabel(t, namespace, "b")
-	waitForVault(t, vault, "the status goes on", func(v *v1alpha1.Vault) error {
+	awaitLabel(t, namespace, "b")
+	awaitVault(t, vault, "the status goes on", func(v *v1alpha1.Vault) error {
 		if v.Status.VaultStatus.Active != "b" {
 			return fmt.Errorf("active: %q", v.Status.VaultStatus.Active)
 		}
 		return nil
 	})
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	for _, condition := range get(t, namespace, "example", vault).Status.Conditions {
 		if len(condition.Message) > message.Max {
 			t.Errorf("condition %s has a message of %d bytes", condition.Type, len(condition.Message))
@@ -232,8 +232,8 @@ func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
 	each := strangers(t)
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	before := operator.peakMemory()
 
 	elsewhere := newNamespace(t)
@@ -259,7 +259,7 @@ func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
 	// The operator has seen all of them when it has seen a later change.
 	setConfiguration(t, namespace, "ui = true\n")
 	change(t, vault, `{"spec": {"configMapName": "mine"}}`)
-	waitForVault(t, vault, "the configuration is used", func(v *v1alpha1.Vault) error {
+	awaitVault(t, vault, "the configuration is used", func(v *v1alpha1.Vault) error {
 		if c := conditionOf(t, v, v1alpha1.ConfigValidCondition); !strings.Contains(c.Message, "mine") {
 			return fmt.Errorf("ConfigValid: %s", c.Message)
 		}
@@ -273,9 +273,9 @@ func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
 		ui := "ui = " + streaming
 		hcl := fmt.Sprintf("%s\ncluster_name = %q\n", ui, streaming+"?")
 		setConfiguration(t, namespace, ui+" \"\n") // a mistake, to see that it is read
-		waitForVault(t, vault, "the operator is at work", has("ConfigValid=False ConfigInvalid"))
+		awaitVault(t, vault, "the operator is at work", has("ConfigValid=False ConfigInvalid"))
 		setConfiguration(t, namespace, hcl)
-		waitForVault(t, vault, "the configuration is used", has("ConfigValid=True ConfigAccepted"))
+		awaitVault(t, vault, "the configuration is used", has("ConfigValid=True ConfigAccepted"))
 		peaks = append(peaks, operator.peakMemory())
 	}
 	t.Logf("%d MiB of annotations; peaks of memory in MiB: %d before, then %v", 2*each*size>>20, before, peaks)
@@ -300,11 +300,11 @@ func TestRequestsOfACreation(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
 	deployVault(t, newNamespace(t)) // what is asked for once is left out
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	before := len(audit.all(t))
 	reconciled := operator.countLogs(`"Release reconciled"`)
 	deployVault(t, namespace)
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	requests := audit.all(t)[before:]
 	if len(requests) > most {
 		t.Errorf("%d requests, want at most %d", len(requests), most)
@@ -326,13 +326,13 @@ func TestFailoversReadNoSecrets(t *testing.T) {
 		"a": startPod(t, vault, "a", fakevault.Active), "b": startPod(t, vault, "b", fakevault.Standby),
 	}
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}})
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	before := len(audit.all(t))
 	nodes["a"].Set(fakevault.Standby)
 	nodes["b"].Set(fakevault.Active)
-	waitForLabel(t, namespace, "b")
+	awaitLabel(t, namespace, "b")
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "b", Standby: []string{"a"}})
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	for _, r := range audit.all(t)[before:] {
 		t.Log(r)
 		if resource := r.ObjectRef.Resource; resource == "secrets" || resource == "configmaps" {

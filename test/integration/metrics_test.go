@@ -53,13 +53,13 @@ func TestMetrics(t *testing.T) {
 	has(`vault_operator_failover_duration_seconds_count 0`, `vault_operator_relabels_total{action="promote"} 0`)
 	a := startPod(t, vault, "a", fakevault.Active)
 	b := startPod(t, vault, "b", fakevault.Standby)
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 	has(lastSeen, `vault_operator_relabels_total{action="promote"} 1`, `vault_operator_failover_duration_seconds_count 0`)
 
 	a.Kill()
-	waitForLabel(t, namespace)
+	awaitLabel(t, namespace)
 	b.Set(fakevault.Active)
-	waitForLabel(t, namespace, "b")
+	awaitLabel(t, namespace, "b")
 	has(
 		`vault_operator_failover_duration_seconds_count 1`, `vault_operator_failover_duration_seconds_bucket{le="60"} 1`,
 		`vault_operator_relabels_total{action="promote"} 2`, `vault_operator_relabels_total{action="demote"} 1`,

@@ -46,7 +46,7 @@ func TestServesOnlyItsNamespaces(t *testing.T) {
 			// A refusal by the API server in its log fails the test.
 			startOperatorAs(t, path)
 			for _, vault := range served {
-				waitUntilDeployed(t, vault)
+				awaitDeployed(t, vault)
 			}
 		})
 	}

@@ -28,7 +28,7 @@ import (
 // deployVault makes a Vault and waits until its nodes could start.
 func deployVault(t *testing.T, namespace string) *v1alpha1.Vault {
 	t.Helper()
-	return waitUntilDeployed(t, createVault(t, namespace, ""))
+	return awaitDeployed(t, createVault(t, namespace, ""))
 }
 
 // certificateOf returns what the nodes of the Vault serve with.
@@ -98,7 +98,7 @@ func crashed(t *testing.T, vault *v1alpha1.Vault, name, ip string) {
 // nodesAre waits until the status names the pods so.
 func nodesAre(t *testing.T, vault *v1alpha1.Vault, want v1alpha1.NodesStatus) *v1alpha1.Vault {
 	t.Helper()
-	return waitForVault(t, vault, fmt.Sprintf("the nodes are %+v", want), func(v *v1alpha1.Vault) error {
+	return awaitVault(t, vault, fmt.Sprintf("the nodes are %+v", want), func(v *v1alpha1.Vault) error {
 		if !equality.Semantic.DeepEqual(v.Status.VaultStatus, want) {
 			return fmt.Errorf("they are %+v", v.Status.VaultStatus)
 		}
@@ -120,7 +120,7 @@ func labelled(t *testing.T, namespace string) []string {
 	return names
 }
 
-func waitForLabel(t *testing.T, namespace string, want ...string) {
+func awaitLabel(t *testing.T, namespace string, want ...string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("the active label is on %v", want), func() error {
 		if got := labelled(t, namespace); !slices.Equal(got, want) {
@@ -204,37 +204,37 @@ func TestNodes(t *testing.T) {
 	if status.Phase != v1alpha1.PhaseUninitialized || status.Initialized || status.SealedNodes != 2 {
 		t.Errorf("status %+v", status)
 	}
-	waitForVault(t, vault, "it waits to be initialized", has("Available=False AwaitingInit", "VaultInitialized=False AwaitingInit", "Unsealed=False AwaitingInit"))
+	awaitVault(t, vault, "it waits to be initialized", has("Available=False AwaitingInit", "VaultInitialized=False AwaitingInit", "Unsealed=False AwaitingInit"))
 
 	a.Set(fakevault.Sealed)
 	b.Set(fakevault.Sealed)
-	waitForEvent(t, vault, "Normal Initialized")
-	waitForVault(t, vault, "it waits to be unsealed", has("Available=False AwaitingUnseal", "VaultInitialized=True Initialized", "Unsealed=False AwaitingUnseal"))
+	awaitEvent(t, vault, "Normal Initialized")
+	awaitVault(t, vault, "it waits to be unsealed", has("Available=False AwaitingUnseal", "VaultInitialized=True Initialized", "Unsealed=False AwaitingUnseal"))
 
 	a.Set(fakevault.Active)
 	nodesAre(t, vault, nodes{Active: "a", Sealed: []string{"b"}})
-	waitForLabel(t, namespace, "a")
-	waitForEvent(t, vault, "Normal BecameActive Pod a became active")
+	awaitLabel(t, namespace, "a")
+	awaitEvent(t, vault, "Normal BecameActive Pod a became active")
 	b.Set(fakevault.Standby)
 	status = nodesAre(t, vault, nodes{Active: "a", Standby: []string{"b"}}).Status
 	if status.Phase != v1alpha1.PhaseRunning || status.ReadyNodes != 2 || status.StandbyNodes != 1 || status.SealedNodes != 0 || status.Version != "1.21.0" {
 		t.Errorf("status %+v", status)
 	}
-	waitForVault(t, vault, "all is well", has("Available=True Active", "Unsealed=True Unsealed"))
+	awaitVault(t, vault, "all is well", has("Available=True Active", "Unsealed=True Unsealed"))
 
 	// A graceful change.
 	a.Set(fakevault.Standby)
 	b.Set(fakevault.Active)
-	waitForLabel(t, namespace, "b")
+	awaitLabel(t, namespace, "b")
 	nodesAre(t, vault, nodes{Active: "b", Standby: []string{"a"}})
 
 	// The active node hangs: it leaves the Service before its successor is known.
 	b.Freeze()
-	waitForLabel(t, namespace)
+	awaitLabel(t, namespace)
 	nodesAre(t, vault, nodes{Standby: []string{"a"}, Unreachable: []string{"b"}})
-	waitForEvent(t, vault, "Warning Unreachable Pod b does not answer")
+	awaitEvent(t, vault, "Warning Unreachable Pod b does not answer")
 	a.Set(fakevault.Active)
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 	b.Set(fakevault.Standby)
 	b.Thaw()
 	nodesAre(t, vault, nodes{Active: "a", Standby: []string{"b"}})
@@ -242,9 +242,9 @@ func TestNodes(t *testing.T) {
 	// The active node's container crashes and comes back sealed.
 	a.Kill()
 	crashed(t, vault, "a", a.IP)
-	waitForLabel(t, namespace)
+	awaitLabel(t, namespace)
 	b.Set(fakevault.Active)
-	waitForLabel(t, namespace, "b")
+	awaitLabel(t, namespace, "b")
 	nodesAre(t, vault, nodes{Active: "b"})
 	a.Restart(fakevault.Sealed)
 	setRunning(t, vault, "a", a.IP)
@@ -254,12 +254,12 @@ func TestNodes(t *testing.T) {
 
 	// Somebody seals a node that had been unsealed.
 	a.Set(fakevault.Sealed)
-	waitForEvent(t, vault, "Warning Sealed Pod a is sealed")
+	awaitEvent(t, vault, "Warning Sealed Pod a is sealed")
 
 	// The active pod is deleted, and its name is given to nobody.
 	b.Kill()
 	remove(t, get(t, namespace, "b", &corev1.Pod{}))
-	waitForVault(t, vault, "the deleted pod is not named any more", func(v *v1alpha1.Vault) error {
+	awaitVault(t, vault, "the deleted pod is not named any more", func(v *v1alpha1.Vault) error {
 		nodes := v.Status.VaultStatus
 		if nodes.Active == "b" || slices.Contains(slices.Concat(nodes.Standby, nodes.Sealed, nodes.Unreachable), "b") {
 			return fmt.Errorf("%+v", nodes)
@@ -284,13 +284,13 @@ func TestTwoNodesThatSayThatTheyAreActive(t *testing.T) {
 	vault := deployVault(t, namespace)
 	recordLabels(t, namespace)
 	startPod(t, vault, "a", fakevault.Active)
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 	b := startPod(t, vault, "b", fakevault.Active)
-	waitForLabel(t, namespace)
+	awaitLabel(t, namespace)
 	nodesAre(t, vault, v1alpha1.NodesStatus{ActiveClaims: []string{"a", "b"}})
-	waitForVault(t, vault, "the contradiction is told", has("Available=False MultipleActiveNodes"))
+	awaitVault(t, vault, "the contradiction is told", has("Available=False MultipleActiveNodes"))
 	b.Set(fakevault.Standby)
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}})
 }
 
@@ -301,11 +301,11 @@ func TestLabelsSetByHandAreUndone(t *testing.T) {
 	vault := deployVault(t, namespace)
 	startPod(t, vault, "a", fakevault.Active)
 	startPod(t, vault, "b", fakevault.Standby)
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 	change(t, get(t, namespace, "b", &corev1.Pod{}), `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`)
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 	change(t, get(t, namespace, "a", &corev1.Pod{}), `{"metadata": {"labels": {"vault.security.coreos.com/active": null}}}`)
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 }
 
 // A node whose certificate another authority signed is not asked for its
@@ -319,7 +319,7 @@ func TestImpostorIsUnverified(t *testing.T) {
 	createPod(t, vault, "b")
 	setRunning(t, vault, "b", impostor.IP)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Standby: []string{"a"}, Unreachable: []string{"b"}})
-	waitForVault(t, vault, "the reason is told", has("TLSReady=False NodesUnverified"))
+	awaitVault(t, vault, "the reason is told", has("TLSReady=False NodesUnverified"))
 	if got := labelled(t, namespace); len(got) > 0 {
 		t.Errorf("%v has the active label", got)
 	}
@@ -386,7 +386,7 @@ func TestUpgradeInTheStatus(t *testing.T) {
 	}
 	updated := func(version string, want ...string) {
 		t.Helper()
-		waitForVault(t, vault, fmt.Sprintf("updated nodes %v, version %q", want, version), func(v *v1alpha1.Vault) error {
+		awaitVault(t, vault, fmt.Sprintf("updated nodes %v, version %q", want, version), func(v *v1alpha1.Vault) error {
 			if !slices.Equal(v.Status.UpdatedNodes, want) || v.Status.Version != version {
 				return fmt.Errorf("updated nodes %v, version %q", v.Status.UpdatedNodes, v.Status.Version)
 			}
@@ -399,16 +399,16 @@ func TestUpgradeInTheStatus(t *testing.T) {
 	ofRevision("a", "1")
 	ofRevision("b", "1")
 	updated("1.21.0", "a", "b")
-	waitForVault(t, vault, "all are updated", has("Updated=True Updated"))
+	awaitVault(t, vault, "all are updated", has("Updated=True Updated"))
 	rollOut("2")
 	updated("1.21.0")
-	waitForVault(t, vault, "the rollout is seen", has("Updated=False RollingOut"))
+	awaitVault(t, vault, "the rollout is seen", has("Updated=False RollingOut"))
 	c := startPod(t, vault, "c", fakevault.Sealed)
 	c.SetVersion("1.21.1")
 	ofRevision("c", "2")
 	updated("", "c")
-	waitForVault(t, vault, "it waits for an administrator", has("Updated=False AwaitingUnseal"))
-	waitForEvent(t, vault, "Normal AwaitingUnseal The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: c")
+	awaitVault(t, vault, "it waits for an administrator", has("Updated=False AwaitingUnseal"))
+	awaitEvent(t, vault, "Normal AwaitingUnseal The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: c")
 	remove(t, get(t, namespace, "a", &corev1.Pod{}), get(t, namespace, "b", &corev1.Pod{}))
 	updated("1.21.1", "c")
 }
@@ -421,8 +421,8 @@ func TestTwoVaults(t *testing.T) {
 	a := startPod(t, first, "a", fakevault.Active)
 	startPod(t, second, "a", fakevault.Standby)
 	b := startPod(t, second, "b", fakevault.Active)
-	waitForLabel(t, one, "a")
-	waitForLabel(t, two, "b")
+	awaitLabel(t, one, "a")
+	awaitLabel(t, two, "b")
 	versions := get(t, two, "example", &v1alpha1.Vault{}).ResourceVersion
 	a.Kill()
 	nodesAre(t, first, v1alpha1.NodesStatus{Unreachable: []string{"a"}})
@@ -430,9 +430,9 @@ func TestTwoVaults(t *testing.T) {
 		nodesAre(t, second, v1alpha1.NodesStatus{Active: "b", Standby: []string{"a"}})
 	}
 	b.Set(fakevault.Sealed)
-	waitForLabel(t, two)
+	awaitLabel(t, two)
 	// The only node of the first keeps its label: no other is known to serve.
-	waitForLabel(t, one, "a")
+	awaitLabel(t, one, "a")
 }
 
 // TestFailoversWhileTheOperatorIsKilled moves the active node about while
@@ -469,10 +469,10 @@ func TestFailoversWhileTheOperatorIsKilled(t *testing.T) {
 		operator = startOperator(t)
 		time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond)
 	}
-	waitForLabel(t, namespace, active)
+	awaitLabel(t, namespace, active)
 	standby := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == active })
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: active, Standby: standby})
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 
 	// A restart at rest is no news.
 	before := len(events(t, vault))
@@ -485,7 +485,7 @@ func TestFailoversWhileTheOperatorIsKilled(t *testing.T) {
 		}
 		return nil
 	})
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	if after := events(t, vault); len(after) != before {
 		t.Errorf("events %q", after[before:])
 	}
@@ -506,11 +506,11 @@ func TestFailoverIsQuick(t *testing.T) {
 	vault := deployVault(t, namespace)
 	a := startPod(t, vault, "a", fakevault.Active)
 	b := startPod(t, vault, "b", fakevault.Standby)
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}})
 	a.Kill()
 	crashed(t, vault, "a", a.IP)
-	waitForLabel(t, namespace)
+	awaitLabel(t, namespace)
 	begin := time.Now()
 	b.Set(fakevault.Active)
 	for !slices.Equal(labelled(t, namespace), []string{"b"}) {

@@ -61,8 +61,8 @@ func leavePending(t *testing.T, vault *v1alpha1.Vault, status release.Status) {
 	}
 }
 
-// waitUntilReleased waits until the last revision is deployed.
-func waitUntilReleased(t *testing.T, vault *v1alpha1.Vault) {
+// awaitReleased waits until the last revision is deployed.
+func awaitReleased(t *testing.T, vault *v1alpha1.Vault) {
 	t.Helper()
 	eventually(t, "the release is deployed", func() error {
 		rel, err := helmStorage().Last(string(vault.UID))
@@ -81,7 +81,7 @@ func TestPendingReleaseRecovers(t *testing.T) {
 		t.Run(string(status), func(t *testing.T) {
 			namespace := newNamespace(t)
 			operator := startOperator(t)
-			vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+			vault := awaitDeployed(t, createVault(t, namespace, ""))
 			operator.kill()
 			uid := get(t, namespace, "example-etcd", &appsv1.StatefulSet{}).UID
 			if status == release.StatusFailed {
@@ -94,8 +94,8 @@ func TestPendingReleaseRecovers(t *testing.T) {
 			change(t, vault, `{"spec": {"nodes": 3}}`)
 
 			startOperator(t)
-			waitUntilReleased(t, vault)
-			waitUntilDeployed(t, vault)
+			awaitReleased(t, vault)
+			awaitDeployed(t, vault)
 			if replicas := *get(t, namespace, "example", &appsv1.Deployment{}).Spec.Replicas; replicas != 3 {
 				t.Errorf("%d replicas", replicas)
 			}
@@ -109,8 +109,8 @@ func TestPendingReleaseRecovers(t *testing.T) {
 func TestLostRecordOfAReleaseDeletesNothing(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	before := rendered(t, vault)
 	sameObjects := func() {
 		t.Helper()
@@ -127,8 +127,8 @@ func TestLostRecordOfAReleaseDeletesNothing(t *testing.T) {
 		remove(t, &secret)
 	}
 	change(t, vault, `{"spec": {"nodes": 3}}`)
-	waitUntilReleased(t, vault)
-	waitUntilDeployed(t, vault)
+	awaitReleased(t, vault)
+	awaitDeployed(t, vault)
 	sameObjects()
 
 	// While it is down, and one of the objects cannot be adopted: whoever else
@@ -140,20 +140,20 @@ func TestLostRecordOfAReleaseDeletesNothing(t *testing.T) {
 	service := get(t, namespace, "example", &corev1.Service{})
 	change(t, service, `{"metadata": {"annotations": {"meta.helm.sh/release-name": "other"}}}`)
 	startOperator(t)
-	stuck := waitForVault(t, vault, "the conflict is reported", has("Irreconcilable=True ReconcileError", "ReleaseFailed=True InstallError"))
+	stuck := awaitVault(t, vault, "the conflict is reported", has("Irreconcilable=True ReconcileError", "ReleaseFailed=True InstallError"))
 	for _, condition := range stuck.Status.Conditions {
 		if condition.Type == "ReleaseFailed" && !strings.Contains(condition.Message, `Service "example"`) {
 			t.Errorf("message %q does not name the Service", condition.Message)
 		}
 	}
-	waitForVault(t, vault, "the status of the nodes goes on", has("TLSReady=True SecretsValid"))
+	awaitVault(t, vault, "the status of the nodes goes on", has("TLSReady=True SecretsValid"))
 	sameObjects()
 
 	// It is tried again by itself, with growing pauses; a change hurries it.
 	change(t, service, `{"metadata": {"annotations": {"meta.helm.sh/release-name": "example"}}}`)
 	change(t, vault, `{"spec": {"nodes": 2}}`)
-	waitUntilReleased(t, vault)
-	waitUntilDeployed(t, vault)
+	awaitReleased(t, vault)
+	awaitDeployed(t, vault)
 	sameObjects()
 }
 
@@ -191,9 +191,9 @@ func TestKillsAtRandomMoments(t *testing.T) {
 		}
 		return nil
 	})
-	waitUntilReleased(t, vault)
-	waitUntilDeployed(t, vault)
-	waitUntilQuiet(t)
+	awaitReleased(t, vault)
+	awaitDeployed(t, vault)
+	awaitQuiet(t)
 	for name, obj := range rendered(t, vault) {
 		if !metav1.IsControlledBy(obj, vault) {
 			t.Errorf("%s is not owned by the Vault", name)
@@ -205,7 +205,7 @@ func TestKillsAtRandomMoments(t *testing.T) {
 func TestTermination(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
 	begin := time.Now()
 	operator.terminate()
 	if took := time.Since(begin); took > 10*time.Second {

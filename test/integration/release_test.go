@@ -186,7 +186,7 @@ func TestRenderedObjects(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
 	recordVersions(t, namespace)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
 
 	want := []string{
 		"Deployment example", "NetworkPolicy example", "NetworkPolicy example-etcd",
@@ -241,7 +241,7 @@ func TestRenderedObjects(t *testing.T) {
 func TestResourcesAreThoseOfTheSpec(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {pod: {resources: {limits: {cpu: 50m, memory: 128Mi}}}, storage: {etcd: {resources: {}}}}`))
+	vault := awaitDeployed(t, createVault(t, namespace, `spec: {pod: {resources: {limits: {cpu: 50m, memory: 128Mi}}}, storage: {etcd: {resources: {}}}}`))
 	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("128Mi")}
 	nodes := get(t, namespace, "example", &appsv1.Deployment{}).Spec.Template.Spec.Containers[0].Resources
 	if want := (corev1.ResourceRequirements{Limits: limits}); !equality.Semantic.DeepEqual(nodes, want) {
@@ -257,7 +257,7 @@ func TestResourcesAreThoseOfTheSpec(t *testing.T) {
 func TestServiceOfTheSpec(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {service: {type: LoadBalancer, annotations: {example.com/internal: "true"}}}`))
+	vault := awaitDeployed(t, createVault(t, namespace, `spec: {service: {type: LoadBalancer, annotations: {example.com/internal: "true"}}}`))
 	service := get(t, namespace, "example", &corev1.Service{})
 	if service.Spec.Type != corev1.ServiceTypeLoadBalancer || service.Annotations["example.com/internal"] != "true" {
 		t.Errorf("type %s, annotations %v", service.Spec.Type, service.Annotations)
@@ -278,9 +278,9 @@ func TestRefusalsNameTheFieldOfTheVault(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
 	vault := createVault(t, namespace, `spec: {pod: {annotations: {"Ä": x}}}`)
-	waitForVault(t, vault, "the field is named", all(
+	awaitVault(t, vault, "the field is named", all(
 		says("ReleaseFailed", "spec.pod.annotations"), says("Ready", "ReleaseFailed: ", "spec.pod.annotations"), says("Stalled", "spec.pod.annotations")))
-	waitForEvent(t, vault, "Warning InstallError ReleaseFailed: ")
+	awaitEvent(t, vault, "Warning InstallError ReleaseFailed: ")
 }
 
 // Of an upgrade that fails the API server may have accepted a part. Setting the spec back
@@ -288,7 +288,7 @@ func TestRefusalsNameTheFieldOfTheVault(t *testing.T) {
 func TestWhatAFailedUpgradeLeaves(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
 	for _, variable := range []string{"WRONG", "WRONG_AS_WELL"} {
 		change(t, vault, fmt.Sprintf(`{"spec": {"pod": {"serviceAccountAnnotations": {"bad key": "x"},
 			"env": [{"name": %q, "value": "x"}], "annotations": {%q: "x"},
@@ -300,10 +300,10 @@ func TestWhatAFailedUpgradeLeaves(t *testing.T) {
 			}
 			return nil
 		})
-		waitForVault(t, vault, "the release has failed", says("ReleaseFailed", "bad key"))
+		awaitVault(t, vault, "the release has failed", says("ReleaseFailed", "bad key"))
 	}
 	change(t, vault, `{"spec": {"pod": {"serviceAccountAnnotations": null, "env": null, "annotations": null, "volumes": null}}}`)
-	waitForVault(t, vault, "all is well", has(deployed...))
+	awaitVault(t, vault, "all is well", has(deployed...))
 	template := get(t, namespace, "example", &appsv1.Deployment{}).Spec.Template
 	text, err := json.Marshal(template)
 	if err != nil {
@@ -321,7 +321,7 @@ func TestStatusSurvivesManyReconciles(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
 	recordVersions(t, namespace)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
 
 	for i := range 6 {
 		before := operator.countLogs(`"Release `)
@@ -340,7 +340,7 @@ func TestStatusSurvivesManyReconciles(t *testing.T) {
 			return nil
 		})
 	}
-	waitForVault(t, vault, "the last change is deployed", func(v *v1alpha1.Vault) error {
+	awaitVault(t, vault, "the last change is deployed", func(v *v1alpha1.Vault) error {
 		if v.Status.ObservedGeneration != v.Generation {
 			return fmt.Errorf("observed generation %d of %d", v.Status.ObservedGeneration, v.Generation)
 		}
@@ -363,8 +363,8 @@ func TestStatusSurvivesManyReconciles(t *testing.T) {
 func TestNothingIsWrittenAtRest(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	vault = get(t, namespace, "example", vault)
 	reconciles := operator.countLogs(`"Release reconciled"`)
 	count := len(writes(t, namespace))
@@ -396,8 +396,8 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 		}
 		setPodStatus(t, vault, name, corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
 	}
-	waitForVault(t, vault, "the storage is ready", has("StorageReady=True Quorum"))
-	waitUntilQuiet(t)
+	awaitVault(t, vault, "the storage is ready", has("StorageReady=True Quorum"))
+	awaitQuiet(t)
 	for _, w := range writes(t, namespace)[count:] {
 		if w.ObjectRef.Resource != "vaults" || w.ObjectRef.Subresource != "status" {
 			t.Errorf("a status that changed made the operator %s", w)
@@ -424,8 +424,8 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 func TestReconcileOfAnUnchangedVaultChangesNothing(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	release := records(t, namespace)
 
 	reconciles := operator.countLogs(`"Release reconciled"`)
@@ -439,7 +439,7 @@ func TestReconcileOfAnUnchangedVaultChangesNothing(t *testing.T) {
 		}
 		return nil
 	})
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	for name, obj := range rendered(t, vault) {
 		if old := before[name]; old == nil || old.GetResourceVersion() != obj.GetResourceVersion() {
 			t.Errorf("%s was written", name)
@@ -462,8 +462,8 @@ func TestReconcileOfAnUnchangedVaultChangesNothing(t *testing.T) {
 func TestManualEditsAreUndone(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 
 	edits := []struct {
 		what   string
@@ -530,18 +530,18 @@ func TestManualEditsAreUndone(t *testing.T) {
 	// What others add and Helm does not render stays, as on any object.
 	deployment := get(t, namespace, "example", &appsv1.Deployment{})
 	change(t, deployment, `{"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}}`)
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	if deployment = get(t, namespace, "example", deployment); deployment.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] != "now" {
 		t.Error("kubectl rollout restart is undone")
 	}
-	waitForVault(t, vault, "all is well", has(deployed...))
+	awaitVault(t, vault, "all is well", has(deployed...))
 }
 
 func TestDeletedObjectsAreMadeAgain(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	before := rendered(t, vault)
 	for _, obj := range before {
 		remove(t, obj)
@@ -555,13 +555,13 @@ func TestDeletedObjectsAreMadeAgain(t *testing.T) {
 		}
 		return nil
 	})
-	waitForVault(t, vault, "all is well", has(deployed...))
+	awaitVault(t, vault, "all is well", has(deployed...))
 }
 
 func TestDeletedCertificatesAreMadeAgain(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
 	old := get(t, namespace, vault.ClientSecretName(), &corev1.Secret{})
 	remove(t, old)
 	eventually(t, "the Secret is there again, of the same authority", func() error {
@@ -574,13 +574,13 @@ func TestDeletedCertificatesAreMadeAgain(t *testing.T) {
 		}
 		return nil
 	})
-	waitForVault(t, vault, "all is well", has(deployed...))
+	awaitVault(t, vault, "all is well", has(deployed...))
 
 	// The authority and a leaf: a new authority would not fit what pods serve.
 	authority := get(t, namespace, "example-default-vault-ca", &corev1.Secret{})
 	remove(t, authority, get(t, namespace, vault.ServerSecretName(), &corev1.Secret{}))
-	waitForVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
-	waitForEvent(t, vault, `Warning AuthorityLost Secrets with a CA are gone: "example-default-vault-ca"`)
+	awaitVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
+	awaitEvent(t, vault, `Warning AuthorityLost Secrets with a CA are gone: "example-default-vault-ca"`)
 	if exists(t, namespace, "example-default-vault-ca", &corev1.Secret{}) {
 		t.Error("a second authority was made")
 	}
@@ -589,7 +589,7 @@ func TestDeletedCertificatesAreMadeAgain(t *testing.T) {
 	if err := admin.Create(t.Context(), authority); err != nil {
 		t.Fatal(err)
 	}
-	waitForVault(t, vault, "all is well", has(deployed...))
+	awaitVault(t, vault, "all is well", has(deployed...))
 	eventually(t, "the authority is the Vault's again", func() error {
 		if now := get(t, namespace, authority.Name, &corev1.Secret{}); !metav1.IsControlledBy(now, vault) {
 			return fmt.Errorf("it is owned by %v", now.OwnerReferences)

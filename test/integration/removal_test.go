@@ -18,8 +18,8 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-// waitUntilRemoved waits until the Vault and all that Helm made for it is gone.
-func waitUntilRemoved(t *testing.T, vault *v1alpha1.Vault) {
+// awaitRemoved waits until the Vault and all that Helm made for it is gone.
+func awaitRemoved(t *testing.T, vault *v1alpha1.Vault) {
 	t.Helper()
 	eventually(t, "the Vault is gone", func() error {
 		var current v1alpha1.Vault
@@ -40,7 +40,7 @@ func waitUntilRemoved(t *testing.T, vault *v1alpha1.Vault) {
 func TestRemoval(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
 	// What the StatefulSet's controller would have made.
 	volume := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "data-example-etcd-0", Labels: map[string]string{
@@ -58,7 +58,7 @@ func TestRemoval(t *testing.T) {
 		}
 	}
 	remove(t, vault)
-	waitUntilRemoved(t, vault)
+	awaitRemoved(t, vault)
 
 	if get(t, namespace, volume.Name, volume).DeletionTimestamp != nil {
 		t.Error("the operator deletes volumes, which is for Kubernetes to do by the StatefulSet's policy")
@@ -82,9 +82,9 @@ func TestRemovalOfAVaultThatCouldNeverBeDeployed(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
 	vault := createVault(t, namespace, `spec: {configMapName: missing}`)
-	waitForVault(t, vault, "the ConfigMap is missed", has("ConfigValid=False ConfigMapNotFound", "Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, vault, "the ConfigMap is missed", has("ConfigValid=False ConfigMapNotFound", "Irreconcilable=True ErrorGettingValues"))
 	remove(t, vault)
-	waitUntilRemoved(t, vault)
+	awaitRemoved(t, vault)
 }
 
 func TestRemovalWhileTheOperatorIsDown(t *testing.T) {
@@ -120,7 +120,7 @@ func TestRemovalWhileTheOperatorIsDown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			namespace := newNamespace(t)
 			operator := startOperator(t)
-			vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+			vault := awaitDeployed(t, createVault(t, namespace, ""))
 			operator.kill()
 			prepare(t, vault)
 			remove(t, vault)
@@ -128,7 +128,7 @@ func TestRemovalWhileTheOperatorIsDown(t *testing.T) {
 				t.Fatal("the Vault does not wait for its operator")
 			}
 			startOperator(t)
-			waitUntilRemoved(t, vault)
+			awaitRemoved(t, vault)
 		})
 	}
 }
@@ -136,8 +136,8 @@ func TestRemovalWhileTheOperatorIsDown(t *testing.T) {
 func TestRemovalSurvivesKills(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	remove(t, vault)
 	for i := range 3 {
 		time.Sleep(time.Duration(i*60) * time.Millisecond)
@@ -150,18 +150,18 @@ func TestRemovalSurvivesKills(t *testing.T) {
 			return nil
 		})
 	}
-	waitUntilRemoved(t, vault)
+	awaitRemoved(t, vault)
 }
 
 func TestAVaultThatIsMadeAgainAtOnceGetsItsOwnCertificates(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
 	old := get(t, namespace, vault.ClientSecretName(), &corev1.Secret{}).Data[v1alpha1.ClientCAKey]
 	remove(t, vault)
-	waitUntilRemoved(t, vault)
+	awaitRemoved(t, vault)
 	again := createVault(t, namespace, "")
-	waitForVault(t, again, "the new one waits", has("Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, again, "the new one waits", has("Irreconcilable=True ErrorGettingValues"))
 	if exists(t, namespace, "example", &appsv1.Deployment{}) {
 		t.Error("pods start with certificates that are about to be deleted")
 	}
@@ -176,7 +176,7 @@ func TestAVaultThatIsMadeAgainAtOnceGetsItsOwnCertificates(t *testing.T) {
 			remove(t, &secret)
 		}
 	}
-	waitUntilDeployed(t, again)
+	awaitDeployed(t, again)
 	if current := get(t, namespace, again.ClientSecretName(), &corev1.Secret{}).Data[v1alpha1.ClientCAKey]; string(current) == string(old) {
 		t.Error("the authority is the old one")
 	}
@@ -206,7 +206,7 @@ func TestDeletionOfTheNamespace(t *testing.T) {
 				namespace := newNamespace(t)
 				operator := startOperator(t)
 				operator.mayBeRefused = true
-				vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+				vault := awaitDeployed(t, createVault(t, namespace, ""))
 				if down {
 					operator.kill()
 				}
@@ -215,7 +215,7 @@ func TestDeletionOfTheNamespace(t *testing.T) {
 				if down {
 					startOperator(t).mayBeRefused = true
 				}
-				waitUntilRemoved(t, vault)
+				awaitRemoved(t, vault)
 			})
 		}
 	}

@@ -30,11 +30,11 @@ func TestSealedNodeDoesNotReplaceASilentOne(t *testing.T) {
 	a := startPod(t, vault, "a", fakevault.Active)
 	b := startPod(t, vault, "b", fakevault.Sealed)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Sealed: []string{"b"}})
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 	for range 3 {
 		a.Freeze()
 		nodesAre(t, vault, v1alpha1.NodesStatus{Sealed: []string{"b"}, Unreachable: []string{"a"}})
-		waitForVault(t, vault, "it is not called unavailable", has("Available=Unknown NodesUnreachable"))
+		awaitVault(t, vault, "it is not called unavailable", has("Available=Unknown NodesUnreachable"))
 		a.Thaw()
 		nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Sealed: []string{"b"}})
 	}
@@ -44,7 +44,7 @@ func TestSealedNodeDoesNotReplaceASilentOne(t *testing.T) {
 		t.Errorf("the label went %v, want %v", got, want)
 	}
 	b.Set(fakevault.Active)
-	waitForLabel(t, namespace, "b")
+	awaitLabel(t, namespace, "b")
 }
 
 // denyLabels makes the API server refuse all changes of pods of the namespace that
@@ -96,7 +96,7 @@ func TestAvailableLooksAtTheService(t *testing.T) {
 	vault := deployVault(t, namespace)
 	a := startPod(t, vault, "a", fakevault.Active)
 	b := startPod(t, vault, "b", fakevault.Standby)
-	waitForVault(t, vault, "all is well", has("Available=True Active"))
+	awaitVault(t, vault, "all is well", has("Available=True Active"))
 
 	allow := denyLabels(t, namespace)
 	eventually(t, "the policy is in force", func() error {
@@ -114,8 +114,8 @@ func TestAvailableLooksAtTheService(t *testing.T) {
 	a.Kill()
 	remove(t, get(t, namespace, "a", &corev1.Pod{}))
 	b.Set(fakevault.Active)
-	waitForVault(t, vault, "the reason is told", has("Available=False NotInService"))
-	waitForVault(t, vault, "the cause is told", func(v *v1alpha1.Vault) error {
+	awaitVault(t, vault, "the reason is told", has("Available=False NotInService"))
+	awaitVault(t, vault, "the cause is told", func(v *v1alpha1.Vault) error {
 		for _, condition := range v.Status.Conditions {
 			if condition.Type == v1alpha1.AvailableCondition && strings.Contains(condition.Message, "labels are frozen") {
 				return nil
@@ -124,14 +124,14 @@ func TestAvailableLooksAtTheService(t *testing.T) {
 		return fmt.Errorf("%+v", v.Status.Conditions)
 	})
 	allow()
-	waitForLabel(t, namespace, "b")
-	waitForVault(t, vault, "all is well again", has("Available=True Active"))
+	awaitLabel(t, namespace, "b")
+	awaitVault(t, vault, "all is well again", has("Available=True Active"))
 
 	// A pod that is not ready is none of the endpoints.
 	pod := get(t, namespace, "b", &corev1.Pod{})
 	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}}
 	setPodStatus(t, vault, "b", pod.Status)
-	waitForVault(t, vault, "it is not ready", has("Available=False NotInService"))
+	awaitVault(t, vault, "it is not ready", has("Available=False NotInService"))
 }
 
 // The certificates of a living Vault change: its nodes serve with those that their
@@ -163,7 +163,7 @@ func TestChangedCertificatesCostOneHandover(t *testing.T) {
 	start("a", generated, a)
 	start("b", generated, b)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}})
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 
 	ca := fakevault.NewAuthority(t)
 	server, trusted := ca.Secrets(t, namespace, vault.ServerName())
@@ -184,7 +184,7 @@ func TestChangedCertificatesCostOneHandover(t *testing.T) {
 
 	a.Set(fakevault.Standby)
 	c.Set(fakevault.Active)
-	waitForLabel(t, namespace, "c")
+	awaitLabel(t, namespace, "c")
 	if got, want := history.get(), []string{"+a", "-a", "+c"}; !slices.Equal(got, want) {
 		t.Errorf("the label went %v, want %v", got, want)
 	}

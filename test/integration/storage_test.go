@@ -167,15 +167,15 @@ func TestKeptVolumes(t *testing.T) {
 			makeClaim(t, &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example"}}, 0, true, "2Gi", "fast")
 			startOperator(t)
 			vault := createVault(t, namespace, tt.spec)
-			waitForVault(t, vault, "the volumes do not fit", all(
+			awaitVault(t, vault, "the volumes do not fit", all(
 				has("StorageReady=False VolumesMismatch", "Irreconcilable=True ErrorGettingValues"),
 				says("StorageReady", "data-example-etcd-0", tt.says), says("Irreconcilable", tt.says)))
-			waitForEvent(t, vault, "Warning VolumesMismatch ")
+			awaitEvent(t, vault, "Warning VolumesMismatch ")
 			if exists(t, namespace, vault.EtcdName(), &appsv1.StatefulSet{}) {
 				t.Error("etcd starts on volumes of another")
 			}
 			change(t, vault, tt.correct)
-			waitUntilDeployed(t, vault)
+			awaitDeployed(t, vault)
 		})
 	}
 }
@@ -193,13 +193,13 @@ func TestRetentionAtDeletion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			namespace := newNamespace(t)
 			startOperator(t)
-			vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {storage: {etcd: {nodes: 1, whenDeleted: `+tt.before+`}}}`))
+			vault := awaitDeployed(t, createVault(t, namespace, `spec: {storage: {etcd: {nodes: 1, whenDeleted: `+tt.before+`}}}`))
 			claim := makeClaim(t, vault, 0, true, "2Gi", "fast")
 			runSetController(t, vault)
 			change(t, vault, `{"spec": {"configMapName": "none", "storage": {"etcd": {"whenDeleted": "`+tt.after+`"}}}}`)
-			waitForVault(t, vault, "the release is refused", has("Irreconcilable=True ErrorGettingValues"))
+			awaitVault(t, vault, "the release is refused", has("Irreconcilable=True ErrorGettingValues"))
 			remove(t, vault)
-			waitUntilRemoved(t, vault)
+			awaitRemoved(t, vault)
 			owned := len(get(t, namespace, claim.Name, claim).OwnerReferences) > 0
 			if owned == tt.kept {
 				t.Errorf("the volume goes with the StatefulSet: %v", owned)
@@ -227,7 +227,7 @@ func makeEvent(t *testing.T, about client.Object, kind, reason, message string) 
 func TestFirstStartSaysWhy(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {storage: {etcd: {storageClassName: fast-typo}}}`))
+	vault := awaitDeployed(t, createVault(t, namespace, `spec: {storage: {etcd: {storageClassName: fast-typo}}}`))
 	claim := makeClaim(t, vault, 0, false, "2Gi", "fast-typo")
 	makeEvent(t, claim, "PersistentVolumeClaim", "ProvisioningFailed", `storageclass.storage.k8s.io "fast-typo" not found`)
 	makeEvent(t, setOf(t, vault), "StatefulSet", "FailedCreate",
@@ -241,10 +241,10 @@ func TestFirstStartSaysWhy(t *testing.T) {
 			Name: "etcd", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}},
 		}}}),
 	}
-	waitForVault(t, vault, "each member has a reason", all(has("StorageReady=False MembersFailing"), says("StorageReady",
+	awaitVault(t, vault, "each member has a reason", all(has("StorageReady=False MembersFailing"), says("StorageReady",
 		"example-etcd-0 (unbound claim data-example-etcd-0: StorageClass fast-typo not found)",
 		"example-etcd-1 (ImagePullBackOff)", "example-etcd-2 (it has no pod: ", "must specify limits.cpu")))
-	waitForEvent(t, vault, "Warning MembersFailing ")
+	awaitEvent(t, vault, "Warning MembersFailing ")
 
 	runSetController(t, vault)
 	old := setOf(t, vault)
@@ -255,7 +255,7 @@ func TestFirstStartSaysWhy(t *testing.T) {
 		}
 		return nil
 	})
-	waitForVault(t, vault, "the gate waits for the claims", says("Irreconcilable", "data-example-etcd-0"))
+	awaitVault(t, vault, "the gate waits for the claims", says("Irreconcilable", "data-example-etcd-0"))
 	for _, pod := range pods {
 		if err := admin.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
 			t.Fatal(err)
@@ -272,7 +272,7 @@ func TestFirstStartSaysWhy(t *testing.T) {
 		}
 		return nil
 	})
-	waitUntilDeployed(t, vault)
+	awaitDeployed(t, vault)
 }
 
 // founded makes a Vault whose etcd members have been ready.
@@ -280,7 +280,7 @@ func founded(t *testing.T, spec string) (*v1alpha1.Vault, []*corev1.Pod, []*core
 	t.Helper()
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, spec))
+	vault := awaitDeployed(t, createVault(t, namespace, spec))
 	var pods []*corev1.Pod
 	var claims []*corev1.PersistentVolumeClaim
 	for i := range vault.WantedMembers() {
@@ -288,7 +288,7 @@ func founded(t *testing.T, spec string) (*v1alpha1.Vault, []*corev1.Pod, []*core
 		pods = append(pods, makeMember(t, vault, i, "a", isReady(corev1.ConditionTrue)))
 	}
 	observeSet(t, vault, "a", "a")
-	vault = waitForVault(t, vault, "the volumes are known", func(v *v1alpha1.Vault) error {
+	vault = awaitVault(t, vault, "the volumes are known", func(v *v1alpha1.Vault) error {
 		if len(v.StorageVolumes()) != len(claims) || v.Status.Storage.Version != "3.6.16" {
 			return fmt.Errorf("storage %+v", v.Status.Storage)
 		}
@@ -300,12 +300,12 @@ func founded(t *testing.T, spec string) (*v1alpha1.Vault, []*corev1.Pod, []*core
 // Updated knows of etcd, and a change of its pods waits while a member is away.
 func TestRolloutOfEtcd(t *testing.T) {
 	vault, pods, _ := founded(t, "")
-	waitForVault(t, vault, "members share a machine", says("StorageReady", "3 of 3", "example-etcd-0, example-etcd-1, example-etcd-2 share Kubernetes node machine"))
+	awaitVault(t, vault, "members share a machine", says("StorageReady", "3 of 3", "example-etcd-0, example-etcd-1, example-etcd-2 share Kubernetes node machine"))
 
 	setMember(t, pods[1], isReady(corev1.ConditionFalse))
-	waitForVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
+	awaitVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
 	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "256Mi"}}}}}}`)
-	waitForVault(t, vault, "the change waits", all(has("Irreconcilable=True ErrorGettingReleaseState", "Updated=False ReleasePending"),
+	awaitVault(t, vault, "the change waits", all(has("Irreconcilable=True ErrorGettingReleaseState", "Updated=False ReleasePending"),
 		says("Irreconcilable", "waiting for example-etcd-1")))
 	before := setOf(t, vault)
 	if memory := before.Spec.Template.Spec.Containers[0].Resources.Requests.Memory(); memory.String() != "128Mi" {
@@ -318,7 +318,7 @@ func TestRolloutOfEtcd(t *testing.T) {
 		}
 		return nil
 	})
-	waitForVault(t, vault, "it is deployed", has("Irreconcilable=False Reconciled"))
+	awaitVault(t, vault, "it is deployed", has("Irreconcilable=False Reconciled"))
 	observeSet(t, vault, "a", "b")
 	remove(t, pods[2])
 	eventually(t, "the pod is gone", func() error {
@@ -331,7 +331,7 @@ func TestRolloutOfEtcd(t *testing.T) {
 	makeMember(t, vault, 2, "b", corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
 		Name: "etcd", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}},
 	}}})
-	waitForVault(t, vault, "the member is named", says("StorageReady", "example-etcd-2 (ImagePullBackOff)"))
+	awaitVault(t, vault, "the member is named", says("StorageReady", "example-etcd-2 (ImagePullBackOff)"))
 	// While the new pod fails the change can be taken back.
 	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "128Mi"}}}}}}`)
 	eventually(t, "the change is taken back", func() error {
@@ -346,7 +346,7 @@ func TestRolloutOfEtcd(t *testing.T) {
 func TestOtherChangesDoNotWaitForMembers(t *testing.T) {
 	vault, pods, _ := founded(t, "")
 	setMember(t, pods[0], isReady(corev1.ConditionFalse))
-	waitForVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
+	awaitVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
 	change(t, vault, `{"spec": {"nodes": 3, "storage": {"etcd": {"whenDeleted": "Delete"}}}}`)
 	eventually(t, "the change is made", func() error {
 		deployment, policy := get(t, vault.Namespace, vault.Name, &appsv1.Deployment{}), setOf(t, vault).Spec.PersistentVolumeClaimRetentionPolicy
@@ -361,7 +361,7 @@ func TestOtherChangesDoNotWaitForMembers(t *testing.T) {
 func TestEtcdVersionDoesNotGoBack(t *testing.T) {
 	vault, _, _ := founded(t, `spec: {storage: {etcd: {nodes: 1}}}`)
 	change(t, vault, `{"spec": {"storage": {"etcd": {"version": "3.6.10"}}}}`)
-	waitForVault(t, vault, "it is refused", all(has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues"),
+	awaitVault(t, vault, "it is refused", all(has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues"),
 		says("Updated", "spec.storage.etcd.version 3.6.10 is refused")))
 	change(t, vault, `{"spec": {"allowDowngrade": true}}`)
 	eventually(t, "it is allowed", func() error {
@@ -389,14 +389,14 @@ func TestLostVolumes(t *testing.T) {
 		makeClaim(t, vault, i, true, "2Gi", "fast")
 	}
 	lose(1)
-	waitForVault(t, vault, "the lost volume is named", all(has("StorageReady=True MembersNotReady"),
+	awaitVault(t, vault, "the lost volume is named", all(has("StorageReady=True MembersNotReady"),
 		says("StorageReady", "example-etcd-1 (its volume of claim data-example-etcd-1 is lost)")))
 	if got := state(); got != "" {
 		t.Errorf("one lost member is told %q", got)
 	}
 	lose(2)
-	waitForVault(t, vault, "most are lost", all(has("StorageReady=False VolumesLost"), says("StorageReady", "data-example-etcd-1, data-example-etcd-2")))
-	waitForEvent(t, vault, "Warning VolumesLost ")
+	awaitVault(t, vault, "most are lost", all(has("StorageReady=False VolumesLost"), says("StorageReady", "data-example-etcd-1, data-example-etcd-2")))
+	awaitEvent(t, vault, "Warning VolumesLost ")
 	eventually(t, "empty members are kept out", func() error {
 		if got := state(); got != "volumes-lost" {
 			return fmt.Errorf("they are told %q", got)
@@ -444,7 +444,7 @@ func TestClaimsAreKeptFromArgoCD(t *testing.T) {
 		return nil
 	})
 	change(t, theirs, `{"metadata": {"annotations": {"argocd.argoproj.io/sync-options": "Prune=true"}}}`)
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	if got := get(t, vault.Namespace, theirs.Name, theirs).Annotations["argocd.argoproj.io/sync-options"]; got != "Prune=true" {
 		t.Errorf("what somebody has set is %q", got)
 	}
@@ -454,7 +454,7 @@ func TestClaimsAreKeptFromArgoCD(t *testing.T) {
 func TestPlacementOfEtcd(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {pod: {tolerations: [{key: vault, operator: Exists}], nodeSelector: {pool: vault}}}`))
+	vault := awaitDeployed(t, createVault(t, namespace, `spec: {pod: {tolerations: [{key: vault, operator: Exists}], nodeSelector: {pool: vault}}}`))
 	pod := setOf(t, vault).Spec.Template.Spec
 	if !slices.ContainsFunc(pod.Tolerations, func(tol corev1.Toleration) bool { return tol.Key == "vault" }) || pod.NodeSelector["pool"] != "vault" {
 		t.Errorf("etcd stays behind: %v %v", pod.Tolerations, pod.NodeSelector)

@@ -118,16 +118,16 @@ func TestForgedRecords(t *testing.T) {
 				forged := forge(t, namespace, content(t, namespace, other), nil)
 				operator := startOperator(t)
 				vault := createVault(t, namespace, spec)
-				refused := waitForVault(t, vault, "it is refused", has("Irreconcilable=True ErrorGettingValues", "Deployed=False NotDeployed"))
+				refused := awaitVault(t, vault, "it is refused", has("Irreconcilable=True ErrorGettingValues", "Deployed=False NotDeployed"))
 				if text := messageOf(refused, "Irreconcilable"); !strings.Contains(text, forged.Name) {
 					t.Errorf("message %q does not name the record", text)
 				}
-				waitForEvent(t, vault, "Warning ReleaseConflict")
+				awaitEvent(t, vault, "Warning ReleaseConflict")
 				if objects := rendered(t, vault); len(objects) > 0 {
 					t.Errorf("it is deployed: %q", namesOf(objects))
 				}
 				remove(t, vault)
-				waitUntilRemoved(t, vault)
+				awaitRemoved(t, vault)
 				requireUntouched(t, precious, forged)
 				if exists(t, other, "made", &corev1.ConfigMap{}) {
 					t.Error("a hook was run")
@@ -160,10 +160,10 @@ func TestForgedRecordsWithTheVaultAsOwner(t *testing.T) {
 			vault := createVault(t, namespace, "")
 			forge(t, namespace, content(t, namespace, other), vault)
 			startOperator(t)
-			waitUntilDeployed(t, vault)
-			waitForEvent(t, vault, "Warning RecordIgnored")
+			awaitDeployed(t, vault)
+			awaitEvent(t, vault, "Warning RecordIgnored")
 			remove(t, vault)
-			waitUntilRemoved(t, vault)
+			awaitRemoved(t, vault)
 			requireUntouched(t, precious)
 			if exists(t, other, "made", &corev1.ConfigMap{}) {
 				t.Error("a hook was run")
@@ -208,32 +208,32 @@ func TestForeignReleaseOfTheSameName(t *testing.T) {
 	startOperator(t)
 
 	vault := createVault(t, namespace, "")
-	waitForVault(t, vault, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
-	waitUntilQuiet(t)
+	awaitVault(t, vault, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
+	awaitQuiet(t)
 	requireUntouched(t, theirs, record)
 	remove(t, vault)
-	waitUntilRemoved(t, vault)
+	awaitRemoved(t, vault)
 	requireUntouched(t, theirs, record)
 
 	again := createVault(t, namespace, "")
-	waitForVault(t, again, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, again, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
 	remove(t, record)
-	waitUntilDeployed(t, again)
+	awaitDeployed(t, again)
 	requireUntouched(t, theirs)
 }
 
 func TestUnreadableRecordOfTheOperator(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
 	operator.kill()
 	before := rendered(t, vault)
 	for _, secret := range records(t, namespace) {
 		change(t, &secret, `{"data": {"release": "ZUhoNA=="}}`)
 	}
 	startOperator(t)
-	waitForEvent(t, vault, "Warning RecordUnreadable")
-	waitUntilReleased(t, vault)
+	awaitEvent(t, vault, "Warning RecordUnreadable")
+	awaitReleased(t, vault)
 	for name, obj := range rendered(t, vault) {
 		if old := before[name]; old == nil || old.GetUID() != obj.GetUID() {
 			t.Errorf("%s was made anew", name)
@@ -256,21 +256,21 @@ func TestUnreadableRecordOfTheOperator(t *testing.T) {
 func TestRecordOfAnEarlierVersionIsImported(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
 	operator.kill()
 	before := rendered(t, vault)
 	leaveOldRecord(t, vault)
 
 	startOperator(t)
-	waitUntilReleased(t, vault)
-	waitUntilDeployed(t, vault)
+	awaitReleased(t, vault)
+	awaitDeployed(t, vault)
 	eventually(t, "what the chart does not render any more is gone", func() error {
 		if exists(t, namespace, "example-legacy", &corev1.ServiceAccount{}) {
 			return errors.New("it is not")
 		}
 		return nil
 	})
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	after := rendered(t, vault)
 	for name, obj := range before {
 		if now := after[name]; now == nil || now.GetUID() != obj.GetUID() {
@@ -292,7 +292,7 @@ func TestRecordOfAnEarlierVersionIsImported(t *testing.T) {
 		t.Errorf("revision %d, want the one after the imported", rel.Version)
 	}
 	remove(t, vault)
-	waitUntilRemoved(t, vault)
+	awaitRemoved(t, vault)
 }
 
 // leaveOldRecord leaves what version 0.1.0 does: the record in the namespace of the
@@ -335,13 +335,13 @@ func leaveOldRecord(t *testing.T, vault *v1alpha1.Vault) {
 func TestAnnotationsOfAVaultCostNothing(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	before := len(audit.all(t))
 	for i := range 5 {
 		change(t, vault, fmt.Sprintf(`{"metadata": {"annotations": {"argocd.argoproj.io/tracking-id": "%d"}}}`, i))
 	}
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	if all := audit.all(t); len(all) > before {
 		t.Errorf("annotations made the operator ask %v", all[before:])
 	}
@@ -360,12 +360,12 @@ func TestNamesThatAreNotFree(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = client.IgnoreNotFound(admin.Delete(t.Context(), vault)) })
 	current := get(t, metav1.NamespaceDefault, "kubernetes", &v1alpha1.Vault{})
-	refused := waitForVault(t, current, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
+	refused := awaitVault(t, current, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
 	if text := messageOf(refused, "Irreconcilable"); !strings.Contains(text, "API server's") {
 		t.Errorf("message %q", text)
 	}
 	remove(t, current)
-	waitUntilRemoved(t, current)
+	awaitRemoved(t, current)
 	if !exists(t, metav1.NamespaceDefault, "kubernetes", &corev1.Service{}) {
 		t.Error("the Service of the API server is gone")
 	}
@@ -454,24 +454,24 @@ func TestNoVerbIsUnused(t *testing.T) {
 	if err := admin.Create(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	vault := waitUntilDeployed(t, createVault(t, namespace, "spec: {nodes: 1, configMapName: own}"))
+	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1, configMapName: own}"))
 	makeClaim(t, vault, 0, true, "2Gi", "fast")
 	startPod(t, vault, "a", fakevault.Active)
-	waitForLabel(t, namespace, "a")
+	awaitLabel(t, namespace, "a")
 	edited := get(t, namespace, "example", &corev1.Service{})
 	change(t, edited, `{"spec": {"selector": {"vault.security.coreos.com/active": null}}}`)
 	change(t, vault, `{"spec": {"nodes": 3, "pod": {"annotations": {"a": "b"}}}}`)
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	for _, obj := range rendered(t, vault) {
 		change(t, obj, `{"metadata": {"labels": {"app.kubernetes.io/instance": "other"}}}`)
 	}
-	waitUntilQuiet(t)
+	awaitQuiet(t)
 	operator.kill()
 	leaveOldRecord(t, vault)
 	startOperator(t)
-	waitUntilReleased(t, vault)
+	awaitReleased(t, vault)
 	remove(t, vault)
-	waitUntilRemoved(t, vault)
+	awaitRemoved(t, vault)
 
 	used := map[string]bool{}
 	for _, r := range audit.everything(t)[from:] {

@@ -24,8 +24,8 @@ import (
 func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, ""))
-	waitUntilQuiet(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	awaitQuiet(t)
 	ofVault := client.MatchingLabels{v1alpha1.InstanceLabel: vault.Name}
 	var backup corev1.SecretList
 	if err := admin.List(t.Context(), &backup, client.InNamespace(namespace), ofVault); err != nil {
@@ -34,9 +34,9 @@ func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 	if err := admin.DeleteAllOf(t.Context(), &corev1.Secret{}, client.InNamespace(namespace), ofVault); err != nil {
 		t.Fatal(err)
 	}
-	waitForVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
-	waitForEvent(t, vault, "Warning AuthorityLost Secrets with a CA are gone: ")
-	waitForVault(t, vault, "everything that is lost is named", func(v *v1alpha1.Vault) error {
+	awaitVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
+	awaitEvent(t, vault, "Warning AuthorityLost Secrets with a CA are gone: ")
+	awaitVault(t, vault, "everything that is lost is named", func(v *v1alpha1.Vault) error {
 		condition := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.TLSReadyCondition)
 		for _, name := range append(certs.CASecretNames(vault),
 			vault.ServerSecretName(), vault.ClientSecretName(), vault.EtcdServerSecretName(), vault.EtcdClientSecretName()) {
@@ -66,7 +66,7 @@ func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	waitForVault(t, vault, "all is well", has(deployed...))
+	awaitVault(t, vault, "all is well", has(deployed...))
 	eventually(t, "what was restored is the Vault's again", func() error {
 		for i := range backup.Items {
 			now := get(t, namespace, backup.Items[i].Name, &corev1.Secret{})
@@ -82,7 +82,7 @@ func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 func TestKeysOfCertManager(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	made := waitUntilDeployed(t, createVault(t, namespace, ""))
+	made := awaitDeployed(t, createVault(t, namespace, ""))
 	server := get(t, namespace, made.ServerSecretName(), &corev1.Secret{})
 	ca := get(t, namespace, made.ClientSecretName(), &corev1.Secret{})
 	secret := &corev1.Secret{
@@ -106,5 +106,5 @@ func TestKeysOfCertManager(t *testing.T) {
 		}
 		return nil
 	})
-	waitForVault(t, made, "it is valid", has("TLSReady=True SecretsValid"))
+	awaitVault(t, made, "it is valid", has("TLSReady=True SecretsValid"))
 }

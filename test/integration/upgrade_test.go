@@ -15,8 +15,8 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
-// waitForImage waits until the version is deployed, for the spec as it is now.
-func waitForImage(t *testing.T, vault *v1alpha1.Vault, version string) {
+// awaitImage waits until the version is deployed, for the spec as it is now.
+func awaitImage(t *testing.T, vault *v1alpha1.Vault, version string) {
 	t.Helper()
 	eventually(t, version+" is deployed", func() error {
 		deployment := deploymentOf(t, vault)
@@ -27,12 +27,12 @@ func waitForImage(t *testing.T, vault *v1alpha1.Vault, version string) {
 		}
 		return nil
 	})
-	waitForVault(t, vault, "the release is deployed", has("Irreconcilable=False Reconciled", "ReleaseFailed=False Released"))
+	awaitVault(t, vault, "the release is deployed", has("Irreconcilable=False Reconciled", "ReleaseFailed=False Released"))
 }
 
-func waitForDataVersion(t *testing.T, vault *v1alpha1.Vault, version string) {
+func awaitDataVersion(t *testing.T, vault *v1alpha1.Vault, version string) {
 	t.Helper()
-	waitForVault(t, vault, "the data is of "+version, func(v *v1alpha1.Vault) error {
+	awaitVault(t, vault, "the data is of "+version, func(v *v1alpha1.Vault) error {
 		if v.Status.DataVersion != version {
 			return fmt.Errorf("it is of %q", v.Status.DataVersion)
 		}
@@ -44,32 +44,32 @@ func TestDowngrade(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
 	recordVersions(t, namespace)
-	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {version: 1.21.0}`))
+	vault := awaitDeployed(t, createVault(t, namespace, `spec: {version: 1.21.0}`))
 	a := startPod(t, vault, "a", fakevault.Active)
-	waitForDataVersion(t, vault, "1.21.0")
+	awaitDataVersion(t, vault, "1.21.0")
 
 	// The way back from a version that no node has been active with.
 	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
-	waitForImage(t, vault, "1.21.1")
+	awaitImage(t, vault, "1.21.1")
 	change(t, vault, `{"spec": {"version": "1.21.0"}}`)
-	waitForImage(t, vault, "1.21.0")
+	awaitImage(t, vault, "1.21.0")
 
 	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
-	waitForImage(t, vault, "1.21.1")
+	awaitImage(t, vault, "1.21.1")
 	a.SetVersion("1.21.1")
-	waitForDataVersion(t, vault, "1.21.1")
-	waitUntilQuiet(t)
+	awaitDataVersion(t, vault, "1.21.1")
+	awaitQuiet(t)
 	before := runningNow(t, vault)
 	refused := func() {
 		t.Helper()
-		waitForVault(t, vault, "the downgrade is refused", has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues", "Deployed=True UpgradeSuccessful"))
+		awaitVault(t, vault, "the downgrade is refused", has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues", "Deployed=True UpgradeSuccessful"))
 		if now := runningNow(t, vault); now != before {
 			t.Errorf("what runs was changed from %+v to %+v", before, now)
 		}
 	}
 	change(t, vault, `{"spec": {"version": "1.21.0"}}`)
 	refused()
-	waitForEvent(t, vault, "Warning DowngradeRefused spec.version 1.21.0 is refused: a node has been active with 1.21.1")
+	awaitEvent(t, vault, "Warning DowngradeRefused spec.version 1.21.0 is refused: a node has been active with 1.21.1")
 
 	// An operator that has seen no node active remembers.
 	operator.kill()
@@ -83,8 +83,8 @@ func TestDowngrade(t *testing.T) {
 
 	// Fixed by itself.
 	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
-	waitForImage(t, vault, "1.21.1")
-	waitForVault(t, vault, "nothing is refused", func(v *v1alpha1.Vault) error {
+	awaitImage(t, vault, "1.21.1")
+	awaitVault(t, vault, "nothing is refused", func(v *v1alpha1.Vault) error {
 		if c := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.UpdatedCondition); c.Reason == v1alpha1.ReasonDowngradeRefused {
 			return fmt.Errorf("it is %+v", *c)
 		}
@@ -93,15 +93,15 @@ func TestDowngrade(t *testing.T) {
 
 	// On the user's own responsibility.
 	change(t, vault, `{"spec": {"version": "1.21.0", "allowDowngrade": true}}`)
-	waitForImage(t, vault, "1.21.0")
+	awaitImage(t, vault, "1.21.0")
 	if _, passed := lastRelease(t, vault).Config["allowDowngrade"]; passed {
 		t.Error("allowDowngrade is a value of the chart")
 	}
 	a.SetVersion("1.21.0")
 	a.Set(fakevault.Active)
-	waitForDataVersion(t, vault, "1.21.0")
+	awaitDataVersion(t, vault, "1.21.0")
 	change(t, vault, `{"spec": {"allowDowngrade": null}}`)
-	waitForImage(t, vault, "1.21.0")
+	awaitImage(t, vault, "1.21.0")
 }
 
 // The status is older than the spec when the operator was away while both a node
@@ -109,19 +109,19 @@ func TestDowngrade(t *testing.T) {
 func TestGoingBackWaitsForTheStatus(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	vault := waitUntilDeployed(t, createVault(t, namespace, `spec: {version: 1.21.0}`))
+	vault := awaitDeployed(t, createVault(t, namespace, `spec: {version: 1.21.0}`))
 	a := startPod(t, vault, "a", fakevault.Active)
-	waitForDataVersion(t, vault, "1.21.0")
+	awaitDataVersion(t, vault, "1.21.0")
 	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
-	waitForImage(t, vault, "1.21.1")
-	waitUntilQuiet(t)
+	awaitImage(t, vault, "1.21.1")
+	awaitQuiet(t)
 	before := runningNow(t, vault)
 	operator.kill()
 	a.SetVersion("1.21.1")
 	change(t, vault, `{"spec": {"version": "1.21.0"}}`)
 	startOperator(t)
-	waitForVault(t, vault, "the downgrade is refused", has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues"))
-	waitUntilQuiet(t)
+	awaitVault(t, vault, "the downgrade is refused", has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues"))
+	awaitQuiet(t)
 	if now := runningNow(t, vault); now != before {
 		t.Errorf("what runs was changed from %+v to %+v", before, now)
 	}

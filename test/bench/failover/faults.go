@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
@@ -187,7 +188,7 @@ func (b *bench) gather(ctx context.Context, victims []*victim, place string) (er
 
 // moveActive makes active nodes step down until it is the one in this place.
 func (b *bench) moveActive(ctx context.Context, s *set, place string) (active corev1.Pod, err error) {
-	err = eventually(ctx, "the active node of "+s.name+" is on "+place, time.Minute, func() error {
+	err = poll.Until(ctx, "the active node of "+s.name+" is on "+place, time.Minute, pace, func() error {
 		found, err := b.tend(ctx, s)
 		if err != nil {
 			return err

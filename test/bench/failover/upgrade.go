@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 // upgradeTime is how long an upgrade may take.
@@ -60,7 +62,7 @@ type upgrading struct {
 
 // await tends the Vault until it is as wanted, and counts its failovers.
 func (u *upgrading) await(ctx context.Context, what string, wanted func(state) bool) error {
-	return eventually(ctx, u.name+" "+what, upgradeTime, func() error {
+	return poll.Until(ctx, u.name+" "+what, upgradeTime, pace, func() error {
 		found, err := u.tend(ctx, u.set)
 		if err != nil {
 			return err

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -17,9 +19,6 @@ import (
 	"text/template"
 	"time"
 
-	"crypto/tls"
-	"crypto/x509"
-
 	vaultapi "github.com/hashicorp/vault/api"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -242,7 +242,7 @@ func (b *bench) open(ctx context.Context, s *set) error {
 		return err
 	}
 	var pod corev1.Pod
-	err := eventually(ctx, s.name+" has nodes that answer", 4*time.Minute, func() error {
+	err := poll.Until(ctx, s.name+" has nodes that answer", 4*time.Minute, pace, func() error {
 		pods, err := b.podsOf(ctx, s)
 		if err != nil {
 			return err
@@ -281,7 +281,7 @@ func (b *bench) open(ctx context.Context, s *set) error {
 // trust reads the certificate authority of a Vault.
 func (b *bench) trust(ctx context.Context, s *set) error {
 	var pem []byte
-	err := eventually(ctx, s.name+" has certificates", time.Minute, func() error {
+	err := poll.Until(ctx, s.name+" has certificates", time.Minute, pace, func() error {
 		var secret corev1.Secret
 		err := b.Get(ctx, types.NamespacedName{Namespace: namespace, Name: s.resource().ClientSecretName()}, &secret)
 		pem = secret.Data[v1alpha1.ClientCAKey]
@@ -311,7 +311,7 @@ func (b *bench) initialize(ctx context.Context, s *set, pod corev1.Pod) error {
 	}
 	s.keys = vaulttest.Keys{UnsealKeys: keys.KeysB64, RootToken: keys.RootToken}
 	var active corev1.Pod
-	err = eventually(ctx, s.name+" is active", time.Minute, func() error {
+	err = poll.Until(ctx, s.name+" is active", time.Minute, pace, func() error {
 		found, err := b.tend(ctx, s)
 		if err == nil && found.active == nil {
 			err = errors.New("no node is")
@@ -450,7 +450,7 @@ const stuck = time.Minute
 // and nothing else, and the cluster and the storage are as they should be.
 func (b *bench) restore(ctx context.Context) error {
 	begin := time.Now()
-	return eventually(ctx, "everything is whole", 5*time.Minute, func() error {
+	return poll.Until(ctx, "everything is whole", 5*time.Minute, pace, func() error {
 		if err := b.healthyCluster(ctx); err != nil {
 			return err
 		}
@@ -564,25 +564,8 @@ func (b *bench) clusterIP(ctx context.Context, service string) (string, error) {
 	return s.Spec.ClusterIP, err
 }
 
-// pace of looking whether something is as it is waited for.
+// pace is the interval of checks whether something is as it is waited for.
 const pace = 300 * time.Millisecond
-
-// eventually calls check until it returns nil.
-func eventually(ctx context.Context, what string, limit time.Duration, check func() error) error {
-	begin := time.Now()
-	for {
-		err := check()
-		if err == nil {
-			return nil
-		}
-		if time.Since(begin) > limit {
-			return fmt.Errorf("not after %s: %s: %w", limit, what, err)
-		}
-		if err := sleep(ctx, pace); err != nil {
-			return err
-		}
-	}
-}
 
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)

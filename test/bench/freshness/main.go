@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -51,15 +52,13 @@ func main() {
 func measure(t console, v vaulttest.Vault) (listed, running time.Duration) {
 	begin := time.Now()
 	shell.Apply(t, fmt.Sprintf(`{apiVersion: vault.security.coreos.com/v1alpha1, kind: Vault, metadata: {name: %s, namespace: %s}, spec: {storage: {etcd: {whenDeleted: Delete}}}}`, v.Name, v.Namespace))
-	for {
-		if status, err := v.Status(); err == nil && len(status.VaultStatus.Sealed) == int((&v1alpha1.Vault{}).WantedNodes()) {
-			break
+	poll.Eventually(t, v.Name+" has its nodes sealed", 3*time.Minute, 50*time.Millisecond, func() error {
+		status, err := v.Status()
+		if sealed := status.VaultStatus.Sealed; err == nil && len(sealed) != int((&v1alpha1.Vault{}).WantedNodes()) {
+			err = fmt.Errorf("sealed are %q", sealed)
 		}
-		if time.Since(begin) > 3*time.Minute {
-			t.Fatalf("%s has no sealed nodes after 3 minutes", v.Name)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+		return err
+	})
 	listed = time.Since(begin).Round(10 * time.Millisecond)
 
 	var pods corev1.PodList

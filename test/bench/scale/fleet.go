@@ -420,8 +420,8 @@ func (v *vault) activeNode() *node {
 	return v.nodes[v.active]
 }
 
-// waitUntilRight waits for the label and returns when it was right.
-func (v *vault) waitUntilRight(ctx context.Context, patience time.Duration) (time.Time, bool) {
+// awaitRight waits for the label and returns when it was right.
+func (v *vault) awaitRight(ctx context.Context, patience time.Duration) (time.Time, bool) {
 	v.mu.Lock()
 	right := v.right
 	v.mu.Unlock()

@@ -83,7 +83,7 @@ func startOperator(ctx context.Context, p *controlPlane, o options) (*operator, 
 	if op.token, err = p.metricsToken(ctx); err != nil {
 		return op, err
 	}
-	return op, op.waitUntilReady(ctx, health, o.log)
+	return op, op.awaitReady(ctx, health, o.log)
 }
 
 // serviceAccountFiles writes what a pod of the operator has of its ServiceAccount.
@@ -134,8 +134,8 @@ func freeAddresses() (first, second string, err error) {
 	return listeners[0].Addr().String(), listeners[1].Addr().String(), nil
 }
 
-// waitUntilReady waits until the operator says that it is, as the kubelet would.
-func (op *operator) waitUntilReady(ctx context.Context, health, log string) error {
+// awaitReady waits until the operator says that it is, as the kubelet would.
+func (op *operator) awaitReady(ctx context.Context, health, log string) error {
 	for ctx.Err() == nil && op.ended() == nil {
 		if response, err := http.Get("http://" + health + "/readyz"); err == nil {
 			_ = response.Body.Close()

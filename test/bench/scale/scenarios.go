@@ -99,7 +99,7 @@ func (b *bench) create(ctx context.Context, r *result) error {
 	}
 	took := time.Since(begin)
 	if err == nil {
-		err = b.waitUntilQuiet(ctx)
+		err = b.awaitQuiet(ctx)
 	}
 	r.Creation = &creation{
 		Seconds:  took.Seconds(),
@@ -112,15 +112,15 @@ func (b *bench) createOne(ctx context.Context, v *vault) error {
 	if err := b.fleet.create(ctx, v); err != nil {
 		return err
 	}
-	if _, right := v.waitUntilRight(ctx, 2*patience); !right {
+	if _, right := v.awaitRight(ctx, 2*patience); !right {
 		return errors.Join(fmt.Errorf("%s: no label", v.key), b.fleet.err(), ctx.Err())
 	}
 	return nil
 }
 
-// waitUntilQuiet waits until the operator is at rest. It never is where a release
+// awaitQuiet waits until the operator is at rest. It never is where a release
 // that is refused is tried again now and then.
-func (b *bench) waitUntilQuiet(ctx context.Context) error {
+func (b *bench) awaitQuiet(ctx context.Context) error {
 	begin := time.Now()
 	for b.plane.audit.quietFor() < silence {
 		if !b.o.releases && time.Since(begin) > settled {
@@ -204,7 +204,7 @@ func (b *bench) sample(begin time.Time) (sample, error) {
 // atRest measures what the operator needs when nothing happens.
 func (b *bench) atRest(ctx context.Context, r *result) error {
 	fmt.Println("at rest")
-	if err := b.waitUntilQuiet(ctx); err != nil {
+	if err := b.awaitQuiet(ctx); err != nil {
 		return err
 	}
 	before, err := b.operator.usage()
@@ -275,7 +275,7 @@ func (b *bench) failover(ctx context.Context, kind string, rounds, atOnce int) (
 			chosen = append(chosen, b.fleet.vaults[i])
 		}
 		took = append(took, b.round(ctx, kind, chosen)...)
-		if err := b.waitUntilQuiet(ctx); err != nil {
+		if err := b.awaitQuiet(ctx); err != nil {
 			return result, err
 		}
 		asked := b.plane.audit.snapshot().minus(before).withoutLease()
@@ -302,7 +302,7 @@ func (b *bench) round(ctx context.Context, kind string, chosen []*vault) (took [
 		since[i], old[i] = v.handOver()
 	}
 	for i, v := range chosen {
-		if at, right := v.waitUntilRight(ctx, patience); right {
+		if at, right := v.awaitRight(ctx, patience); right {
 			took = append(took, at.Sub(since[i]))
 		}
 	}

@@ -10,18 +10,18 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 // T is what is needed of a test. The demo, which is no test, has its own.
 type T interface {
-	Helper()
-	Logf(format string, args ...any)
-	Fatalf(format string, args ...any)
+	poll.T
 	Cleanup(fn func())
 }
 
-// limit is how long one command may take.
-const limit = 3 * time.Minute
+// commandTimeout is how long one command may take.
+const commandTimeout = 3 * time.Minute
 
 // Try runs a command line and returns what it printed to both outputs.
 func Try(command string, env ...string) (string, error) {
@@ -31,7 +31,7 @@ func Try(command string, env ...string) (string, error) {
 // TryInput is Try with something to read on the standard input: that is where
 // tokens and keys belong, and not in arguments.
 func TryInput(input, command string, env ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", command)
 	cmd.Env = append(os.Environ(), env...)
@@ -111,20 +111,9 @@ func (b *Background) Ended() (string, bool) {
 	}
 }
 
-// Eventually calls check until it returns nil, and fails when that takes too long.
-func Eventually(t T, what string, limit time.Duration, check func() error) {
+// Eventually is poll.Eventually with an interval that leaves the machine time between
+// commands.
+func Eventually(t T, what string, timeout time.Duration, check func() error) {
 	t.Helper()
-	begin := time.Now()
-	for {
-		err := check()
-		if err == nil {
-			t.Logf("%s after %s", what, time.Since(begin).Round(100*time.Millisecond))
-			return
-		}
-		if time.Since(begin) > limit {
-			t.Fatalf("not %s after %s: %v", what, limit, err)
-			return
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
+	poll.Eventually(t, what, timeout, 200*time.Millisecond, check)
 }
