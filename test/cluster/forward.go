@@ -51,7 +51,7 @@ func dialControlPlane() (net.Conn, error) {
 	results := make(chan result)
 	go func() {
 		runtime.LockOSThread()
-		namespace, err := os.Open("/run/netns/" + controlPlane)
+		namespace, err := os.Open(netns(controlPlane))
 		if err == nil {
 			defer namespace.Close()
 			err = unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET)

@@ -25,9 +25,23 @@ const podNetwork = "vault-operator-cluster"
 // controlPlane is the name of the network namespace of the control plane, and
 // bridge of the bridge in it that the nodes are joined by.
 const (
-	controlPlane = "vo-control"
-	bridge       = "vo-bridge"
+	namespacePrefix = "vo-"
+	controlPlane    = namespacePrefix + "control"
+	bridge          = "vo-bridge"
 )
+
+// netns is the path of a network namespace.
+func netns(namespace string) string { return "/run/netns/" + namespace }
+
+// findNetns is the path of the network namespace of a node, or of the control plane by
+// the name "control".
+func findNetns(name string) (string, error) {
+	if namespacePrefix+name == controlPlane {
+		return netns(controlPlane), nil
+	}
+	n, err := findNode(name)
+	return netns(n.namespace()), err
+}
 
 // node is a Kubernetes node: a network namespace with a kubelet, a containerd
 // and a kube-proxy in it.
@@ -59,7 +73,7 @@ func findNode(name string) (node, error) {
 	return node{}, fmt.Errorf("there is no node %q", name)
 }
 
-func (n node) namespace() string          { return "vo-" + n.name }
+func (n node) namespace() string          { return namespacePrefix + n.name }
 func (n node) dir(parts ...string) string { return statePath(append([]string{n.name}, parts...)...) }
 func (n node) containerdSocket() string   { return n.dir("containerd.sock") }
 

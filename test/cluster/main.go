@@ -3,12 +3,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
-
-	"context"
 )
 
 const usage = `usage: cluster COMMAND
@@ -20,6 +19,7 @@ const usage = `usage: cluster COMMAND
   load FILE...               import image archives on all nodes, and print their digests
   olm                        make the images of the Operator Lifecycle Manager, and print where its chart is
   node NAME cut|join         take a node off the network, or put it back
+  netns NAME                 print the path of the network namespace of a node, or of "control", the control plane
   pid NAMESPACE/POD CONTAINER  print the process id of a container on this machine`
 
 func main() {
@@ -55,6 +55,12 @@ func run(ctx context.Context, args []string) error {
 		return prepareOLM(ctx)
 	case command == "node" && len(args) == 2:
 		return setLink(ctx, args[0], args[1])
+	case command == "netns" && len(args) == 1:
+		path, err := findNetns(args[0])
+		if err == nil {
+			fmt.Println(path)
+		}
+		return err
 	case command == "pid" && len(args) == 2:
 		return printPID(ctx, args[0], args[1])
 	case command == "provision" && len(args) == 0: // a process of the cluster

@@ -11,7 +11,7 @@ import (
 // bridge, and one for each node, joined to it by a veth pair. The address
 // ranges of the pods are routed from node to node.
 func ensureNetwork(ctx context.Context) error {
-	if !exists("/run/netns/" + controlPlane) {
+	if !exists(netns(controlPlane)) {
 		err := batch(ctx, "", []string{"ip netns add " + controlPlane})
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ func ensureNetwork(ctx context.Context) error {
 }
 
 func ensureNodeNetwork(ctx context.Context, n node) error {
-	if !exists("/run/netns/" + n.namespace()) {
+	if !exists(netns(n.namespace())) {
 		if err := batch(ctx, "", []string{"ip netns add " + n.namespace()}); err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func ensureNodeNetwork(ctx context.Context, n node) error {
 }
 
 func enableForwarding(ctx context.Context, namespace string) error {
-	_, err := output(ctx, "nsenter", "--net=/run/netns/"+namespace, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+	_, err := output(ctx, "nsenter", "--net="+netns(namespace), "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 	return err
 }
 

@@ -29,39 +29,18 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/vault-operator/vault-operator/test/internal/hammer"
 )
 
-// report is what is printed at the end.
-type report struct {
-	Writes, Reads outcome
-	// Lost are keys whose write was acknowledged and that are not there.
-	Lost []string
-}
-
-// outcome sums up the requests of one kind.
+// outcome is what is known of the requests of one kind.
 type outcome struct {
-	Requests, Failed int
-	// Outage is the longest time between two answers that served the client.
-	Outage time.Duration
-	// From is when that outage began.
-	From time.Time
-	// FirstFailed and LastFailed are when the first and the last request began
-	// that failed.
-	FirstFailed, LastFailed time.Time
-	// LastUnanswered is when the last request began that was sent somewhere where
-	// nobody answers, not even by refusing it.
-	LastUnanswered time.Time
-	// LastError is what the last request that failed said.
-	LastError string
-	// Longest is how long a client has waited that tries again until it is served.
-	Longest time.Duration
-	// Patient is how many clients have waited for longer than an outage lasts.
-	Patient int
-
+	hammer.Outcome
+	// last is when the last request was served.
 	last time.Time
 }
 
-type hammer struct {
+type worker struct {
 	client         *http.Client
 	header         http.Header
 	interval, calm time.Duration
@@ -72,8 +51,8 @@ type hammer struct {
 	addresses []string
 }
 
-// patience is how long an outage at the end may last before it is given up on.
-const patience = 30 * time.Second
+// lastOutage is how long an outage at the end may last before it is given up on.
+const lastOutage = 30 * time.Second
 
 // longWait is longer than it takes until another node is active.
 const longWait = 25 * time.Second
@@ -105,7 +84,7 @@ func run(addresses, serverName, ca string, writes, retry bool, interval, timeout
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	h := newHammer(strings.Split(addresses, ","), roots, serverName, timeout)
+	h := newWorker(strings.Split(addresses, ","), roots, serverName, timeout)
 	h.interval, h.calm, h.retry = interval, calm, retry
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -113,7 +92,7 @@ func run(addresses, serverName, ca string, writes, retry bool, interval, timeout
 	defer cancel()
 
 	go h.follow(os.Stdin)
-	result, written := h.hammer(ctx, writes)
+	result, written := h.work(ctx, writes)
 	for _, key := range written {
 		if err := h.readBack(key); err != nil {
 			result.Lost = append(result.Lost, key+": "+err.Error())
@@ -122,8 +101,8 @@ func run(addresses, serverName, ca string, writes, retry bool, interval, timeout
 	return json.NewEncoder(os.Stdout).Encode(result)
 }
 
-func newHammer(addresses []string, roots *x509.CertPool, serverName string, timeout time.Duration) *hammer {
-	h := &hammer{addresses: addresses, header: http.Header{"X-Vault-Token": {os.Getenv("VAULT_TOKEN")}}, client: &http.Client{
+func newWorker(addresses []string, roots *x509.CertPool, serverName string, timeout time.Duration) *worker {
+	h := &worker{addresses: addresses, header: http.Header{"X-Vault-Token": {os.Getenv("VAULT_TOKEN")}}, client: &http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
 			// A client that comes anew is sent where the Service points now.
@@ -139,7 +118,7 @@ func newHammer(addresses []string, roots *x509.CertPool, serverName string, time
 }
 
 // follow takes up the addresses of each line.
-func (h *hammer) follow(lines io.Reader) {
+func (h *worker) follow(lines io.Reader) {
 	for scanner := bufio.NewScanner(lines); scanner.Scan(); {
 		h.mu.Lock()
 		h.addresses = strings.Split(scanner.Text(), ",")
@@ -147,9 +126,9 @@ func (h *hammer) follow(lines io.Reader) {
 	}
 }
 
-// hammer makes requests until the context ends, and returns which keys were
+// work makes requests until the context ends, and returns which keys were
 // written.
-func (h *hammer) hammer(ctx context.Context, writes bool) (result report, written []string) {
+func (h *worker) work(ctx context.Context, writes bool) (result hammer.Report, written []string) {
 	// Keys of another run must not stand in for lost ones.
 	prefix := fmt.Sprintf("hammer-%d-", time.Now().UnixNano())
 	var mu sync.Mutex
@@ -179,7 +158,7 @@ func (h *hammer) hammer(ctx context.Context, writes bool) (result report, writte
 
 // repeat begins a request at each interval, whether or not earlier ones have
 // ended, until the context ends and the last outage with it.
-func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome {
+func (h *worker) repeat(ctx context.Context, request func(n int) error) hammer.Outcome {
 	o := outcome{last: time.Now()}
 	var mu sync.Mutex
 	var wait sync.WaitGroup
@@ -196,10 +175,10 @@ func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome 
 		if (ctx.Err() != nil || h.isCalm(&mu, &o)) && ended.IsZero() {
 			ended = time.Now()
 		}
-		if !ended.IsZero() && (lastServed().After(ended) || time.Since(ended) > patience) {
+		if !ended.IsZero() && (lastServed().After(ended) || time.Since(ended) > lastOutage) {
 			wait.Wait()
 			o.Outage = max(o.Outage, time.Since(o.last))
-			return o
+			return o.Outcome
 		}
 		wait.Go(func() {
 			for first := time.Now(); ; time.Sleep(h.interval) {
@@ -210,9 +189,9 @@ func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome 
 				over := err == nil || !h.retry || time.Since(first) > maxRetries
 				if over {
 					waited := time.Since(first)
-					o.Longest = max(o.Longest, waited)
+					o.LongestWait = max(o.LongestWait, waited)
 					if waited > longWait {
-						o.Patient++
+						o.LongWaits++
 					}
 				}
 				mu.Unlock()
@@ -225,7 +204,7 @@ func (h *hammer) repeat(ctx context.Context, request func(n int) error) outcome 
 }
 
 // isCalm says that what was to be seen is over.
-func (h *hammer) isCalm(mu *sync.Mutex, o *outcome) bool {
+func (h *worker) isCalm(mu *sync.Mutex, o *outcome) bool {
 	mu.Lock()
 	defer mu.Unlock()
 	return h.calm > 0 && o.Failed > 0 && time.Since(o.LastFailed) > h.calm
@@ -248,14 +227,14 @@ func (o *outcome) add(begin time.Time, err error) {
 		return
 	}
 	if gap := time.Since(o.last); gap > o.Outage {
-		o.Outage, o.From = gap, o.last
+		o.Outage, o.OutageBegan = gap, o.last
 	}
 	o.last = time.Now()
 }
 
 // readBack says whether what was written to a key is there. A request may fail
 // for other reasons, so it is repeated.
-func (h *hammer) readBack(key string) (err error) {
+func (h *worker) readBack(key string) (err error) {
 	for range 5 {
 		var answer string
 		if answer, err = h.do(http.MethodGet, key, ""); err == nil {
@@ -278,7 +257,7 @@ func unanswered(err error) bool {
 
 // do makes a request of every address, and returns the first answer that serves
 // it, or what the last said that did not.
-func (h *hammer) do(method, key, body string) (text string, err error) {
+func (h *worker) do(method, key, body string) (text string, err error) {
 	h.mu.Lock()
 	addresses := h.addresses
 	h.mu.Unlock()
@@ -305,7 +284,7 @@ func (h *hammer) do(method, key, body string) (text string, err error) {
 	return "", err
 }
 
-func (h *hammer) ask(ctx context.Context, method, url, body string) (string, error) {
+func (h *worker) ask(ctx context.Context, method, url, body string) (string, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return "", err

@@ -39,7 +39,7 @@ func TestDo(t *testing.T) {
 		"led to the active node":    {addresses: []string{redirects.URL}, served: true},
 		"not sent on":               {addresses: []string{gone.URL, redirects.URL}},
 	} {
-		h := newHammer(c.addresses, nil, "", time.Second)
+		h := newWorker(c.addresses, nil, "", time.Second)
 		text, err := h.do(http.MethodGet, "foo", "")
 		if served := err == nil && text == "secret"; served != c.served || err != nil && unanswered(err) != c.unanswered {
 			t.Errorf("%s: %q, %v", name, text, err)
@@ -48,7 +48,7 @@ func TestDo(t *testing.T) {
 }
 
 func TestFollow(t *testing.T) {
-	h := &hammer{addresses: []string{"http://old"}}
+	h := &worker{addresses: []string{"http://old"}}
 	h.follow(strings.NewReader("http://first,http://second\nhttp://third,http://fourth\n"))
 	if got := strings.Join(h.addresses, " "); got != "http://third http://fourth" {
 		t.Errorf("the addresses are %q", got)

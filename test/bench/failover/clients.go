@@ -1,72 +1,48 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/vault-operator/vault-operator/test/internal/hammer"
+	"github.com/vault-operator/vault-operator/test/internal/localcluster"
 )
 
-// outcome is what the hammer reports of its reads.
-type outcome struct {
-	Requests, Failed                        int
-	Outage                                  time.Duration
-	FirstFailed, LastFailed, LastUnanswered time.Time
-	LastError                               string
-	Longest                                 time.Duration
-	Patient                                 int
-}
-
-// hammer is a client that reads from a Vault all the time.
-type hammer struct {
-	variant   variant
-	cmd       *exec.Cmd
-	addresses io.WriteCloser
-	output    bytes.Buffer
-	// done is closed when it has ended, with err.
-	done chan struct{}
-	err  error
+// load is a client that reads from a Vault all the time.
+type load struct {
+	*hammer.Client
+	variant variant
 }
 
 // requestTimeout is how long the hammer waits for an answer. So a request that fails
 // because of a fault may have begun that long before it.
 const requestTimeout = 500 * time.Millisecond
 
-// startHammer starts a client on a node of the cluster, so that it is that
+// startLoad starts a client on a node of the cluster, so that it is that
 // node's kube-proxy that sends it on. It asks the Service of the variant, or the
 // nodes by their addresses where there is none. It ends by itself when it has been
 // served for as long as calm after the fault, if that is not zero.
-func (b *bench) startHammer(ctx context.Context, v variant, from string, calm time.Duration) (*hammer, error) {
+func (b *bench) startLoad(ctx context.Context, v variant, from string, calm time.Duration) (*load, error) {
 	s := b.sets[v.set]
-	address, err := b.addressOf(ctx, v)
+	addresses, err := b.addressOf(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	h := &hammer{variant: v, done: make(chan struct{})}
-	h.cmd = exec.CommandContext(ctx, "nsenter", "--net="+netnsOf(from), b.hammer, "-writes=false", "-interval="+b.interval.String(), "-calm="+calm.String(),
-		"-timeout="+v.timeout().String(), "-retry="+strconv.FormatBool(v.wait > 0), "-address="+address, "-server-name="+s.serverName(), "-ca="+b.caFile(s))
-	h.cmd.Env = append(os.Environ(), "VAULT_TOKEN="+s.keys.RootToken)
-	h.cmd.Stdout, h.cmd.Stderr = &h.output, &h.output
-	if h.addresses, err = h.cmd.StdinPipe(); err != nil {
+	netns, err := localcluster.Netns(from)
+	if err != nil {
 		return nil, err
 	}
-	if err := h.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() {
-		h.err = h.cmd.Wait()
-		close(h.done)
-	}()
-	return h, nil
+	client, err := hammer.Start(ctx, hammer.Options{
+		Binary: b.hammer, Netns: netns, Addresses: addresses, ServerName: s.serverName(), CA: b.caFile(s), Token: s.keys.RootToken,
+		Flags: []string{"-writes=false", "-interval=" + b.interval.String(), "-calm=" + calm.String(),
+			"-timeout=" + v.timeout().String(), "-retry=" + strconv.FormatBool(v.wait > 0)},
+	})
+	return &load{client, v}, err
 }
 
 // timeout is how long clients wait for an answer.
@@ -83,22 +59,18 @@ func (b *bench) addressOf(ctx context.Context, v variant) (string, error) {
 }
 
 // follow tells a client that needs no Service where the nodes are now.
-func (h *hammer) follow(addresses []string) {
-	if h.variant.service == "" && len(addresses) > 0 {
-		fmt.Fprintln(h.addresses, strings.Join(addresses, ",")) // it may have ended
+func (l *load) follow(addresses []string) {
+	if l.variant.service == "" && len(addresses) > 0 {
+		l.Follow(addresses)
 	}
 }
 
 // stop ends the client, as soon as it is served again, and returns what it saw.
-func (h *hammer) stop() (o outcome, err error) {
-	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return o, fmt.Errorf("hammer of %s: %w: %s", h.variant.name, err, h.output.String())
+func (l *load) stop() (hammer.Outcome, error) {
+	report, err := l.Stop()
+	if err != nil {
+		err = fmt.Errorf("hammer of %s: %w", l.variant.name, err)
 	}
-	if <-h.done; h.err != nil {
-		return o, fmt.Errorf("hammer of %s: %w: %s", h.variant.name, h.err, h.output.String())
-	}
-	var report struct{ Reads outcome }
-	err = json.Unmarshal(h.output.Bytes(), &report)
 	return report.Reads, err
 }
 
@@ -118,11 +90,11 @@ type result struct {
 	// Unfinished says that requests still failed when the observation ended.
 	Unfinished       bool `json:",omitempty"`
 	Requests, Failed int
-	// Longest is how long a client has waited that tries again until it is served, in
-	// milliseconds.
-	Longest int64 `json:",omitempty"`
-	// Patient is how many of these clients have waited for more than 25 s.
-	Patient int `json:",omitempty"`
+	// LongestWait is for how long a client has waited that tries again until it is served,
+	// in milliseconds.
+	LongestWait int64 `json:",omitempty"`
+	// LongWaits is how many of these clients have waited for more than 25 s.
+	LongWaits int `json:",omitempty"`
 	// Failovers is how often another node was active, in an upgrade.
 	Failovers int `json:",omitempty"`
 	// Interval of the requests of a client, in milliseconds.
@@ -134,8 +106,8 @@ type result struct {
 
 func (r result) String() string {
 	text := fmt.Sprintf("outage %s, disturbed %s, %d of %d requests failed", ms(r.Outage), ms(r.Disturbed), r.Failed, r.Requests)
-	if r.Longest > 0 {
-		text += fmt.Sprintf(", the longest wait %s, %d waited for more than 25 s", ms(r.Longest), r.Patient)
+	if r.LongestWait > 0 {
+		text += fmt.Sprintf(", the longest wait %s, %d waited for more than 25 s", ms(r.LongestWait), r.LongWaits)
 	}
 	if r.Unfinished {
 		text += ", still failing"
@@ -147,7 +119,7 @@ func (r result) String() string {
 var errBusy = errors.New("clients were not served before anything happened: the machine is too busy; try a longer -interval")
 
 // newResult sums up what a client saw of a fault, until the observation ended.
-func newResult(o outcome, begin, end time.Time, timeout time.Duration) (result, error) {
+func newResult(o hammer.Outcome, begin, end time.Time, timeout time.Duration) (result, error) {
 	if o.Failed > 0 && o.FirstFailed.Before(begin.Add(-timeout)) {
 		return result{}, errBusy
 	}

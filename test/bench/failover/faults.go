@@ -66,8 +66,8 @@ type victim struct {
 	variants []variant
 	active   corev1.Pod
 	// pid of the active node's process.
-	pid     int
-	hammers []*hammer
+	pid   int
+	loads []*load
 	// failovers of an upgrade.
 	failovers int
 }
@@ -225,11 +225,11 @@ func (b *bench) startClients(ctx context.Context, f fault, victims []*victim, lo
 	}
 	for _, v := range victims {
 		for _, variant := range v.variants {
-			h, err := b.startHammer(ctx, variant, from, untilCalm)
+			l, err := b.startLoad(ctx, variant, from, untilCalm)
 			if err != nil {
 				return err
 			}
-			v.hammers = append(v.hammers, h)
+			v.loads = append(v.loads, l)
 		}
 	}
 	return sleep(ctx, settle)
@@ -250,13 +250,13 @@ func (v *victim) awaitCalm(ctx context.Context, window time.Duration) error {
 	}
 	timer := time.NewTimer(window)
 	defer timer.Stop()
-	for _, h := range v.hammers {
+	for _, l := range v.loads {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
 			return nil
-		case <-h.done:
+		case <-l.Done():
 		}
 	}
 	return nil
@@ -281,21 +281,21 @@ func (b *bench) observe(ctx context.Context, f fault, v *victim) ([]result, erro
 	}
 	end := time.Now()
 	var results []result
-	for _, h := range v.hammers {
-		saw, err := h.stop()
+	for _, l := range v.loads {
+		saw, err := l.stop()
 		if err != nil {
 			return nil, err
 		}
-		r, err := newResult(saw, begin, end, h.variant.timeout())
+		r, err := newResult(saw, begin, end, l.variant.timeout())
 		if err != nil {
 			// The others are measured all the same.
-			fmt.Printf("  %-18s not measured: %s (%s)\n", h.variant.name, err, saw.LastError)
+			fmt.Printf("  %-18s not measured: %s (%s)\n", l.variant.name, err, saw.LastError)
 			continue
 		}
 		r.Interval = b.interval.Milliseconds()
-		r.Variant, r.Failovers = h.variant.name, v.failovers
-		if h.variant.wait > 0 {
-			r.Longest, r.Patient = saw.Longest.Milliseconds(), saw.Patient
+		r.Variant, r.Failovers = l.variant.name, v.failovers
+		if l.variant.wait > 0 {
+			r.LongestWait, r.LongWaits = saw.LongestWait.Milliseconds(), saw.LongWaits
 		}
 		results = append(results, r)
 	}

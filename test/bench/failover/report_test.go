@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vault-operator/vault-operator/test/internal/hammer"
 )
 
 func TestPercentile(t *testing.T) {
@@ -32,24 +34,24 @@ func TestNewResult(t *testing.T) {
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
 	for name, c := range map[string]struct {
-		saw  outcome
+		saw  hammer.Outcome
 		want result
 		err  error
 	}{
 		"nothing failed": {
-			outcome{Requests: 100, Outage: 30 * time.Millisecond},
+			hammer.Outcome{Requests: 100, Outage: 30 * time.Millisecond},
 			result{Requests: 100, Outage: 30}, nil,
 		},
 		"served again": {
-			outcome{Requests: 100, Failed: 20, Outage: 600 * time.Millisecond, FirstFailed: at(100), LastFailed: at(650), LastUnanswered: at(300)},
+			hammer.Outcome{Requests: 100, Failed: 20, Outage: 600 * time.Millisecond, FirstFailed: at(100), LastFailed: at(650), LastUnanswered: at(300)},
 			result{Requests: 100, Failed: 20, Outage: 600, Disturbed: 550, Stale: 300}, nil,
 		},
 		"requests failed until the end": {
-			outcome{Requests: 100, Failed: 50, FirstFailed: at(0), LastFailed: at(9900), LastUnanswered: at(9900)},
+			hammer.Outcome{Requests: 100, Failed: 50, FirstFailed: at(0), LastFailed: at(9900), LastUnanswered: at(9900)},
 			result{Requests: 100, Failed: 50, Disturbed: 9900, Stale: 9900, Unfinished: true}, nil,
 		},
 		"a request failed before the fault": {
-			outcome{Requests: 100, Failed: 1, FirstFailed: at(-600), LastFailed: at(-600), LastUnanswered: at(-600)},
+			hammer.Outcome{Requests: 100, Failed: 1, FirstFailed: at(-600), LastFailed: at(-600), LastUnanswered: at(-600)},
 			result{}, errBusy,
 		},
 	} {

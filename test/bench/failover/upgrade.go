@@ -71,8 +71,8 @@ func (u *upgrading) await(ctx context.Context, what string, wanted func(state) b
 			u.last = found.active.UID
 			u.failovers++
 		}
-		for _, h := range u.hammers {
-			h.follow(found.addresses)
+		for _, l := range u.loads {
+			l.follow(found.addresses)
 		}
 		if !wanted(found) {
 			return fmt.Errorf("%d standby nodes, %d others", len(found.standby), len(found.other))

@@ -32,6 +32,8 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
+	"github.com/vault-operator/vault-operator/test/internal/hammer"
+	"github.com/vault-operator/vault-operator/test/internal/localcluster"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -124,9 +126,6 @@ type bench struct {
 	sidecars sidecars
 }
 
-// netnsOf is the network namespace of a node of the local cluster.
-func netnsOf(node string) string { return "/run/netns/vo-" + node }
-
 func newBench(chosen []variant, interval time.Duration) (*bench, error) {
 	if os.Getenv("LOCAL_CLUSTER") == "" {
 		return nil, errors.New(`signals to processes and cut cables need the local cluster: run "make bench-failover"`)
@@ -151,8 +150,7 @@ func newBench(chosen []variant, interval time.Duration) (*bench, error) {
 	for _, v := range chosen {
 		b.sets[v.set] = &set{name: v.set}
 	}
-	_, err = shell.Try("CGO_ENABLED=0 go build -o " + b.hammer + " ./test/hammer")
-	return b, err
+	return b, hammer.Build(b.hammer)
 }
 
 func (b *bench) close() { _ = os.RemoveAll(b.dir) } // it is in the temporary folder
@@ -292,10 +290,14 @@ func (b *bench) trust(ctx context.Context, s *set) error {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
+	netns, err := localcluster.Netns(localcluster.ControlPlane)
+	if err != nil {
+		return err
+	}
 	s.client = &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: s.serverName(), MinVersion: tls.VersionTLS12},
 		// From beside the control plane, which no test takes away.
-		DialContext: dialFrom(netnsOf("control")),
+		DialContext: dialFrom(netns),
 	}}
 	return os.WriteFile(b.caFile(s), pem, 0o644)
 }
