@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/docs"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -33,15 +34,11 @@ func (c *console) end() {
 	c.cleanups = nil
 }
 
-const (
-	forwardSealed = `kubectl -n default get vault example -o jsonpath='{.status.vaultStatus.sealed[0]}' | xargs -0 -I {} kubectl -n default port-forward {} 8200`
-	forwardActive = `kubectl -n default get vault example -o jsonpath='{.status.vaultStatus.active}' | xargs -0 -I {} kubectl -n default port-forward {} 8200`
-	deleteActive  = `kubectl -n default get vault example -o jsonpath='{.status.vaultStatus.active}' | xargs -0 -I {} kubectl -n default delete po {}`
-	getVault      = `kubectl -n default get vault example`
-)
+const getVault = `kubectl -n default get vault example`
 
 type demo struct {
 	*console
+	guide docs.UserGuide
 	vault vaulttest.Vault
 	env   []string
 }
@@ -50,6 +47,7 @@ func main() {
 	d := &demo{console: &console{}, vault: vaulttest.Vault{Namespace: "default", Name: "example"},
 		env: []string{"VAULT_ADDR=https://localhost:8200", "VAULT_SKIP_VERIFY=true"}}
 	defer d.end()
+	d.guide = docs.ReadUserGuide(d, "docs/user-guide.md")
 	d.run()
 }
 
@@ -68,7 +66,7 @@ func (d *demo) run() {
 
 	d.say("Its nodes wait for an administrator to initialize it. The guide's command forwards a port to the first sealed one.")
 	var keys vaulttest.Keys
-	d.forward(forwardSealed, func() {
+	d.forward(d.guide.ForwardSealed, func() {
 		fmt.Println("$ vault operator init -format=json")
 		keys = vaulttest.ParseKeys(d, shell.Run(d, "vault operator init -format=json", d.env...))
 		fmt.Printf("(five unseal keys and the root token of this demo: written to %s)\n", d.save(keys))
@@ -78,13 +76,13 @@ func (d *demo) run() {
 	d.vault.AwaitHA(d, 0)
 	d.show(getVault)
 	d.say("The next becomes standby.")
-	d.forward(forwardSealed, func() { d.unseal(keys) })
+	d.forward(d.guide.ForwardSealed, func() { d.unseal(keys) })
 	d.vault.AwaitHA(d, 1)
 	d.show(getVault)
 
 	d.env = append(d.env, "VAULT_TOKEN="+keys.RootToken)
 	d.say("A secret is written to the active node. Today's Vault mounts nothing at secret/ by itself.")
-	d.forward(forwardActive, func() {
+	d.forward(d.guide.ForwardActive, func() {
 		d.show("vault secrets enable -path=secret -version=1 kv")
 		d.show("vault write secret/foo value=bar")
 		d.show("vault read secret/foo")
@@ -93,14 +91,14 @@ func (d *demo) run() {
 
 	d.say("The active node is deleted. The standby takes over, and the Service follows.")
 	before := d.vault.AwaitHA(d, 1).VaultStatus
-	d.show(deleteActive)
+	d.show(d.guide.DeleteActive)
 	d.vault.Await(d, "has failed over", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == before.Standby[0] })
 	d.show(getVault)
-	d.forward(forwardActive, func() { d.show("vault read secret/foo") })
+	d.forward(d.guide.ForwardActive, func() { d.show("vault read secret/foo") })
 
 	d.say("The node that replaces the deleted one is unsealed, and Vault is highly available again.")
 	d.vault.AwaitSealed(d, 1)
-	d.forward(forwardSealed, func() { d.unseal(keys) })
+	d.forward(d.guide.ForwardSealed, func() { d.unseal(keys) })
 	d.vault.AwaitHA(d, 1)
 	d.show(getVault + " -o wide")
 	d.show("kubectl -n default describe vault example | sed -n '/^Events/,$p'")

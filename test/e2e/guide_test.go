@@ -10,18 +10,9 @@ import (
 	"time"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/docs"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
-)
-
-// The command lines of the usage guide, as they stand in it.
-const (
-	forwardSealed = `kubectl -n default get vault example -o jsonpath='{.status.vaultStatus.sealed[0]}' | xargs -0 -I {} kubectl -n default port-forward {} 8200`
-	forwardActive = `kubectl -n default get vault example -o jsonpath='{.status.vaultStatus.active}' | xargs -0 -I {} kubectl -n default port-forward {} 8200`
-	getActive     = `kubectl -n default get vault example -o jsonpath='{.status.vaultStatus.active}'`
-	getStandby    = `kubectl -n default get vault example -o jsonpath='{.status.vaultStatus.standby}'`
-	getSealed     = `kubectl -n default get vault example -o jsonpath='{.status.vaultStatus.sealed}'`
-	deleteActive  = `kubectl -n default get vault example -o jsonpath='{.status.vaultStatus.active}' | xargs -0 -I {} kubectl -n default delete po {}`
 )
 
 // guideEnv is what the guide has the reader export.
@@ -37,6 +28,7 @@ func forward(t *testing.T, pipe string, fn func()) {
 }
 
 func TestUsageGuide(t *testing.T) {
+	guide := docs.ReadUserGuide(t, "../../docs/user-guide.md")
 	example := vaulttest.Vault{Namespace: "default", Name: "example"}
 	t.Cleanup(func() { explain(t, "default") })
 	remove := `kubectl -n default delete vault/example pod/client --ignore-not-found; kubectl -n default delete pvc -l app.kubernetes.io/instance=example`
@@ -52,7 +44,7 @@ func TestUsageGuide(t *testing.T) {
 	token := func() []string { return append(guideEnv, "VAULT_TOKEN="+keys.RootToken) }
 
 	t.Log("Initializing a Vault cluster")
-	forward(t, forwardSealed, func() {
+	forward(t, guide.ForwardSealed, func() {
 		out, err := shell.Try("vault status", guideEnv...)
 		// The vault command of the guide's time printed error 400; today's prints a
 		// table and exits with 2.
@@ -63,7 +55,7 @@ func TestUsageGuide(t *testing.T) {
 	})
 
 	t.Log("Unsealing a sealed node")
-	forward(t, forwardSealed, func() { vaulttest.UnsealAt(t, keys, guideEnv...) })
+	forward(t, guide.ForwardSealed, func() { vaulttest.UnsealAt(t, keys, guideEnv...) })
 	status := example.AwaitHA(t, 0)
 	if len(status.VaultStatus.Sealed) != 1 {
 		t.Fatalf("sealed is %q, want the other node", status.VaultStatus.Sealed)
@@ -71,10 +63,10 @@ func TestUsageGuide(t *testing.T) {
 	shell.Run(t, "kubectl wait --for=condition=Available vault/example --timeout=30s")
 
 	t.Log("Writing secrets to the active node")
-	if active := shell.Run(t, getActive); active != status.VaultStatus.Active {
+	if active := shell.Run(t, guide.GetActive); active != status.VaultStatus.Active {
 		t.Fatalf("the guide's command prints %q", active)
 	}
-	forward(t, forwardActive, func() {
+	forward(t, guide.ForwardActive, func() {
 		// Since Vault 1.1 nothing is mounted at secret/ by itself.
 		if out, err := shell.Try("vault write secret/foo value=bar", token()...); err == nil {
 			t.Logf("the guide's command works without a mount now: %s", out)
@@ -86,7 +78,7 @@ func TestUsageGuide(t *testing.T) {
 	})
 
 	t.Log("Enable audit backend")
-	forward(t, forwardActive, func() {
+	forward(t, guide.ForwardActive, func() {
 		if out, err := shell.Try("vault audit-enable file file_path=stdout", token()...); err == nil {
 			t.Fatalf("the guide's form works again: the documentation says that it does not\n%s", out)
 		}
@@ -104,28 +96,28 @@ func TestUsageGuide(t *testing.T) {
 	requireBar(t, readAsClient(t, keys.RootToken))
 
 	t.Log("Starting a standby Vault node")
-	forward(t, forwardSealed, func() { vaulttest.UnsealAt(t, keys, guideEnv...) })
+	forward(t, guide.ForwardSealed, func() { vaulttest.UnsealAt(t, keys, guideEnv...) })
 	status = example.AwaitHA(t, 1)
 	standby := status.VaultStatus.Standby[0]
-	if out := shell.Run(t, getStandby); out != `["`+standby+`"]` {
+	if out := shell.Run(t, guide.GetStandby); out != `["`+standby+`"]` {
 		t.Fatalf("the guide's command prints %s", out)
 	}
 
 	t.Log("Automated failover")
-	shell.Run(t, deleteActive)
+	shell.Run(t, guide.DeleteActive)
 	example.Await(t, "has the standby active", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == standby })
 	requireBar(t, readAsClient(t, keys.RootToken))
-	forward(t, forwardActive, func() {
+	forward(t, guide.ForwardActive, func() {
 		shell.Run(t, "vault write secret/foo value=bar", token()...)
 		requireBar(t, shell.Run(t, "vault read secret/foo", token()...))
 	})
 
 	t.Log("Failure recovery")
 	status = example.AwaitSealed(t, 1)
-	if out := shell.Run(t, getSealed); out != `["`+status.VaultStatus.Sealed[0]+`"]` {
+	if out := shell.Run(t, guide.GetSealed); out != `["`+status.VaultStatus.Sealed[0]+`"]` {
 		t.Fatalf("the guide's command prints %s", out)
 	}
-	forward(t, forwardSealed, func() { vaulttest.UnsealAt(t, keys, guideEnv...) })
+	forward(t, guide.ForwardSealed, func() { vaulttest.UnsealAt(t, keys, guideEnv...) })
 	example.AwaitHA(t, 1)
 	requireBar(t, readAsClient(t, keys.RootToken))
 
