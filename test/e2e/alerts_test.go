@@ -74,7 +74,10 @@ func TestAlerts(t *testing.T) {
 }
 
 // prometheus is one that scrapes the operator from a node of the cluster.
-type prometheus struct{ node string }
+type prometheus struct {
+	// inNode is the start of a command line that runs it in the network of that node.
+	inNode string
+}
 
 // startPrometheus starts a Prometheus with the alerts of docs/metrics.md, which wait for
 // seconds where these wait for minutes.
@@ -120,8 +123,8 @@ scrape_configs:
 	}
 	bin := shell.Run(t, "../prometheus/install.sh 2>/dev/null")
 	t.Logf("%s", shell.Run(t, bin+"/promtool check rules "+dir+"/rules.yaml"))
-	p := prometheus{node: shell.Run(t, "kubectl get nodes -o jsonpath='{.items[0].metadata.name}'")}
-	process := shell.Start(t, "exec "+inNode(p.node)+bin+"/prometheus --config.file="+dir+"/prometheus.yaml --storage.tsdb.path="+dir+"/data --web.listen-address=127.0.0.1:9090")
+	p := prometheus{inNode: inNode(t, shell.Run(t, "kubectl get nodes -o jsonpath='{.items[0].metadata.name}'"))}
+	process := shell.Start(t, "exec "+p.inNode+bin+"/prometheus --config.file="+dir+"/prometheus.yaml --storage.tsdb.path="+dir+"/data --web.listen-address=127.0.0.1:9090")
 	shell.Eventually(t, "Prometheus has scraped the operator", time.Minute, func() error {
 		if out, ended := process.Ended(); ended {
 			t.Fatalf("Prometheus: %s", out)
@@ -136,7 +139,7 @@ scrape_configs:
 }
 
 func (p prometheus) get(path string) (string, error) {
-	return shell.Try(inNode(p.node) + "curl --silent --fail --max-time 5 'http://127.0.0.1:9090/api/v1/" + path + "'")
+	return shell.Try(p.inNode + "curl --silent --fail --max-time 5 'http://127.0.0.1:9090/api/v1/" + path + "'")
 }
 
 // firing are the alerts that fire: the name, and the Vault where it is of one.

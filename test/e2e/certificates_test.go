@@ -112,7 +112,7 @@ func writePEM(t *testing.T, path, kind string, content []byte) {
 func (f *fixture) awaitServed(t *testing.T, pod, serial string) {
 	t.Helper()
 	address := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.status.podIP}'", pod))
-	command := inNode(f.nodeOf(t, pod)) + "openssl s_client -connect " + address +
+	command := inNode(t, f.nodeOf(t, pod)) + "openssl s_client -connect " + address +
 		":8200 </dev/null 2>/dev/null | openssl x509 -noout -serial"
 	want := new(big.Int)
 	if _, ok := want.SetString(serial, 16); !ok {
@@ -129,4 +129,17 @@ func (f *fixture) awaitServed(t *testing.T, pod, serial string) {
 		}
 		return nil
 	})
+}
+
+// makeCertificates makes the Secrets that a user with an authority of his own
+// would make.
+func makeCertificates(t *testing.T, v vaulttest.Vault) {
+	t.Helper()
+	shell.Run(t, `cd $(mktemp -d)
+openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 1 -subj "/CN=my CA" -addext basicConstraints=critical,CA:TRUE
+openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=made-by-the-user
+openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 1 -extfile <(echo subjectAltName=DNS:localhost,DNS:`+v.Name+"."+v.Namespace+`.svc)
+kubectl -n `+v.Namespace+` create secret generic mine --from-file=server.crt --from-file=server.key
+kubectl -n `+v.Namespace+` create secret generic my-ca --from-file=vault-client-ca.crt=ca.crt
+rm -f *.key`)
 }

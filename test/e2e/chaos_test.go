@@ -78,7 +78,7 @@ func chaosAtRandom(t *testing.T, f *fixture) {
 			c.pause(3)
 		}
 		c.restore(t)
-		c.awaitStorage(t)
+		c.awaitMembers(t)
 	}
 	t.Logf("%d rounds", count)
 	clients.stop(t)

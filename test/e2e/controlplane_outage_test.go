@@ -4,33 +4,32 @@ package e2e
 
 import (
 	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
-// away is for how long the API server or the operator is away. A node renews its
-// lease every 10 seconds, so several renewals fail.
-const away = 30 * time.Second
+// outageTime is for how long the API server hangs. A Kubernetes node renews its lease
+// every 10 seconds, so several renewals fail.
+const outageTime = 30 * time.Second
 
 // catchUp is how long it may take until the operator, Kubernetes' controllers and
 // kube-proxy have made their connections and watches anew, one after the other.
 const catchUp = 30 * time.Second
 
-// controlAway takes away what Vault does not need to serve: the API server and
+// controlPlaneOutage takes away what Vault does not need to serve: the API server and
 // the operator.
-func controlAway(t *testing.T, f *fixture) {
+func controlPlaneOutage(t *testing.T, f *fixture) {
 	t.Run("the API server hangs", func(t *testing.T) {
 		active := f.AwaitHA(t, 2).VaultStatus.Active
-		c := f.start(t, f.nodeOf(t, active), 2*time.Minute, patient)
-		hangAPIServer(t, func() { time.Sleep(away) })
+		c := f.start(t, f.nodeOf(t, active), 2*time.Minute, longTimeout)
+		hangAPIServer(t, func() { time.Sleep(outageTime) })
 		f.AwaitHA(t, 2)
 		requireNoFailure(t, c.stop(t))
 	})
 	t.Run("the active process is killed meanwhile", func(t *testing.T) {
-		r := f.hammered(t, func(active string) {
+		r := f.underLoad(t, func(active string) {
 			pid := f.pid(t, active, "vault")
 			hangAPIServer(t, func() {
 				time.Sleep(2 * time.Second)
@@ -46,13 +45,13 @@ func controlAway(t *testing.T, f *fixture) {
 		scaleOperator(t, 0)
 		defer scaleOperator(t, 2)
 		active := f.AwaitHA(t, 2).VaultStatus.Active
-		c := f.start(t, f.nodeOf(t, active), time.Minute, patient)
+		c := f.start(t, f.nodeOf(t, active), time.Minute, longTimeout)
 		time.Sleep(10 * time.Second)
 		requireNoFailure(t, c.stop(t))
 	})
 	t.Run("a failover without an operator", func(t *testing.T) {
 		var returned time.Time
-		r := f.hammered(t, func(active string) {
+		r := f.underLoad(t, func(active string) {
 			scaleOperator(t, 0)
 			shell.Run(t, f.Kubectl("delete pod %s", active))
 			// Nobody points the Service at the new active node before it is back.
@@ -60,26 +59,8 @@ func controlAway(t *testing.T, f *fixture) {
 			returned = time.Now()
 			f.awaitOther(t, active)
 		})
-		if served := r.Writes.From.Add(r.Writes.Outage); served.After(returned.Add(catchUp)) {
+		if served := r.Writes.OutageBegan.Add(r.Writes.Outage); served.After(returned.Add(catchUp)) {
 			t.Errorf("clients were served %s after the operator was back", served.Sub(returned))
 		}
 	})
-}
-
-// hangAPIServer stops the process of the API server while fn runs.
-func hangAPIServer(t *testing.T, fn func()) {
-	t.Helper()
-	var pid int
-	if _, err := fmt.Sscan(shell.Run(t, `$LOCAL_CLUSTER status | awk '$1 == "kube-apiserver" {print $4}'`), &pid); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
-			t.Error(err)
-		}
-	}()
-	fn()
 }

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/vault-operator/vault-operator/test/internal/shell"
-	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
 const operatorNamespace = "vault-operator-system"
@@ -58,15 +57,3 @@ func explain(t *testing.T, namespace string) {
 		t.Logf("$ %s\n%s (%v)", command, out, err)
 	}
 }
-
-// manifest is a Vault with a small etcd, for tests that are not about the etcd.
-func manifest(v vaulttest.Vault, spec string) string {
-	return fmt.Sprintf(`
-apiVersion: vault.security.coreos.com/v1alpha1
-kind: Vault
-metadata: {name: %s, namespace: %s}
-spec: %s`, v.Name, v.Namespace, spec)
-}
-
-// smallEtcd is a storage of one member, which takes less of a small machine.
-const smallEtcd = `storage: {etcd: {nodes: 1, whenDeleted: Delete}}`

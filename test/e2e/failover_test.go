@@ -24,14 +24,14 @@ const slack = 4 * time.Second
 // failovers injects every fault that the active node can have.
 func failovers(t *testing.T, f *fixture) {
 	t.Run("the active pod is deleted", func(t *testing.T) {
-		r := f.hammered(t, func(active string) {
+		r := f.underLoad(t, func(active string) {
 			shell.Run(t, f.Kubectl("delete pod %s", active))
 			f.awaitOther(t, active)
 		})
 		requireOutage(t, r, handover)
 	})
 	t.Run("the active process is killed", func(t *testing.T) {
-		r := f.hammered(t, func(active string) {
+		r := f.underLoad(t, func(active string) {
 			f.signal(t, active, syscall.SIGKILL)
 			f.awaitOther(t, active)
 		})
@@ -40,7 +40,7 @@ func failovers(t *testing.T, f *fixture) {
 	t.Run("the active process is killed, and a replica of the operator with it", func(t *testing.T) {
 		leader := shell.Run(t, "kubectl -n "+operatorNamespace+" get lease vault-operator -o jsonpath='{.spec.holderIdentity}' | cut -d_ -f1")
 		pid := shell.Run(t, "$LOCAL_CLUSTER pid "+operatorNamespace+"/"+leader+" manager")
-		r := f.hammered(t, func(active string) {
+		r := f.underLoad(t, func(active string) {
 			shell.Run(t, "kill -KILL "+pid)
 			f.signal(t, active, syscall.SIGKILL)
 			f.awaitOther(t, active)
@@ -49,7 +49,7 @@ func failovers(t *testing.T, f *fixture) {
 	})
 	t.Run("the active process hangs", func(t *testing.T) { f.hang(t) })
 	t.Run("the active process hangs, and must not wake", func(t *testing.T) {
-		r := f.hammered(t, func(active string) {
+		r := f.underLoad(t, func(active string) {
 			pid := f.signal(t, active, syscall.SIGSTOP)
 			f.awaitOut(t, active)
 			// As docs/availability.md says.
@@ -82,7 +82,7 @@ const election = 2 * time.Second
 func (f *fixture) hang(t *testing.T) {
 	// A node audits what it processes, and not what it sends on.
 	f.Do(t, f.AwaitHA(t, 2).VaultStatus.Active, f.keys.RootToken, "vault audit enable file file_path=stdout")
-	r := f.hammered(t, func(active string) {
+	r := f.underLoad(t, func(active string) {
 		stopped := f.signal(t, active, syscall.SIGSTOP)
 		// What comes after must not miss it when this fails.
 		defer func() { _ = syscall.Kill(stopped, syscall.SIGCONT) }()
@@ -116,7 +116,7 @@ func (f *fixture) writeTo(t *testing.T, pod string) func() {
 	env := []string{"VAULT_ADDR=https://" + address + ":8200", "VAULT_CACERT=" + f.ca, "VAULT_TLS_SERVER_NAME=" + f.Name + "." + f.Namespace + ".svc",
 		"VAULT_TOKEN=" + f.keys.RootToken, "VAULT_MAX_RETRIES=0", "VAULT_CLIENT_TIMEOUT=60"}
 	var wait sync.WaitGroup
-	node := inNode(f.nodeOf(t, pod))
+	node := inNode(t, f.nodeOf(t, pod))
 	for i := range 5 {
 		wait.Go(func() {
 			out, err := shell.Try(fmt.Sprintf("%s vault write secret/stalled-%s-%d value=x", node, pod, i), env...)
@@ -140,7 +140,7 @@ func (f *fixture) writeTo(t *testing.T, pod string) func() {
 // lose takes the node of the active pod off the network, with the kubelet and
 // the member of the storage that are on it.
 func (f *fixture) lose(t *testing.T) {
-	r := f.hammered(t, func(active string) {
+	r := f.underLoad(t, func(active string) {
 		node := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.spec.nodeName}'", active))
 		shell.Run(t, "$LOCAL_CLUSTER node "+node+" cut")
 		defer shell.Run(t, "$LOCAL_CLUSTER node "+node+" join")
@@ -238,7 +238,7 @@ func (f *fixture) resize(t *testing.T) {
 
 // upgrade changes the version, and unseals what waits for it.
 func (f *fixture) upgrade(t *testing.T) {
-	r := f.hammered(t, func(active string) {
+	r := f.underLoad(t, func(active string) {
 		shell.Run(t, f.Kubectl(`patch vault %s --type=merge -p '{"spec": {"version": "1.21.1"}}'`, f.Name))
 		changes, ready, last := 0, 3, active
 		f.Await(t, "is upgraded", func(s v1alpha1.VaultStatus) bool {

@@ -14,10 +14,10 @@ func TestFaults(t *testing.T) {
 		run  func(*testing.T, *fixture)
 	}{
 		{"failover", failovers},
-		{"control away", controlAway},
+		{"control plane outage", controlPlaneOutage},
 		{"drain", drains},
 		{"routing", routingFaults},
-		{"strangers", strangers},
+		{"other tenants", otherTenants},
 		{"chaos", chaosAtRandom},
 	} {
 		t.Run(suite.name, func(t *testing.T) { suite.run(t, f) })

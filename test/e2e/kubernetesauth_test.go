@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/docs"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -18,7 +19,7 @@ import (
 func TestKubernetesAuth(t *testing.T) {
 	requireLocalCluster(t)
 	t.Parallel()
-	page := commandsOf(t, "../../docs/kubernetes-auth.md")
+	page := docs.Commands(t, "../../docs/kubernetes-auth.md")
 	give, read, own := page["Give Vault a token that may review others"], page["Let a workload read a secret"], page["Without a token in the Vault pods"]
 	if len(give) != 3 || len(read) != 2 || len(own) != 1 {
 		t.Fatalf("docs/kubernetes-auth.md has other blocks of commands: %q", page)
@@ -47,10 +48,10 @@ func TestKubernetesAuth(t *testing.T) {
 		t.Fatalf("Vault has reviewed a token without the right: %s", out)
 	}
 	shell.Run(t, namespace+give[1])
-	requirePassword(t, "kubernetes", login)
+	awaitPassword(t, "kubernetes", login)
 
 	v.Do(t, sealed, keys.RootToken, "cd "+t.TempDir()+"\nset -ex\n"+namespace+own[0])
-	requirePassword(t, "kubernetes-own", login)
+	awaitPassword(t, "kubernetes-own", login)
 }
 
 // startApp starts a pod with the ServiceAccount app, and returns what logs in there with
@@ -84,8 +85,8 @@ spec:
 	}
 }
 
-// requirePassword logs in until the API server has heard of the right.
-func requirePassword(t *testing.T, path string, login func(path string) (string, error)) {
+// awaitPassword logs in until the API server has heard of the right.
+func awaitPassword(t *testing.T, path string, login func(path string) (string, error)) {
 	t.Helper()
 	shell.Eventually(t, "the workload has read its password by "+path, 20*time.Second, func() error {
 		out, err := login(path)

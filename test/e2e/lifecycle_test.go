@@ -3,16 +3,9 @@
 package e2e
 
 import (
-	"bufio"
-	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -79,36 +72,6 @@ func TestRemoval(t *testing.T) {
 	})
 }
 
-// awaitNothingLeft waits until all that was made for a Vault is gone but its
-// volumes.
-func awaitNothingLeft(t *testing.T, v vaulttest.Vault, volumes int) {
-	t.Helper()
-	shell.Eventually(t, "nothing is left", 2*time.Minute, func() error {
-		out, err := shell.Try(v.Kubectl(`get vaults,deployments,replicasets,statefulsets,pods,services,secrets,serviceaccounts,poddisruptionbudgets,networkpolicies -o name | grep -v serviceaccount/default || true`))
-		if err == nil && out != "" {
-			err = errors.New(out)
-		}
-		return err
-	})
-	shell.Eventually(t, fmt.Sprintf("%d volumes are left", volumes), time.Minute, func() error {
-		out, err := shell.Try(v.Kubectl("get pvc -o name"))
-		if err == nil && len(strings.Fields(out)) != volumes {
-			err = errors.New(out)
-		}
-		return err
-	})
-}
-
-func scaleOperator(t *testing.T, replicas int) {
-	t.Helper()
-	deployment := " deployment/vault-operator-controller-manager "
-	shell.Run(t, "kubectl -n "+operatorNamespace+" scale"+deployment+fmt.Sprintf("--replicas=%d", replicas))
-	shell.Run(t, "kubectl -n "+operatorNamespace+" rollout status --timeout=120s"+deployment)
-	if replicas == 0 {
-		shell.Run(t, "kubectl -n "+operatorNamespace+" wait --for=delete pod -l app.kubernetes.io/name=vault-operator --timeout=60s")
-	}
-}
-
 // TestOperatorKilled kills the operator's processes at random moments of a
 // Vault's life, and watches that the status is never lost and that the Service
 // never has two active pods.
@@ -151,82 +114,5 @@ func TestOperatorKilled(t *testing.T) {
 			err = errors.New(out)
 		}
 		return err
-	})
-}
-
-// killOperator kills all processes of the operator at once: really, where the
-// processes are on this machine, and as well as can be elsewhere.
-func killOperator(t *testing.T) {
-	out, err := shell.Try(`
-pods=$(kubectl -n ` + operatorNamespace + ` get pods -l app.kubernetes.io/name=vault-operator -o name)
-if [[ -n ${LOCAL_CLUSTER:-} ]]; then
-	for pod in $pods; do kill -KILL $($LOCAL_CLUSTER pid ` + operatorNamespace + `/${pod#pod/} manager) || true; done
-else
-	kubectl -n ` + operatorNamespace + ` delete --grace-period=0 --force --wait=false $pods
-fi`)
-	t.Logf("operator killed %v %s", err, out)
-}
-
-// watchInvariants fails the test when, at any time until it ends, the status of
-// the nodes is missing once it was there, or two pods are in the Service.
-func watchInvariants(t *testing.T, v vaulttest.Vault) {
-	t.Helper()
-	var once sync.Once
-	seen := false
-	watch(t, v, "vaults", func(_ string, object map[string]any) {
-		status, _ := object["status"].(map[string]any)
-		_, has := status["vaultStatus"]
-		if seen && !has {
-			once.Do(func() { t.Errorf("status.vaultStatus went missing: %v", status) })
-		}
-		seen = seen || has
-	})
-	watch(t, v, "endpointslices -l kubernetes.io/service-name="+v.Name, func(_ string, object map[string]any) {
-		endpoints, _ := object["endpoints"].([]any)
-		var ready []any
-		for _, endpoint := range endpoints {
-			endpoint, _ := endpoint.(map[string]any)
-			if conditions, _ := endpoint["conditions"].(map[string]any); conditions["ready"] == true {
-				ready = append(ready, endpoint["targetRef"])
-			}
-		}
-		if len(ready) > 1 {
-			t.Errorf("two pods are in the Service: %v", ready)
-		}
-	})
-}
-
-// watch calls each for every event that kubectl prints until the test ends: ADDED,
-// MODIFIED or DELETED, and the object.
-func watch(t *testing.T, v vaulttest.Vault, what string, each func(event string, object map[string]any)) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "bash", "-c", "exec "+v.Kubectl("get --watch --output-watch-events -o json %s", what))
-	cmd.Env = os.Environ()
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for decoder := json.NewDecoder(bufio.NewReader(out)); ; {
-			var event struct {
-				Type   string
-				Object map[string]any
-			}
-			if err := decoder.Decode(&event); err != nil {
-				return // the watch was ended
-			}
-			each(event.Type, event.Object)
-		}
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-		_ = cmd.Wait() // it was killed
 	})
 }

@@ -66,11 +66,3 @@ func TestMetrics(t *testing.T) {
 		})
 	}
 }
-
-// newMetricsReader returns the token of a ServiceAccount that may read the metrics.
-func newMetricsReader(t *testing.T, namespace string) string {
-	t.Helper()
-	shell.Run(t, fmt.Sprintf("kubectl -n %[1]s create serviceaccount metrics-reader && kubectl create clusterrolebinding %[1]s --clusterrole=vault-operator-metrics-reader --serviceaccount=%[1]s:metrics-reader", namespace))
-	t.Cleanup(func() { shell.Run(t, "kubectl delete clusterrolebinding "+namespace) })
-	return shell.Run(t, "kubectl -n "+namespace+" create token metrics-reader --duration=1h")
-}

@@ -49,7 +49,7 @@ func TestOLM(t *testing.T) {
 	o.requireDescribed(f)
 	pods := running(t, vault)
 	both := o.catalog(first, second)
-	clients := f.start(t, "node-1", 10*time.Minute, patient)
+	clients := f.start(t, "node-1", 10*time.Minute, longTimeout)
 
 	t.Run("an upgrade of the operator harms no Vault", func(t *testing.T) {
 		shell.Run(t, fmt.Sprintf(`kubectl -n olm patch catalogsource vault-operator --type=merge -p '{"spec": {"image": "%s"}}'`, both))

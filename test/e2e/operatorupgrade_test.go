@@ -10,6 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/vault-operator/vault-operator/test/internal/hammer"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
@@ -37,12 +38,12 @@ func TestOperatorUpgrade(t *testing.T) {
 	}
 	etcd, vaults := f.containers(t, "etcd"), f.containers(t, "server")
 	label := f.watchLabel(t)
-	c := f.start(t, "node-1", 15*time.Minute, patient)
+	c := f.start(t, "node-1", 15*time.Minute, longTimeout)
 	shell.Run(t, "../../hack/deploy.sh")
 
 	// The first new pod waits to be unsealed, and nothing else happens.
 	f.AwaitSealed(t, 1)
-	requireCondition(t, f.Vault, "Deployed", metav1.ConditionTrue, "UpgradeSuccessful", "")
+	awaitReported(t, f.Vault, "Deployed", metav1.ConditionTrue, "UpgradeSuccessful", "")
 	time.Sleep(10 * time.Second)
 	for pod := range strings.Lines(vaults) {
 		if now := f.containers(t, "server"); !strings.Contains(now, strings.TrimSpace(pod)) {
@@ -56,7 +57,7 @@ func TestOperatorUpgrade(t *testing.T) {
 	f.finishRollout(t)
 	r := c.stop(t)
 	requireOneHandover(t, r)
-	for _, o := range []outcome{r.Writes, r.Reads} {
+	for _, o := range []hammer.Outcome{r.Writes, r.Reads} {
 		if o.Failed > 0 && o.FirstFailed.Before(undisturbed) {
 			t.Errorf("requests failed before the handover, from %s on: %s", o.FirstFailed, o.LastError)
 		}
@@ -79,14 +80,6 @@ func TestOperatorUpgrade(t *testing.T) {
 	awaitNothingLeft(t, f.Vault, 0)
 }
 
-// containers names the containers of a component, and so tells whether one was replaced
-// or restarted.
-func (f *fixture) containers(t *testing.T, component string) string {
-	t.Helper()
-	return shell.Run(t, f.Kubectl(`get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=%s `+
-		`-o jsonpath='{range .items[*]}{.metadata.name} {.status.containerStatuses[0].containerID}{"\n"}{end}'`, f.Name, component))
-}
-
 // requireImported fails the test when the records of the release are not where no tenant
 // can write.
 func (f *fixture) requireImported(t *testing.T) {
@@ -103,13 +96,4 @@ func (f *fixture) requireImported(t *testing.T) {
 		}
 		return err
 	})
-}
-
-// removeOperator removes the operator that came with plain manifests, and leaves the
-// CustomResourceDefinition, as docs/install.md says.
-func removeOperator(t *testing.T) {
-	t.Helper()
-	shell.Run(t, "kubectl delete namespace "+operatorNamespace)
-	shell.Run(t, "kubectl delete clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding,priorityclass "+
-		"-l app.kubernetes.io/name=vault-operator")
 }

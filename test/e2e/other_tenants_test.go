@@ -11,7 +11,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,12 +63,12 @@ data: {release: %s}`, name, n.namespace, release, base64.StdEncoding.EncodeToStr
 	return name
 }
 
-// strangers attack the operator from a namespace of their own, while others use theirs.
-func strangers(t *testing.T, f *fixture) {
-	stranger := newTenant(t)
-	t.Run("a forged release record reaches nothing outside", func(t *testing.T) { stranger.forge(t, f) })
-	t.Run("an attack delays nobody's failover", func(t *testing.T) { stranger.attack(t, f) })
-	t.Run("the operator's memory does not follow what others store", func(t *testing.T) { stranger.flood(t) })
+// otherTenants attack the operator from a namespace of their own, while others use theirs.
+func otherTenants(t *testing.T, f *fixture) {
+	other := newTenant(t)
+	t.Run("a forged release record reaches nothing outside", func(t *testing.T) { other.forge(t, f) })
+	t.Run("an attack delays nobody's failover", func(t *testing.T) { other.attack(t, f) })
+	t.Run("the operator's memory does not follow what others store", func(t *testing.T) { other.flood(t) })
 }
 
 // forge has a record name objects of another namespace, to be deleted with the release
@@ -95,7 +94,7 @@ func (n tenant) forge(t *testing.T, f *fixture) {
 	record := n.record(t, "forged", base64.StdEncoding.EncodeToString(text))
 	v := n.vault("forged")
 	n.create(t, manifest(v, `{configMapName: none}`))
-	requireMentioned(t, v, record)
+	awaitMention(t, v, record)
 	shell.Run(t, v.Kubectl("delete vault forged --timeout=60s --as=%s", n.user))
 	if out, err := shell.Try(f.Kubectl("get secret precious")); err != nil {
 		t.Errorf("a Secret of another namespace was deleted: %s", out)
@@ -112,7 +111,7 @@ func (n tenant) forge(t *testing.T, f *fixture) {
 // of megabytes when it is decompressed, and a million brackets.
 func (n tenant) attack(t *testing.T, f *fixture) {
 	before := operatorProcesses(t)
-	r := f.hammered(t, func(active string) {
+	r := f.underLoad(t, func(active string) {
 		n.record(t, "bomb", compressedZeros(t, 700<<20))
 		n.create(t, manifest(n.vault("bomb"), `{configMapName: none}`))
 		n.create(t, fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: brackets, namespace: %s}, data: {vault.hcl: %q}}",
@@ -120,8 +119,8 @@ func (n tenant) attack(t *testing.T, f *fixture) {
 		n.create(t, manifest(n.vault("brackets"), `{configMapName: brackets}`))
 		shell.Run(t, f.Kubectl("delete pod %s", active))
 		f.awaitOther(t, active)
-		requireCondition(t, n.vault("brackets"), v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigInvalid, "64 KiB")
-	}, patient)
+		awaitReported(t, n.vault("brackets"), v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigInvalid, "64 KiB")
+	}, longTimeout)
 	// No later than when nobody attacks.
 	requireOneHandover(t, r)
 	requireProcesses(t, before)
@@ -205,49 +204,4 @@ func (n tenant) client(t *testing.T) kubernetes.Interface {
 		t.Fatal(err)
 	}
 	return client
-}
-
-// requireMentioned waits until a condition or an event of the Vault, the only one in its
-// namespace, names something.
-func requireMentioned(t *testing.T, v vaulttest.Vault, text string) {
-	t.Helper()
-	shell.Eventually(t, "the status or an event names "+text, time.Minute, func() error {
-		said, err := shell.Try(v.Kubectl("get vault,events -o yaml"))
-		if err == nil && !strings.Contains(said, text) {
-			err = fmt.Errorf("they say %s", said)
-		}
-		return err
-	})
-}
-
-// operatorProcesses names the pods of the operator that stay, and how often each was
-// restarted.
-func operatorProcesses(t *testing.T) string {
-	t.Helper()
-	return shell.Run(t, "kubectl -n "+operatorNamespace+` get pods -l app.kubernetes.io/component=controller-manager `+
-		`-o go-template='{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{(index .status.containerStatuses 0).restartCount}}{{"\n"}}{{end}}{{end}}'`)
-}
-
-// requireProcesses fails the test when a process of the operator has ended since.
-func requireProcesses(t *testing.T, before string) {
-	t.Helper()
-	if now := operatorProcesses(t); now != before {
-		t.Errorf("processes of the operator have ended:\n%s\nbefore:\n%s", now, before)
-	}
-}
-
-// operatorMemory is the most memory that each process of the operator has had, by pod.
-func operatorMemory(t *testing.T) map[string]int {
-	t.Helper()
-	peaks := map[string]int{}
-	for line := range strings.Lines(operatorProcesses(t)) {
-		pod, _, _ := strings.Cut(line, " ")
-		out := shell.Run(t, "awk '/^VmHWM/ {print $2}' /proc/$($LOCAL_CLUSTER pid "+operatorNamespace+"/"+pod+" manager)/status")
-		var kilobytes int
-		if _, err := fmt.Sscan(out, &kilobytes); err != nil {
-			t.Fatal(err)
-		}
-		peaks[pod] = kilobytes << 10
-	}
-	return peaks
 }

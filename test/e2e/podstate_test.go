@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -78,7 +77,7 @@ func (f *fixture) loseCAs(t *testing.T) {
 	backup := withoutOwners(t, shell.Run(t, f.Kubectl("get secrets %s -o json", all)))
 	before := running(t, f.Vault)
 	shell.Run(t, f.Kubectl("delete secrets %s", all))
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost,
+	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost,
 		fmt.Sprintf(`"%[1]s-etcd-ca", "%[1]s-default-vault-ca"`, f.Name))
 	time.Sleep(5 * time.Second)
 	if made := shell.Run(t, f.Kubectl("get secrets %s -o name | grep -e -ca$ || true", all)); made != "" {
@@ -88,7 +87,7 @@ func (f *fixture) loseCAs(t *testing.T) {
 	if out, err := shell.TryInput(backup, "kubectl apply --server-side --force-conflicts -f -"); err != nil {
 		t.Fatal(out)
 	}
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
+	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
 	if now := running(t, f.Vault); now != before {
 		t.Errorf("the pods are\n%s\nand were\n%s", now, before)
 	}
@@ -103,7 +102,7 @@ func (f *fixture) loseCAs(t *testing.T) {
 	})
 	// A member that starts has to be one that the others trust.
 	shell.Run(t, f.Kubectl("delete pod %s-etcd-0", f.Name))
-	requireCondition(t, f.Vault, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
+	awaitReported(t, f.Vault, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 	f.AwaitHA(t, f.nodes-1)
 }
 
@@ -153,21 +152,6 @@ func (f *fixture) restartOld(t *testing.T) {
 	f.finishRollout(t)
 }
 
-// finishRollout unseals nodes until the rollout is done.
-func (f *fixture) finishRollout(t *testing.T) {
-	t.Helper()
-	f.restore(t)
-	f.Await(t, "is updated", func(s v1alpha1.VaultStatus) bool {
-		for _, pod := range s.VaultStatus.Sealed {
-			if err := f.TryUnseal(pod, f.keys); err != nil {
-				t.Log(err)
-			}
-		}
-		return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.UpdatedCondition) && len(s.UpdatedNodes) == f.nodes
-	})
-	f.restore(t)
-}
-
 // changeCertificates has all nodes replaced by such that another CA has signed.
 func (f *fixture) changeCertificates(t *testing.T, ca *userCA) {
 	ca.issue(t, 90*24*time.Hour)
@@ -175,7 +159,7 @@ func (f *fixture) changeCertificates(t *testing.T, ca *userCA) {
 	shell.Run(t, "cat "+f.ca+" "+ca.file+" >"+trusted)
 	f.ca = trusted
 	label := f.watchLabel(t)
-	r := f.hammered(t, func(string) {
+	r := f.underLoad(t, func(string) {
 		setSpec(t, f.Vault, `{"tls": {"static": {"serverSecret": "mine", "clientSecret": "my-ca"}}}`)
 		f.AwaitSealed(t, 1)
 		// The old nodes serve on, for as long as nobody unseals the new one.
@@ -184,7 +168,7 @@ func (f *fixture) changeCertificates(t *testing.T, ca *userCA) {
 			t.Errorf("no pod was labelled for %s before there was another to take over", gaps)
 		}
 		f.finishRollout(t)
-	}, patient)
+	}, longTimeout)
 	requireOneHandover(t, r)
 	if gaps := label.absences(); len(gaps) > 1 {
 		t.Errorf("no pod was labelled for %s, want one handover", gaps)
@@ -212,14 +196,14 @@ func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
 		}
 		return err
 	})
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonCertificateExpiring, "mine")
+	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonCertificateExpiring, "mine")
 	time.Sleep(time.Until(ends))
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonCertificateExpired, "mine")
+	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonCertificateExpired, "mine")
 	serial = ca.issue(t, 90*24*time.Hour)
 	for _, pod := range pods {
 		f.awaitServed(t, pod, serial)
 	}
-	requireCondition(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
+	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
 	f.AwaitHA(t, f.nodes-1)
 	if now := running(t, f.Vault); now != before {
 		t.Errorf("a renewed certificate is no reason to restart: the pods are\n%s\nand were\n%s", now, before)

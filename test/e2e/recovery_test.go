@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/docs"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
@@ -34,7 +34,7 @@ type recovery struct {
 // TestRecovery makes each loss of docs/recovery.md happen, and does what the
 // page says, in the words of the page.
 func TestRecovery(t *testing.T) {
-	page := commandsOf(t, "../../docs/recovery.md")
+	page := docs.Commands(t, "../../docs/recovery.md")
 	// Of the smallest volumes, so that they are full soon.
 	r := &recovery{fixture: newFixtureOf(t, "example", 2, `{storage: {etcd: {volumeSize: 512Mi, whenDeleted: Delete}}}`), page: page}
 	r.dir = t.TempDir()
@@ -53,25 +53,25 @@ func TestRecovery(t *testing.T) {
 	r.survives(t, "All Vault pods are killed", func(t *testing.T) {
 		kill(t, vaultPods)
 		r.AwaitSealed(t, 2)
-		r.expect(t, v1alpha1.AvailableCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "vault operator unseal")
-		r.expectEvent(t, "NoActiveNode")
+		r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "vault operator unseal")
+		r.awaitEvent(t, "NoActiveNode")
 		r.look(t)
 		r.unseal(t)
 		r.follow(t, "All Vault pods are killed")
 	})
 	r.survives(t, "All etcd pods are killed", func(t *testing.T) {
 		kill(t, etcdPods)
-		r.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "not ready: example-etcd-0")
-		r.expectEvent(t, v1alpha1.ReasonNoQuorum)
+		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "not ready: example-etcd-0")
+		r.awaitEvent(t, v1alpha1.ReasonNoQuorum)
 		r.look(t)
 		r.follow(t, "All etcd pods are killed")
 	})
 	r.survives(t, "An etcd member has lost its volume", func(t *testing.T) {
 		shell.Run(t, r.Kubectl("delete pvc data-example-etcd-1 --wait=false"))
 		kill(t, "example-etcd-1")
-		r.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonMembersNotReady, "has already been bootstrapped")
-		r.expectEvent(t, v1alpha1.ReasonMembersNotReady)
-		r.expect(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, "")
+		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonMembersNotReady, "has already been bootstrapped")
+		r.awaitEvent(t, v1alpha1.ReasonMembersNotReady)
+		r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, "")
 		r.look(t)
 		r.follow(t, "An etcd member has lost its volume")
 	})
@@ -79,7 +79,7 @@ func TestRecovery(t *testing.T) {
 		// Nothing can be started in the namespace, as on a cluster without machines.
 		shell.Run(t, r.Kubectl("create quota nothing --hard=pods=0"))
 		kill(t, "example-etcd-0 example-etcd-2")
-		r.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "not ready: example-etcd-0 (it has no pod")
+		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "not ready: example-etcd-0 (it has no pod")
 		r.Await(t, "has no active node", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == "" })
 		available := r.condition(t, v1alpha1.AvailableCondition)
 		if available.Status == metav1.ConditionTrue || !strings.Contains(available.Message, v1alpha1.StorageReadyCondition) {
@@ -91,7 +91,7 @@ func TestRecovery(t *testing.T) {
 	})
 	r.survives(t, "Everything is restarted at once", func(t *testing.T) {
 		kill(t, allPods)
-		r.expectEvent(t, v1alpha1.ReasonNoQuorum)
+		r.awaitEvent(t, v1alpha1.ReasonNoQuorum)
 		r.look(t)
 		r.AwaitSealed(t, 2)
 		r.unseal(t)
@@ -102,31 +102,6 @@ func TestRecovery(t *testing.T) {
 		r.survives(t, "The CAs are lost", func(t *testing.T) { r.loseCAs(t) })
 		t.Run("Most volumes are lost", func(t *testing.T) { r.loseVolumes(t) })
 	}
-}
-
-// commandsOf returns the blocks of command lines of a page, those that are indented by
-// four spaces, by the heading that they are under.
-func commandsOf(t *testing.T, file string) map[string][]string {
-	t.Helper()
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	commands, heading, inBlock := map[string][]string{}, "", false
-	for line := range strings.Lines(string(content)) {
-		if text, ok := strings.CutPrefix(line, "## "); ok {
-			heading = strings.TrimSpace(text)
-		}
-		command, ok := strings.CutPrefix(line, "    ")
-		switch blocks := commands[heading]; {
-		case ok && inBlock:
-			blocks[len(blocks)-1] += command
-		case ok:
-			commands[heading] = append(blocks, command)
-		}
-		inBlock = ok
-	}
-	return commands
 }
 
 // follow runs the command lines of a section of the page.
@@ -160,7 +135,7 @@ func (r *recovery) survives(t *testing.T, what string, fn func(t *testing.T)) {
 		fn(t)
 		r.unseal(t)
 		r.AwaitHA(t, 1)
-		r.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
+		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 		if report := clients.stop(t); report.Writes.Requests == report.Writes.Failed {
 			t.Errorf("nothing was written: %+v", report.Writes)
 		}
@@ -214,30 +189,16 @@ func (r *recovery) condition(t *testing.T, conditionType string) metav1.Conditio
 	return metav1.Condition{}
 }
 
-// expect waits until a condition says so.
-func (r *recovery) expect(t *testing.T, conditionType string, status metav1.ConditionStatus, reason, message string) {
+// awaitCondition is awaitCondition of the Vault, for as long as a recovery may take.
+func (r *recovery) awaitCondition(t *testing.T, conditionType string, status metav1.ConditionStatus, reason, text string) {
 	t.Helper()
-	shell.Eventually(t, fmt.Sprintf("%s is %s for %s %q", conditionType, status, reason, message), 2*time.Minute, func() error {
-		c := r.condition(t, conditionType)
-		if c.Status != status || c.Reason != reason || !strings.Contains(c.Message, message) {
-			return fmt.Errorf("it is %+v", c)
-		}
-		return nil
-	})
+	awaitCondition(t, r.Vault, 2*time.Minute, conditionType, status, reason, text)
 }
 
-// expectEvent waits for an event since the loss began.
-func (r *recovery) expectEvent(t *testing.T, reason string) {
+// awaitEvent waits for an event since the loss began.
+func (r *recovery) awaitEvent(t *testing.T, reason string) {
 	t.Helper()
-	shell.Eventually(t, "an event tells of "+reason, 20*time.Second, func() error {
-		out, err := shell.Try(r.Kubectl("get events --field-selector reason=%s,involvedObject.name=%s -o jsonpath='{range .items[*]}{.lastTimestamp}{\"\\n\"}{end}'", reason, r.Name))
-		for line := range strings.Lines(out) {
-			if at, e := time.Parse(time.RFC3339, strings.TrimSpace(line)); e == nil && !at.Before(r.began.Truncate(time.Second)) {
-				return nil
-			}
-		}
-		return fmt.Errorf("events: %q (%w)", out, err)
-	})
+	awaitEvent(t, r.Vault, reason, "", r.began)
 }
 
 // full fills the storage up, and has it emptied.
@@ -259,9 +220,9 @@ done`, n))
 	if err == nil || !strings.Contains(out, "database space exceeded") {
 		t.Fatalf("it was not filled up: %s", out)
 	}
-	r.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoSpace, "compacted, defragmented")
-	r.expect(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, v1alpha1.StorageReadyCondition)
-	r.expectEvent(t, v1alpha1.ReasonNoSpace)
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoSpace, "compacted, defragmented")
+	r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, v1alpha1.StorageReadyCondition)
+	r.awaitEvent(t, v1alpha1.ReasonNoSpace)
 	r.look(t)
 	if _, err := r.inPod(active, "vault write secret/small value=x"); err == nil {
 		t.Error("a full storage has taken a write")
@@ -273,20 +234,20 @@ done`, n))
 		t.Fatalf("a full storage cannot be emptied: %s", out)
 	}
 	r.follow(t, "The storage is full")
-	r.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 	r.readBack(t)
 }
 
 // loseCAs deletes all Secrets with certificates, and makes them again without a backup.
 func (r *recovery) loseCAs(t *testing.T) {
 	const heading = "When a certificate authority is lost"
-	blocks := commandsOf(t, "../../docs/tls.md")[heading]
+	blocks := docs.Commands(t, "../../docs/tls.md")[heading]
 	if len(blocks) != 5 {
 		t.Fatalf("docs/tls.md has %d blocks of commands under %q", len(blocks), heading)
 	}
 	take, vaultSecrets, newCA, give, restart := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
 	shell.Run(t, r.Kubectl("delete secret %[1]s-default-vault-ca %[1]s-default-vault-server-tls %[1]s-default-vault-client-tls %[1]s-etcd-ca %[1]s-etcd-server-tls %[1]s-etcd-client-tls", r.Name))
-	r.expect(t, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost, "-etcd-ca")
+	r.awaitCondition(t, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost, "-etcd-ca")
 	status := r.AwaitHA(t, 1).VaultStatus
 	r.run(t, take, vaultSecrets, newCA)
 	for _, pod := range append(status.Standby, status.Active) {
@@ -302,16 +263,16 @@ func (r *recovery) loseVolumes(t *testing.T) {
 	r.began = time.Now()
 	shell.Run(t, r.Kubectl("delete pvc data-example-etcd-0 data-example-etcd-1 --wait=false"))
 	shell.Run(t, r.Kubectl("delete pods --force --grace-period=0 example-etcd-0 example-etcd-1"))
-	r.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost, "data-example-etcd-0")
-	r.expectEvent(t, v1alpha1.ReasonVolumesLost)
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost, "data-example-etcd-0")
+	r.awaitEvent(t, v1alpha1.ReasonVolumesLost)
 	r.look(t)
 	// Longer than new members would need to found a cluster.
 	time.Sleep(20 * time.Second)
-	r.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost, "data-example-etcd-1")
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost, "data-example-etcd-1")
 	r.follow(t, "Most volumes are lost")
-	r.expect(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 	r.AwaitSealed(t, 2)
-	r.expect(t, v1alpha1.InitializedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "")
+	r.awaitCondition(t, v1alpha1.InitializedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingInit, "")
 	r.InitAndUnseal(t, 2)
 	r.AwaitHA(t, 1)
 }

@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // routingFaults are faults of what lies between the operator and the nodes. The active
@@ -34,13 +33,13 @@ func (f *fixture) blindReplica(t *testing.T) {
 	f.spread(t)
 	active := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
 	home := f.nodeOf(t, active)
-	places := operatorPlaces(t)
+	places := operatorNodes(t)
 	i := slices.IndexFunc(places, func(node string) bool { return node != home })
 	if i < 0 {
 		t.Fatalf("all replicas of the operator are on %s", home)
 	}
 	address := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.status.podIP}'", active))
-	route := inNode(places[i]) + "ip route %s blackhole " + address + "/32"
+	route := inNode(t, places[i]) + "ip route %s blackhole " + address + "/32"
 	label := f.watchLabel(t)
 	c := f.start(t, home, 2*time.Minute)
 	func() {
@@ -63,13 +62,6 @@ func (f *fixture) blindReplica(t *testing.T) {
 	requireOutage(t, c.stop(t), slack)
 }
 
-// operatorPlaces are the Kubernetes nodes that replicas of the operator run on.
-func operatorPlaces(t *testing.T) []string {
-	t.Helper()
-	return strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+
-		` get pods -l app.kubernetes.io/component=controller-manager --field-selector=status.phase=Running -o jsonpath='{.items[*].spec.nodeName}'`))
-}
-
 // pauseAmongSealed stops the active node for moments, again and again, while no other
 // node could take over. A request that waits for it is served then.
 func (f *fixture) pauseAmongSealed(t *testing.T) {
@@ -80,7 +72,7 @@ func (f *fixture) pauseAmongSealed(t *testing.T) {
 		shell.Run(t, f.Kubectl("delete pod %s", pod))
 	}
 	f.AwaitSealed(t, f.nodes-1)
-	c := f.start(t, f.nodeOf(t, active), 2*time.Minute, patient)
+	c := f.start(t, f.nodeOf(t, active), 2*time.Minute, longTimeout)
 	for range 5 {
 		pid := f.signal(t, active, syscall.SIGSTOP)
 		time.Sleep(1300 * time.Millisecond)
@@ -125,74 +117,11 @@ spec: {policyName: NAMESPACE, validationActions: [Deny]}
 		return nil
 	})
 	shell.Run(t, f.Kubectl("delete pod %s", active))
-	requireCondition(t, f.Vault, v1alpha1.AvailableCondition, metav1.ConditionFalse, v1alpha1.ReasonNotInService, "")
+	awaitReported(t, f.Vault, v1alpha1.AvailableCondition, metav1.ConditionFalse, v1alpha1.ReasonNotInService, "")
 	if endpoints, err := f.Endpoints(); err != nil || len(endpoints) > 0 {
 		t.Errorf("the Service leads to %q (%v): the policy was not in force", endpoints, err)
 	}
 	shell.Run(t, remove)
 	f.restore(t)
-	requireCondition(t, f.Vault, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, "")
-}
-
-// labelWatch watches which pods of a Vault have the active label.
-type labelWatch struct {
-	mu       sync.Mutex
-	labelled map[string]bool
-	count    int
-	// since is when the last pod lost it, and gaps for how long none had it.
-	since time.Time
-	gaps  []time.Duration
-}
-
-// watchLabel watches the active label until the test ends.
-func (f *fixture) watchLabel(t *testing.T) *labelWatch {
-	t.Helper()
-	w := &labelWatch{labelled: map[string]bool{}}
-	selector := fmt.Sprintf("pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=server", f.Name)
-	watch(t, f.Vault, selector, func(event string, object map[string]any) {
-		metadata, _ := object["metadata"].(map[string]any)
-		name, _ := metadata["name"].(string)
-		labels, _ := metadata["labels"].(map[string]any)
-		w.observe(name, event != "DELETED" && labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue, event == "MODIFIED")
-	})
-	return w
-}
-
-// observe notes whether a pod has the label. It counts as a change only if somebody has
-// written it: a pod may also be deleted with it.
-func (w *labelWatch) observe(pod string, labelled, written bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if labelled == w.labelled[pod] {
-		return
-	}
-	if written {
-		w.count++
-	}
-	if labelled {
-		w.labelled[pod] = true
-	} else {
-		delete(w.labelled, pod)
-	}
-	switch {
-	case len(w.labelled) == 0:
-		w.since = time.Now()
-	case !w.since.IsZero():
-		w.gaps = append(w.gaps, time.Since(w.since))
-		w.since = time.Time{}
-	}
-}
-
-// changes is how often the label was set or removed.
-func (w *labelWatch) changes() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.count
-}
-
-// absences are for how long no pod had the label, each time.
-func (w *labelWatch) absences() []time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.gaps)
+	awaitReported(t, f.Vault, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, "")
 }

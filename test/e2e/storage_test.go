@@ -4,12 +4,10 @@ package e2e
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -36,8 +34,8 @@ func TestStorage(t *testing.T) {
 	shell.Apply(t, oneMember(image, "whenDeleted: Delete, version: 3.6.99"))
 
 	t.Run("a first start says what it waits for", func(t *testing.T) {
-		requireStorage(t, typo, metav1.ConditionFalse, "typo-etcd-0", "fast-typo")
-		requireStorage(t, image, metav1.ConditionFalse, "image-etcd-0", "ImagePullBackOff")
+		awaitStorage(t, typo, metav1.ConditionFalse, "typo-etcd-0", "fast-typo")
+		awaitStorage(t, image, metav1.ConditionFalse, "image-etcd-0", "ImagePullBackOff")
 		shell.Apply(t, oneMember(typo, "whenDeleted: Delete"))
 		shell.Apply(t, oneMember(image, "whenDeleted: Delete"))
 		typo.AwaitSealed(t, 1)
@@ -49,26 +47,11 @@ func TestStorage(t *testing.T) {
 	t.Run("a rollout of etcd is one", func(t *testing.T) { rollOutEtcd(t, kept) })
 }
 
-// requireStorage waits until the condition of the storage has a status and mentions all
+// awaitStorage waits until the condition of the storage has a status and mentions all
 // the texts.
-func requireStorage(t *testing.T, v vaulttest.Vault, status metav1.ConditionStatus, texts ...string) {
+func awaitStorage(t *testing.T, v vaulttest.Vault, status metav1.ConditionStatus, texts ...string) {
 	t.Helper()
-	shell.Eventually(t, fmt.Sprintf("the storage of %s is told %s with %q", v.Name, status, texts), 90*time.Second, func() error {
-		s, err := v.Status()
-		if err != nil {
-			return err
-		}
-		c := meta.FindStatusCondition(s.Conditions, v1alpha1.StorageReadyCondition)
-		if c == nil || c.Status != status {
-			return fmt.Errorf("it is %+v", c)
-		}
-		for _, text := range texts {
-			if !strings.Contains(c.Message, text) {
-				return fmt.Errorf("it is %+v", c)
-			}
-		}
-		return nil
-	})
+	awaitCondition(t, v, 90*time.Second, v1alpha1.StorageReadyCondition, status, "", texts...)
 }
 
 // keepOrDelete changes what becomes of the volumes together with something that is
@@ -77,7 +60,7 @@ func keepOrDelete(t *testing.T, kept, gone vaulttest.Vault) {
 	for v, whenDeleted := range map[vaulttest.Vault]string{kept: "Retain", gone: "Delete"} {
 		v.AwaitSealed(t, 1)
 		setSpec(t, v, `{"configMapName": "none", "storage": {"etcd": {"whenDeleted": "`+whenDeleted+`"}}}`)
-		requireCondition(t, v, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound, `"none"`)
+		awaitReported(t, v, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound, `"none"`)
 	}
 	shell.Run(t, kept.Kubectl("delete vault kept gone --timeout=120s"))
 	shell.Eventually(t, "one volume is kept and one is not", time.Minute, func() error {
@@ -87,11 +70,11 @@ func keepOrDelete(t *testing.T, kept, gone vaulttest.Vault) {
 		}
 		return err
 	})
-	requireNoPods(t, kept)
+	awaitNoPods(t, kept)
 }
 
-// requireNoPods waits until the pods of a Vault are gone.
-func requireNoPods(t *testing.T, v vaulttest.Vault) {
+// awaitNoPods waits until the pods of a Vault are gone.
+func awaitNoPods(t *testing.T, v vaulttest.Vault) {
 	t.Helper()
 	shell.Run(t, v.Kubectl("wait --for=delete pods -l app.kubernetes.io/instance=%s --timeout=120s", v.Name))
 }
@@ -103,7 +86,7 @@ func madeAgain(t *testing.T, v vaulttest.Vault) {
 		`{nodes: 1, storage: {etcd: {nodes: 1, volumeSize: 1Gi}}}`,
 	} {
 		shell.Apply(t, manifest(v, spec))
-		requireCondition(t, v, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesMismatch, "data-kept-etcd-0")
+		awaitReported(t, v, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesMismatch, "data-kept-etcd-0")
 		if pods := shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/instance=kept -o name")); pods != "" {
 			t.Errorf("on volumes of another etcd were started: %s", pods)
 		}
@@ -111,18 +94,18 @@ func madeAgain(t *testing.T, v vaulttest.Vault) {
 	}
 	shell.Apply(t, oneMember(v, "whenDeleted: Delete"))
 	v.AwaitSealed(t, 1)
-	requireStorage(t, v, metav1.ConditionTrue, "1 of 1")
+	awaitStorage(t, v, metav1.ConditionTrue, "1 of 1")
 }
 
 // rollOutEtcd changes etcd to a version that does not exist, and back.
 func rollOutEtcd(t *testing.T, v vaulttest.Vault) {
 	setSpec(t, v, `{"storage": {"etcd": {"version": "3.6.99"}}}`)
-	requireCondition(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "kept-etcd-0")
+	awaitReported(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "kept-etcd-0")
 	if out, err := shell.Try(v.Kubectl("wait --for=condition=Updated --timeout=3s vault/kept")); err == nil {
 		t.Errorf("kubectl wait does not wait for etcd: %s", out)
 	}
-	requireStorage(t, v, metav1.ConditionFalse, "kept-etcd-0")
+	awaitStorage(t, v, metav1.ConditionFalse, "kept-etcd-0")
 	setSpec(t, v, `{"storage": {"etcd": {"version": null}}}`)
-	requireStorage(t, v, metav1.ConditionTrue, "1 of 1")
-	requireCondition(t, v, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated, "")
+	awaitStorage(t, v, metav1.ConditionTrue, "1 of 1")
+	awaitReported(t, v, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated, "")
 }

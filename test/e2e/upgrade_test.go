@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -41,7 +40,7 @@ func TestUpgradeWithoutRoomForOneMore(t *testing.T) {
 		`{app.kubernetes.io/instance: spread, app.kubernetes.io/component: server}}}]}}}}`))
 	keys := v.InitAndUnseal(t, 3)
 	first := v.AwaitHA(t, 2).VaultStatus.Active
-	requireCondition(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
+	awaitReported(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
 	setSpec(t, v, `{"version": "1.21.1"}`)
 	var unsealed []string
 	for len(unsealed) < 3 {
@@ -51,15 +50,12 @@ func TestUpgradeWithoutRoomForOneMore(t *testing.T) {
 		if len(unsealed) < 2 && status.VaultStatus.Active != first {
 			t.Errorf("%s is active when %d nodes are updated, want still %s", status.VaultStatus.Active, len(unsealed), first)
 		}
-		v.Await(t, "is not ready, since that node is sealed", func(s v1alpha1.VaultStatus) bool {
-			c := meta.FindStatusCondition(s.Conditions, v1alpha1.ReadyCondition)
-			return c != nil && c.Status == metav1.ConditionFalse && c.Reason == v1alpha1.ReasonAwaitingUnseal &&
-				strings.Contains(c.Message, status.VaultStatus.Sealed[0])
-		})
+		awaitCondition(t, v, 3*time.Minute, v1alpha1.ReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal,
+			status.VaultStatus.Sealed[0])
 		unsealed = append(unsealed, status.VaultStatus.Sealed[0])
 		v.Unseal(t, status.VaultStatus.Sealed[0], keys)
 	}
-	requireCondition(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
+	awaitReported(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
 	if status := v.AwaitHA(t, 2); status.Version != "1.21.1" {
 		t.Errorf("the nodes run %q", status.Version)
 	}
@@ -78,11 +74,6 @@ func requireSilence(t *testing.T, v vaulttest.Vault) {
 	}
 }
 
-func setSpec(t *testing.T, v vaulttest.Vault, spec string) {
-	t.Helper()
-	shell.Run(t, v.Kubectl("patch vault %s --type=merge -p '{\"spec\": %s}'", v.Name, spec))
-}
-
 // awaitUpdated waits until all nodes run the version, and those of another one
 // are gone.
 func awaitUpdated(t *testing.T, v vaulttest.Vault, version string) {
@@ -97,11 +88,8 @@ func toBadVersion(t *testing.T, v vaulttest.Vault) {
 	before := running(t, v)
 	setSpec(t, v, `{"version": "1.99.0"}`)
 	// How long it takes to find no image is the registry's affair.
-	v.Await(t, "fails to start a node", func(s v1alpha1.VaultStatus) bool {
-		c := meta.FindStatusCondition(s.Conditions, v1alpha1.UpdatedCondition)
-		return c != nil && c.Reason == v1alpha1.ReasonNodeFailing
-	})
-	requireCondition(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "ImagePullBackOff")
+	awaitCondition(t, v, 3*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing)
+	awaitReported(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "ImagePullBackOff")
 	if shown := shell.Run(t, v.Kubectl("get vault %s -o wide", v.Name)); !strings.Contains(shown, v1alpha1.ReasonNodeFailing) {
 		t.Errorf("kubectl get does not show it:\n%s", shown)
 	}
@@ -118,7 +106,7 @@ func toBadVersion(t *testing.T, v vaulttest.Vault) {
 
 	setSpec(t, v, `{"version": "1.21.0"}`)
 	awaitUpdated(t, v, "1.21.0")
-	requireRunning(t, v, before)
+	awaitRunning(t, v, before)
 }
 
 func toNewVersion(t *testing.T, v vaulttest.Vault, keys vaulttest.Keys) {
@@ -129,7 +117,7 @@ func toNewVersion(t *testing.T, v vaulttest.Vault, keys vaulttest.Keys) {
 			return len(s.VaultStatus.Sealed) == 1 && s.VaultStatus.Sealed[0] != unsealed
 		})
 		pod := status.VaultStatus.Sealed[0]
-		requireCondition(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, pod)
+		awaitReported(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, pod)
 		if status.DataVersion != "1.21.0" {
 			t.Errorf("the data is of %q while an old node is active", status.DataVersion)
 		}
@@ -145,25 +133,19 @@ func toNewVersion(t *testing.T, v vaulttest.Vault, keys vaulttest.Keys) {
 		unsealed = pod
 	}
 	awaitUpdated(t, v, "1.21.1")
-	shell.Eventually(t, "an event says so", 20*time.Second, func() error {
-		out, err := shell.Try(v.Kubectl("get events --field-selector reason=%s,involvedObject.name=%s", v1alpha1.ReasonUpdated, v.Name))
-		if err == nil && !strings.Contains(out, "All nodes are of the pod template") {
-			err = fmt.Errorf("events:\n%s", out)
-		}
-		return err
-	})
+	awaitEvent(t, v, v1alpha1.ReasonUpdated, "All nodes are of the pod template", time.Time{})
 }
 
 func toOldVersion(t *testing.T, v vaulttest.Vault) {
 	v.AwaitHA(t, 1)
 	before := running(t, v)
 	setSpec(t, v, `{"version": "1.21.0"}`)
-	requireCondition(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonDowngradeRefused, "1.21.1")
-	requireCondition(t, v, "Deployed", metav1.ConditionTrue, "UpgradeSuccessful", "")
+	awaitReported(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonDowngradeRefused, "1.21.1")
+	awaitReported(t, v, "Deployed", metav1.ConditionTrue, "UpgradeSuccessful", "")
 	if image := shell.Run(t, v.Kubectl("get deployment %s -o jsonpath='{.spec.template.spec.containers[0].image}'", v.Name)); !strings.HasSuffix(image, ":1.21.1") {
 		t.Errorf("%s is deployed", image)
 	}
-	requireRunning(t, v, before)
+	awaitRunning(t, v, before)
 
 	setSpec(t, v, `{"allowDowngrade": true}`)
 	v.Await(t, "has a node of the old version", func(s v1alpha1.VaultStatus) bool {
@@ -173,17 +155,5 @@ func toOldVersion(t *testing.T, v vaulttest.Vault) {
 	})
 	setSpec(t, v, `{"version": "1.21.1", "allowDowngrade": null}`)
 	awaitUpdated(t, v, "1.21.1")
-	requireRunning(t, v, before)
-}
-
-// requireRunning waits until no more pods are there than there were, and asserts
-// that they are the same.
-func requireRunning(t *testing.T, v vaulttest.Vault, before string) {
-	t.Helper()
-	shell.Eventually(t, "the same pods run as before", time.Minute, func() error {
-		if now := running(t, v); now != before {
-			return fmt.Errorf("before:\n%s\nnow:\n%s", before, now)
-		}
-		return nil
-	})
+	awaitRunning(t, v, before)
 }
