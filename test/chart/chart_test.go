@@ -224,7 +224,7 @@ func roundTrip(t *testing.T, value any) any {
 	return out
 }
 
-// Where each pod keeps the others off its machine there may be no room for one more.
+// Where each pod keeps the others off its Kubernetes node there may be no room for one more.
 func TestRolloutNeedsNoRoomWhereThereMayBeNone(t *testing.T) {
 	const term = `[{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app.kubernetes.io/name: vault}}}]`
 	for values, surge := range map[string]int{
@@ -323,7 +323,7 @@ func TestEdgeValues(t *testing.T) {
 				t.Error("two renders differ, so the release would be upgraded for ever")
 			}
 			if !operated && len(out.secrets) == 0 {
-				t.Error("without an operator there is nobody but the chart to make certificates")
+				t.Error("without an operator only the chart can make certificates")
 			}
 		})
 	}
@@ -506,7 +506,7 @@ func TestConfigurationIsImmutable(t *testing.T) {
 		if named := out.vault.Annotations[v1alpha1.ConfigSecretsAnnotation]; named != config.Name {
 			t.Errorf("%s: the Deployment names %q", values, named)
 		}
-		// Helm would delete what older pods have mounted. Without an operator nobody
+		// Helm would delete what older pods have mounted. Without an operator nothing
 		// else would ever delete it.
 		owned := strings.Contains(values, "ownerUID")
 		if kept := config.Annotations["helm.sh/resource-policy"] == "keep"; kept != owned || len(config.OwnerReferences) > 0 != owned {
@@ -611,7 +611,7 @@ pod:
 	}
 }
 
-// A Vault pod has no token unless it is asked for.
+// A Vault pod has no token unless the spec wants one.
 func TestTokenOfTheServiceAccount(t *testing.T) {
 	for values, want := range map[string]bool{
 		`operated: true`:                                     false,

@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// ensureCertificates makes the authority of the cluster and what it signs: once,
-// since a running cluster trusts the authority that it was started with.
+// ensureCertificates makes the CA of the cluster and what it signs: once, since a running
+// cluster trusts the CA that it was started with.
 // https://kubernetes.io/docs/setup/best-practices/certificates/
 func ensureCertificates() error {
 	if exists(adminKubeconfig()) {
 		return nil
 	}
-	ca, err := newAuthority("ca")
+	ca, err := newCA("ca")
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,8 @@ func pki(file string) string { return statePath("pki", file) }
 
 func kubeconfigPath(user string) string { return pki(user + ".kubeconfig") }
 
-type authority struct {
+// issuer is a CA with its key.
+type issuer struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
 }
@@ -88,7 +89,7 @@ func template(name string) *x509.Certificate {
 	}
 }
 
-func newAuthority(name string) (*authority, error) {
+func newCA(name string) (*issuer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -103,11 +104,11 @@ func newAuthority(name string) (*authority, error) {
 		return nil, err
 	}
 	certificate, err := x509.ParseCertificate(der)
-	return &authority{certificate, key}, err
+	return &issuer{certificate, key}, err
 }
 
 // issue writes a certificate and its key to the pki directory.
-func (a *authority) issue(r request) error {
+func (a *issuer) issue(r request) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -126,7 +127,7 @@ func (a *authority) issue(r request) error {
 }
 
 // kubeconfig writes a kubeconfig with a certificate of its own.
-func (a *authority) kubeconfig(r request, path, server string) error {
+func (a *issuer) kubeconfig(r request, path, server string) error {
 	if err := a.issue(r); err != nil {
 		return err
 	}

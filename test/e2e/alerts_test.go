@@ -131,7 +131,7 @@ scrape_configs:
 		}
 		out, err := p.get("query?query=count(vault_operator_nodes)")
 		if err == nil && strings.Contains(out, `"result":[]`) {
-			err = fmt.Errorf("it answers %s", out)
+			err = fmt.Errorf("it responds %s", out)
 		}
 		return err
 	})
@@ -146,7 +146,7 @@ func (p prometheus) get(path string) (string, error) {
 func (p prometheus) firing(t *testing.T) []string {
 	t.Helper()
 	out, err := p.get("alerts")
-	var answer struct {
+	var response struct {
 		Data struct {
 			Alerts []struct {
 				Labels map[string]string
@@ -155,13 +155,13 @@ func (p prometheus) firing(t *testing.T) []string {
 		}
 	}
 	if err == nil {
-		err = json.Unmarshal([]byte(out), &answer)
+		err = json.Unmarshal([]byte(out), &response)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	var firing []string
-	for _, alert := range answer.Data.Alerts {
+	for _, alert := range response.Data.Alerts {
 		if alert.State != "firing" {
 			continue
 		}

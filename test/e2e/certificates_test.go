@@ -131,7 +131,7 @@ func (f *fixture) awaitServed(t *testing.T, pod, serial string) {
 	})
 }
 
-// makeCertificates makes the Secrets that a user with an authority of his own
+// makeCertificates makes the Secrets that a user with a CA of their own
 // would make.
 func makeCertificates(t *testing.T, v vaulttest.Vault) {
 	t.Helper()

@@ -61,7 +61,7 @@ func chaosAtRandom(t *testing.T, f *fixture) {
 	}
 	t.Logf("CHAOS_SEED=%d CHAOS_DURATION=%s", seed, duration)
 	c := &chaos{fixture: f, Rand: rand.New(rand.NewPCG(seed, 0))}
-	// A node whose etcd member was lost with its machine may take a quarter of an hour to
+	// A node whose etcd member was lost with its Kubernetes node may take a quarter of an hour to
 	// notice: docs/availability.md says what to do.
 	f.replaceAfter = time.Minute
 	nodes := strings.Fields(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'"))

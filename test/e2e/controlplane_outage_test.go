@@ -34,7 +34,7 @@ func controlPlaneOutage(t *testing.T, f *fixture) {
 			hangAPIServer(t, func() {
 				time.Sleep(2 * time.Second)
 				shell.Run(t, fmt.Sprintf("kill -KILL %d", pid))
-				// Vault fails over, and nobody can point the Service at the new active node.
+				// Vault fails over, and the operator cannot point the Service at the new active node.
 				time.Sleep(lockTimeout + slack)
 			})
 			f.awaitOther(t, active)
@@ -54,7 +54,7 @@ func controlPlaneOutage(t *testing.T, f *fixture) {
 		r := f.underLoad(t, func(active string) {
 			scaleOperator(t, 0)
 			shell.Run(t, f.Kubectl("delete pod %s", active))
-			// Nobody points the Service at the new active node before it is back.
+			// The Service does not point at the new active node before it is back.
 			scaleOperator(t, 2)
 			returned = time.Now()
 			f.awaitOther(t, active)

@@ -61,7 +61,7 @@ func failovers(t *testing.T, f *fixture) {
 		})
 		requireOutage(t, r, lockTimeout+slack)
 	})
-	t.Run("the active node is lost", func(t *testing.T) { f.lose(t) })
+	t.Run("the active node is lost", func(t *testing.T) { f.loseNode(t) })
 	t.Run("the node of the storage's leader is lost", func(t *testing.T) { f.loseLeader(t) })
 	t.Run("resize", func(t *testing.T) { f.resize(t) })
 	t.Run("rolling upgrade", func(t *testing.T) { f.upgrade(t) })
@@ -107,7 +107,7 @@ func (f *fixture) hang(t *testing.T) {
 
 // writeTo sends writes to a node that hangs, on new connections, which it finds when it
 // wakes. (docs/availability.md says what Vault may do with older ones.) The function
-// returned waits for the answers, and fails the test when the node has
+// returned waits for the responses, and fails the test when the node has
 // processed one by itself, as only the active node may: it has to send them on
 // to that, or refuse them.
 func (f *fixture) writeTo(t *testing.T, pod string) func() {
@@ -137,9 +137,9 @@ func (f *fixture) writeTo(t *testing.T, pod string) func() {
 	}
 }
 
-// lose takes the node of the active pod off the network, with the kubelet and
+// loseNode takes the node of the active pod off the network, with the kubelet and
 // the member of the storage that are on it.
-func (f *fixture) lose(t *testing.T) {
+func (f *fixture) loseNode(t *testing.T) {
 	r := f.underLoad(t, func(active string) {
 		node := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.spec.nodeName}'", active))
 		shell.Run(t, "$LOCAL_CLUSTER node "+node+" cut")
@@ -245,7 +245,7 @@ func (f *fixture) upgrade(t *testing.T) {
 			if s.VaultStatus.Active != "" && s.VaultStatus.Active != last {
 				changes, last = changes+1, s.VaultStatus.Active
 			}
-			// One that left a question unanswered on a busy machine is not known to be gone.
+			// One that did not respond to a probe on a busy machine is not known to be gone.
 			ready = min(ready, int(s.ReadyNodes)+len(s.VaultStatus.Unreachable))
 			for _, pod := range s.VaultStatus.Sealed {
 				f.Unseal(t, pod, f.keys)

@@ -163,7 +163,7 @@ func requireBar(t *testing.T, out string) {
 	}
 }
 
-// requireReadable checks that what an administrator looks at answers the question.
+// requireReadable checks that kubectl shows an administrator what matters.
 func requireReadable(t *testing.T) {
 	t.Helper()
 	for command, want := range map[string][]string{

@@ -53,7 +53,7 @@ func TestPlainHelmInstall(t *testing.T) {
 	shell.Run(t, v.Kubectl("wait --for=create --timeout=60s pods -l app.kubernetes.io/component=server"))
 	pods := shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/component=server -o jsonpath='{.items[0].metadata.name}'"))
 	shell.Run(t, v.Kubectl("wait --for=jsonpath='{.status.phase}'=Running --timeout=60s pod/%s", pods))
-	shell.Eventually(t, "a node answers", time.Minute, func() error {
+	shell.Eventually(t, "a node responds", time.Minute, func() error {
 		// It exits with 2 when the node is sealed.
 		out, err := shell.Try(v.Kubectl("exec %s -- vault status -format=json", pods))
 		if !strings.Contains(out, `"initialized": false`) {

@@ -43,7 +43,7 @@ func TestBadInput(t *testing.T) {
 				}
 				for _, text := range test.mentions {
 					if !strings.Contains(out, text) {
-						t.Errorf("the answer does not mention %q:\n%s", text, out)
+						t.Errorf("kubectl does not mention %q:\n%s", text, out)
 					}
 				}
 			})

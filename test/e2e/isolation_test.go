@@ -18,7 +18,7 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
-// requireConfined asserts what somebody reaches who runs commands in a pod of a Vault:
+// requireConfined asserts what an attacker reaches who runs commands in a pod of a Vault:
 // not the API server, and no other Vault.
 func requireConfined(t *testing.T, from, other vaulttest.Vault) {
 	t.Run("a Vault pod cannot use the API server", func(t *testing.T) {
@@ -39,15 +39,15 @@ func requireConfined(t *testing.T, from, other vaulttest.Vault) {
 	t.Run("a Vault pod cannot use the storage of another Vault", func(t *testing.T) {
 		_, pid := podOf(t, from, "server")
 		if out, err := tryEtcd(t, pid, from, from); err != nil {
-			t.Fatalf("its own storage does not answer: %s", out)
+			t.Fatalf("its own storage does not respond: %s", out)
 		}
 		if out, err := tryEtcd(t, pid, from, other); err == nil {
-			t.Errorf("the storage of %s/%s answers: %s", other.Namespace, other.Name, out)
+			t.Errorf("the storage of %s/%s responds: %s", other.Namespace, other.Name, out)
 		}
 		// It is the certificate that is refused: by TLS 1.3 a client may see no more of
 		// that than a connection that is closed.
 		if out, err := tryEtcd(t, pid, other, other); err != nil {
-			t.Errorf("the storage of another Vault does not answer to its own certificate either: %s", out)
+			t.Errorf("the storage of another Vault does not accept its own certificate either: %s", out)
 		}
 	})
 }
@@ -75,21 +75,21 @@ func tryEtcd(t *testing.T, pid string, from, to vaulttest.Vault) (string, error)
 		"--cert=%[3]s/client.crt --key=%[3]s/client.key --command-timeout=5s get --keys-only --limit=1 /", pid, address, dir))
 }
 
-// TestOperatorPermissions asserts what somebody can not do who has the token of the
+// TestOperatorPermissions asserts what an attacker cannot do who has the token of the
 // operator, installed for all namespaces.
 func TestOperatorPermissions(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t)
 	operatorUser := "system:serviceaccount:" + operatorNamespace + ":vault-operator-controller-manager"
-	for _, question := range []string{
+	for _, request := range []string{
 		"create pods", "create pods --subresource=exec", "create pods --subresource=eviction", "delete pods",
 		"create serviceaccounts --subresource=token", "impersonate serviceaccounts",
 		"create roles", "create rolebindings", "create clusterrolebindings", "bind clusterroles", "escalate clusterroles",
 		"get nodes", "get persistentvolumes", "delete persistentvolumeclaims", "delete namespaces", "delete vaults",
 		"patch customresourcedefinitions", "patch validatingadmissionpolicies",
 	} {
-		if out, err := shell.Try("kubectl auth can-i " + question + " -n " + namespace + " --as=" + operatorUser); err == nil {
-			t.Errorf("kubectl auth can-i %s: %s", question, out)
+		if out, err := shell.Try("kubectl auth can-i " + request + " -n " + namespace + " --as=" + operatorUser); err == nil {
+			t.Errorf("kubectl auth can-i %s: %s", request, out)
 		}
 	}
 	shell.Apply(t, `

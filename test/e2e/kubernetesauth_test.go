@@ -37,7 +37,7 @@ func TestKubernetesAuth(t *testing.T) {
 	login := startApp(t, v, read[1])
 
 	if token, err := shell.Try(v.Kubectl("exec %s -- ls /var/run/secrets/kubernetes.io", active)); err == nil {
-		t.Errorf("a pod has a token that nobody asked for: %s", token)
+		t.Errorf("a pod has a token without being given one: %s", token)
 	}
 	shell.Run(t, namespace+give[0])
 	sealed := v.AwaitSealed(t, 1).VaultStatus.Sealed[0]

@@ -21,9 +21,9 @@ func TestMetrics(t *testing.T) {
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "measured"}
 	shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`}`))
 	v.InitAndUnseal(t, 1)
-	shell.Run(t, v.Kubectl("create serviceaccount stranger"))
+	shell.Run(t, v.Kubectl("create serviceaccount other"))
 	reader := newMetricsReader(t, v.Namespace)
-	stranger := shell.Run(t, v.Kubectl("create token stranger"))
+	other := shell.Run(t, v.Kubectl("create token other"))
 
 	replicas := strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+" get pods -l app.kubernetes.io/name=vault-operator -o name"))
 	for _, target := range append(replicas, "service/vault-operator-controller-manager-metrics") {
@@ -53,9 +53,9 @@ func TestMetrics(t *testing.T) {
 				}
 				return nil
 			})
-			for token, want := range map[string]int{"": http.StatusUnauthorized, stranger: http.StatusForbidden} {
+			for token, want := range map[string]int{"": http.StatusUnauthorized, other: http.StatusForbidden} {
 				address := forward()
-				shell.Eventually(t, fmt.Sprintf("the answer is %d", want), 10*time.Second, func() error {
+				shell.Eventually(t, fmt.Sprintf("the response is %d", want), 10*time.Second, func() error {
 					status, text, err := scrape.Metrics(t.Context(), address, token)
 					if err == nil && (status != want || strings.Contains(text, "vault_operator_")) {
 						t.Errorf("status %d, want %d and no metrics", status, want)

@@ -83,7 +83,7 @@ func TestOLM(t *testing.T) {
 }
 
 // installOLM installs the Operator Lifecycle Manager by its own chart, without the
-// server of package lists, which only consoles ask.
+// server of package lists, which only consoles use.
 func installOLM(t *testing.T) {
 	t.Helper()
 	lines := strings.Split(shell.Run(t, "$LOCAL_CLUSTER olm"), "\n")
@@ -268,7 +268,7 @@ func (o *olm) awaitCSV(name string) {
 func (o *olm) requireOwnPermissions() {
 	o.t.Helper()
 	as := " --as=system:serviceaccount:" + o.namespace + ":vault-operator-controller-manager"
-	for question, want := range map[string]string{
+	for request, want := range map[string]string{
 		"list secrets -n " + o.namespace:                  "yes",
 		"patch pods -n " + o.namespace:                    "yes",
 		"list secrets -n default":                         "no",
@@ -277,8 +277,8 @@ func (o *olm) requireOwnPermissions() {
 		"create tokenreviews":                             "yes",
 		"delete persistentvolumeclaims -n " + o.namespace: "no",
 	} {
-		if got, _ := shell.Try("kubectl auth can-i " + question + as + " 2>/dev/null | tail -1"); !strings.HasPrefix(got, want) {
-			o.t.Errorf("kubectl auth can-i %s: %s, want %s", question, got, want)
+		if got, _ := shell.Try("kubectl auth can-i " + request + as + " 2>/dev/null | tail -1"); !strings.HasPrefix(got, want) {
+			o.t.Errorf("kubectl auth can-i %s: %s, want %s", request, got, want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
+// scaleOperator sets the number of replicas, and waits until it is so.
 func scaleOperator(t *testing.T, replicas int) {
 	t.Helper()
 	deployment := " deployment/vault-operator-controller-manager "
@@ -21,8 +22,8 @@ func scaleOperator(t *testing.T, replicas int) {
 	}
 }
 
-// killOperator kills all processes of the operator at once: really, where the
-// processes are on this machine, and as well as can be elsewhere.
+// killOperator kills all processes of the operator at once. Where they are not on this
+// machine it deletes their pods by force.
 func killOperator(t *testing.T) {
 	out, err := shell.Try(`
 pods=$(kubectl -n ` + operatorNamespace + ` get pods -l app.kubernetes.io/name=vault-operator -o name)

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
-// probeInterval is how often the operator asks the nodes while all is well, rounded up.
+// probeInterval is how often the operator probes the nodes while all is well, rounded up.
 // For no longer may the label be lost.
 const probeInterval = time.Second
 

@@ -63,7 +63,7 @@ data: {release: %s}`, name, n.namespace, release, base64.StdEncoding.EncodeToStr
 	return name
 }
 
-// otherTenants attack the operator from a namespace of their own, while others use theirs.
+// otherTenants attack the operator from a namespace of their own.
 func otherTenants(t *testing.T, f *fixture) {
 	other := newTenant(t)
 	t.Run("a forged release record reaches nothing outside", func(t *testing.T) { other.forge(t, f) })

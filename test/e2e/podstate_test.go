@@ -162,7 +162,7 @@ func (f *fixture) changeCertificates(t *testing.T, ca *userCA) {
 	r := f.underLoad(t, func(string) {
 		setSpec(t, f.Vault, `{"tls": {"static": {"serverSecret": "mine", "clientSecret": "my-ca"}}}`)
 		f.AwaitSealed(t, 1)
-		// The old nodes serve on, for as long as nobody unseals the new one.
+		// The old nodes serve on, until the new one is unsealed.
 		time.Sleep(15 * time.Second)
 		if gaps := label.absences(); len(gaps) > 0 {
 			t.Errorf("no pod was labelled for %s before there was another to take over", gaps)

@@ -76,7 +76,7 @@ func TestRecovery(t *testing.T) {
 		r.follow(t, "An etcd member has lost its volume")
 	})
 	r.survives(t, "Most etcd members are away", func(t *testing.T) {
-		// Nothing can be started in the namespace, as on a cluster without machines.
+		// Nothing can be started in the namespace, as on a cluster without worker nodes.
 		shell.Run(t, r.Kubectl("create quota nothing --hard=pods=0"))
 		kill(t, "example-etcd-0 example-etcd-2")
 		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "not ready: example-etcd-0 (it has no pod")
@@ -164,7 +164,7 @@ func (r *recovery) readBack(t *testing.T) {
 	r.write(t)
 }
 
-// unseal does what the status asks for, until all nodes are unsealed.
+// unseal unseals what the status says is sealed, until all nodes are unsealed.
 func (r *recovery) unseal(t *testing.T) {
 	t.Helper()
 	r.Await(t, "is unsealed", func(s v1alpha1.VaultStatus) bool {

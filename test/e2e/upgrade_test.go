@@ -30,8 +30,8 @@ func TestUpgrade(t *testing.T) {
 	t.Run("a downgrade is refused", func(t *testing.T) { toOldVersion(t, v) })
 }
 
-// TestUpgradeWithoutRoomForOneMore upgrades a Vault whose pods need a machine each, on as
-// many machines: a standby node goes first, and the active one last.
+// TestUpgradeWithoutRoomForOneMore upgrades a Vault whose pods need a Kubernetes node each, on
+// as many nodes: a standby node goes first, and the active one last.
 func TestUpgradeWithoutRoomForOneMore(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "spread"}

@@ -106,8 +106,8 @@ func (f *fixture) watchLabel(t *testing.T) *labelWatch {
 	return w
 }
 
-// observe notes whether a pod has the label. It counts as a change only if somebody has
-// written it: a pod may also be deleted with it.
+// observe notes whether a pod has the label. It counts as a change only if it was
+// written: a pod may also be deleted with it.
 func (w *labelWatch) observe(pod string, labelled, written bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -63,7 +63,7 @@ const maxRetries = 2 * time.Minute
 func main() {
 	addresses := flag.String("address", "", "where the Service is, https://ADDRESS:PORT, or where the nodes are, separated by commas")
 	serverName := flag.String("server-name", "", "name to verify the certificate for")
-	ca := flag.String("ca", "", "file with the certificate authority")
+	ca := flag.String("ca", "", "file with the CA")
 	writes := flag.Bool("writes", true, "write, and not only read")
 	interval := flag.Duration("interval", 25*time.Millisecond, "pause between two requests of a kind")
 	timeout := flag.Duration("timeout", 500*time.Millisecond, "how long one request may take")
@@ -221,8 +221,8 @@ func (o *outcome) add(begin time.Time, err error) {
 		if begin.After(o.LastFailed) {
 			o.LastFailed = begin
 		}
-		if unanswered(err) && begin.After(o.LastUnanswered) {
-			o.LastUnanswered = begin
+		if noResponse(err) && begin.After(o.LastWithoutResponse) {
+			o.LastWithoutResponse = begin
 		}
 		return
 	}
@@ -236,55 +236,55 @@ func (o *outcome) add(begin time.Time, err error) {
 // for other reasons, so it is repeated.
 func (h *worker) readBack(key string) (err error) {
 	for range 5 {
-		var answer string
-		if answer, err = h.do(http.MethodGet, key, ""); err == nil {
-			if strings.Contains(answer, `"value":"`+key+`"`) {
+		var text string
+		if text, err = h.do(http.MethodGet, key, ""); err == nil {
+			if strings.Contains(text, `"value":"`+key+`"`) {
 				return nil
 			}
-			return fmt.Errorf("holds %s", answer)
+			return fmt.Errorf("holds %s", text)
 		}
 		time.Sleep(time.Second)
 	}
 	return err
 }
 
-// unanswered says that the request led to a process that hangs or to a node that
-// is gone, as opposed to one that a node refused or answered with an error.
-func unanswered(err error) bool {
+// noResponse says that the request led to a process that hangs or to a node that
+// is gone, as opposed to one that a node refused or responded to with an error.
+func noResponse(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, syscall.EHOSTUNREACH)
 }
 
-// do makes a request of every address, and returns the first answer that serves
-// it, or what the last said that did not.
+// do makes a request to every address, and returns the first response that serves it,
+// or the error of the last that did not.
 func (h *worker) do(method, key, body string) (text string, err error) {
 	h.mu.Lock()
 	addresses := h.addresses
 	h.mu.Unlock()
-	type answer struct {
+	type result struct {
 		text string
 		err  error
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	answers := make(chan answer, len(addresses))
+	results := make(chan result, len(addresses))
 	for _, address := range addresses {
 		go func() {
-			text, err := h.ask(ctx, method, address+"/v1/secret/"+key, body)
-			answers <- answer{text, err}
+			text, err := h.request(ctx, method, address+"/v1/secret/"+key, body)
+			results <- result{text, err}
 		}()
 	}
 	for range addresses {
-		a := <-answers
-		if a.err == nil {
-			return a.text, nil
+		r := <-results
+		if r.err == nil {
+			return r.text, nil
 		}
-		err = a.err
+		err = r.err
 	}
 	return "", err
 }
 
-func (h *worker) ask(ctx context.Context, method, url, body string) (string, error) {
+func (h *worker) request(ctx context.Context, method, url, body string) (string, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return "", err
@@ -295,13 +295,13 @@ func (h *worker) ask(ctx context.Context, method, url, body string) (string, err
 		return "", err
 	}
 	defer response.Body.Close()
-	var answer bytes.Buffer
-	if _, err := answer.ReadFrom(response.Body); err != nil {
+	var content bytes.Buffer
+	if _, err := content.ReadFrom(response.Body); err != nil {
 		return "", err
 	}
 	// A standby node that sends nothing on names the active one by a redirection.
 	if response.StatusCode >= http.StatusMultipleChoices {
-		return "", fmt.Errorf("%s: %s", response.Status, answer.String())
+		return "", fmt.Errorf("%s: %s", response.Status, content.String())
 	}
-	return answer.String(), nil
+	return content.String(), nil
 }

@@ -26,22 +26,22 @@ func TestDo(t *testing.T) {
 
 	for name, c := range map[string]struct {
 		addresses          []string
-		served, unanswered bool
+		served, noResponse bool
 	}{
-		"served":                    {addresses: []string{serves.URL}, served: true},
-		"one of several serves":     {addresses: []string{hangs.URL, gone.URL, standby.URL, serves.URL}, served: true},
-		"answered, and not served":  {addresses: []string{standby.URL}},
-		"refused":                   {addresses: []string{gone.URL}},
-		"nobody answers":            {addresses: []string{hangs.URL}, unanswered: true},
-		"several, and none serves":  {addresses: []string{gone.URL, standby.URL}},
-		"the last does not answer":  {addresses: []string{gone.URL, hangs.URL}, unanswered: true},
-		"served in spite of others": {addresses: []string{gone.URL, serves.URL}, served: true},
-		"led to the active node":    {addresses: []string{redirects.URL}, served: true},
-		"not sent on":               {addresses: []string{gone.URL, redirects.URL}},
+		"served":                         {addresses: []string{serves.URL}, served: true},
+		"one of several serves":          {addresses: []string{hangs.URL, gone.URL, standby.URL, serves.URL}, served: true},
+		"a response that does not serve": {addresses: []string{standby.URL}},
+		"refused":                        {addresses: []string{gone.URL}},
+		"no response":                    {addresses: []string{hangs.URL}, noResponse: true},
+		"several, and none serves":       {addresses: []string{gone.URL, standby.URL}},
+		"the last does not respond":      {addresses: []string{gone.URL, hangs.URL}, noResponse: true},
+		"served in spite of others":      {addresses: []string{gone.URL, serves.URL}, served: true},
+		"led to the active node":         {addresses: []string{redirects.URL}, served: true},
+		"not sent on":                    {addresses: []string{gone.URL, redirects.URL}},
 	} {
 		h := newWorker(c.addresses, nil, "", time.Second)
 		text, err := h.do(http.MethodGet, "foo", "")
-		if served := err == nil && text == "secret"; served != c.served || err != nil && unanswered(err) != c.unanswered {
+		if served := err == nil && text == "secret"; served != c.served || err != nil && noResponse(err) != c.noResponse {
 			t.Errorf("%s: %q, %v", name, text, err)
 		}
 	}

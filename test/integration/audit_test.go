@@ -16,7 +16,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
-// auditLog is the API server's record of what operators asked of it.
+// auditLog is the API server's record of the operators' requests.
 type auditLog struct {
 	path string
 
@@ -89,13 +89,13 @@ func writes(t *testing.T, namespace string) []request {
 	})
 }
 
-// awaitQuiet waits until the operator has asked for nothing for a while: it
-// is at rest.
+// awaitQuiet waits until the operator has made no request for a while: it is
+// at rest.
 func awaitQuiet(t *testing.T) {
 	t.Helper()
 	const silence = 2 * time.Second
 	count, since := -1, time.Now()
-	poll.Eventually(t, "the operator is at rest", patience, 50*time.Millisecond, func() error {
+	poll.Eventually(t, "the operator is at rest", timeout, 50*time.Millisecond, func() error {
 		all := audit.all(t)
 		if len(all) != count {
 			count, since = len(all), time.Now()

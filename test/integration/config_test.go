@@ -62,7 +62,7 @@ func TestConfigurationStaysWithItsPods(t *testing.T) {
 	}
 	oldSet, oldPod := replicaSetOf(t, vault, "old")
 
-	// Not asked for any more, and something of the chart's own changes as well.
+	// Not named any more, and something of the chart's own changes as well.
 	change(t, vault, `{"spec": {"configMapName": null, "storage": {"etcd": {"lockTimeoutSeconds": 20}}}}`)
 	remove(t, mine)
 	eventually(t, "it is deployed", func() error {
@@ -86,7 +86,7 @@ func TestConfigurationStaysWithItsPods(t *testing.T) {
 	time.Sleep(70 * time.Second)
 	kept("its ReplicaSet may make a pod", first...)
 	remove(t, oldSet)
-	poll.Eventually(t, "what no pod can use is deleted", 2*patience, time.Second, func() error {
+	poll.Eventually(t, "what no pod can use is deleted", 2*timeout, time.Second, func() error {
 		for _, name := range first {
 			if exists(t, namespace, name, &corev1.Secret{}) {
 				return fmt.Errorf("Secret %s is there", name)
@@ -255,7 +255,7 @@ func TestConfigMapOfThePreviousVersion(t *testing.T) {
 	if err := admin.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
-	poll.Eventually(t, "what no pod can need is deleted", 2*patience, time.Second, func() error {
+	poll.Eventually(t, "what no pod can need is deleted", 2*timeout, time.Second, func() error {
 		if exists(t, namespace, old.Name, &corev1.ConfigMap{}) {
 			return fmt.Errorf("ConfigMap %s is there", old.Name)
 		}

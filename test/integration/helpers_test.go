@@ -26,14 +26,14 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
-// patience is how long something may take on a busy machine. What has to be
-// fast is asserted where it is.
-const patience = time.Minute
+// timeout is how long something may take on a busy machine. What has to be fast is
+// asserted where it is.
+const timeout = time.Minute
 
 // eventually waits until check returns nil.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	poll.Eventually(t, what, patience, 20*time.Millisecond, check)
+	poll.Eventually(t, what, timeout, 20*time.Millisecond, check)
 }
 
 // newNamespace makes a namespace. When the test ends its Vaults are removed,
@@ -271,7 +271,7 @@ func (o *operatorProcess) terminate() {
 	}
 	select {
 	case <-o.ended:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		o.t.Fatal("the operator does not stop on SIGTERM")
 	}
 	if code := o.cmd.ProcessState.ExitCode(); code != 0 {

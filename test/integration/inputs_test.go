@@ -158,7 +158,7 @@ func TestConfigMap(t *testing.T) {
 		t.Errorf("the nodes get the configuration %q, and had %q", now, names)
 	}
 
-	// Not asked for any more.
+	// Not named any more.
 	change(t, vault, `{"spec": {"configMapName": null}}`)
 	eventually(t, "the configuration is gone", func() error {
 		if config := userConfig(t, vault); len(config) > 0 {
@@ -171,7 +171,7 @@ func TestConfigMap(t *testing.T) {
 	})
 }
 
-// A change of an object that another Vault uses, or nobody, is no work.
+// A change of an object that another Vault uses, or none, is no work.
 func TestForeignConfigMapsAndSecretsAreIgnored(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
@@ -188,7 +188,7 @@ func TestForeignConfigMapsAndSecretsAreIgnored(t *testing.T) {
 	}
 	awaitQuiet(t)
 	if all := audit.all(t); len(all) > requests {
-		t.Errorf("the operator asks %v", all[requests:])
+		t.Errorf("the operator makes the requests %v", all[requests:])
 	}
 }
 
@@ -233,7 +233,7 @@ func TestStaticTLS(t *testing.T) {
 		t.Error("nodes run without certificates")
 	}
 	if exists(t, namespace, "example-default-vault-server-tls", &corev1.Secret{}) {
-		t.Error("certificates were made that nobody asked for")
+		t.Error("certificates were made that the spec does not want")
 	}
 
 	setSecret("my-server", map[string][]byte{"server.crt": good.Cert, "server.key": good.Key})
@@ -271,7 +271,7 @@ func TestStaticTLS(t *testing.T) {
 			server: map[string][]byte{"server.crt": good.Cert, "server.key": wrongName.Key}, ca: map[string][]byte{"vault-client-ca.crt": ca},
 		},
 		{
-			what: "another authority signed it", message: "unknown authority",
+			what: "another CA signed it", message: "unknown authority",
 			server: map[string][]byte{"server.crt": good.Cert, "server.key": good.Key}, ca: map[string][]byte{"vault-client-ca.crt": wrongCA},
 		},
 	} {

@@ -212,14 +212,14 @@ func (o *operatorProcess) peakMemory() int {
 	return 0
 }
 
-// strangers is how many Secrets, and as many ConfigMaps, others have in the test of
-// the operator's memory. STRANGERS sets another number, for measurements.
-func strangers(t *testing.T) int {
+// foreignObjects is how many Secrets, and as many ConfigMaps, other tenants have in the
+// test of the operator's memory. FOREIGN_OBJECTS sets another number, for measurements.
+func foreignObjects(t *testing.T) int {
 	t.Helper()
-	text := cmp.Or(os.Getenv("STRANGERS"), "400")
+	text := cmp.Or(os.Getenv("FOREIGN_OBJECTS"), "400")
 	number, err := strconv.Atoi(text)
 	if err != nil {
-		t.Fatalf("STRANGERS=%s: %v", text, err)
+		t.Fatalf("FOREIGN_OBJECTS=%s: %v", text, err)
 	}
 	return number
 }
@@ -229,7 +229,7 @@ func strangers(t *testing.T) int {
 // an API server that streams lists or one that does not.
 func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
 	const size = 250_000
-	each := strangers(t)
+	each := foreignObjects(t)
 	namespace := newNamespace(t)
 	operator := startOperator(t)
 	vault := awaitDeployed(t, createVault(t, namespace, ""))
@@ -239,7 +239,7 @@ func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
 	elsewhere := newNamespace(t)
 	annotation := strings.Repeat("x", size)
 	meta := func(i int) metav1.ObjectMeta {
-		return metav1.ObjectMeta{Namespace: elsewhere, Name: fmt.Sprint("stranger-", i),
+		return metav1.ObjectMeta{Namespace: elsewhere, Name: fmt.Sprint("foreign-", i),
 			Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: annotation}}
 	}
 	var made []client.Object
@@ -299,7 +299,7 @@ func TestRequestsOfACreation(t *testing.T) {
 	const most = 44
 	namespace := newNamespace(t)
 	operator := startOperator(t)
-	deployVault(t, newNamespace(t)) // what is asked for once is left out
+	deployVault(t, newNamespace(t)) // requests that are made once are left out
 	awaitQuiet(t)
 	before := len(audit.all(t))
 	reconciled := operator.countLogs(`"Release reconciled"`)

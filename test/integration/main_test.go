@@ -60,7 +60,7 @@ var (
 	clientset kubernetes.Interface
 	// operatorConfig is the path of the operator's kubeconfig.
 	operatorConfig string
-	// newUser makes somebody with no rights, and returns a kubeconfig.
+	// newUser makes a user with no rights, and returns a kubeconfig.
 	newUser func(name string) ([]byte, error)
 	// audit is the API server's record of the operator's requests.
 	audit *auditLog
@@ -141,7 +141,7 @@ func runTests(m *testing.M) (int, error) {
 }
 
 // configureAPIServer makes the API server as strict as OpenShift's about owner
-// references, and lets it record what the operator asks of it.
+// references, and lets it record the requests of the operator.
 func configureAPIServer(env *envtest.Environment, dir string) error {
 	policy := filepath.Join(dir, "audit-policy.yaml")
 	err := os.WriteFile(policy, []byte(`apiVersion: audit.k8s.io/v1
@@ -244,7 +244,7 @@ func build(folder string) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-// bindRole makes a ClusterRole of config/rbac, and gives it to somebody.
+// bindRole makes a ClusterRole of config/rbac, and binds it to a subject.
 func bindRole(ctx context.Context, file string, subject rbacv1.Subject) error {
 	text, err := os.ReadFile(filepath.Join(repository, "config", "rbac", file))
 	if err != nil {

@@ -28,7 +28,7 @@ func TestMetrics(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
 	vault := deployVault(t, namespace)
-	reader, stranger := newToken(t, namespace, "reader"), newToken(t, namespace, "stranger")
+	reader, other := newToken(t, namespace, "reader"), newToken(t, namespace, "other")
 	err := bindRole(t.Context(), "metrics_reader_role.yaml", rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: "reader"})
 	if err != nil {
 		t.Fatal(err)
@@ -70,10 +70,10 @@ func TestMetrics(t *testing.T) {
 		token string
 		want  int
 	}{
-		"nobody": {"", http.StatusUnauthorized},
+		"no token": {"", http.StatusUnauthorized},
 		// So says controller-runtime of a token that the API server does not know.
-		"somebody with a bad token":  {"bad", http.StatusInternalServerError},
-		"somebody without the right": {stranger, http.StatusForbidden},
+		"a bad token":               {"bad", http.StatusInternalServerError},
+		"a token without the right": {other, http.StatusForbidden},
 	} {
 		status, text, err := scrape.Metrics(t.Context(), address, who.token)
 		if err != nil || status != who.want || strings.Contains(text, "vault_operator_") {

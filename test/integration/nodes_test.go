@@ -252,11 +252,11 @@ func TestNodes(t *testing.T) {
 	a.Set(fakevault.Standby)
 	nodesAre(t, vault, nodes{Active: "b", Standby: []string{"a"}})
 
-	// Somebody seals a node that had been unsealed.
+	// An administrator seals a node that had been unsealed.
 	a.Set(fakevault.Sealed)
 	awaitEvent(t, vault, "Warning Sealed Pod a is sealed")
 
-	// The active pod is deleted, and its name is given to nobody.
+	// The active pod is deleted, and its name is given to no other.
 	b.Kill()
 	remove(t, get(t, namespace, "b", &corev1.Pod{}))
 	awaitVault(t, vault, "the deleted pod is not named any more", func(v *v1alpha1.Vault) error {
@@ -294,7 +294,7 @@ func TestTwoNodesThatSayThatTheyAreActive(t *testing.T) {
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}})
 }
 
-// A label that somebody sets or takes away by hand is put right.
+// A label that is set or removed by hand is corrected.
 func TestLabelsSetByHandAreUndone(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
@@ -308,7 +308,7 @@ func TestLabelsSetByHandAreUndone(t *testing.T) {
 	awaitLabel(t, namespace, "a")
 }
 
-// A node whose certificate another authority signed is not asked for its
+// A node whose certificate another CA signed is not probed for its
 // opinion, and not counted as anything.
 func TestImpostorIsUnverified(t *testing.T) {
 	namespace := newNamespace(t)
@@ -344,7 +344,7 @@ func TestStartingPodsAreNotCalledUnreachable(t *testing.T) {
 			t.Fatalf("status %+v", v.Status.VaultStatus)
 		}
 	}
-	// A pod that is young is asked often, so that it is seen as soon as it is there.
+	// A pod that is young is probed often, so that it is seen as soon as it is there.
 	node.Restart(fakevault.Uninitialized)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Sealed: []string{"a"}})
 }
@@ -498,7 +498,7 @@ func TestFailoversWhileTheOperatorIsKilled(t *testing.T) {
 }
 
 // What of the failover is the operator's: from the moment in which another node
-// answers that it is active until it has the label. Measured, since it depends
+// responds that it is active until it has the label. Measured, since it depends
 // on the machine, with a bound that only a broken trigger exceeds.
 func TestFailoverIsQuick(t *testing.T) {
 	namespace := newNamespace(t)
@@ -514,12 +514,12 @@ func TestFailoverIsQuick(t *testing.T) {
 	begin := time.Now()
 	b.Set(fakevault.Active)
 	for !slices.Equal(labelled(t, namespace), []string{"b"}) {
-		if time.Since(begin) > patience {
+		if time.Since(begin) > timeout {
 			t.Fatal("the label does not move")
 		}
 	}
 	took := time.Since(begin)
-	t.Logf("%s from an active answer to the label", took)
+	t.Logf("%s from an active response to the label", took)
 	if took > 2*time.Second {
 		t.Errorf("the label moved after %s", took)
 	}

@@ -316,7 +316,7 @@ func TestWhatAFailedUpgradeLeaves(t *testing.T) {
 
 // Each reconcile of the Helm side writes its part of the status. Recording
 // every version shows that the other part is never absent, and counting the
-// writes that the two do not answer each other.
+// writes that the two do not react to each other.
 func TestStatusSurvivesManyReconciles(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
@@ -407,7 +407,7 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 		t.Errorf("a status that changed made Helm reconcile %d times", more)
 	}
 
-	// Then there is silence: not even a question.
+	// Then it is at rest: there is not even a request.
 	requests := len(audit.all(t))
 	version := get(t, namespace, "example", vault).ResourceVersion
 	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
@@ -416,7 +416,7 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 		}
 	}
 	if all := audit.all(t); len(all) > requests {
-		t.Errorf("at rest the operator asks %v", all[requests:])
+		t.Errorf("at rest the operator makes the requests %v", all[requests:])
 	}
 }
 
@@ -454,7 +454,7 @@ func TestReconcileOfAnUnchangedVaultChangesNothing(t *testing.T) {
 	// The schema of the API server is several megabytes.
 	for _, r := range audit.all(t)[requests:] {
 		if strings.HasPrefix(r.URI, "/openapi/") {
-			t.Errorf("a reconcile that changes nothing asks for %s", r.URI)
+			t.Errorf("a reconcile that changes nothing requests %s", r.URI)
 		}
 	}
 }
@@ -564,34 +564,34 @@ func TestDeletedCertificatesAreMadeAgain(t *testing.T) {
 	vault := awaitDeployed(t, createVault(t, namespace, ""))
 	old := get(t, namespace, vault.ClientSecretName(), &corev1.Secret{})
 	remove(t, old)
-	eventually(t, "the Secret is there again, of the same authority", func() error {
+	eventually(t, "the Secret is there again, of the same CA", func() error {
 		var secret corev1.Secret
 		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(old), &secret); err != nil {
 			return err
 		}
 		if string(secret.Data[v1alpha1.ClientCAKey]) != string(old.Data[v1alpha1.ClientCAKey]) {
-			return errors.New("another authority")
+			return errors.New("another CA")
 		}
 		return nil
 	})
 	awaitVault(t, vault, "all is well", has(deployed...))
 
-	// The authority and a leaf: a new authority would not fit what pods serve.
-	authority := get(t, namespace, "example-default-vault-ca", &corev1.Secret{})
-	remove(t, authority, get(t, namespace, vault.ServerSecretName(), &corev1.Secret{}))
+	// The CA and a leaf: a new CA would not fit what pods serve.
+	ca := get(t, namespace, "example-default-vault-ca", &corev1.Secret{})
+	remove(t, ca, get(t, namespace, vault.ServerSecretName(), &corev1.Secret{}))
 	awaitVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
 	awaitEvent(t, vault, `Warning AuthorityLost Secrets with a CA are gone: "example-default-vault-ca"`)
 	if exists(t, namespace, "example-default-vault-ca", &corev1.Secret{}) {
-		t.Error("a second authority was made")
+		t.Error("a second CA was made")
 	}
-	// Then the authority is restored, without its owner, as backup tools do it.
-	authority.OwnerReferences, authority.ResourceVersion = nil, ""
-	if err := admin.Create(t.Context(), authority); err != nil {
+	// Then the CA is restored, without its owner, as backup tools do it.
+	ca.OwnerReferences, ca.ResourceVersion = nil, ""
+	if err := admin.Create(t.Context(), ca); err != nil {
 		t.Fatal(err)
 	}
 	awaitVault(t, vault, "all is well", has(deployed...))
-	eventually(t, "the authority is the Vault's again", func() error {
-		if now := get(t, namespace, authority.Name, &corev1.Secret{}); !metav1.IsControlledBy(now, vault) {
+	eventually(t, "the CA is the Vault's again", func() error {
+		if now := get(t, namespace, ca.Name, &corev1.Secret{}); !metav1.IsControlledBy(now, vault) {
 			return fmt.Errorf("it is owned by %v", now.OwnerReferences)
 		}
 		return nil

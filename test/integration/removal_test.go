@@ -178,7 +178,7 @@ func TestAVaultThatIsMadeAgainAtOnceGetsItsOwnCertificates(t *testing.T) {
 	}
 	awaitDeployed(t, again)
 	if current := get(t, namespace, again.ClientSecretName(), &corev1.Secret{}).Data[v1alpha1.ClientCAKey]; string(current) == string(old) {
-		t.Error("the authority is the old one")
+		t.Error("the CA is the old one")
 	}
 }
 

@@ -176,7 +176,7 @@ func TestChangedCertificatesCostOneHandover(t *testing.T) {
 	c := fakevault.Start(t, ca.Certificate(t, vault.ServerName()), fakevault.Standby)
 	start("c", trusted.Name, c)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b", "c"}})
-	// Nor does an operator that has just started lose sight of them.
+	// Nor does an operator that has just started overlook them.
 	operator.kill()
 	startOperator(t)
 	time.Sleep(3 * time.Second)
@@ -189,7 +189,7 @@ func TestChangedCertificatesCostOneHandover(t *testing.T) {
 		t.Errorf("the label went %v, want %v", got, want)
 	}
 
-	// A CA that is of no use blinds nobody, and after a restart demotes nobody.
+	// A CA that is of no use makes no node unreachable, and after a restart demotes none.
 	change(t, trusted, `{"data": {"vault-client-ca.crt": "Z2FyYmFnZQ=="}}`)
 	time.Sleep(2 * time.Second)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "c", Standby: []string{"a", "b"}})

@@ -65,7 +65,7 @@ func makeMember(t *testing.T, vault *v1alpha1.Vault, ordinal int, revision strin
 	labels[appsv1.StatefulSetRevisionLabel] = revision
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: vault.EtcdMemberName(ordinal), Labels: labels},
-		Spec:       corev1.PodSpec{NodeName: "machine", Containers: []corev1.Container{{Name: "etcd", Image: "etcd"}}},
+		Spec:       corev1.PodSpec{NodeName: "worker", Containers: []corev1.Container{{Name: "etcd", Image: "etcd"}}},
 	}
 	if err := admin.Create(t.Context(), pod); err != nil {
 		t.Fatal(err)
@@ -300,7 +300,7 @@ func founded(t *testing.T, spec string) (*v1alpha1.Vault, []*corev1.Pod, []*core
 // Updated knows of etcd, and a change of its pods waits while a member is away.
 func TestRolloutOfEtcd(t *testing.T) {
 	vault, pods, _ := founded(t, "")
-	awaitVault(t, vault, "members share a machine", says("StorageReady", "3 of 3", "example-etcd-0, example-etcd-1, example-etcd-2 share Kubernetes node machine"))
+	awaitVault(t, vault, "members share a Kubernetes node", says("StorageReady", "3 of 3", "example-etcd-0, example-etcd-1, example-etcd-2 share Kubernetes node worker"))
 
 	setMember(t, pods[1], isReady(corev1.ConditionFalse))
 	awaitVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
@@ -342,7 +342,7 @@ func TestRolloutOfEtcd(t *testing.T) {
 	})
 }
 
-// Nothing that leaves the pods of etcd as they are waits for a member.
+// What does not change the pods of etcd does not wait for a member.
 func TestOtherChangesDoNotWaitForMembers(t *testing.T) {
 	vault, pods, _ := founded(t, "")
 	setMember(t, pods[0], isReady(corev1.ConditionFalse))
@@ -383,18 +383,18 @@ func TestLostVolumes(t *testing.T) {
 		}
 		return guard.Data["initial-cluster-state"]
 	}
-	lose := func(i int) {
+	loseVolume := func(i int) {
 		removeClaim(t, claims[i])
 		setMember(t, pods[i], isReady(corev1.ConditionFalse))
 		makeClaim(t, vault, i, true, "2Gi", "fast")
 	}
-	lose(1)
+	loseVolume(1)
 	awaitVault(t, vault, "the lost volume is named", all(has("StorageReady=True MembersNotReady"),
 		says("StorageReady", "example-etcd-1 (its volume of claim data-example-etcd-1 is lost)")))
 	if got := state(); got != "" {
 		t.Errorf("one lost member is told %q", got)
 	}
-	lose(2)
+	loseVolume(2)
 	awaitVault(t, vault, "most are lost", all(has("StorageReady=False VolumesLost"), says("StorageReady", "data-example-etcd-1, data-example-etcd-2")))
 	awaitEvent(t, vault, "Warning VolumesLost ")
 	eventually(t, "empty members are kept out", func() error {
@@ -415,7 +415,7 @@ func TestLostVolumes(t *testing.T) {
 	})
 }
 
-// A single member has nobody to ask whether it was founded before.
+// A single member has no other to tell it whether the cluster was founded before.
 func TestSingleMemberIsFoundedOnce(t *testing.T) {
 	vault, _, _ := founded(t, `spec: {storage: {etcd: {nodes: 1}}}`)
 	eventually(t, "it is told so", func() error {
@@ -446,7 +446,7 @@ func TestClaimsAreKeptFromArgoCD(t *testing.T) {
 	change(t, theirs, `{"metadata": {"annotations": {"argocd.argoproj.io/sync-options": "Prune=true"}}}`)
 	awaitQuiet(t)
 	if got := get(t, vault.Namespace, theirs.Name, theirs).Annotations["argocd.argoproj.io/sync-options"]; got != "Prune=true" {
-		t.Errorf("what somebody has set is %q", got)
+		t.Errorf("what an administrator has set is %q", got)
 	}
 }
 

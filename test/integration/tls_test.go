@@ -19,7 +19,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/certs"
 )
 
-// Whoever deletes all Secrets of a Vault by its label gets no second authority: what
+// An administrator who deletes all Secrets of a Vault by its label gets no second CA: what
 // runs still trusts the first. A backup tool restores them without their owner.
 func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 	namespace := newNamespace(t)
@@ -49,7 +49,7 @@ func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 	time.Sleep(3 * time.Second)
 	for _, name := range []string{"example-etcd-ca", "example-default-vault-ca"} {
 		if exists(t, namespace, name, &corev1.Secret{}) {
-			t.Errorf("a second authority %s was made", name)
+			t.Errorf("a second CA %s was made", name)
 		}
 	}
 	// An operator that begins anew knows no better.
@@ -57,7 +57,7 @@ func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 	startOperator(t)
 	time.Sleep(3 * time.Second)
 	if exists(t, namespace, "example-etcd-ca", &corev1.Secret{}) {
-		t.Error("a second authority was made by another operator")
+		t.Error("a second CA was made by another operator")
 	}
 	for i := range backup.Items {
 		restored := &backup.Items[i]
@@ -78,7 +78,7 @@ func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 	})
 }
 
-// The keys that cert-manager writes are mounted as they are.
+// The keys that cert-manager writes are mounted under their own names.
 func TestKeysOfCertManager(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)

@@ -19,12 +19,12 @@ type load struct {
 	variant variant
 }
 
-// requestTimeout is how long the hammer waits for an answer. So a request that fails
+// requestTimeout is how long the hammer waits for a response. So a request that fails
 // because of a fault may have begun that long before it.
 const requestTimeout = 500 * time.Millisecond
 
 // startLoad starts a client on a node of the cluster, so that it is that
-// node's kube-proxy that sends it on. It asks the Service of the variant, or the
+// node's kube-proxy that sends it on. It uses the Service of the variant, or the
 // nodes by their addresses where there is none. It ends by itself when it has been
 // served for as long as calm after the fault, if that is not zero.
 func (b *bench) startLoad(ctx context.Context, v variant, from string, calm time.Duration) (*load, error) {
@@ -45,7 +45,7 @@ func (b *bench) startLoad(ctx context.Context, v variant, from string, calm time
 	return &load{client, v}, err
 }
 
-// timeout is how long clients wait for an answer.
+// timeout is how long clients wait for a response.
 func (v variant) timeout() time.Duration { return cmp.Or(v.wait, requestTimeout) }
 
 // addressOf returns where clients find a variant.
@@ -79,13 +79,13 @@ type result struct {
 	// Round is when the repetition began that the result is of.
 	Round          time.Time `json:"round"`
 	Fault, Variant string
-	// Outage is the longest time between two answers, in milliseconds.
+	// Outage is the longest time between two responses, in milliseconds.
 	Outage int64
 	// Disturbed is the time from the first request that failed to the last. It is
 	// longer than Outage when some requests are served and others are not.
 	Disturbed int64
 	// Stale is for how long after the fault clients were sent to a node that does
-	// not answer.
+	// not respond.
 	Stale int64
 	// Unfinished says that requests still failed when the observation ended.
 	Unfinished       bool `json:",omitempty"`
@@ -128,8 +128,8 @@ func newResult(o hammer.Outcome, begin, end time.Time, timeout time.Duration) (r
 		r.Disturbed = o.LastFailed.Sub(o.FirstFailed).Milliseconds()
 		r.Unfinished = o.LastFailed.After(end.Add(-time.Second))
 	}
-	if o.LastUnanswered.After(begin) {
-		r.Stale = o.LastUnanswered.Sub(begin).Milliseconds()
+	if o.LastWithoutResponse.After(begin) {
+		r.Stale = o.LastWithoutResponse.Sub(begin).Milliseconds()
 	}
 	return r, nil
 }

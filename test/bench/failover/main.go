@@ -90,8 +90,8 @@ func (o *options) choose(variantList, faultList string) error {
 	return nil
 }
 
-// patience is how many repetitions in a row may fail.
-const patience = 3
+// maxFailures is how many repetitions in a row may fail.
+const maxFailures = 3
 
 func (o *options) measure(ctx context.Context) error {
 	begin := time.Now()
@@ -122,7 +122,7 @@ func (o *options) measure(ctx context.Context) error {
 		if err == nil {
 			failed = 0
 			err = appendResults(o.file, results)
-		} else if failed++; failed < patience && ctx.Err() == nil {
+		} else if failed++; failed < maxFailures && ctx.Err() == nil {
 			fmt.Println("not measured:", err)
 			continue
 		}

@@ -144,7 +144,7 @@ func table(out *strings.Builder, results []result, f fault) {
 }
 
 // serviceCosts is how much longer the outage was in each repetition for clients that
-// find the active node by the operator's Service than for those that ask all nodes.
+// find the active node by the operator's Service than for those that use all nodes.
 func serviceCosts(results []result, f fault) (costs []value) {
 	alone := map[time.Time]int64{}
 	for _, r := range of(results, f, variants[0]) {

@@ -43,15 +43,15 @@ func TestNewResult(t *testing.T) {
 			result{Requests: 100, Outage: 30}, nil,
 		},
 		"served again": {
-			hammer.Outcome{Requests: 100, Failed: 20, Outage: 600 * time.Millisecond, FirstFailed: at(100), LastFailed: at(650), LastUnanswered: at(300)},
+			hammer.Outcome{Requests: 100, Failed: 20, Outage: 600 * time.Millisecond, FirstFailed: at(100), LastFailed: at(650), LastWithoutResponse: at(300)},
 			result{Requests: 100, Failed: 20, Outage: 600, Disturbed: 550, Stale: 300}, nil,
 		},
 		"requests failed until the end": {
-			hammer.Outcome{Requests: 100, Failed: 50, FirstFailed: at(0), LastFailed: at(9900), LastUnanswered: at(9900)},
+			hammer.Outcome{Requests: 100, Failed: 50, FirstFailed: at(0), LastFailed: at(9900), LastWithoutResponse: at(9900)},
 			result{Requests: 100, Failed: 50, Disturbed: 9900, Stale: 9900, Unfinished: true}, nil,
 		},
 		"a request failed before the fault": {
-			hammer.Outcome{Requests: 100, Failed: 1, FirstFailed: at(-600), LastFailed: at(-600), LastUnanswered: at(-600)},
+			hammer.Outcome{Requests: 100, Failed: 1, FirstFailed: at(-600), LastFailed: at(-600), LastWithoutResponse: at(-600)},
 			result{}, errBusy,
 		},
 	} {

@@ -15,13 +15,13 @@ const (
 	roleLabel = "kubevault.com/role"
 	// rolePeriod is the sidecar's default.
 	rolePeriod = 10 * time.Second
-	// roleTimeout is how long it waits for an answer. What the original waits is
+	// roleTimeout is how long it waits for a response. What the original waits is
 	// not public.
 	roleTimeout = time.Second
 )
 
-// sidecars stand in for the sidecar in each pod of KubeVault that asks the Vault
-// beside it for its role, and writes it to the label of its pod. They write
+// sidecars stand in for the sidecar in each pod of KubeVault that reads the role of
+// the Vault beside it, and writes it to the label of its pod. They write
 // nothing while their node is cut off, as one on that node could not.
 type sidecars struct {
 	mu  sync.Mutex

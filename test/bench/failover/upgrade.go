@@ -20,7 +20,7 @@ import (
 // upgradeTime is how long an upgrade may take.
 const upgradeTime = 5 * time.Minute
 
-// upgrade brings a Vault to the other version, in the way of whoever runs it,
+// upgrade brings a Vault to the other version, in the way of what runs it,
 // while sealed nodes are unsealed at once.
 func upgrade(ctx context.Context, b *bench, v *victim) error {
 	to := versions[0]
@@ -86,7 +86,7 @@ func (u *upgrading) byOperator(ctx context.Context) error {
 	return u.Patch(ctx, u.resource(), client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec": {"version": %q, "allowDowngrade": true}}`, u.to)))
 }
 
-// byHand is how HashiCorp tells people to upgrade what its chart runs: the pods
+// byHand is how HashiCorp tells administrators to upgrade what its chart runs: the pods
 // are deleted one by one, the standby nodes first.
 // https://developer.hashicorp.com/vault/docs/deploy/kubernetes/helm/run#upgrading-vault-servers
 func (u *upgrading) byHand(ctx context.Context) error {

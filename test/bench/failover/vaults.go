@@ -53,11 +53,11 @@ var versions = []string{"1.21.0", "1.21.1"}
 // variant is a way for clients to find the active node of a Vault.
 type variant struct {
 	name, set string
-	// service that clients use; empty when they ask every node by its address.
+	// service that clients use; empty when they send each request to every node.
 	service string
 	// title in the report.
 	title string
-	// wait is how long clients wait for an answer that try again until they are served.
+	// wait is how long clients wait for a response that try again until they are served.
 	// The others wait requestTimeout, and do not try again.
 	wait time.Duration
 }
@@ -72,7 +72,7 @@ var variants = []variant{
 }
 
 // retrying are variants whose clients try again, to compare rules of when a node that
-// does not answer is taken out of the Service. They are not in the report.
+// does not respond is taken out of the Service. They are not in the report.
 var retrying = []variant{
 	{name: "ours-1s", set: ours, service: ours, wait: time.Second},
 	{name: "ours-60s", set: ours, service: ours, wait: time.Minute},
@@ -240,7 +240,7 @@ func (b *bench) open(ctx context.Context, s *set) error {
 		return err
 	}
 	var pod corev1.Pod
-	err := poll.Until(ctx, s.name+" has nodes that answer", 4*time.Minute, pace, func() error {
+	err := poll.Until(ctx, s.name+" has nodes that respond", 4*time.Minute, pace, func() error {
 		pods, err := b.podsOf(ctx, s)
 		if err != nil {
 			return err
@@ -276,7 +276,7 @@ func (b *bench) open(ctx context.Context, s *set) error {
 	})
 }
 
-// trust reads the certificate authority of a Vault.
+// trust reads the CA of a Vault.
 func (b *bench) trust(ctx context.Context, s *set) error {
 	var pem []byte
 	err := poll.Until(ctx, s.name+" has certificates", time.Minute, pace, func() error {
@@ -364,8 +364,8 @@ func (b *bench) podsOf(ctx context.Context, s *set) ([]corev1.Pod, error) {
 	return list.Items, err
 }
 
-// answerTime is how long a node may take to answer this program.
-const answerTime = 2 * time.Second
+// healthTimeout is how long a node may take to respond to this program.
+const healthTimeout = 2 * time.Second
 
 func (b *bench) health(ctx context.Context, s *set, pod corev1.Pod) (*vaultapi.HealthResponse, error) {
 	if pod.Status.PodIP == "" {
@@ -375,7 +375,7 @@ func (b *bench) health(ctx context.Context, s *set, pod corev1.Pod) (*vaultapi.H
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	return vault.Sys().HealthWithContext(ctx)
 }
@@ -384,7 +384,7 @@ func (b *bench) health(ctx context.Context, s *set, pod corev1.Pod) (*vaultapi.H
 type state struct {
 	active  *corev1.Pod
 	standby []corev1.Pod
-	// other nodes do not answer or wait to be unsealed.
+	// other nodes do not respond or wait to be unsealed.
 	other []corev1.Pod
 	// addresses of all nodes, also of those that are being deleted.
 	addresses []string
@@ -402,7 +402,7 @@ func (s state) whole() bool {
 	return s.active != nil && len(s.standby) == nodes-1 && len(s.other) == 0
 }
 
-// tend asks the nodes of a Vault for their state and unseals those that wait
+// tend reads the state of the nodes of a Vault and unseals those that wait
 // for it.
 func (b *bench) tend(ctx context.Context, s *set) (found state, err error) {
 	pods, err := b.podsOf(ctx, s)

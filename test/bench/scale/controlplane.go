@@ -66,7 +66,7 @@ func startControlPlane(ctx context.Context, tree string) (*controlPlane, error) 
 	if p.config, err = p.env.Start(); err != nil {
 		return p, fmt.Errorf("starting the control plane: %w", err)
 	}
-	p.config.QPS = -1 // what this program asks of the API server must not wait
+	p.config.QPS = -1 // this program's own requests must not wait
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return p, err
@@ -239,7 +239,7 @@ func (a *auditLog) snapshot() requests {
 	return r
 }
 
-// quietFor says for how long the operator has asked for nothing but its lease.
+// quietFor says for how long the operator has made no request but for its lease.
 func (a *auditLog) quietFor() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -39,13 +39,13 @@ const (
 // fleet is all Vaults of a run: it does for them what controllers and the kubelet
 // would, and sees how the operator labels their pods.
 type fleet struct {
-	o         options
-	admin     client.Client
-	authority authority
-	pairs     map[string]tls.Certificate // by namespace
-	vaults    []*vault
-	byName    map[types.NamespacedName]*vault
-	pending   chan *vault
+	o       options
+	admin   client.Client
+	ca      *issuer
+	pairs   map[string]tls.Certificate // by namespace
+	vaults  []*vault
+	byName  map[types.NamespacedName]*vault
+	pending chan *vault
 	// lost counts active labels that were taken from a pod whose node said that it
 	// is active, which is never right here.
 	lost atomic.Int64
@@ -74,7 +74,7 @@ func newFleet(ctx context.Context, p *controlPlane, o options, size int) (*fleet
 	f := &fleet{o: o, admin: p.admin, pairs: map[string]tls.Certificate{}, byName: map[types.NamespacedName]*vault{},
 		pending: make(chan *vault, size)}
 	var err error
-	if f.authority, err = newAuthority(); err != nil {
+	if f.ca, err = newIssuer(); err != nil {
 		return nil, err
 	}
 	for i := range size {
@@ -106,7 +106,7 @@ func (f *fleet) createNamespace(ctx context.Context, name string) error {
 	if f.o.generated {
 		return nil
 	}
-	leaf, err := f.authority.certificate(ctx, name)
+	leaf, err := f.ca.certificate(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (f *fleet) createNamespace(ctx context.Context, name string) error {
 	}
 	for secret, data := range map[string]map[string][]byte{
 		serverSecret: {v1alpha1.ServerCertKey: leaf.Cert, v1alpha1.ServerKeyKey: leaf.Key},
-		clientSecret: {v1alpha1.ClientCAKey: f.authority.pair.Cert},
+		clientSecret: {v1alpha1.ClientCAKey: f.ca.pair.Cert},
 	} {
 		object := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: secret}, Data: data}
 		if err := f.admin.Create(ctx, object); err != nil {
@@ -186,7 +186,7 @@ func (f *fleet) see(pod *corev1.Pod) {
 		delete(v.labelled, i)
 		if i == v.active && v.nodes[i].get() == active && v.nodes[i].alive() {
 			f.lost.Add(1)
-			fmt.Printf("%s has lost the label; the node last answered %s ago\n", pod.Name, now.Sub(time.Unix(0, v.nodes[i].answered.Load())).Round(time.Millisecond))
+			fmt.Printf("%s has lost the label; the node last responded %s ago\n", pod.Name, now.Sub(time.Unix(0, v.nodes[i].responded.Load())).Round(time.Millisecond))
 		}
 	}
 	if v.isRight() {
@@ -316,12 +316,12 @@ func (f *fleet) pair(ctx context.Context, v *vault) (tls.Certificate, error) {
 }
 
 // createMembers writes the pods of the etcd members. They have no address, so that
-// nobody asks them anything.
+// they are not probed.
 func (f *fleet) createMembers(ctx context.Context, v *vault) error {
 	name := (&v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: v.key.Name}}).EtcdName()
 	var set appsv1.StatefulSet
 	// Helm creates it after the Deployment.
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, labelTimeout, true, func(ctx context.Context) (bool, error) {
 		err := f.admin.Get(ctx, types.NamespacedName{Namespace: v.key.Namespace, Name: name}, &set)
 		return err == nil, client.IgnoreNotFound(err)
 	})
@@ -421,11 +421,11 @@ func (v *vault) activeNode() *node {
 }
 
 // awaitRight waits for the label and returns when it was right.
-func (v *vault) awaitRight(ctx context.Context, patience time.Duration) (time.Time, bool) {
+func (v *vault) awaitRight(ctx context.Context, timeout time.Duration) (time.Time, bool) {
 	v.mu.Lock()
 	right := v.right
 	v.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	select {
 	case <-right:

@@ -32,9 +32,9 @@ const (
 	active
 )
 
-// answers are Vault's, by state.
+// responses are Vault's, by state.
 // https://developer.hashicorp.com/vault/api-docs/system/health
-var answers = map[nodeState][]byte{
+var responses = map[nodeState][]byte{
 	standby: []byte(`{"initialized":true,"sealed":false,"standby":true,"performance_standby":false,` +
 		`"replication_performance_mode":"disabled","replication_dr_mode":"disabled","server_time_utc":1764158400,` +
 		`"version":"1.21.0","enterprise":false,"cluster_name":"vault-cluster-1","cluster_id":"0b1b1f2c-7f4a"}` + "\n"),
@@ -43,17 +43,17 @@ var answers = map[nodeState][]byte{
 		`"version":"1.21.0","enterprise":false,"cluster_name":"vault-cluster-1","cluster_id":"0b1b1f2c-7f4a"}` + "\n"),
 }
 
-// probes counts the requests that all nodes have answered.
+// probes counts the requests that all nodes have responded to.
 var probes atomic.Int64
 
-// node answers as a Vault node, at a loopback address of its own. It is cheaper
+// node responds as a Vault node, at a loopback address of its own. It is cheaper
 // than Vault, so that the operator and not its nodes is measured.
 type node struct {
 	ip     string
 	config *tls.Config
 	state  atomic.Int32
-	// answered is when it last answered, in nanoseconds since 1970.
-	answered atomic.Int64
+	// responded is when it last responded, in nanoseconds since 1970.
+	responded atomic.Int64
 
 	mu     sync.Mutex
 	server *http.Server
@@ -120,20 +120,20 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(answers[state])
-	n.answered.Store(time.Now().UnixNano())
+	_, _ = w.Write(responses[state])
+	n.responded.Store(time.Now().UnixNano())
 }
 
-// authority signs the certificates that Vaults name by spec.tls.static.
-type authority struct{ pair certs.KeyPair }
+// issuer is a CA that signs the certificates that Vaults name by spec.tls.static.
+type issuer struct{ pair certs.KeyPair }
 
-func newAuthority() (authority, error) {
+func newIssuer() (*issuer, error) {
 	pair, err := certs.NewCA("scale CA")
-	return authority{pair}, err
+	return &issuer{pair}, err
 }
 
 // certificate makes one that is valid for all Vaults of a namespace.
-func (a authority) certificate(_ context.Context, namespace string) (certs.KeyPair, error) {
+func (a *issuer) certificate(_ context.Context, namespace string) (certs.KeyPair, error) {
 	names := []string{"*." + namespace + ".svc", "localhost"}
 	return certs.Sign(a.pair, names[0], []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, names, net.IPv4(127, 0, 0, 1))
 }

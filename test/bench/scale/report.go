@@ -26,7 +26,7 @@ type result struct {
 	Overload  *overload  `json:"overload,omitempty"`
 	Rest      *idle      `json:"rest,omitempty"`
 	Failovers []failover `json:"failovers,omitempty"`
-	// LostLabels counts labels that were taken from the pod of an active node that answers.
+	// LostLabels counts labels that were taken from the pod of an active node that responds.
 	LostLabels int64 `json:"lostLabels"`
 	// PeakMiB is the most memory that was resident.
 	PeakMiB float64 `json:"peakMiB"`

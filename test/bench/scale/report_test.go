@@ -19,14 +19,14 @@ func TestPercentile(t *testing.T) {
 func TestRequests(t *testing.T) {
 	before := requests{"get secrets": 4, "patch pods": 1}
 	after := requests{"get secrets": 10, "patch pods": 1, "create events": 2, "update leases": 7}
-	asked := after.minus(before).withoutLease()
-	if got, want := asked.String(), "6 get secrets, 2 create events"; got != want {
+	made := after.minus(before).withoutLease()
+	if got, want := made.String(), "6 get secrets, 2 create events"; got != want {
 		t.Errorf("requests are %q, want %q", got, want)
 	}
-	if got, want := asked.per(4).plus(requests{"list secrets": 1}).secretReads(), 2.5; got != want {
+	if got, want := made.per(4).plus(requests{"list secrets": 1}).secretReads(), 2.5; got != want {
 		t.Errorf("%g reads of Secrets, want %g", got, want)
 	}
-	if got, want := asked.total(), 8.0; got != want {
+	if got, want := made.total(), 8.0; got != want {
 		t.Errorf("%g requests, want %g", got, want)
 	}
 }

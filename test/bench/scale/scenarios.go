@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// patience is how long a label may take before it counts as missed.
-	patience = time.Minute
-	// silence is for how long the operator asks for nothing when it is at rest.
+	// labelTimeout is how long a label may take before it counts as missed.
+	labelTimeout = time.Minute
+	// silence is for how long the operator makes no request when it is at rest.
 	silence = 1500 * time.Millisecond
 	// settled is for how long to wait for that when it will not come.
 	settled = 10 * time.Second
@@ -112,7 +112,7 @@ func (b *bench) createOne(ctx context.Context, v *vault) error {
 	if err := b.fleet.create(ctx, v); err != nil {
 		return err
 	}
-	if _, right := v.awaitRight(ctx, 2*patience); !right {
+	if _, right := v.awaitRight(ctx, 2*labelTimeout); !right {
 		return errors.Join(fmt.Errorf("%s: no label", v.key), b.fleet.err(), ctx.Err())
 	}
 	return nil
@@ -211,7 +211,7 @@ func (b *bench) atRest(ctx context.Context, r *result) error {
 	if err != nil {
 		return err
 	}
-	begin, answered, asked, load := time.Now(), probes.Load(), b.plane.audit.snapshot(), machineBusy()
+	begin, probed, requested, load := time.Now(), probes.Load(), b.plane.audit.snapshot(), machineBusy()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -225,8 +225,8 @@ func (b *bench) atRest(ctx context.Context, r *result) error {
 	r.Rest = &idle{
 		Cores:             (after.cpu - before.cpu).Seconds() / seconds,
 		RSSMiB:            after.rssMiB,
-		ProbesPerSecond:   float64(probes.Load()-answered) / seconds,
-		RequestsPerSecond: b.plane.audit.snapshot().minus(asked).total() / seconds,
+		ProbesPerSecond:   float64(probes.Load()-probed) / seconds,
+		RequestsPerSecond: b.plane.audit.snapshot().minus(requested).total() / seconds,
 		MachineBusy:       machineBusy().since(load),
 		Right:             b.fleet.census().right,
 	}
@@ -278,8 +278,8 @@ func (b *bench) failover(ctx context.Context, kind string, rounds, atOnce int) (
 		if err := b.awaitQuiet(ctx); err != nil {
 			return result, err
 		}
-		asked := b.plane.audit.snapshot().minus(before).withoutLease()
-		result.Requests = result.Requests.plus(asked.per(rounds * atOnce))
+		made := b.plane.audit.snapshot().minus(before).withoutLease()
+		result.Requests = result.Requests.plus(made.per(rounds * atOnce))
 		result.Lost += b.fleet.lost.Load() - lost
 	}
 	result.Missed = result.Count - len(took)
@@ -302,7 +302,7 @@ func (b *bench) round(ctx context.Context, kind string, chosen []*vault) (took [
 		since[i], old[i] = v.handOver()
 	}
 	for i, v := range chosen {
-		if at, right := v.awaitRight(ctx, patience); right {
+		if at, right := v.awaitRight(ctx, labelTimeout); right {
 			took = append(took, at.Sub(since[i]))
 		}
 	}

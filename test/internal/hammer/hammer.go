@@ -37,9 +37,9 @@ type Outcome struct {
 	// failed.
 	FirstFailed time.Time `json:"firstFailed"`
 	LastFailed  time.Time `json:"lastFailed"`
-	// LastUnanswered is when the last request began that got no response at all: nothing
-	// refused it either.
-	LastUnanswered time.Time `json:"lastUnanswered"`
+	// LastWithoutResponse is when the last request began that got no response, not even a
+	// refusal.
+	LastWithoutResponse time.Time `json:"lastWithoutResponse"`
 	// LastError is what the last request that failed said.
 	LastError string `json:"lastError"`
 	// LongestWait is for how long a client has waited that tries again until it is served.

@@ -1,5 +1,5 @@
-// Package localcluster asks test/cluster about the local cluster. LOCAL_CLUSTER is the
-// command line that does.
+// Package localcluster has what test/cluster prints of the local cluster. LOCAL_CLUSTER is
+// its command line.
 package localcluster
 
 import (
@@ -11,7 +11,7 @@ import (
 // ControlPlane is what Netns calls the place of the control plane.
 const ControlPlane = "control"
 
-// known are the network namespaces that were asked for: they stay the same.
+// known are the network namespaces that were printed before: they stay the same.
 var known sync.Map
 
 // Netns is the path of the network namespace of a node of the cluster, for nsenter.

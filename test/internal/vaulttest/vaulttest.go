@@ -1,5 +1,4 @@
-// Package vaulttest handles a Vault in a cluster as its operator, the person,
-// would: with kubectl, a port-forward and the vault command.
+// Package vaulttest handles a Vault in a cluster as an administrator would: with kubectl, a port-forward and the vault command.
 package vaulttest
 
 import (
@@ -96,10 +95,10 @@ func (v Vault) Forward(t shell.T, pod string) (env []string, stop func()) {
 	return []string{fmt.Sprintf("VAULT_ADDR=https://localhost:%d", port), "VAULT_SKIP_VERIFY=true"}, background.Stop
 }
 
-// AwaitPort waits until something answers at the port of this machine.
+// AwaitPort waits until something listens at the port of this machine.
 func AwaitPort(t shell.T, port int, by *shell.Background) {
 	t.Helper()
-	shell.Eventually(t, fmt.Sprintf("port %d answers", port), 20*time.Second, func() error {
+	shell.Eventually(t, fmt.Sprintf("port %d is open", port), 20*time.Second, func() error {
 		if out, ended := by.Ended(); ended {
 			return errors.New("port-forward ended: " + out)
 		}
@@ -149,7 +148,7 @@ func (v Vault) Unseal(t shell.T, pod string, keys Keys) {
 }
 
 // TryUnseal unseals a node from inside its pod, which may go away meanwhile. A node that
-// gets no response from its storage takes the key and gives no answer.
+// gets no response from its storage takes the key and does not respond.
 func (v Vault) TryUnseal(pod string, keys Keys) error {
 	_, err := shell.TryInput(strings.Join(keys.UnsealKeys[:3], "\n")+"\n",
 		"timeout 30 "+v.Kubectl(`exec -i %s -- sh -c 'while read -r key; do echo "{\"key\": \"$key\"}" | vault write sys/unseal - || exit 1; done'`, pod))

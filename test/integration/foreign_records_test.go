@@ -30,7 +30,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
-// forge writes a record of a release "example" as somebody does who may write
+// forge writes a record of a release "example" as a tenant does who may write
 // Secrets in the namespace; owner may be nil.
 func forge(t *testing.T, namespace, content string, owner *v1alpha1.Vault) *corev1.Secret {
 	t.Helper()
@@ -343,7 +343,7 @@ func TestAnnotationsOfAVaultCostNothing(t *testing.T) {
 	}
 	awaitQuiet(t)
 	if all := audit.all(t); len(all) > before {
-		t.Errorf("annotations made the operator ask %v", all[before:])
+		t.Errorf("annotations made the operator make the requests %v", all[before:])
 	}
 }
 
