@@ -86,7 +86,8 @@ func (r release) manifests(t *testing.T) (map[string]string, error) {
 		capabilities.APIVersions = append(capabilities.APIVersions, "security.openshift.io/v1")
 	}
 	c := loadChart(t)
-	all, err := chartutil.ToRenderValues(c, values, chartutil.ReleaseOptions{Name: r.name, Namespace: "default", IsInstall: true}, capabilities)
+	all, err := chartutil.ToRenderValues(c, values, chartutil.ReleaseOptions{Name: r.name, Namespace: "default",
+		IsInstall: true}, capabilities)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +175,8 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
 	want["images"], want["ownerUID"], want["ipv6"] = map[string]any{}, "", false
 	want["configSecret"] = map[string]any{"name": "", "keys": []any{}}
-	want["tlsKeys"] = map[string]any{"cert": v1alpha1.ServerCertKey, "key": v1alpha1.ServerKeyKey, "ca": v1alpha1.ClientCAKey}
+	want["tlsKeys"] = map[string]any{"cert": v1alpha1.ServerCertKey, "key": v1alpha1.ServerKeyKey,
+		"ca": v1alpha1.ClientCAKey}
 	// Helm would mix these with what is set, so the template has them.
 	delete(want["pod"].(map[string]any), "resources")
 	delete(want["storage"].(map[string]any)["etcd"].(map[string]any), "resources")
@@ -228,9 +230,11 @@ func roundTrip(t *testing.T, value any) any {
 func TestRolloutNeedsNoRoomWhereThereMayBeNone(t *testing.T) {
 	const term = `[{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app.kubernetes.io/name: vault}}}]`
 	for values, surge := range map[string]int{
-		`{operated: true, pod: {affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: ` + term + `}}}}`: 0,
-		`{operated: true, pod: {affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: ` + term + `}}}}`:     1,
-		`{operated: true, pod: {affinity: {podAntiAffinity: {}}}}`:                                                             1,
+		`{operated: true, pod: {affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: ` + term +
+			`}}}}`: 0,
+		`{operated: true, pod: {affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: ` + term +
+			`}}}}`: 1,
+		`{operated: true, pod: {affinity: {podAntiAffinity: {}}}}`: 1,
 	} {
 		rolling := release{values: values}.render(t).vault.Spec.Strategy.RollingUpdate
 		if rolling.MaxSurge.IntValue() != surge || rolling.MaxUnavailable.IntValue() != 1-surge {
@@ -244,11 +248,13 @@ func TestRolloutNeedsNoRoomWhereThereMayBeNone(t *testing.T) {
 func TestResources(t *testing.T) {
 	for values, want := range map[string][2]string{
 		``: {`{"requests":{"cpu":"100m","memory":"256Mi"}}`, `{"requests":{"cpu":"100m","memory":"128Mi"}}`},
-		`{pod: {resources: {limits: {cpu: 50m}}}, storage: {etcd: {resources: {limits: {memory: 1Gi}}}}}`: {`{"limits":{"cpu":"50m"}}`, `{"limits":{"memory":"1Gi"}}`},
-		`{pod: {resources: {}}, storage: {etcd: {resources: {}}}}`:                                        {`{}`, `{}`},
+		`{pod: {resources: {limits: {cpu: 50m}}}, storage: {etcd: {resources: {limits: {memory: 1Gi}}}}}`: {
+			`{"limits":{"cpu":"50m"}}`, `{"limits":{"memory":"1Gi"}}`},
+		`{pod: {resources: {}}, storage: {etcd: {resources: {}}}}`: {`{}`, `{}`},
 	} {
 		out := release{values: values}.render(t)
-		for i, container := range []corev1.Container{out.vault.Spec.Template.Spec.Containers[0], out.etcd.Spec.Template.Spec.Containers[0]} {
+		for i, container := range []corev1.Container{out.vault.Spec.Template.Spec.Containers[0],
+			out.etcd.Spec.Template.Spec.Containers[0]} {
 			got, err := json.Marshal(container.Resources)
 			if err != nil {
 				t.Fatal(err)
@@ -263,8 +269,10 @@ func TestResources(t *testing.T) {
 // An address of IPv6 is in brackets wherever a port follows.
 func TestIPv6(t *testing.T) {
 	for values, want := range map[string][]string{
-		`{operated: true}`:             {"https://0.0.0.0:2379", "https://0.0.0.0:2380", "http://0.0.0.0:2381", "https://$(POD_IP):8201"},
-		`{operated: true, ipv6: true}`: {"https://[::]:2379", "https://[::]:2380", "http://[::]:2381", "https://[$(POD_IP)]:8201"},
+		`{operated: true}`: {"https://0.0.0.0:2379", "https://0.0.0.0:2380", "http://0.0.0.0:2381",
+			"https://$(POD_IP):8201"},
+		`{operated: true, ipv6: true}`: {"https://[::]:2379", "https://[::]:2380", "http://[::]:2381",
+			"https://[$(POD_IP)]:8201"},
 	} {
 		out := release{values: values}.render(t)
 		text := strings.Join(out.etcd.Spec.Template.Spec.Containers[0].Command, "\n")
@@ -281,20 +289,24 @@ func TestIPv6(t *testing.T) {
 
 func TestEdgeValues(t *testing.T) {
 	for name, r := range map[string]release{
-		"defaults, plain":      {},
-		"defaults, operated":   {values: `operated: true`},
-		"one node":             {values: `{operated: true, nodes: 1, storage: {etcd: {nodes: 1}}}`},
-		"many nodes":           {values: `{operated: true, nodes: 99, storage: {etcd: {nodes: 7}}}`},
-		"long name":            {values: `operated: true`, name: strings.Repeat("a", 40)},
-		"OpenShift":            {values: `operated: true`, openshift: true},
-		"own certificates":     {values: `{operated: true, tls: {static: {serverSecret: s, clientSecret: c}}}`},
-		"plain, own certs":     {values: `{tls: {static: {serverSecret: s, clientSecret: c}}}`},
-		"registry with a port": {values: `{operated: true, baseImage: "localhost:5000/vault", imagePullSecrets: [{name: a}]}`},
-		"pod policy": {values: `{operated: true, pod: {priorityClassName: p, nodeSelector: {a: "true"}, labels: {b: "1"}, annotations: {c: "{\"x\": 1}"},
-			tolerations: [{key: k, operator: Exists}], topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}],
-			affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}},
+		"defaults, plain":    {},
+		"defaults, operated": {values: `operated: true`},
+		"one node":           {values: `{operated: true, nodes: 1, storage: {etcd: {nodes: 1}}}`},
+		"many nodes":         {values: `{operated: true, nodes: 99, storage: {etcd: {nodes: 7}}}`},
+		"long name":          {values: `operated: true`, name: strings.Repeat("a", 40)},
+		"OpenShift":          {values: `operated: true`, openshift: true},
+		"own certificates":   {values: `{operated: true, tls: {static: {serverSecret: s, clientSecret: c}}}`},
+		"plain, own certs":   {values: `{tls: {static: {serverSecret: s, clientSecret: c}}}`},
+		"registry with a port": {
+			values: `{operated: true, baseImage: "localhost:5000/vault", imagePullSecrets: [{name: a}]}`},
+		"pod policy": {values: `{operated: true, pod: {priorityClassName: p, nodeSelector: {a: "true"}, labels: {b: "1"},
+			annotations: {c: "{\"x\": 1}"}, tolerations: [{key: k, operator: Exists}],
+			topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}],
+			affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {
+				nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}},
 			resources: {limits: {cpu: 1}}}}`},
-		"volumes":      {values: `{operated: true, storage: {etcd: {volumeSize: 10Gi, storageClassName: fast, whenDeleted: Delete}}}`},
+		"volumes": {
+			values: `{operated: true, storage: {etcd: {volumeSize: 10Gi, storageClassName: fast, whenDeleted: Delete}}}`},
 		"nasty config": {values: "operated: true\nconfig: |\n  a = \"{{ x }}\\\"'\"\n  b = <<EOF\n   : - # %\n  EOF\n\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -347,7 +359,8 @@ func TestOpenShift(t *testing.T) {
 // The storage goes where Vault goes, unless it has a place of its own.
 func TestEtcdPlacement(t *testing.T) {
 	const vault = `pod: {nodeSelector: {pool: v}, tolerations: [{key: vault, operator: Exists}], priorityClassName: high,
-		affinity: {nodeAffinity: {}}, topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]}`
+		affinity: {nodeAffinity: {}},
+		topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]}`
 	plain := release{values: `operated: true`}.render(t).etcd
 	apart := plain.Spec.Template.Spec.Affinity
 
@@ -359,13 +372,16 @@ func TestEtcdPlacement(t *testing.T) {
 	if !reflect.DeepEqual(pod.Affinity, apart) || pod.TopologySpreadConstraints != nil {
 		t.Errorf("what is about Vault's own pods is taken over: %+v", pod)
 	}
-	if followed.Annotations[v1alpha1.FollowsVaultAnnotation] != "true" || followed.Annotations[v1alpha1.VersionAnnotation] != "3.6.16" {
+	if followed.Annotations[v1alpha1.FollowsVaultAnnotation] != "true" ||
+		followed.Annotations[v1alpha1.VersionAnnotation] != "3.6.16" {
 		t.Errorf("annotations %v", followed.Annotations)
 	}
 
-	own := release{values: `{operated: true, ` + vault + `, storage: {etcd: {pod: {tolerations: [{key: etcd, operator: Exists}], priorityClassName: low}}}}`}.render(t).etcd
+	own := release{values: `{operated: true, ` + vault +
+		`, storage: {etcd: {pod: {tolerations: [{key: etcd, operator: Exists}], priorityClassName: low}}}}`}.render(t).etcd
 	pod = own.Spec.Template.Spec
-	if pod.NodeSelector != nil || len(pod.Tolerations) != 1 || pod.Tolerations[0].Key != "etcd" || pod.PriorityClassName != "low" {
+	if pod.NodeSelector != nil || len(pod.Tolerations) != 1 || pod.Tolerations[0].Key != "etcd" ||
+		pod.PriorityClassName != "low" {
 		t.Errorf("etcd's own placement: %+v", pod)
 	}
 
@@ -406,7 +422,8 @@ func requireRestricted(t *testing.T, pod *corev1.PodSpec, openshift bool) {
 	}
 	for _, container := range pod.Containers {
 		c := container.SecurityContext
-		if *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem || !reflect.DeepEqual(c.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+		if *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem ||
+			!reflect.DeepEqual(c.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 			t.Errorf("security context of %s: %+v", container.Name, c)
 		}
 	}
@@ -416,7 +433,8 @@ func requireRestricted(t *testing.T, pod *corev1.PodSpec, openshift bool) {
 func TestDrainsTakeWhatIsNotNeeded(t *testing.T) {
 	for nodes, keeps := range map[int]bool{1: false, 2: true, 99: true} {
 		for _, budget := range (release{values: fmt.Sprintf("{operated: true, nodes: %d}", nodes)}).render(t).budgets {
-			if isVault := budget.Labels[v1alpha1.ComponentLabel] == v1alpha1.ServerComponent; (budget.Spec.MinAvailable != nil) != (isVault && keeps) {
+			isVault := budget.Labels[v1alpha1.ComponentLabel] == v1alpha1.ServerComponent
+			if (budget.Spec.MinAvailable != nil) != (isVault && keeps) {
 				t.Errorf("%d nodes: %s has %+v", nodes, budget.Name, budget.Spec)
 			}
 		}
@@ -425,7 +443,9 @@ func TestDrainsTakeWhatIsNotNeeded(t *testing.T) {
 
 // An API server that does not know a way to distribute traffic refuses it.
 func TestTrafficDistribution(t *testing.T) {
-	for version, want := range map[string]*string{"v1.33.4": nil, "v1.34.0": new(corev1.ServiceTrafficDistributionPreferSameNode), "v1.35.1-gke.1": new(corev1.ServiceTrafficDistributionPreferSameNode)} {
+	for version, want := range map[string]*string{"v1.33.4": nil,
+		"v1.34.0":       new(corev1.ServiceTrafficDistributionPreferSameNode),
+		"v1.35.1-gke.1": new(corev1.ServiceTrafficDistributionPreferSameNode)} {
 		got := release{values: "operated: true", kubernetes: version}.render(t).etcdService.Spec.TrafficDistribution
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v, want %v", version, got, want)
@@ -453,16 +473,19 @@ func TestListener(t *testing.T) {
 		return string(release{values: values}.render(t).config.Data["operator.hcl"])
 	}
 	plain := config(`operated: true`)
-	for values, want := range map[string]string{
-		`{operated: true, listener: {}}`: "",
-		`{operated: true, listener: {unauthenticatedMetricsAccess: false, xForwardedForAuthorizedAddrs: []}}`: "",
-		`{operated: true, listener: {unauthenticatedMetricsAccess: true}}`:                                    "  telemetry {\n    unauthenticated_metrics_access = true\n  }\n",
-		`{operated: true, listener: {xForwardedForAuthorizedAddrs: [10.0.0.1, "fd00::/8"]}}`: "  x_forwarded_for_authorized_addrs   = \"10.0.0.1,fd00::/8\"\n" +
-			"  # Requests of the operator and the kubelet do not come by a proxy.\n  x_forwarded_for_reject_not_present = false\n",
+	for _, tt := range []struct{ listener, want string }{
+		{`{}`, ""},
+		{`{unauthenticatedMetricsAccess: false, xForwardedForAuthorizedAddrs: []}`, ""},
+		{`{unauthenticatedMetricsAccess: true}`, "  telemetry {\n    unauthenticated_metrics_access = true\n  }\n"},
+		{`{xForwardedForAuthorizedAddrs: [10.0.0.1, "fd00::/8"]}`,
+			"  x_forwarded_for_authorized_addrs   = \"10.0.0.1,fd00::/8\"\n" +
+				"  # Requests of the operator and the kubelet do not come by a proxy.\n" +
+				"  x_forwarded_for_reject_not_present = false\n"},
 	} {
 		const last = "  tls_min_version = \"tls12\"\n"
-		if got := config(values); got != strings.Replace(plain, last, last+want, 1) {
-			t.Errorf("%s: the configuration is\n%s", values, got)
+		got := config(`{operated: true, listener: ` + tt.listener + `}`)
+		if got != strings.Replace(plain, last, last+tt.want, 1) {
+			t.Errorf("%s: the configuration is\n%s", tt.listener, got)
 		}
 	}
 }
@@ -509,7 +532,8 @@ func TestConfigurationIsImmutable(t *testing.T) {
 		// Helm would delete what older pods have mounted. Without an operator nothing
 		// else would ever delete it.
 		owned := strings.Contains(values, "ownerUID")
-		if kept := config.Annotations["helm.sh/resource-policy"] == "keep"; kept != owned || len(config.OwnerReferences) > 0 != owned {
+		if kept := config.Annotations["helm.sh/resource-policy"] == "keep"; kept != owned ||
+			len(config.OwnerReferences) > 0 != owned {
 			t.Errorf("%s: annotations %v, owners %v", values, config.Annotations, config.OwnerReferences)
 		}
 		if strings.Contains(fmt.Sprint(config.Labels), "0.1.0") {
@@ -517,13 +541,15 @@ func TestConfigurationIsImmutable(t *testing.T) {
 		}
 	}
 	owner := release{values: `{operated: true, ownerUID: a}`}.render(t).config.OwnerReferences[0]
-	if owner.APIVersion != v1alpha1.GroupVersion.String() || owner.Kind != "Vault" || owner.Name != "example" || owner.UID != "a" || !*owner.Controller {
+	if owner.APIVersion != v1alpha1.GroupVersion.String() || owner.Kind != "Vault" || owner.Name != "example" ||
+		owner.UID != "a" || !*owner.Controller {
 		t.Errorf("the owner is %+v", owner)
 	}
 }
 
 func TestUsersSecretIsMounted(t *testing.T) {
-	out := release{values: `{operated: true, ownerUID: a, configSecret: {name: users, keys: [configmap.hcl, secret.hcl]}}`}.render(t)
+	const values = `{operated: true, ownerUID: a, configSecret: {name: users, keys: [configmap.hcl, secret.hcl]}}`
+	out := release{values: values}.render(t)
 	want := []string{out.config.Name, "users"}
 	if mounted := configVolume(t, &out.vault); !slices.Equal(mounted, want) {
 		t.Errorf("%q are mounted, want %q", mounted, want)
@@ -554,7 +580,8 @@ func TestKeysOfCertificates(t *testing.T) {
 	}
 	const static = `tls: {static: {serverSecret: s, clientSecret: c}}`
 	for values, want := range map[string]map[string]string{
-		`{operated: true, ` + static + `}`: {"server.crt": "s/server.crt", "server.key": "s/server.key", "vault-client-ca.crt": "c/vault-client-ca.crt"},
+		`{operated: true, ` + static + `}`: {"server.crt": "s/server.crt", "server.key": "s/server.key",
+			"vault-client-ca.crt": "c/vault-client-ca.crt"},
 		`{operated: true, tlsKeys: {cert: tls.crt, key: tls.key, ca: ca.crt}, ` + static + `}`: {
 			"server.crt": "s/tls.crt", "server.key": "s/tls.key", "vault-client-ca.crt": "c/ca.crt",
 		},
@@ -585,28 +612,34 @@ func TestUsersEnvironmentAndVolumes(t *testing.T) {
 operated: true
 pod:
   serviceAccountAnnotations: {iam.example.com/role: seal}
-  env: [{name: HTTPS_PROXY, value: "http://proxy:3128"}, {name: VAULT_LICENSE, valueFrom: {secretKeyRef: {name: licence, key: text}}}]
+  env:
+  - {name: HTTPS_PROXY, value: "http://proxy:3128"}
+  - {name: VAULT_LICENSE, valueFrom: {secretKeyRef: {name: licence, key: text}}}
   envFrom: [{secretRef: {name: cloud}}]
   volumes: [{name: plugins, configMap: {name: plugins}}]
   volumeMounts: [{name: plugins, mountPath: /vault/plugins, readOnly: true}]
 `}.render(t)
 	pod, container := out.vault.Spec.Template.Spec, out.vault.Spec.Template.Spec.Containers[0]
-	if env := container.Env; env[0].Value != "http://proxy:3128" || env[1].ValueFrom.SecretKeyRef.Name != "licence" || !reflect.DeepEqual(env[2:], plain.Containers[0].Env) {
+	if env := container.Env; env[0].Value != "http://proxy:3128" || env[1].ValueFrom.SecretKeyRef.Name != "licence" ||
+		!reflect.DeepEqual(env[2:], plain.Containers[0].Env) {
 		t.Errorf("the environment is %+v", env)
 	}
 	if from := container.EnvFrom; len(from) != 1 || from[0].SecretRef.Name != "cloud" {
 		t.Errorf("the environment is from %+v", from)
 	}
-	if script := container.Command[2]; !strings.Contains(script, "unset ETCD_ADDR ") || strings.Contains(plain.Containers[0].Command[2], "ETCD_") {
+	if script := container.Command[2]; !strings.Contains(script, "unset ETCD_ADDR ") ||
+		strings.Contains(plain.Containers[0].Command[2], "ETCD_") {
 		t.Errorf("variables that Vault takes instead of its configuration: %s", script)
 	}
-	if mounts := container.VolumeMounts; mounts[0].MountPath != "/vault/plugins" || !reflect.DeepEqual(mounts[1:], plain.Containers[0].VolumeMounts) {
+	if mounts := container.VolumeMounts; mounts[0].MountPath != "/vault/plugins" ||
+		!reflect.DeepEqual(mounts[1:], plain.Containers[0].VolumeMounts) {
 		t.Errorf("the mounts are %+v", mounts)
 	}
 	if volumes := pod.Volumes; volumes[0].ConfigMap.Name != "plugins" || !reflect.DeepEqual(volumes[1:], plain.Volumes) {
 		t.Errorf("the volumes are %+v", volumes)
 	}
-	if annotations := out.account.Annotations; !reflect.DeepEqual(annotations, map[string]string{"iam.example.com/role": "seal"}) {
+	if annotations := out.account.Annotations; !reflect.DeepEqual(annotations,
+		map[string]string{"iam.example.com/role": "seal"}) {
 		t.Errorf("the ServiceAccount has the annotations %v", annotations)
 	}
 }
@@ -673,7 +706,8 @@ func TestPodsAreReplacedOnlyForAReason(t *testing.T) {
 		}
 	}
 	etcd := func(values string) any { return release{values: values}.render(t).etcd.Spec.Template }
-	if !reflect.DeepEqual(etcd(`operated: true`), etcd(`{operated: true, version: 1.21.1, config: "ui = true", nodes: 3}`)) {
+	if !reflect.DeepEqual(etcd(`operated: true`),
+		etcd(`{operated: true, version: 1.21.1, config: "ui = true", nodes: 3}`)) {
 		t.Error("a change of Vault restarts etcd")
 	}
 }
@@ -686,7 +720,8 @@ func TestEtcdQuota(t *testing.T) {
 		"2G": (2e9 - 256*mi) / 2, "1e9": (1e9 - 256*mi) / 2, "1500000000000m": (15e8 - 256*mi) / 2,
 		"16640Mi": 8192 * mi, "100Gi": 8192 * mi, "1Ei": 8192 * mi,
 	} {
-		container := release{values: `{operated: true, storage: {etcd: {volumeSize: "` + size + `"}}}`}.render(t).etcd.Spec.Template.Spec.Containers[0]
+		container := release{values: `{operated: true, storage: {etcd: {volumeSize: "` + size +
+			`"}}}`}.render(t).etcd.Spec.Template.Spec.Containers[0]
 		if flag := fmt.Sprintf("--quota-backend-bytes=%d", want); !slices.Contains(container.Command, flag) {
 			t.Errorf("a volume of %s: no %s in %q", size, flag, container.Command)
 		}
@@ -697,7 +732,8 @@ func TestEtcdQuota(t *testing.T) {
 }
 
 func TestUnknownValuesAreRefused(t *testing.T) {
-	for _, values := range []string{`node: 3`, `storage: {etcd: {size: 3}}`, `nodes: -1`, `configMapName: c`, `pod: {label: {}}`} {
+	for _, values := range []string{`node: 3`, `storage: {etcd: {size: 3}}`, `nodes: -1`, `configMapName: c`,
+		`pod: {label: {}}`} {
 		if _, err := (release{values: values}).manifests(t); err == nil {
 			t.Errorf("accepted: %s", values)
 		}

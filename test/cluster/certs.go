@@ -33,8 +33,9 @@ func ensureCertificates() error {
 	client := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	certificates := []request{
 		{name: "apiserver", usage: server,
-			names: []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + clusterDomain},
-			ips:   []string{"127.0.0.1", controlPlaneIP, apiServiceIP}},
+			names: []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+				"kubernetes.default.svc." + clusterDomain},
+			ips: []string{"127.0.0.1", controlPlaneIP, apiServiceIP}},
 		{name: "apiserver-kubelet-client", usage: client, groups: []string{"system:masters"}},
 		{name: "front-proxy-client", usage: client},
 	}
@@ -45,7 +46,8 @@ func ensureCertificates() error {
 		{name: "coredns", usage: client},
 	}
 	for _, n := range nodes {
-		certificates = append(certificates, request{name: n.name, usage: server, names: []string{n.name}, ips: []string{n.ip}})
+		certificates = append(certificates, request{name: n.name, usage: server, names: []string{n.name},
+			ips: []string{n.ip}})
 		users = append(users, request{name: "system:node:" + n.name, usage: client, groups: []string{"system:nodes"}})
 	}
 	for _, r := range certificates {
@@ -59,7 +61,8 @@ func ensureCertificates() error {
 		}
 	}
 	// The admin's is written last: it says that all the others are there.
-	return ca.kubeconfig(request{name: "admin", usage: client, groups: []string{"system:masters"}}, adminKubeconfig(), "https://"+forwardAddress)
+	return ca.kubeconfig(request{name: "admin", usage: client, groups: []string{"system:masters"}}, adminKubeconfig(),
+		"https://"+forwardAddress)
 }
 
 func pki(file string) string { return statePath("pki", file) }

@@ -40,7 +40,8 @@ func startControlPlane(ctx context.Context) error {
 	}, user("system:kube-controller-manager")...)...); err != nil {
 		return err
 	}
-	if err := start("kube-scheduler", controlPlane, append([]string{bin("kube-scheduler")}, user("system:kube-scheduler")...)...); err != nil {
+	if err := start("kube-scheduler", controlPlane, append([]string{bin("kube-scheduler")},
+		user("system:kube-scheduler")...)...); err != nil {
 		return err
 	}
 	if err := writeConfig(statePath("Corefile"), corefile); err != nil {
@@ -72,7 +73,8 @@ func apiServerArgs() []string {
 		"--requestheader-client-ca-file=" + pki("ca.crt"), "--requestheader-allowed-names=front-proxy-client",
 		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
-		"--proxy-client-cert-file=" + pki("front-proxy-client.crt"), "--proxy-client-key-file=" + pki("front-proxy-client.key"),
+		"--proxy-client-cert-file=" + pki("front-proxy-client.crt"),
+		"--proxy-client-key-file=" + pki("front-proxy-client.key"),
 	}
 }
 

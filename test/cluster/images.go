@@ -233,7 +233,8 @@ func (img image) layer() (io.ReadCloser, error) {
 }
 
 func (img image) write(archive *tar.Writer) error {
-	for _, dir := range []string{"bin/", "etc/", "tmp/", "usr/", "usr/local/", "usr/local/bin/", "vault/", "var/", "var/lib/"} {
+	for _, dir := range []string{"bin/", "etc/", "tmp/", "usr/", "usr/local/", "usr/local/bin/", "vault/", "var/",
+		"var/lib/"} {
 		mode := int64(0o755)
 		if dir == "tmp/" {
 			mode = 0o1777

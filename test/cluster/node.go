@@ -66,12 +66,14 @@ func (n node) start(ctx context.Context) error {
 	if err := ensureImage(ctx, pauseImage(), n); err != nil {
 		return err
 	}
-	if err := start(n.name+"-kube-proxy", n.namespace(), bin("kube-proxy"), "--config="+n.dir("kube-proxy.yaml")); err != nil {
+	if err := start(n.name+"-kube-proxy", n.namespace(), bin("kube-proxy"),
+		"--config="+n.dir("kube-proxy.yaml")); err != nil {
 		return err
 	}
 	return start(n.name+"-kubelet", n.namespace(), bin("kubelet"),
 		"--config="+n.dir("kubelet.yaml"), "--kubeconfig="+kubeconfigPath("system:node:"+n.name),
-		"--hostname-override="+n.name, "--node-ip="+n.ip, "--root-dir="+n.dir("kubelet"), "--cert-dir="+n.dir("kubelet", "pki"))
+		"--hostname-override="+n.name, "--node-ip="+n.ip, "--root-dir="+n.dir("kubelet"),
+		"--cert-dir="+n.dir("kubelet", "pki"))
 }
 
 // ctr runs containerd's client in the namespace that the kubelet uses.
@@ -83,7 +85,10 @@ func (n node) containerdConfig() string {
 	return fmt.Sprintf(`version = 2
 root = %[1]q
 state = %[2]q
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper"]
+disabled_plugins = [
+  "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
+]
 [grpc]
   address = %[3]q
 [plugins."io.containerd.grpc.v1.cri"]

@@ -23,8 +23,10 @@ func olmParts() []part {
 			"olm": olmModule + "/cmd/olm", "catalog": olmModule + "/cmd/catalog",
 			"copy-content": olmModule + "/cmd/copy-content", "cpb": olmModule + "/util/cpb",
 		}},
-		{module: "opm", tags: tags, packages: map[string]string{"opm": "github.com/operator-framework/operator-registry/cmd/opm"}},
-		{module: "grpc-health-probe", packages: map[string]string{"grpc_health_probe": "github.com/grpc-ecosystem/grpc-health-probe"}},
+		{module: "opm", tags: tags,
+			packages: map[string]string{"opm": "github.com/operator-framework/operator-registry/cmd/opm"}},
+		{module: "grpc-health-probe",
+			packages: map[string]string{"grpc_health_probe": "github.com/grpc-ecosystem/grpc-health-probe"}},
 	}
 }
 
@@ -37,8 +39,10 @@ func olmImages() []image {
 		return all
 	}
 	return []image{
-		{name: "quay.io/operator-framework/olm:" + olmVersion, busybox: true, user: "1001", files: files("olm", "catalog", "copy-content", "cpb")},
-		{name: "quay.io/operator-framework/opm:" + opmVersion, busybox: true, user: "1001", files: files("opm", "grpc_health_probe")},
+		{name: "quay.io/operator-framework/olm:" + olmVersion, busybox: true, user: "1001",
+			files: files("olm", "catalog", "copy-content", "cpb")},
+		{name: "quay.io/operator-framework/opm:" + opmVersion, busybox: true, user: "1001",
+			files: files("opm", "grpc_health_probe")},
 	}
 }
 

@@ -38,14 +38,16 @@ func allParts() []part {
 			"etcdctl": "go.etcd.io/etcd/etcdctl/v3",
 		}},
 		{module: "kubernetes", packages: kubernetesPackages(),
-			ldflags: fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=37", version, kubernetesVersion)},
+			ldflags: fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=37", version,
+				kubernetesVersion)},
 		{module: "coredns", packages: map[string]string{"coredns": "github.com/coredns/coredns"}},
 	}, vaultParts()...)
 }
 
 func kubernetesPackages() map[string]string {
 	packages := map[string]string{}
-	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"} {
+	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
+		"kubectl"} {
 		packages[name] = "k8s.io/kubernetes/cmd/" + name
 	}
 	return packages
@@ -110,7 +112,8 @@ func (p part) build(ctx context.Context, pkg, target string) error {
 	}
 	// A build that is cut off leaves no binary under the final name.
 	unfinished := target + ".unfinished"
-	args := []string{"build", "-trimpath", "-tags", p.tags, "-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o", unfinished}
+	args := []string{"build", "-trimpath", "-tags", p.tags, "-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o",
+		unfinished}
 	if p.replaced != nil {
 		dir, err := os.MkdirTemp(cacheDir(), p.module+"-")
 		if err != nil {
@@ -196,10 +199,12 @@ func ensureDebianPackages(ctx context.Context) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	if err := runShowing(exec.CommandContext(ctx, "apt-get", "update", "-q"), "updating the list of Debian packages"); err != nil {
+	if err := runShowing(exec.CommandContext(ctx, "apt-get", "update", "-q"),
+		"updating the list of Debian packages"); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"install", "-q", "-y", "--no-install-recommends"}, missing...)...)
+	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"install", "-q", "-y", "--no-install-recommends"},
+		missing...)...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	return runShowing(cmd, "installing "+strings.Join(missing, ", "))
 }

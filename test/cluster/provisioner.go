@@ -26,7 +26,8 @@ func provision(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	controller.NewProvisionController(ctx, client, provisionerName, directories{}, controller.LeaderElection(false)).Run(ctx)
+	controller.NewProvisionController(ctx, client, provisionerName, directories{},
+		controller.LeaderElection(false)).Run(ctx)
 	return nil
 }
 
@@ -34,10 +35,12 @@ type directories struct{}
 
 // Provision makes the directory. Its volume is "local" and not "hostPath", since
 // only that is given to the group of a pod that does not run as root.
-func (directories) Provision(_ context.Context, options controller.ProvisionOptions) (*corev1.PersistentVolume, controller.ProvisioningState, error) {
+func (directories) Provision(_ context.Context, options controller.ProvisionOptions) (
+	*corev1.PersistentVolume, controller.ProvisioningState, error) {
 	mode := options.PVC.Spec.VolumeMode
 	if options.SelectedNodeName == "" || (mode != nil && *mode != corev1.PersistentVolumeFilesystem) {
-		return nil, controller.ProvisioningFinished, errors.New("only a filesystem, on the node that the pod was put on, can be made")
+		return nil, controller.ProvisioningFinished,
+			errors.New("only a filesystem, on the node that the pod was put on, can be made")
 	}
 	path := statePath("volumes", options.PVName)
 	if err := os.MkdirAll(path, 0o755); err != nil {
@@ -49,8 +52,10 @@ func (directories) Provision(_ context.Context, options controller.ProvisionOpti
 			PersistentVolumeReclaimPolicy: *options.StorageClass.ReclaimPolicy,
 			AccessModes:                   options.PVC.Spec.AccessModes,
 			VolumeMode:                    mode,
-			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: options.PVC.Spec.Resources.Requests[corev1.ResourceStorage]},
-			PersistentVolumeSource:        corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: path}},
+			Capacity: corev1.ResourceList{
+				corev1.ResourceStorage: options.PVC.Spec.Resources.Requests[corev1.ResourceStorage],
+			},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: path}},
 			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{
 				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{
 					Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{options.SelectedNodeName},

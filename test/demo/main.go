@@ -64,7 +64,8 @@ func (d *demo) run() {
 	d.show(getVault)
 	d.show("kubectl -n default get pods,services")
 
-	d.say("Its nodes wait for an administrator to initialize it. The guide's command forwards a port to the first sealed one.")
+	d.say("Its nodes wait for an administrator to initialize it. The guide's command forwards a port to the first " +
+		"sealed one.")
 	var keys vaulttest.Keys
 	d.forward(d.guide.ForwardSealed, func() {
 		fmt.Println("$ vault operator init -format=json")
@@ -92,7 +93,9 @@ func (d *demo) run() {
 	d.say("The active node is deleted. The standby takes over, and the Service follows.")
 	before := d.vault.AwaitHA(d, 1).VaultStatus
 	d.show(d.guide.DeleteActive)
-	d.vault.Await(d, "has failed over", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == before.Standby[0] })
+	d.vault.Await(d, "has failed over", func(s v1alpha1.VaultStatus) bool {
+		return s.VaultStatus.Active == before.Standby[0]
+	})
 	d.show(getVault)
 	d.forward(d.guide.ForwardActive, func() { d.show("vault read secret/foo") })
 
@@ -136,7 +139,8 @@ func (d *demo) unseal(keys vaulttest.Keys) {
 	for _, key := range keys.UnsealKeys[:3] {
 		fmt.Println("$ vault operator unseal")
 		// The command reads a key from a terminal only; "write" reads it from here.
-		out, err := shell.TryInput(`{"key": "`+key+`"}`, "vault write sys/unseal - >/dev/null && vault status || [[ $? == 2 ]]", d.env...)
+		out, err := shell.TryInput(`{"key": "`+key+`"}`,
+			"vault write sys/unseal - >/dev/null && vault status || [[ $? == 2 ]]", d.env...)
 		if err != nil {
 			d.Fatalf("unsealing: %s", out)
 		}

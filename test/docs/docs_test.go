@@ -77,7 +77,8 @@ func TestPermissionsAreExplained(t *testing.T) {
 		files []string
 	}{
 		{"### In all namespaces that it serves", []string{"config/rbac/role.yaml"}},
-		{"### In its own namespace", []string{"config/rbac/leader_election_role.yaml", "config/rbac/release_records_role.yaml"}},
+		{"### In its own namespace", []string{"config/rbac/leader_election_role.yaml",
+			"config/rbac/release_records_role.yaml"}},
 	} {
 		granted := grants(t, test.files)
 		_, section, found := strings.Cut(read(t, "docs/security.md"), test.title+"\n")
@@ -101,7 +102,8 @@ func TestPermissionsAreExplained(t *testing.T) {
 		}
 		for resource := range maps.All(granted) {
 			if explained[resource] != granted[resource] {
-				t.Errorf("%s grant %s on %s, and docs/security.md explains %q", test.files, granted[resource], resource, explained[resource])
+				t.Errorf("%s grant %s on %s, and docs/security.md explains %q", test.files, granted[resource], resource,
+					explained[resource])
 			}
 		}
 		for resource := range maps.All(explained) {

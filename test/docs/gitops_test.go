@@ -18,13 +18,17 @@ func TestHealthCheckOfArgoCD(t *testing.T) {
 	script, _, _ = strings.Cut(script, "```")
 	for _, tt := range []struct{ name, vault, status, message string }{
 		{"new", `{"metadata": {"generation": 1}}`, "Progressing", "Waiting for the operator"},
-		{"changed", `{"metadata": {"generation": 2}, "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True", "message": "m"}]}}`,
+		{"changed", `{"metadata": {"generation": 2}, "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", ` +
+			`"status": "True", "message": "m"}]}}`,
 			"Progressing", "Waiting for the operator"},
-		{"ready", `{"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "conditions": [{"type": "Available", "status": "False", "message": "a"}, {"type": "Ready", "status": "True", "message": "m"}]}}`,
+		{"ready", `{"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "conditions": [{"type": ` +
+			`"Available", "status": "False", "message": "a"}, {"type": "Ready", "status": "True", "message": "m"}]}}`,
 			"Healthy", "m"},
-		{"sealed", `{"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "False", "message": "m"}]}}`,
+		{"sealed", `{"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", ` +
+			`"status": "False", "message": "m"}]}}`,
 			"Progressing", "m"},
-		{"stalled", `{"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "False", "message": "m"}, {"type": "Stalled", "status": "True", "message": "s"}]}}`,
+		{"stalled", `{"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", ` +
+			`"status": "False", "message": "m"}, {"type": "Stalled", "status": "True", "message": "s"}]}}`,
 			"Degraded", "s"},
 	} {
 		var vault any

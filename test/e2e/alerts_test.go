@@ -97,7 +97,9 @@ func startPrometheus(t *testing.T, namespace string) prometheus {
 	}
 	dir := t.TempDir()
 	var targets strings.Builder
-	replicas := shell.Run(t, "kubectl -n "+operatorNamespace+` get pods -l app.kubernetes.io/name=vault-operator -o jsonpath='{range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}'`)
+	replicas := shell.Run(t,
+		"kubectl -n "+operatorNamespace+` get pods -l app.kubernetes.io/name=vault-operator -o jsonpath='{range `+
+			`.items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}'`)
 	for line := range strings.Lines(replicas) {
 		name, address, _ := strings.Cut(strings.TrimSpace(line), " ")
 		fmt.Fprintf(&targets, "  - {targets: ['%s:8443'], labels: {pod: %s}}\n", address, name)
@@ -124,7 +126,9 @@ scrape_configs:
 	bin := shell.Run(t, "../prometheus/install.sh 2>/dev/null")
 	t.Logf("%s", shell.Run(t, bin+"/promtool check rules "+dir+"/rules.yaml"))
 	p := prometheus{inNode: inNode(t, shell.Run(t, "kubectl get nodes -o jsonpath='{.items[0].metadata.name}'"))}
-	process := shell.Start(t, "exec "+p.inNode+bin+"/prometheus --config.file="+dir+"/prometheus.yaml --storage.tsdb.path="+dir+"/data --web.listen-address=127.0.0.1:9090")
+	process := shell.Start(t,
+		"exec "+p.inNode+bin+"/prometheus --config.file="+dir+"/prometheus.yaml --storage.tsdb.path="+dir+"/data "+
+			"--web.listen-address=127.0.0.1:9090")
 	shell.Eventually(t, "Prometheus has scraped the operator", time.Minute, func() error {
 		if out, ended := process.Ended(); ended {
 			t.Fatalf("Prometheus: %s", out)

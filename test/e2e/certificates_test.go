@@ -69,7 +69,8 @@ func (c *userCA) issue(t *testing.T, life time.Duration) string {
 // put makes a Secret, or replaces its content.
 func (c *userCA) put(t *testing.T, name, content string) {
 	t.Helper()
-	shell.Run(t, c.vault.Kubectl("create secret generic %s %s --dry-run=client -o yaml | kubectl apply -f -", name, content))
+	shell.Run(t, c.vault.Kubectl("create secret generic %s %s --dry-run=client -o yaml | kubectl apply -f -", name,
+		content))
 }
 
 func (c *userCA) sign(t *testing.T, template, parent *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
@@ -136,9 +137,11 @@ func (f *fixture) awaitServed(t *testing.T, pod, serial string) {
 func makeCertificates(t *testing.T, v vaulttest.Vault) {
 	t.Helper()
 	shell.Run(t, `cd $(mktemp -d)
-openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 1 -subj "/CN=my CA" -addext basicConstraints=critical,CA:TRUE
+openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 1 -subj "/CN=my CA" \
+  -addext basicConstraints=critical,CA:TRUE
 openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=made-by-the-user
-openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 1 -extfile <(echo subjectAltName=DNS:localhost,DNS:`+v.Name+"."+v.Namespace+`.svc)
+openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 1 \
+  -extfile <(echo subjectAltName=DNS:localhost,DNS:`+v.Name+"."+v.Namespace+`.svc)
 kubectl -n `+v.Namespace+` create secret generic mine --from-file=server.crt --from-file=server.key
 kubectl -n `+v.Namespace+` create secret generic my-ca --from-file=vault-client-ca.crt=ca.crt
 rm -f *.key`)

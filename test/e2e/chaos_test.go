@@ -24,7 +24,9 @@ type fault struct {
 
 var faults = []fault{
 	{"the active pod is deleted", func(c *chaos, t *testing.T) { c.delete(t, c.active(t)) }},
-	{"the active pod is deleted by force", func(c *chaos, t *testing.T) { c.delete(t, c.active(t), "--grace-period=0", "--force") }},
+	{"the active pod is deleted by force", func(c *chaos, t *testing.T) {
+		c.delete(t, c.active(t), "--grace-period=0", "--force")
+	}},
 	{"the active process is killed", func(c *chaos, t *testing.T) { c.kill(t, c.active(t), "vault") }},
 	{"the active process hangs", func(c *chaos, t *testing.T) { c.hang(t, c.active(t)) }},
 	{"a standby pod is deleted", func(c *chaos, t *testing.T) { c.delete(t, c.standby(t)) }},
@@ -113,7 +115,8 @@ func (c *chaos) delete(t *testing.T, pod string, flags ...string) {
 // kill kills the process of a pod, if it runs at this moment.
 func (c *chaos) kill(t *testing.T, pod, container string) {
 	t.Helper()
-	if out, err := shell.Try("kill -KILL $($LOCAL_CLUSTER pid " + c.Namespace + "/" + pod + " " + container + ")"); err != nil {
+	out, err := shell.Try("kill -KILL $($LOCAL_CLUSTER pid " + c.Namespace + "/" + pod + " " + container + ")")
+	if err != nil {
 		t.Log(out)
 	}
 }

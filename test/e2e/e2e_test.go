@@ -32,7 +32,8 @@ func newNamespace(t *testing.T) string {
 	t.Helper()
 	test, _, _ := strings.Cut(strings.TrimPrefix(t.Name(), "Test"), "/")
 	name := fmt.Sprintf("e2e-%s-%04x", strings.ToLower(test), rand.IntN(1<<16))
-	shell.Apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: `+name+`, labels: {pod-security.kubernetes.io/enforce: restricted}}}`)
+	shell.Apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: `+name+
+		`, labels: {pod-security.kubernetes.io/enforce: restricted}}}`)
 	t.Cleanup(func() {
 		if _, err := shell.Try("kubectl delete namespace --wait=false " + name); err != nil {
 			t.Log(err)

@@ -38,7 +38,8 @@ func failovers(t *testing.T, f *fixture) {
 		requireOutage(t, r, lockTimeout+slack)
 	})
 	t.Run("the active process is killed, and a replica of the operator with it", func(t *testing.T) {
-		leader := shell.Run(t, "kubectl -n "+operatorNamespace+" get lease vault-operator -o jsonpath='{.spec.holderIdentity}' | cut -d_ -f1")
+		leader := shell.Run(t, "kubectl -n "+operatorNamespace+" get lease vault-operator -o "+
+			"jsonpath='{.spec.holderIdentity}' | cut -d_ -f1")
 		pid := shell.Run(t, "$LOCAL_CLUSTER pid "+operatorNamespace+"/"+leader+" manager")
 		r := f.underLoad(t, func(active string) {
 			shell.Run(t, "kill -KILL "+pid)
@@ -113,7 +114,8 @@ func (f *fixture) hang(t *testing.T) {
 func (f *fixture) writeTo(t *testing.T, pod string) func() {
 	t.Helper()
 	address := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.status.podIP}'", pod))
-	env := []string{"VAULT_ADDR=https://" + address + ":8200", "VAULT_CACERT=" + f.ca, "VAULT_TLS_SERVER_NAME=" + f.Name + "." + f.Namespace + ".svc",
+	env := []string{"VAULT_ADDR=https://" + address + ":8200", "VAULT_CACERT=" + f.ca,
+		"VAULT_TLS_SERVER_NAME=" + f.Name + "." + f.Namespace + ".svc",
 		"VAULT_TOKEN=" + f.keys.RootToken, "VAULT_MAX_RETRIES=0", "VAULT_CLIENT_TIMEOUT=60"}
 	var wait sync.WaitGroup
 	node := inNode(t, f.nodeOf(t, pod))
@@ -196,15 +198,18 @@ func (f *fixture) leadElsewhere(t *testing.T, vault string) string {
 				Leader uint64
 			}
 		}
-		if err := json.Unmarshal([]byte(shell.Run(t, f.Kubectl("exec %s -- etcdctl endpoint status --write-out=json", pod))), &endpoints); err != nil {
+		out := shell.Run(t, f.Kubectl("exec %s -- etcdctl endpoint status --write-out=json", pod))
+		if err := json.Unmarshal([]byte(out), &endpoints); err != nil {
 			t.Fatal(err)
 		}
 		member := endpoints[0].Status
 		if member.Leader == member.Header.MemberID {
 			leader = pod
 		}
-		clients := shell.Run(t, fmt.Sprintf("nsenter --net --target=%d ss --no-header --tcp --numeric state established 'sport = :2379'", f.pid(t, pod, "etcd")))
-		if node := f.nodeOf(t, pod); node != home && !strings.Contains(clients, address+"]:") && !strings.Contains(clients, address+":") {
+		clients := shell.Run(t, fmt.Sprintf("nsenter --net --target=%d ss --no-header --tcp --numeric state established "+
+			"'sport = :2379'", f.pid(t, pod, "etcd")))
+		if node := f.nodeOf(t, pod); node != home && !strings.Contains(clients, address+"]:") &&
+			!strings.Contains(clients, address+":") {
 			successor, place, id = pod, node, member.Header.MemberID
 		}
 	}
@@ -251,7 +256,8 @@ func (f *fixture) upgrade(t *testing.T) {
 				f.Unseal(t, pod, f.keys)
 			}
 			// The last node may be unsealed before another has taken the lock of the old active one.
-			return s.Version == "1.21.1" && len(s.UpdatedNodes) == 3 && s.ReadyNodes == 3 && slices.Contains(s.UpdatedNodes, s.VaultStatus.Active)
+			return s.Version == "1.21.1" && len(s.UpdatedNodes) == 3 && s.ReadyNodes == 3 &&
+				slices.Contains(s.UpdatedNodes, s.VaultStatus.Active)
 		})
 		if changes != 1 {
 			t.Errorf("%d failovers in one upgrade", changes)

@@ -64,9 +64,11 @@ func fixtureOf(t *testing.T, v vaulttest.Vault, nodes int) *fixture {
 		t.Fatal(err)
 	}
 	f.keys = f.InitAndUnseal(t, nodes)
-	shell.Run(t, f.Kubectl(`get secret %s-default-vault-client-tls -o jsonpath='{.data.vault-client-ca\.crt}' | base64 -d >%s`, f.Name, f.ca))
+	shell.Run(t, f.Kubectl(`get secret %s-default-vault-client-tls -o jsonpath='{.data.vault-client-ca\.crt}' | base64 `+
+		`-d >%s`, f.Name, f.ca))
 	active := f.AwaitHA(t, nodes-1).VaultStatus.Active
-	f.Do(t, active, f.keys.RootToken, "vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
+	f.Do(t, active, f.keys.RootToken,
+		"vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
 	// Vault starts with two members of etcd; tests count on the third.
 	awaitReported(t, v, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 	return f
@@ -95,7 +97,9 @@ func (f *fixture) awaitOut(t *testing.T, pod string) {
 // next.
 func (f *fixture) active(t *testing.T) string {
 	t.Helper()
-	return f.Await(t, "has an active node", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active != "" }).VaultStatus.Active
+	return f.Await(t, "has an active node", func(s v1alpha1.VaultStatus) bool {
+		return s.VaultStatus.Active != ""
+	}).VaultStatus.Active
 }
 
 // awaitOther waits until another pod is active.
@@ -120,7 +124,8 @@ func (f *fixture) restore(t *testing.T) {
 	f.Await(t, "is whole", func(s v1alpha1.VaultStatus) bool {
 		f.replaceSilent(t, s.VaultStatus.Unreachable, silent)
 		for _, namespace := range []string{f.Namespace, operatorNamespace} {
-			shell.Run(t, fmt.Sprintf(`kubectl -n %[1]s get pods | awk '$3 == "CrashLoopBackOff" {print $1}' | xargs -r kubectl -n %[1]s delete pod --wait=false`, namespace))
+			shell.Run(t, fmt.Sprintf(`kubectl -n %[1]s get pods | awk '$3 == "CrashLoopBackOff" {print $1}' | xargs -r `+
+				`kubectl -n %[1]s delete pod --wait=false`, namespace))
 		}
 		for _, pod := range s.VaultStatus.Sealed {
 			if err := f.TryUnseal(pod, f.keys); err != nil {
@@ -203,5 +208,6 @@ func (f *fixture) awaitMembers(t *testing.T) {
 func (f *fixture) containers(t *testing.T, component string) string {
 	t.Helper()
 	return shell.Run(t, f.Kubectl(`get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=%s `+
-		`-o jsonpath='{range .items[*]}{.metadata.name} {.status.containerStatuses[0].containerID}{"\n"}{end}'`, f.Name, component))
+		`-o jsonpath='{range .items[*]}{.metadata.name} {.status.containerStatuses[0].containerID}{"\n"}{end}'`, f.Name,
+		component))
 }

@@ -40,7 +40,8 @@ func TestForm(t *testing.T) {
 	}
 	shell.Apply(t, string(manifest))
 	v.InitAndUnseal(t, 3)
-	if size := shell.Run(t, v.Kubectl("get pvc -o jsonpath='{.items[0].spec.resources.requests.storage}'")); size != "4Gi" {
+	size := shell.Run(t, v.Kubectl("get pvc -o jsonpath='{.items[0].spec.resources.requests.storage}'"))
+	if size != "4Gi" {
 		t.Errorf("the volumes are of %s", size)
 	}
 }

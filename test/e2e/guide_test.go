@@ -31,7 +31,8 @@ func TestUsageGuide(t *testing.T) {
 	guide := docs.ReadUserGuide(t, "../../docs/user-guide.md")
 	example := vaulttest.Vault{Namespace: "default", Name: "example"}
 	t.Cleanup(func() { explain(t, "default") })
-	remove := `kubectl -n default delete vault/example pod/client --ignore-not-found; kubectl -n default delete pvc -l app.kubernetes.io/instance=example`
+	remove := `kubectl -n default delete vault/example pod/client --ignore-not-found; kubectl -n default delete pvc -l ` +
+		`app.kubernetes.io/instance=example`
 	shell.Run(t, remove)
 	if os.Getenv("E2E_KEEP") == "" {
 		t.Cleanup(func() { shell.Run(t, remove) })
@@ -105,7 +106,9 @@ func TestUsageGuide(t *testing.T) {
 
 	t.Log("Automated failover")
 	shell.Run(t, guide.DeleteActive)
-	example.Await(t, "has the standby active", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == standby })
+	example.Await(t, "has the standby active", func(s v1alpha1.VaultStatus) bool {
+		return s.VaultStatus.Active == standby
+	})
 	requireBar(t, readAsClient(t, keys.RootToken))
 	forward(t, guide.ForwardActive, func() {
 		shell.Run(t, "vault write secret/foo value=bar", token()...)
@@ -150,7 +153,8 @@ func readAsClient(t *testing.T, token string) string {
 	t.Helper()
 	var out string
 	shell.Eventually(t, "client pod has read", 20*time.Second, func() (err error) {
-		out, err = shell.TryInput(token, `kubectl -n default exec -i client -- sh -c 'VAULT_TOKEN=$(cat) vault read secret/foo'`)
+		out, err = shell.TryInput(token,
+			`kubectl -n default exec -i client -- sh -c 'VAULT_TOKEN=$(cat) vault read secret/foo'`)
 		return err
 	})
 	return out
@@ -167,8 +171,10 @@ func requireBar(t *testing.T, out string) {
 func requireReadable(t *testing.T) {
 	t.Helper()
 	for command, want := range map[string][]string{
-		"kubectl -n default get vault":              {"NODES", "READY", "ACTIVE", "STANDBY", "SEALED", "VERSION", "AGE", "1.21.0"},
-		"kubectl -n default get vlt -o wide":        {"PHASE", "Running", "is active and serves requests at https://example.default.svc:8200"},
+		"kubectl -n default get vault": {"NODES", "READY", "ACTIVE", "STANDBY", "SEALED", "VERSION", "AGE",
+			"1.21.0"},
+		"kubectl -n default get vlt -o wide": {"PHASE", "Running",
+			"is active and serves requests at https://example.default.svc:8200"},
 		"kubectl -n default describe vault example": {"Initialized", "BecameActive", "BecameStandby", "Sealed", "Available"},
 		"kubectl explain vault.spec":                {"nodes", "configMapName", "Defaults to 2", "Vault nodes (pods)"},
 		"kubectl explain vault.status.vaultStatus":  {"active", "standby", "sealed", "unreachable"},
@@ -191,7 +197,8 @@ func requireNoSecrets(t *testing.T, keys vaulttest.Keys) {
 		"kubectl -n " + operatorNamespace + " logs -l app.kubernetes.io/name=vault-operator --tail=-1",
 		"kubectl -n default get events,vault,pods,configmaps,deployments,statefulsets -o yaml",
 		// Releases are base64 of base64 of gzip.
-		`for s in $(kubectl -n ` + operatorNamespace + ` get secrets -l owner=helm -o name); do kubectl -n ` + operatorNamespace + ` get $s -o jsonpath='{.data.release}' | base64 -d | base64 -d | gunzip; done`,
+		`for s in $(kubectl -n ` + operatorNamespace + ` get secrets -l owner=helm -o name); do kubectl -n ` +
+			operatorNamespace + ` get $s -o jsonpath='{.data.release}' | base64 -d | base64 -d | gunzip; done`,
 	} {
 		out := shell.Run(t, command)
 		for _, secret := range append(keys.UnsealKeys, keys.RootToken, "PRIVATE KEY") {

@@ -51,7 +51,8 @@ func TestPlainHelmInstall(t *testing.T) {
 	}
 
 	shell.Run(t, v.Kubectl("wait --for=create --timeout=60s pods -l app.kubernetes.io/component=server"))
-	pods := shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/component=server -o jsonpath='{.items[0].metadata.name}'"))
+	pods := shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/component=server "+
+		"-o jsonpath='{.items[0].metadata.name}'"))
 	shell.Run(t, v.Kubectl("wait --for=jsonpath='{.status.phase}'=Running --timeout=60s pod/%s", pods))
 	shell.Eventually(t, "a node responds", time.Minute, func() error {
 		// It exits with 2 when the node is sealed.

@@ -51,7 +51,8 @@ func (f *fixture) pid(t *testing.T, pod, container string) (pid int) {
 func hangAPIServer(t *testing.T, fn func()) {
 	t.Helper()
 	var pid int
-	if _, err := fmt.Sscan(shell.Run(t, `$LOCAL_CLUSTER status | awk '$1 == "kube-apiserver" {print $4}'`), &pid); err != nil {
+	out := shell.Run(t, `$LOCAL_CLUSTER status | awk '$1 == "kube-apiserver" {print $4}'`)
+	if _, err := fmt.Sscan(out, &pid); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {

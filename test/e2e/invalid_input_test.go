@@ -32,9 +32,11 @@ func TestBadInput(t *testing.T) {
 			spec     string
 			mentions []string
 		}{
-			{"unknown field deep down", fresh, `{storage: {etcd: {size: 3}}}`, []string{`unknown field "spec.storage.etcd.size"`}},
+			{"unknown field deep down", fresh, `{storage: {etcd: {size: 3}}}`,
+				[]string{`unknown field "spec.storage.etcd.size"`}},
 			{"half of static TLS", fresh, `{tls: {static: {serverSecret: x}}}`, []string{"spec.tls.static.clientSecret"}},
-			{"shrinking etcd", living, `{storage: {etcd: {nodes: 1, volumeSize: 1Gi}}}`, []string{"spec.storage.etcd.nodes", "cannot be changed"}},
+			{"shrinking etcd", living, `{storage: {etcd: {nodes: 1, volumeSize: 1Gi}}}`,
+				[]string{"spec.storage.etcd.nodes", "cannot be changed"}},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				out, err := shell.TryApply(manifest(test.vault, test.spec))
@@ -60,22 +62,30 @@ func TestBadInput(t *testing.T) {
 // foundByOperator gives the living Vault what only the cluster can tell is bad,
 // and fixes it.
 func foundByOperator(t *testing.T, living vaulttest.Vault) {
-	shell.Apply(t, manifest(living, `{configMapName: settings, nodes: 1, storage: {etcd: {nodes: 3, volumeSize: 1Gi, whenDeleted: Delete}}}`))
-	awaitReported(t, living, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound, `"settings" does not exist`)
+	shell.Apply(t, manifest(living,
+		`{configMapName: settings, nodes: 1, storage: {etcd: {nodes: 3, volumeSize: 1Gi, whenDeleted: Delete}}}`))
+	awaitReported(t, living, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound,
+		`"settings" does not exist`)
 	for _, test := range []struct{ data, message string }{
 		{`other.hcl: "ui = true"`, `no key "vault.hcl"`},
 		{`vault.hcl: "ui = {"`, "does not parse"},
 		{`vault.hcl: 'listener "tcp" {}'`, "listener, which the operator owns"},
 		{`vault.hcl: 'storage "file" { path = "/tmp" }'`, "storage, which the operator owns"},
 	} {
-		shell.Apply(t, fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: %s}, data: {%s}}", living.Namespace, test.data))
-		awaitReported(t, living, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigInvalid, test.message)
+		shell.Apply(t, fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: %s}, data: {%s}}",
+			living.Namespace, test.data))
+		awaitReported(t, living, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigInvalid,
+			test.message)
 	}
 	shell.Run(t, living.Kubectl("delete configmap settings"))
-	shell.Apply(t, manifest(living, `{nodes: 1, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, storage: {etcd: {nodes: 3, volumeSize: 1Gi, whenDeleted: Delete}}}`))
-	awaitReported(t, living, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound, `"mine" does not exist`)
+	shell.Apply(t, manifest(living,
+		`{nodes: 1, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, storage: {etcd: {nodes: 3, volumeSize: 1Gi, `+
+			`whenDeleted: Delete}}}`))
+	awaitReported(t, living, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound,
+		`"mine" does not exist`)
 	shell.Run(t, living.Kubectl("create secret generic mine --from-literal=tls.crt=x"))
-	awaitReported(t, living, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid, `"mine" has no key`)
+	awaitReported(t, living, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid,
+		`"mine" has no key`)
 
 	// Fixed: by what it was before.
 	shell.Apply(t, manifest(living, `{nodes: 1, storage: {etcd: {nodes: 3, volumeSize: 1Gi, whenDeleted: Delete}}}`))

@@ -28,8 +28,10 @@ func requireConfined(t *testing.T, from, other vaulttest.Vault) {
 			if tokens != "" {
 				t.Errorf("%s has the token of a ServiceAccount: %s", pod, tokens)
 			}
-			for _, path := range []string{"/api/v1/namespaces/" + from.Namespace + "/secrets", "/apis/vault.security.coreos.com/v1alpha1/vaults"} {
-				status := shell.Run(t, fmt.Sprintf("nsenter --net --target=%s curl -sk -o /dev/null -w '%%{http_code}' https://10.96.0.1%s", pid, path))
+			for _, path := range []string{"/api/v1/namespaces/" + from.Namespace + "/secrets",
+				"/apis/vault.security.coreos.com/v1alpha1/vaults"} {
+				status := shell.Run(t, fmt.Sprintf("nsenter --net --target=%s curl -sk -o /dev/null -w '%%{http_code}' "+
+					"https://10.96.0.1%s", pid, path))
 				if status != "401" && status != "403" {
 					t.Errorf("%s gets %s from the API server: %s", pod, path, status)
 				}
@@ -55,7 +57,8 @@ func requireConfined(t *testing.T, from, other vaulttest.Vault) {
 // podOf is a pod of a component of a Vault, and the process id of its container.
 func podOf(t *testing.T, v vaulttest.Vault, component string) (pod, pid string) {
 	t.Helper()
-	pod = shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=%s -o jsonpath='{.items[0].metadata.name}'",
+	pod = shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=%s -o "+
+		"jsonpath='{.items[0].metadata.name}'",
 		v.Name, component))
 	container := map[string]string{"server": "vault", "etcd": "etcd"}[component]
 	return pod, shell.Run(t, "$LOCAL_CLUSTER pid "+v.Namespace+"/"+pod+" "+container)
@@ -71,7 +74,8 @@ func tryEtcd(t *testing.T, pid string, from, to vaulttest.Vault) (string, error)
 			from.Name, strings.ReplaceAll(key, ".", `\.`), filepath.Join(dir, key)))
 	}
 	address := shell.Run(t, to.Kubectl("get pod %s-etcd-0 -o jsonpath='{.status.podIP}'", to.Name))
-	return shell.Try(fmt.Sprintf("nsenter --net --target=%s etcdctl --endpoints=https://%s:2379 --insecure-skip-tls-verify "+
+	return shell.Try(fmt.Sprintf("nsenter --net --target=%s etcdctl --endpoints=https://%s:2379 "+
+		"--insecure-skip-tls-verify "+
 		"--cert=%[3]s/client.crt --key=%[3]s/client.key --command-timeout=5s get --keys-only --limit=1 /", pid, address, dir))
 }
 
@@ -115,10 +119,13 @@ spec:
 		t.Fatal(err)
 	}
 	for _, change := range []string{
-		`{"metadata": {"labels": {"app": "other"}}}`, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`,
-		`{"metadata": {"annotations": {"a": "b"}}}`, `{"spec": {"containers": [{"name": "main", "image": "hashicorp/vault:1.21.1"}]}}`,
+		`{"metadata": {"labels": {"app": "other"}}}`,
+		`{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`,
+		`{"metadata": {"annotations": {"a": "b"}}}`,
+		`{"spec": {"containers": [{"name": "main", "image": "hashicorp/vault:1.21.1"}]}}`,
 	} {
-		_, err := operator.CoreV1().Pods(namespace).Patch(t.Context(), "foreign", types.StrategicMergePatchType, []byte(change), metav1.PatchOptions{})
+		_, err := operator.CoreV1().Pods(namespace).Patch(t.Context(), "foreign", types.StrategicMergePatchType,
+			[]byte(change), metav1.PatchOptions{})
 		if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
 			t.Errorf("the patch %s is not denied by the policy: %v", change, err)
 		}

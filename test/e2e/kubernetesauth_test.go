@@ -20,7 +20,8 @@ func TestKubernetesAuth(t *testing.T) {
 	requireLocalCluster(t)
 	t.Parallel()
 	page := docs.Commands(t, "../../docs/kubernetes-auth.md")
-	give, read, own := page["Give Vault a token that may review others"], page["Let a workload read a secret"], page["Without a token in the Vault pods"]
+	give, read, own := page["Give Vault a token that may review others"], page["Let a workload read a secret"],
+		page["Without a token in the Vault pods"]
 	if len(give) != 3 || len(read) != 2 || len(own) != 1 {
 		t.Fatalf("docs/kubernetes-auth.md has other blocks of commands: %q", page)
 	}
@@ -32,7 +33,8 @@ func TestKubernetesAuth(t *testing.T) {
 	namespace := "namespace=" + v.Namespace + "\n"
 	give[0] = strings.Replace(give[0], "namespace=default\n", "", 1)
 	t.Cleanup(func() {
-		shell.Run(t, fmt.Sprintf("kubectl delete clusterrolebinding --ignore-not-found %[1]s-example-token-review %[1]s-app-token-review", v.Namespace))
+		shell.Run(t, fmt.Sprintf("kubectl delete clusterrolebinding --ignore-not-found %[1]s-example-token-review "+
+			"%[1]s-app-token-review", v.Namespace))
 	})
 	login := startApp(t, v, read[1])
 

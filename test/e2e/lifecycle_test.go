@@ -104,12 +104,15 @@ func TestOperatorKilled(t *testing.T) {
 		v.AwaitHA(t, 1)
 	}()
 
-	shell.Run(t, "kubectl -n "+operatorNamespace+" rollout status --timeout=180s deployment/vault-operator-controller-manager")
+	shell.Run(t, "kubectl -n "+operatorNamespace+" rollout status --timeout=180s "+
+		"deployment/vault-operator-controller-manager")
 	v.AwaitHA(t, 1)
 	// The lease of a leader that was killed lives on for a while.
 	shell.Eventually(t, "no release is stuck", time.Minute, func() error {
-		out, err := shell.Try("kubectl -n " + operatorNamespace + " get secrets -l owner=helm,status!=deployed,status!=superseded,status!=failed" +
-			",vault.security.coreos.com/vault-name=" + v.Name + ",vault.security.coreos.com/vault-namespace=" + v.Namespace + " -o name")
+		out, err := shell.Try("kubectl -n " + operatorNamespace +
+			" get secrets -l owner=helm,status!=deployed,status!=superseded,status!=failed" +
+			",vault.security.coreos.com/vault-name=" + v.Name + ",vault.security.coreos.com/vault-namespace=" + v.Namespace +
+			" -o name")
 		if err == nil && out != "" {
 			err = errors.New(out)
 		}

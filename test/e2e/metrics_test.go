@@ -25,7 +25,8 @@ func TestMetrics(t *testing.T) {
 	reader := newMetricsReader(t, v.Namespace)
 	other := shell.Run(t, v.Kubectl("create token other"))
 
-	replicas := strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+" get pods -l app.kubernetes.io/name=vault-operator -o name"))
+	replicas := strings.Fields(shell.Run(t,
+		"kubectl -n "+operatorNamespace+" get pods -l app.kubernetes.io/name=vault-operator -o name"))
 	for _, target := range append(replicas, "service/vault-operator-controller-manager-metrics") {
 		t.Run(target, func(t *testing.T) {
 			// A port-forward ends when the server has closed a connection, so each request

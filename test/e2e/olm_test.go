@@ -52,7 +52,8 @@ func TestOLM(t *testing.T) {
 	clients := f.start(t, "node-1", 10*time.Minute, longTimeout)
 
 	t.Run("an upgrade of the operator harms no Vault", func(t *testing.T) {
-		shell.Run(t, fmt.Sprintf(`kubectl -n olm patch catalogsource vault-operator --type=merge -p '{"spec": {"image": "%s"}}'`, both))
+		shell.Run(t, fmt.Sprintf(`kubectl -n olm patch catalogsource vault-operator --type=merge -p '{"spec": {"image": `+
+			`"%s"}}'`, both))
 		o.awaitCSV(secondCSV)
 		shell.Run(t, o.kubectl("rollout status deployment/vault-operator-controller-manager --timeout=120s"))
 		f.AwaitHA(t, 1)
@@ -107,18 +108,22 @@ func installOLM(t *testing.T) {
 	}
 	var manifests []string
 	for _, name := range slices.Sorted(maps.Keys(rendered)) {
-		if !strings.Contains(name, "packageserver") && !strings.Contains(name, "catalogsource") && strings.HasSuffix(name, ".yaml") {
+		if !strings.Contains(name, "packageserver") && !strings.Contains(name, "catalogsource") &&
+			strings.HasSuffix(name, ".yaml") {
 			manifests = append(manifests, rendered[name])
 		}
 	}
 	crds := filepath.Join(dir, "crds")
 	t.Cleanup(func() {
 		// It takes its finalizers away itself.
-		shell.Run(t, "kubectl delete clusterserviceversions --all --all-namespaces --timeout=60s && kubectl delete namespace olm operators")
+		shell.Run(t, "kubectl delete clusterserviceversions --all --all-namespaces --timeout=60s && kubectl delete "+
+			"namespace olm operators")
 		shell.Run(t, "kubectl delete -f "+crds)
 	})
-	shell.Run(t, "kubectl apply --server-side -f "+crds+" && kubectl wait --for=condition=Established --timeout=60s -f "+crds)
-	shell.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: olm}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: operators}}")
+	shell.Run(t, "kubectl apply --server-side -f "+crds)
+	shell.Run(t, "kubectl wait --for=condition=Established --timeout=60s -f "+crds)
+	shell.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: olm}}\n---\n{apiVersion: v1, kind: Namespace, "+
+		"metadata: {name: operators}}")
 	shell.Apply(t, strings.Join(manifests, "\n---\n"))
 	for _, name := range []string{"olm-operator", "catalog-operator"} {
 		shell.Run(t, "kubectl -n olm rollout status --timeout=120s deployment/"+name)
@@ -196,9 +201,11 @@ func (o *olm) catalog(bundles ...bundle) string {
 			entry += ", replaces: " + b.replaces
 		}
 		entries = append(entries, entry+"}")
-		text += "---\n" + shell.Run(o.t, "opm render -o yaml --alpha-image-ref-template '"+b.image+"' "+filepath.Join(b.dir, "bundle")) + "\n"
+		render := "opm render -o yaml --alpha-image-ref-template '" + b.image + "' " + filepath.Join(b.dir, "bundle")
+		text += "---\n" + shell.Run(o.t, render) + "\n"
 	}
-	text += "---\nschema: olm.channel\npackage: vault-operator\nname: alpha\nentries: [" + strings.Join(entries, ", ") + "]\n"
+	text += "---\nschema: olm.channel\npackage: vault-operator\nname: alpha\nentries: [" + strings.Join(entries, ", ") +
+		"]\n"
 	configs := filepath.Join(dir, "configs")
 	if err := os.MkdirAll(configs, 0o755); err != nil {
 		o.t.Fatal(err)
@@ -211,7 +218,8 @@ func (o *olm) catalog(bundles ...bundle) string {
 			o.t.Fatal(err)
 		}
 	}
-	shell.Run(o.t, "opm validate "+configs+" && opm serve "+configs+" --cache-dir="+filepath.Join(dir, "cache")+" --cache-only && chmod -R a+rX "+dir)
+	shell.Run(o.t, "opm validate "+configs+" && opm serve "+configs+" --cache-dir="+filepath.Join(dir, "cache")+
+		" --cache-only && chmod -R a+rX "+dir)
 	return o.image(fmt.Sprintf("quay.io/vault-operator/vault-operator-catalog:test-%d", o.catalogs), dir, "Dockerfile")
 }
 
@@ -253,7 +261,8 @@ func (o *olm) awaitCSV(name string) {
 		return err
 	})
 	shell.Eventually(o.t, "its install plan is complete", time.Minute, func() error {
-		plans, err := shell.Try(o.kubectl(`get installplans -o jsonpath='{range .items[*]}{.spec.clusterServiceVersionNames[0]} {.status.phase}{"\n"}{end}'`))
+		plans, err := shell.Try(o.kubectl(`get installplans -o jsonpath='{range ` +
+			`.items[*]}{.spec.clusterServiceVersionNames[0]} {.status.phase}{"\n"}{end}'`))
 		if err == nil && !strings.Contains(plans, name+" Complete") {
 			err = fmt.Errorf("the install plans are %q", plans)
 		}
@@ -277,7 +286,8 @@ func (o *olm) requireOwnPermissions() {
 		"create tokenreviews":                             "yes",
 		"delete persistentvolumeclaims -n " + o.namespace: "no",
 	} {
-		if got, _ := shell.Try("kubectl auth can-i " + request + as + " 2>/dev/null | tail -1"); !strings.HasPrefix(got, want) {
+		got, _ := shell.Try("kubectl auth can-i " + request + as + " 2>/dev/null | tail -1")
+		if !strings.HasPrefix(got, want) {
 			o.t.Errorf("kubectl auth can-i %s: %s, want %s", request, got, want)
 		}
 	}
@@ -286,7 +296,8 @@ func (o *olm) requireOwnPermissions() {
 // example is the Vault that consoles begin with.
 func (o *olm) example() string {
 	o.t.Helper()
-	text := shell.Run(o.t, o.kubectl(`get clusterserviceversion %s -o jsonpath='{.metadata.annotations.alm-examples}'`, firstCSV))
+	text := shell.Run(o.t, o.kubectl(`get clusterserviceversion %s -o jsonpath='{.metadata.annotations.alm-examples}'`,
+		firstCSV))
 	var examples []map[string]any
 	if err := json.Unmarshal([]byte(text), &examples); err != nil || len(examples) != 2 {
 		o.t.Fatalf("alm-examples: %v\n%s", err, text)

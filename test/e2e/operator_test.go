@@ -18,7 +18,8 @@ func scaleOperator(t *testing.T, replicas int) {
 	shell.Run(t, "kubectl -n "+operatorNamespace+" scale"+deployment+fmt.Sprintf("--replicas=%d", replicas))
 	shell.Run(t, "kubectl -n "+operatorNamespace+" rollout status --timeout=120s"+deployment)
 	if replicas == 0 {
-		shell.Run(t, "kubectl -n "+operatorNamespace+" wait --for=delete pod -l app.kubernetes.io/name=vault-operator --timeout=60s")
+		shell.Run(t, "kubectl -n "+operatorNamespace+" wait --for=delete pod -l app.kubernetes.io/name=vault-operator "+
+			"--timeout=60s")
 	}
 }
 
@@ -40,22 +41,24 @@ fi`)
 func removeOperator(t *testing.T) {
 	t.Helper()
 	shell.Run(t, "kubectl delete namespace "+operatorNamespace)
-	shell.Run(t, "kubectl delete clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding,priorityclass "+
-		"-l app.kubernetes.io/name=vault-operator")
+	shell.Run(t, "kubectl delete clusterrole,clusterrolebinding,priorityclass,"+
+		"validatingadmissionpolicy,validatingadmissionpolicybinding -l app.kubernetes.io/name=vault-operator")
 }
 
 // operatorNodes are the Kubernetes nodes that replicas of the operator run on.
 func operatorNodes(t *testing.T) []string {
 	t.Helper()
 	return strings.Fields(shell.Run(t, "kubectl -n "+operatorNamespace+
-		` get pods -l app.kubernetes.io/component=controller-manager --field-selector=status.phase=Running -o jsonpath='{.items[*].spec.nodeName}'`))
+		` get pods -l app.kubernetes.io/component=controller-manager --field-selector=status.phase=Running -o `+
+		`jsonpath='{.items[*].spec.nodeName}'`))
 }
 
 // requireOperatorApart fails the test when the replicas of the operator are on one
 // node, and would be lost with it.
 func requireOperatorApart(t *testing.T) {
 	t.Helper()
-	shell.Run(t, "kubectl -n "+operatorNamespace+" rollout status --timeout=60s deployment/vault-operator-controller-manager")
+	shell.Run(t, "kubectl -n "+operatorNamespace+" rollout status --timeout=60s "+
+		"deployment/vault-operator-controller-manager")
 	nodes := operatorNodes(t)
 	slices.Sort(nodes)
 	if len(slices.Compact(nodes)) < 2 {
@@ -68,7 +71,8 @@ func requireOperatorApart(t *testing.T) {
 func operatorProcesses(t *testing.T) string {
 	t.Helper()
 	return shell.Run(t, "kubectl -n "+operatorNamespace+` get pods -l app.kubernetes.io/component=controller-manager `+
-		`-o go-template='{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{(index .status.containerStatuses 0).restartCount}}{{"\n"}}{{end}}{{end}}'`)
+		`-o go-template='{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{(index `+
+		`.status.containerStatuses 0).restartCount}}{{"\n"}}{{end}}{{end}}'`)
 }
 
 // requireProcesses fails the test when a process of the operator has ended since.
@@ -85,7 +89,8 @@ func operatorMemory(t *testing.T) map[string]int {
 	peaks := map[string]int{}
 	for line := range strings.Lines(operatorProcesses(t)) {
 		pod, _, _ := strings.Cut(line, " ")
-		out := shell.Run(t, "awk '/^VmHWM/ {print $2}' /proc/$($LOCAL_CLUSTER pid "+operatorNamespace+"/"+pod+" manager)/status")
+		pid := "$($LOCAL_CLUSTER pid " + operatorNamespace + "/" + pod + " manager)"
+		out := shell.Run(t, "awk '/^VmHWM/ {print $2}' /proc/"+pid+"/status")
 		var kilobytes int
 		if _, err := fmt.Sscan(out, &kilobytes); err != nil {
 			t.Fatal(err)
@@ -98,7 +103,9 @@ func operatorMemory(t *testing.T) map[string]int {
 // newMetricsReader returns the token of a ServiceAccount that may read the metrics.
 func newMetricsReader(t *testing.T, namespace string) string {
 	t.Helper()
-	shell.Run(t, fmt.Sprintf("kubectl -n %[1]s create serviceaccount metrics-reader && kubectl create clusterrolebinding %[1]s --clusterrole=vault-operator-metrics-reader --serviceaccount=%[1]s:metrics-reader", namespace))
+	shell.Run(t, fmt.Sprintf("kubectl -n %[1]s create serviceaccount metrics-reader && kubectl create "+
+		"clusterrolebinding %[1]s --clusterrole=vault-operator-metrics-reader --serviceaccount=%[1]s:metrics-reader",
+		namespace))
 	t.Cleanup(func() { shell.Run(t, "kubectl delete clusterrolebinding "+namespace) })
 	return shell.Run(t, "kubectl -n "+namespace+" create token metrics-reader --duration=1h")
 }

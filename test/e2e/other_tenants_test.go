@@ -114,12 +114,14 @@ func (n tenant) attack(t *testing.T, f *fixture) {
 	r := f.underLoad(t, func(active string) {
 		n.record(t, "bomb", compressedZeros(t, 700<<20))
 		n.create(t, manifest(n.vault("bomb"), `{configMapName: none}`))
-		n.create(t, fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: brackets, namespace: %s}, data: {vault.hcl: %q}}",
+		n.create(t, fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: brackets, namespace: %s}, data: "+
+			"{vault.hcl: %q}}",
 			n.namespace, "x = "+strings.Repeat("[", 1_000_000)))
 		n.create(t, manifest(n.vault("brackets"), `{configMapName: brackets}`))
 		shell.Run(t, f.Kubectl("delete pod %s", active))
 		f.awaitOther(t, active)
-		awaitReported(t, n.vault("brackets"), v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigInvalid, "64 KiB")
+		awaitReported(t, n.vault("brackets"), v1alpha1.ConfigValidCondition, metav1.ConditionFalse,
+			v1alpha1.ReasonConfigInvalid, "64 KiB")
 	}, longTimeout)
 	// No later than when nobody attacks.
 	requireOneHandover(t, r)
@@ -181,10 +183,12 @@ func (n tenant) flood(t *testing.T) {
 	for pod, peak := range operatorMemory(t) {
 		t.Logf("%s has had %d MiB at the most since it started", pod, peak>>20)
 		if peak > 2*foreignMemory {
-			t.Errorf("%s has had %d MiB since it started, beside %d MB of others", pod, peak>>20, foreignObjects*foreignBytes/1_000_000)
+			t.Errorf("%s has had %d MiB since it started, beside %d MB of others", pod, peak>>20,
+				foreignObjects*foreignBytes/1_000_000)
 		}
 	}
-	if err := client.CoreV1().ConfigMaps(n.namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+	if err := client.CoreV1().ConfigMaps(n.namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{},
+		metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
 }

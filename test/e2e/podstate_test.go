@@ -31,12 +31,16 @@ func TestWhatBelongsToAPod(t *testing.T) {
 	// The names of the user guide.
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
 	watchInvariants(t, v)
-	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: example-config, namespace: %s}, data: {vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\""}}`, v.Namespace))
-	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Secret, metadata: {name: cloud, namespace: %s}, stringData: {CLOUD_TOKEN: secret, ca.pem: CA, ETCD_HA_ENABLED: "false", ETCD_ADDR: "https://elsewhere:2379"}}`, v.Namespace))
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: example-config, namespace: %s}, `+
+		`data: {vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\""}}`, v.Namespace))
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Secret, metadata: {name: cloud, namespace: %s}, stringData: `+
+		`{CLOUD_TOKEN: secret, ca.pem: CA, ETCD_HA_ENABLED: "false", ETCD_ADDR: "https://elsewhere:2379"}}`, v.Namespace))
 	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: example-config, storage: {etcd: {whenDeleted: Delete}}, pod: {
-		env: [{name: HTTPS_PROXY, value: "http://proxy.invalid"}, {name: NO_PROXY, value: ".svc,.cluster.local"}, {name: TOKEN, valueFrom: {secretKeyRef: {name: cloud, key: CLOUD_TOKEN}}}],
+		env: [{name: HTTPS_PROXY, value: "http://proxy.invalid"}, {name: NO_PROXY, value: ".svc,.cluster.local"},
+			{name: TOKEN, valueFrom: {secretKeyRef: {name: cloud, key: CLOUD_TOKEN}}}],
 		envFrom: [{secretRef: {name: cloud}}, {prefix: FROM_, secretRef: {name: cloud}}],
-		volumes: [{name: audit, emptyDir: {}}, {name: cas, secret: {secretName: cloud, items: [{key: ca.pem, path: corporate.pem}]}}],
+		volumes: [{name: audit, emptyDir: {}},
+			{name: cas, secret: {secretName: cloud, items: [{key: ca.pem, path: corporate.pem}]}}],
 		volumeMounts: [{name: audit, mountPath: /vault/audit}, {name: cas, mountPath: /etc/ssl/corporate, readOnly: true}],
 		serviceAccountAnnotations: {iam.example.com/role: vault}}}`))
 	f := fixtureOf(t, v, 2)
@@ -53,15 +57,20 @@ func TestWhatBelongsToAPod(t *testing.T) {
 func (f *fixture) hasAdditions(t *testing.T) {
 	const script = `echo $HTTPS_PROXY $TOKEN $FROM_CLOUD_TOKEN $(cat /etc/ssl/corporate/corporate.pem)`
 	pod := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
-	if got := shell.Run(t, f.Kubectl("exec %s -- sh -c '%s'", pod, script)); got != "http://proxy.invalid secret secret CA" {
+	got := shell.Run(t, f.Kubectl("exec %s -- sh -c '%s'", pod, script))
+	if got != "http://proxy.invalid secret secret CA" {
 		t.Errorf("the pod has %q", got)
 	}
-	if got := shell.Run(t, f.Kubectl(`get serviceaccount %s -o jsonpath='{.metadata.annotations.iam\.example\.com/role}'`, f.Name)); got != "vault" {
+	const role = `'{.metadata.annotations.iam\.example\.com/role}'`
+	if got := shell.Run(t, f.Kubectl("get serviceaccount %s -o jsonpath=%s", f.Name, role)); got != "vault" {
 		t.Errorf("the ServiceAccount has the role %q", got)
 	}
 	// An audit log in a file, and its rotation, as docs/pods.md has it.
-	f.Do(t, pod, f.keys.RootToken, "vault audit enable file file_path=stdout && vault audit enable -path=audit-file file file_path=/vault/audit/audit.log")
-	shell.Run(t, f.Kubectl(`exec %s -- sh -c 'mv /vault/audit/audit.log /vault/audit/audit-$(date +%%s).log && kill -HUP 1'`, pod))
+	f.Do(t, pod, f.keys.RootToken,
+		"vault audit enable file file_path=stdout && vault audit enable -path=audit-file file "+
+			"file_path=/vault/audit/audit.log")
+	shell.Run(t, f.Kubectl(`exec %s -- sh -c 'mv /vault/audit/audit.log /vault/audit/audit-$(date +%%s).log && kill `+
+		`-HUP 1'`, pod))
 	shell.Eventually(t, "another audit log is written", 20*time.Second, func() error {
 		f.Do(t, pod, f.keys.RootToken, "vault read secret/foo")
 		_, err := shell.Try(f.Kubectl("exec %s -- grep secret/foo /vault/audit/audit.log", pod))
@@ -92,7 +101,8 @@ func (f *fixture) loseCAs(t *testing.T) {
 		t.Errorf("the pods are\n%s\nand were\n%s", now, before)
 	}
 	shell.Eventually(t, "what was restored belongs to the Vault again", time.Minute, func() error {
-		owners, err := shell.Try(f.Kubectl(`get secrets %s -o jsonpath='{range .items[*]}{.metadata.name}={.metadata.ownerReferences[*].name}{"\n"}{end}'`, all))
+		owners, err := shell.Try(f.Kubectl(`get secrets %s -o jsonpath='{range `+
+			`.items[*]}{.metadata.name}={.metadata.ownerReferences[*].name}{"\n"}{end}'`, all))
 		for line := range strings.Lines(owners) {
 			if name, owner, _ := strings.Cut(strings.TrimSpace(line), "="); err == nil && owner != f.Name {
 				err = fmt.Errorf("%s belongs to %q", name, owner)
@@ -140,12 +150,16 @@ func (f *fixture) restartOld(t *testing.T) {
 	// A file of a volume that was changed would have reached the pod by then.
 	time.Sleep(70 * time.Second)
 	f.signal(t, old, syscall.SIGKILL)
-	f.Await(t, "has the old pod sealed", func(s v1alpha1.VaultStatus) bool { return slices.Contains(s.VaultStatus.Sealed, old) })
+	f.Await(t, "has the old pod sealed", func(s v1alpha1.VaultStatus) bool {
+		return slices.Contains(s.VaultStatus.Sealed, old)
+	})
 	time.Sleep(5 * time.Second)
-	if restarts := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.status.containerStatuses[0].restartCount}'", old)); restarts != "1" {
+	restarts := shell.Run(t, f.Kubectl("get pod %s -o jsonpath='{.status.containerStatuses[0].restartCount}'", old))
+	if restarts != "1" {
 		t.Errorf("%s was restarted %s times", old, restarts)
 	}
-	if out := shell.Run(t, f.Kubectl("exec %s -- sh -c 'cat /vault/config/*'", old)); !strings.Contains(out, "max_lease_ttl") {
+	out := shell.Run(t, f.Kubectl("exec %s -- sh -c 'cat /vault/config/*'", old))
+	if !strings.Contains(out, "max_lease_ttl") {
 		t.Errorf("the old pod has restarted with another configuration:\n%s", out)
 	}
 	f.Unseal(t, old, f.keys)
@@ -188,7 +202,8 @@ func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
 		f.awaitServed(t, pod, serial)
 	}
 	shell.Eventually(t, "the status tells which certificate is served", time.Minute, func() error {
-		out, err := shell.Try(f.Kubectl(`get vault %s -o jsonpath='{range .status.nodeStatuses[*]}{.certificate.serial}{"\n"}{end}'`, f.Name))
+		out, err := shell.Try(f.Kubectl(`get vault %s -o jsonpath='{range `+
+			`.status.nodeStatuses[*]}{.certificate.serial}{"\n"}{end}'`, f.Name))
 		for line := range strings.Lines(out) {
 			if err == nil && !strings.EqualFold(strings.TrimSpace(line), serial) {
 				err = fmt.Errorf("it tells\n%s", out)

@@ -36,10 +36,12 @@ type recovery struct {
 func TestRecovery(t *testing.T) {
 	page := docs.Commands(t, "../../docs/recovery.md")
 	// Of the smallest volumes, so that they are full soon.
-	r := &recovery{fixture: newFixtureOf(t, "example", 2, `{storage: {etcd: {volumeSize: 512Mi, whenDeleted: Delete}}}`), page: page}
+	r := &recovery{fixture: newFixtureOf(t, "example", 2, `{storage: {etcd: {volumeSize: 512Mi, whenDeleted: Delete}}}`),
+		page: page}
 	r.dir = t.TempDir()
 	config := filepath.Join(r.dir, "kubeconfig")
-	shell.Run(t, "kubectl config view --raw --flatten >"+config+" && kubectl --kubeconfig="+config+" config set-context --current --namespace="+r.Namespace)
+	shell.Run(t, "kubectl config view --raw --flatten >"+config+
+		" && kubectl --kubeconfig="+config+" config set-context --current --namespace="+r.Namespace)
 	r.env = []string{"KUBECONFIG=" + config}
 
 	const vaultPods = "-l app.kubernetes.io/instance=example,app.kubernetes.io/component=server"
@@ -53,7 +55,8 @@ func TestRecovery(t *testing.T) {
 	r.survives(t, "All Vault pods are killed", func(t *testing.T) {
 		kill(t, vaultPods)
 		r.AwaitSealed(t, 2)
-		r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "vault operator unseal")
+		r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal,
+			"vault operator unseal")
 		r.awaitEvent(t, "NoActiveNode")
 		r.look(t)
 		r.unseal(t)
@@ -61,7 +64,8 @@ func TestRecovery(t *testing.T) {
 	})
 	r.survives(t, "All etcd pods are killed", func(t *testing.T) {
 		kill(t, etcdPods)
-		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "not ready: example-etcd-0")
+		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum,
+			"not ready: example-etcd-0")
 		r.awaitEvent(t, v1alpha1.ReasonNoQuorum)
 		r.look(t)
 		r.follow(t, "All etcd pods are killed")
@@ -69,7 +73,8 @@ func TestRecovery(t *testing.T) {
 	r.survives(t, "An etcd member has lost its volume", func(t *testing.T) {
 		shell.Run(t, r.Kubectl("delete pvc data-example-etcd-1 --wait=false"))
 		kill(t, "example-etcd-1")
-		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonMembersNotReady, "has already been bootstrapped")
+		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonMembersNotReady,
+			"has already been bootstrapped")
 		r.awaitEvent(t, v1alpha1.ReasonMembersNotReady)
 		r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, "")
 		r.look(t)
@@ -79,7 +84,8 @@ func TestRecovery(t *testing.T) {
 		// Nothing can be started in the namespace, as on a cluster without worker nodes.
 		shell.Run(t, r.Kubectl("create quota nothing --hard=pods=0"))
 		kill(t, "example-etcd-0 example-etcd-2")
-		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum, "not ready: example-etcd-0 (it has no pod")
+		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum,
+			"not ready: example-etcd-0 (it has no pod")
 		r.Await(t, "has no active node", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == "" })
 		available := r.condition(t, v1alpha1.AvailableCondition)
 		if available.Status == metav1.ConditionTrue || !strings.Contains(available.Message, v1alpha1.StorageReadyCondition) {
@@ -158,7 +164,8 @@ func (r *recovery) write(t *testing.T) {
 func (r *recovery) readBack(t *testing.T) {
 	t.Helper()
 	numbers := fmt.Sprintf("seq %d", r.written)
-	if got := r.do(t, "for n in $("+numbers+"); do vault read -field=value secret/before-$n; echo; done"); got != shell.Run(t, numbers) {
+	got := r.do(t, "for n in $("+numbers+"); do vault read -field=value secret/before-$n; echo; done")
+	if got != shell.Run(t, numbers) {
 		t.Errorf("of %d secrets there are %q", r.written, got)
 	}
 	r.write(t)
@@ -190,7 +197,8 @@ func (r *recovery) condition(t *testing.T, conditionType string) metav1.Conditio
 }
 
 // awaitCondition is awaitCondition of the Vault, for as long as a recovery may take.
-func (r *recovery) awaitCondition(t *testing.T, conditionType string, status metav1.ConditionStatus, reason, text string) {
+func (r *recovery) awaitCondition(t *testing.T, conditionType string, status metav1.ConditionStatus,
+	reason, text string) {
 	t.Helper()
 	awaitCondition(t, r.Vault, 2*time.Minute, conditionType, status, reason, text)
 }
@@ -220,8 +228,10 @@ done`, n))
 	if err == nil || !strings.Contains(out, "database space exceeded") {
 		t.Fatalf("it was not filled up: %s", out)
 	}
-	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoSpace, "compacted, defragmented")
-	r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, v1alpha1.StorageReadyCondition)
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoSpace,
+		"compacted, defragmented")
+	r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive,
+		v1alpha1.StorageReadyCondition)
 	r.awaitEvent(t, v1alpha1.ReasonNoSpace)
 	r.look(t)
 	if _, err := r.inPod(active, "vault write secret/small value=x"); err == nil {
@@ -230,7 +240,8 @@ done`, n))
 	if out, err := r.inPod(active, "vault read secret/foo"); err != nil {
 		t.Errorf("a full storage cannot be read: %s", out)
 	}
-	if out, err := r.inPod(active, "for key in $(vault list secret | grep fill-); do vault delete secret/$key || exit 1; done"); err != nil {
+	if out, err := r.inPod(active,
+		"for key in $(vault list secret | grep fill-); do vault delete secret/$key || exit 1; done"); err != nil {
 		t.Fatalf("a full storage cannot be emptied: %s", out)
 	}
 	r.follow(t, "The storage is full")
@@ -246,7 +257,8 @@ func (r *recovery) loseCAs(t *testing.T) {
 		t.Fatalf("docs/tls.md has %d blocks of commands under %q", len(blocks), heading)
 	}
 	take, vaultSecrets, newCA, give, restart := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
-	shell.Run(t, r.Kubectl("delete secret %[1]s-default-vault-ca %[1]s-default-vault-server-tls %[1]s-default-vault-client-tls %[1]s-etcd-ca %[1]s-etcd-server-tls %[1]s-etcd-client-tls", r.Name))
+	shell.Run(t, r.Kubectl("delete secret %[1]s-default-vault-ca %[1]s-default-vault-server-tls "+
+		"%[1]s-default-vault-client-tls %[1]s-etcd-ca %[1]s-etcd-server-tls %[1]s-etcd-client-tls", r.Name))
 	r.awaitCondition(t, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAuthorityLost, "-etcd-ca")
 	status := r.AwaitHA(t, 1).VaultStatus
 	r.run(t, take, vaultSecrets, newCA)
@@ -263,12 +275,14 @@ func (r *recovery) loseVolumes(t *testing.T) {
 	r.began = time.Now()
 	shell.Run(t, r.Kubectl("delete pvc data-example-etcd-0 data-example-etcd-1 --wait=false"))
 	shell.Run(t, r.Kubectl("delete pods --force --grace-period=0 example-etcd-0 example-etcd-1"))
-	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost, "data-example-etcd-0")
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost,
+		"data-example-etcd-0")
 	r.awaitEvent(t, v1alpha1.ReasonVolumesLost)
 	r.look(t)
 	// Longer than new members would need to found a cluster.
 	time.Sleep(20 * time.Second)
-	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost, "data-example-etcd-1")
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesLost,
+		"data-example-etcd-1")
 	r.follow(t, "Most volumes are lost")
 	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
 	r.AwaitSealed(t, 2)
@@ -279,5 +293,6 @@ func (r *recovery) loseVolumes(t *testing.T) {
 
 // inPod runs a script in the pod of a node, with a token.
 func (r *recovery) inPod(pod, script string) (string, error) {
-	return shell.TryInput(r.keys.RootToken, r.Kubectl(`exec -i %s -- sh -c 'export VAULT_TOKEN=$(cat); %s'`, pod, strings.ReplaceAll(script, "'", `'\''`)))
+	return shell.TryInput(r.keys.RootToken, r.Kubectl(`exec -i %s -- sh -c 'export VAULT_TOKEN=$(cat); %s'`, pod,
+		strings.ReplaceAll(script, "'", `'\''`)))
 }

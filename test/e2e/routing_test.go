@@ -110,7 +110,8 @@ spec: {policyName: NAMESPACE, validationActions: [Deny]}
 `))
 	standby := f.AwaitHA(t, f.nodes-1).VaultStatus.Standby[0]
 	shell.Eventually(t, "the policy is in force", 30*time.Second, func() error {
-		out, err := shell.Try(f.Kubectl("label --dry-run=server pod %s %s=%s", standby, v1alpha1.ActiveLabel, v1alpha1.ActiveLabelValue))
+		out, err := shell.Try(f.Kubectl("label --dry-run=server pod %s %s=%s", standby, v1alpha1.ActiveLabel,
+			v1alpha1.ActiveLabelValue))
 		if err == nil {
 			return fmt.Errorf("it is not: %s", out)
 		}

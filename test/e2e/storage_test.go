@@ -86,7 +86,8 @@ func madeAgain(t *testing.T, v vaulttest.Vault) {
 		`{nodes: 1, storage: {etcd: {nodes: 1, volumeSize: 1Gi}}}`,
 	} {
 		shell.Apply(t, manifest(v, spec))
-		awaitReported(t, v, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesMismatch, "data-kept-etcd-0")
+		awaitReported(t, v, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonVolumesMismatch,
+			"data-kept-etcd-0")
 		if pods := shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/instance=kept -o name")); pods != "" {
 			t.Errorf("on volumes of another etcd were started: %s", pods)
 		}

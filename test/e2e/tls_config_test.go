@@ -20,11 +20,14 @@ func TestOwnTLSAndConfig(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "own"}
 	makeCertificates(t, v)
-	shell.Apply(t, manifest(v, `{nodes: 2, configMapName: settings, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, `+
-		`listener: {unauthenticatedMetricsAccess: true, xForwardedForAuthorizedAddrs: [127.0.0.1]}, `+smallEtcd+`}`))
+	shell.Apply(t, manifest(v,
+		`{nodes: 2, configMapName: settings, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, `+
+			`listener: {unauthenticatedMetricsAccess: true, xForwardedForAuthorizedAddrs: [127.0.0.1]}, `+smallEtcd+`}`))
 	awaitReported(t, v, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound, "settings")
 	// It comes up by itself once what it lacked is there.
-	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: %s}, data: {vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\"\ntelemetry {\n  disable_hostname = true\n  prometheus_retention_time = \"1h\"\n}\n"}}`, v.Namespace))
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: %s}, data: `+
+		`{vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\"\ntelemetry {\n  disable_hostname = true\n  `+
+		`prometheus_retention_time = \"1h\"\n}\n"}}`, v.Namespace))
 	keys := v.InitAndUnseal(t, 2)
 
 	active := v.AwaitHA(t, 1).VaultStatus.Active
@@ -34,7 +37,8 @@ func TestOwnTLSAndConfig(t *testing.T) {
 		} `json:"data"`
 	}
 	out := v.Do(t, active, keys.RootToken, "vault read -format=json sys/config/state/sanitized")
-	if err := json.Unmarshal([]byte(out), &config); err != nil || config.Data.MaxLeaseTTL != int64((10*time.Hour).Seconds()) {
+	if err := json.Unmarshal([]byte(out), &config); err != nil ||
+		config.Data.MaxLeaseTTL != int64((10*time.Hour).Seconds()) {
 		t.Errorf("the configuration is not in effect (%v):\n%s", err, out)
 	}
 	env, stop := v.Forward(t, active)

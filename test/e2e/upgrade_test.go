@@ -36,8 +36,8 @@ func TestUpgradeWithoutRoomForOneMore(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "spread"}
 	shell.Apply(t, manifest(v, `{nodes: 3, version: 1.21.0, `+smallEtcd+`, pod: {affinity: {podAntiAffinity: {`+
-		`requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: `+
-		`{app.kubernetes.io/instance: spread, app.kubernetes.io/component: server}}}]}}}}`))
+		`requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, `+
+		`labelSelector: {matchLabels: {app.kubernetes.io/instance: spread, app.kubernetes.io/component: server}}}]}}}}`))
 	keys := v.InitAndUnseal(t, 3)
 	first := v.AwaitHA(t, 2).VaultStatus.Active
 	awaitReported(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
@@ -90,7 +90,8 @@ func toBadVersion(t *testing.T, v vaulttest.Vault) {
 	// How long it takes to find no image is the registry's affair.
 	awaitCondition(t, v, 3*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing)
 	awaitReported(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "ImagePullBackOff")
-	if shown := shell.Run(t, v.Kubectl("get vault %s -o wide", v.Name)); !strings.Contains(shown, v1alpha1.ReasonNodeFailing) {
+	shown := shell.Run(t, v.Kubectl("get vault %s -o wide", v.Name))
+	if !strings.Contains(shown, v1alpha1.ReasonNodeFailing) {
 		t.Errorf("kubectl get does not show it:\n%s", shown)
 	}
 	after := running(t, v)
@@ -142,7 +143,8 @@ func toOldVersion(t *testing.T, v vaulttest.Vault) {
 	setSpec(t, v, `{"version": "1.21.0"}`)
 	awaitReported(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonDowngradeRefused, "1.21.1")
 	awaitReported(t, v, "Deployed", metav1.ConditionTrue, "UpgradeSuccessful", "")
-	if image := shell.Run(t, v.Kubectl("get deployment %s -o jsonpath='{.spec.template.spec.containers[0].image}'", v.Name)); !strings.HasSuffix(image, ":1.21.1") {
+	image := shell.Run(t, v.Kubectl("get deployment %s -o jsonpath='{.spec.template.spec.containers[0].image}'", v.Name))
+	if !strings.HasSuffix(image, ":1.21.1") {
 		t.Errorf("%s is deployed", image)
 	}
 	awaitRunning(t, v, before)

@@ -33,7 +33,9 @@ func setSpec(t *testing.T, v vaulttest.Vault, spec string) {
 // running tells which containers run for a Vault and since when.
 func running(t *testing.T, v vaulttest.Vault) string {
 	t.Helper()
-	return shell.Run(t, v.Kubectl(`get pods -l app.kubernetes.io/instance=%s -o go-template='{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.uid}} {{range .status.containerStatuses}}{{.containerID}}{{end}}{{"\n"}}{{end}}{{end}}'`, v.Name))
+	return shell.Run(t, v.Kubectl(`get pods -l app.kubernetes.io/instance=%s -o go-template='`+
+		`{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.uid}} `+
+		`{{range .status.containerStatuses}}{{.containerID}}{{end}}{{"\n"}}{{end}}{{end}}'`, v.Name))
 }
 
 // awaitRunning waits until no more pods are there than there were, and asserts
@@ -53,7 +55,8 @@ func awaitRunning(t *testing.T, v vaulttest.Vault, before string) {
 func awaitNothingLeft(t *testing.T, v vaulttest.Vault, volumes int) {
 	t.Helper()
 	shell.Eventually(t, "nothing is left", 2*time.Minute, func() error {
-		out, err := shell.Try(v.Kubectl(`get vaults,deployments,replicasets,statefulsets,pods,services,secrets,serviceaccounts,poddisruptionbudgets,networkpolicies -o name | grep -v serviceaccount/default || true`))
+		out, err := shell.Try(v.Kubectl(`get vaults,deployments,replicasets,statefulsets,pods,services,secrets,` +
+			`serviceaccounts,poddisruptionbudgets,networkpolicies -o name | grep -v serviceaccount/default || true`))
 		if err == nil && out != "" {
 			err = errors.New(out)
 		}

@@ -61,14 +61,16 @@ const longWait = 25 * time.Second
 const maxRetries = 2 * time.Minute
 
 func main() {
-	addresses := flag.String("address", "", "where the Service is, https://ADDRESS:PORT, or where the nodes are, separated by commas")
+	addresses := flag.String("address", "",
+		"where the Service is, https://ADDRESS:PORT, or where the nodes are, separated by commas")
 	serverName := flag.String("server-name", "", "name to verify the certificate for")
 	ca := flag.String("ca", "", "file with the CA")
 	writes := flag.Bool("writes", true, "write, and not only read")
 	interval := flag.Duration("interval", 25*time.Millisecond, "pause between two requests of a kind")
 	timeout := flag.Duration("timeout", 500*time.Millisecond, "how long one request may take")
 	retry := flag.Bool("retry", false, "try a request that has failed again, after the interval, until it is served")
-	calm := flag.Duration("calm", 0, "stop by itself when all requests have been served for so long after some were not; 0 is never")
+	calm := flag.Duration("calm", 0,
+		"stop by itself when all requests have been served for so long after some were not; 0 is never")
 	limit := flag.Duration("limit", 10*time.Minute, "when to stop at the latest; SIGTERM stops before")
 	flag.Parse()
 	if err := run(*addresses, *serverName, *ca, *writes, *retry, *interval, *timeout, *calm, *limit); err != nil {
@@ -102,14 +104,15 @@ func run(addresses, serverName, ca string, writes, retry bool, interval, timeout
 }
 
 func newWorker(addresses []string, roots *x509.CertPool, serverName string, timeout time.Duration) *worker {
-	h := &worker{addresses: addresses, header: http.Header{"X-Vault-Token": {os.Getenv("VAULT_TOKEN")}}, client: &http.Client{
-		Timeout: timeout,
-		Transport: &http.Transport{
-			// A client that comes anew is sent where the Service points now.
-			DisableKeepAlives: len(addresses) == 1,
-			TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12},
-		},
-	}}
+	h := &worker{addresses: addresses, header: http.Header{"X-Vault-Token": {os.Getenv("VAULT_TOKEN")}},
+		client: &http.Client{
+			Timeout: timeout,
+			Transport: &http.Transport{
+				// A client that comes anew is sent where the Service points now.
+				DisableKeepAlives: len(addresses) == 1,
+				TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12},
+			},
+		}}
 	if len(addresses) > 1 {
 		h.header.Set("X-Vault-No-Request-Forwarding", "true")
 		h.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -29,7 +29,8 @@ func replicaSetOf(t *testing.T, vault *v1alpha1.Vault, name string) (*appsv1.Rep
 	set := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: vault.Namespace, Name: name, Annotations: deployment.Annotations, Labels: deployment.Spec.Template.Labels,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(deployment, appsv1.SchemeGroupVersion.WithKind("Deployment"))},
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(deployment,
+				appsv1.SchemeGroupVersion.WithKind("Deployment"))},
 		},
 		Spec: appsv1.ReplicaSetSpec{Selector: deployment.Spec.Selector, Template: deployment.Spec.Template},
 	}
@@ -51,7 +52,8 @@ func replicaSetOf(t *testing.T, vault *v1alpha1.Vault, name string) (*appsv1.Rep
 func TestConfigurationStaysWithItsPods(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	mine := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "mine"}, Data: map[string]string{"vault.hcl": "ui = true"}}
+	mine := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "mine"},
+		Data: map[string]string{"vault.hcl": "ui = true"}}
 	if err := admin.Create(t.Context(), mine); err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +101,8 @@ func TestConfigurationStaysWithItsPods(t *testing.T) {
 	// One that is deleted by hand is made again.
 	remove(t, get(t, namespace, configSecrets(t, vault)[0], &corev1.Secret{}))
 	eventually(t, "it is there again", func() error {
-		return admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: configSecrets(t, vault)[0]}, &corev1.Secret{})
+		return admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: configSecrets(t, vault)[0]},
+			&corev1.Secret{})
 	})
 }
 
@@ -107,7 +110,8 @@ func TestConfigurationStaysWithItsPods(t *testing.T) {
 func TestConfigMapOfTheUserGuide(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	guide := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example-config"}, Data: map[string]string{"vault.hcl": "ui = true"}}
+	guide := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example-config"},
+		Data: map[string]string{"vault.hcl": "ui = true"}}
 	if err := admin.Create(t.Context(), guide); err != nil {
 		t.Fatal(err)
 	}
@@ -129,11 +133,13 @@ func TestConfigSecret(t *testing.T) {
 	operator := startOperator(t)
 	recordVersions(t, namespace)
 	vault := createVault(t, namespace, `spec: {configMapName: mine, configSecretName: secret}`)
-	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "mine"}, Data: map[string]string{"vault.hcl": "ui = true"}}
+	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "mine"},
+		Data: map[string]string{"vault.hcl": "ui = true"}}
 	if err := admin.Create(t.Context(), configMap); err != nil {
 		t.Fatal(err)
 	}
-	awaitVault(t, vault, "the Secret is missed", has("ConfigValid=False ConfigSecretNotFound", "Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, vault, "the Secret is missed", has("ConfigValid=False ConfigSecretNotFound",
+		"Irreconcilable=True ErrorGettingValues"))
 	awaitEvent(t, vault, `Warning ConfigSecretNotFound spec.configSecretName: Secret "secret" does not exist`)
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "secret"}}
 	secret.Data = map[string][]byte{"vault.hcl": []byte(`seal "transit" { token = ` + marker + ` }`)} // without quotes
@@ -151,7 +157,8 @@ func TestConfigSecret(t *testing.T) {
 		t.Errorf("the configuration is %q", config)
 	}
 	args := deploymentOf(t, vault).Spec.Template.Spec.Containers[0].Args
-	if !slices.Equal(args[len(args)-2:], []string{"-config=/vault/config/configmap.hcl", "-config=/vault/config/secret.hcl"}) {
+	if !slices.Equal(args[len(args)-2:], []string{"-config=/vault/config/configmap.hcl",
+		"-config=/vault/config/secret.hcl"}) {
 		t.Errorf("the arguments are %q", args)
 	}
 
@@ -178,7 +185,8 @@ func TestConfigSecret(t *testing.T) {
 // than the Secrets named, or in a release record of Helm.
 func requireNowhere(t *testing.T, namespace, marker string, but ...string) {
 	t.Helper()
-	lists := append(renderedKinds(), &v1alpha1.VaultList{}, &corev1.EventList{}, &corev1.ConfigMapList{}, &corev1.SecretList{})
+	lists := append(renderedKinds(), &v1alpha1.VaultList{}, &corev1.EventList{}, &corev1.ConfigMapList{},
+		&corev1.SecretList{})
 	for _, list := range lists {
 		if err := admin.List(context.Background(), list, client.InNamespace(namespace)); err != nil {
 			t.Fatal(err)
@@ -245,7 +253,8 @@ func TestConfigMapOfThePreviousVersion(t *testing.T) {
 	}
 	startOperator(t)
 	eventually(t, "Helm is told to keep it", func() error {
-		if annotations := get(t, namespace, old.Name, &corev1.ConfigMap{}).Annotations; annotations["helm.sh/resource-policy"] != "keep" {
+		if annotations := get(t, namespace, old.Name,
+			&corev1.ConfigMap{}).Annotations; annotations["helm.sh/resource-policy"] != "keep" {
 			return fmt.Errorf("annotations %v", annotations)
 		}
 		return nil
@@ -266,8 +275,9 @@ func TestConfigMapOfThePreviousVersion(t *testing.T) {
 func TestDeletionCostIsRefused(t *testing.T) {
 	namespace := newNamespace(t)
 	for key, want := range map[string]string{
-		"controller.kubernetes.io/pod-deletion-cost": "are set by the operator", "vault.security.coreos.com/active": "are set by the operator",
-		"example.com/mine": "",
+		"controller.kubernetes.io/pod-deletion-cost": "are set by the operator",
+		"vault.security.coreos.com/active":           "are set by the operator",
+		"example.com/mine":                           "",
 	} {
 		vault := parseVault(t, namespace, "example", fmt.Sprintf(`spec: {pod: {annotations: {%q: "500"}}}`, key))
 		err := strict().Create(t.Context(), vault, client.DryRunAll)

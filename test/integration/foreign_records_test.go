@@ -43,7 +43,8 @@ func forge(t *testing.T, namespace, content string, owner *v1alpha1.Vault) *core
 		Data: map[string][]byte{"release": []byte(content)},
 	}
 	if owner != nil {
-		secret.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(owner, v1alpha1.GroupVersion.WithKind("Vault"))}
+		secret.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(owner,
+			v1alpha1.GroupVersion.WithKind("Vault"))}
 	}
 	if err := admin.Create(t.Context(), secret); err != nil {
 		t.Fatal(err)
@@ -118,7 +119,8 @@ func TestForgedRecords(t *testing.T) {
 				forged := forge(t, namespace, content(t, namespace, other), nil)
 				operator := startOperator(t)
 				vault := createVault(t, namespace, spec)
-				refused := awaitVault(t, vault, "it is refused", has("Irreconcilable=True ErrorGettingValues", "Deployed=False NotDeployed"))
+				refused := awaitVault(t, vault, "it is refused", has("Irreconcilable=True ErrorGettingValues",
+					"Deployed=False NotDeployed"))
 				if text := messageOf(refused, "Irreconcilable"); !strings.Contains(text, forged.Name) {
 					t.Errorf("message %q does not name the record", text)
 				}
@@ -282,7 +284,8 @@ func TestRecordOfAnEarlierVersionIsImported(t *testing.T) {
 		t.Error("the pods are replaced")
 	}
 	var left corev1.SecretList
-	if err := admin.List(t.Context(), &left, client.InNamespace(namespace), client.MatchingLabels{"owner": "helm"}); err != nil {
+	if err := admin.List(t.Context(), &left, client.InNamespace(namespace),
+		client.MatchingLabels{"owner": "helm"}); err != nil {
 		t.Fatal(err)
 	}
 	if len(left.Items) > 0 {
@@ -400,7 +403,8 @@ func TestAdmissionPolicies(t *testing.T) {
 	}
 	patch := func(obj client.Object, patch string) func() error {
 		return func() error {
-			return operator.Patch(t.Context(), obj.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, []byte(patch)))
+			return operator.Patch(t.Context(), obj.DeepCopyObject().(client.Object),
+				client.RawPatch(types.MergePatchType, []byte(patch)))
 		}
 	}
 	for _, tt := range []struct {
@@ -409,7 +413,8 @@ func TestAdmissionPolicies(t *testing.T) {
 		denied bool
 	}{
 		{"the active label", patch(own, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), false},
-		{"the deletion cost", patch(own, `{"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}}`), false},
+		{"the deletion cost", patch(own,
+			`{"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}}`), false},
 		{"no active label", patch(own, `{"metadata": {"labels": {"vault.security.coreos.com/active": null}}}`), false},
 		{"another label", patch(own, `{"metadata": {"labels": {"a": "b"}}}`), true},
 		{"no label", patch(own, `{"metadata": {"labels": {"app.kubernetes.io/instance": null}}}`), true},
@@ -417,14 +422,18 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"a finalizer", patch(own, `{"metadata": {"finalizers": ["example.com/a"]}}`), true},
 		{"an image", patch(own, `{"spec": {"activeDeadlineSeconds": 1}}`), true},
 		{"a foreign pod", patch(foreign, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), true},
-		{"a Secret of a Vault", func() error { return operator.Create(t.Context(), secret("of-a-vault", v1alpha1.AppName)) }, false},
+		{"a Secret of a Vault", func() error {
+			return operator.Create(t.Context(), secret("of-a-vault", v1alpha1.AppName))
+		}, false},
 		{"another Secret", func() error { return operator.Create(t.Context(), secret("another", "")) }, true},
 		{"a Secret of a user", func() error { return operator.Delete(t.Context(), secret("theirs", "")) }, true},
-		{"a Secret of a user with the label", patch(theirs, `{"metadata": {"labels": {"app.kubernetes.io/name": "vault"}}}`), true},
+		{"a Secret of a user with the label", patch(theirs, `{"metadata": {"labels": {"app.kubernetes.io/name": "vault"}}}`),
+			true},
 		{"its Secret deleted", func() error { return operator.Delete(t.Context(), secret("of-a-vault", "")) }, false},
 	} {
 		err := tt.do()
-		if denied := err != nil && strings.Contains(err.Error(), "ValidatingAdmissionPolicy"); denied != tt.denied || err != nil && !denied {
+		if denied := err != nil && strings.Contains(err.Error(), "ValidatingAdmissionPolicy"); denied != tt.denied ||
+			err != nil && !denied {
 			t.Errorf("%s: error %v, want it denied: %v", tt.what, err, tt.denied)
 		}
 	}

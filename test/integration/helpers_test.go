@@ -57,7 +57,8 @@ func newNamespace(t *testing.T) string {
 				t.Error(err)
 			}
 		}
-		if err := admin.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(namespace.Name), client.GracePeriodSeconds(0)); err != nil {
+		if err := admin.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(namespace.Name),
+			client.GracePeriodSeconds(0)); err != nil {
 			t.Error(err)
 		}
 	})

@@ -108,7 +108,8 @@ func TestConfigMap(t *testing.T) {
 	}
 
 	// Missing from the start: nothing runs, and the status says why.
-	awaitVault(t, vault, "the ConfigMap is missed", has("ConfigValid=False ConfigMapNotFound", "Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, vault, "the ConfigMap is missed", has("ConfigValid=False ConfigMapNotFound",
+		"Irreconcilable=True ErrorGettingValues"))
 	awaitEvent(t, vault, `Warning ConfigMapNotFound spec.configMapName: ConfigMap "mine" does not exist`)
 	if exists(t, namespace, "example", &appsv1.Deployment{}) {
 		t.Error("nodes run without the configuration that they were to have")
@@ -124,17 +125,21 @@ func TestConfigMap(t *testing.T) {
 		what, reason, message string
 		data                  map[string]string
 	}{
-		{"it does not parse", "ConfigInvalid", "does not parse as HCL", map[string]string{"vault.hcl": `telemetry { ui = true`}},
-		{"it sets what the operator owns", "ConfigInvalid", "storage", map[string]string{"vault.hcl": `storage "file" { path = "/tmp" }`}},
+		{"it does not parse", "ConfigInvalid", "does not parse as HCL",
+			map[string]string{"vault.hcl": `telemetry { ui = true`}},
+		{"it sets what the operator owns", "ConfigInvalid", "storage",
+			map[string]string{"vault.hcl": `storage "file" { path = "/tmp" }`}},
 		{"it lacks the key", "ConfigInvalid", `no key "vault.hcl"`, map[string]string{"config.hcl": "ui = true"}},
 	} {
 		setConfig(broken.data)
 		awaitVault(t, vault, broken.what, func(v *v1alpha1.Vault) error {
-			if err := has("ConfigValid=False "+broken.reason, "Irreconcilable=True ErrorGettingValues", "Deployed=True InstallSuccessful")(v); err != nil {
+			if err := has("ConfigValid=False "+broken.reason, "Irreconcilable=True ErrorGettingValues",
+				"Deployed=True InstallSuccessful")(v); err != nil {
 				return err
 			}
 			for _, condition := range v.Status.Conditions {
-				if condition.Type == v1alpha1.ConfigValidCondition && (!strings.Contains(condition.Message, broken.message) || !strings.Contains(condition.Message, `"mine"`)) {
+				if condition.Type == v1alpha1.ConfigValidCondition && (!strings.Contains(condition.Message, broken.message) ||
+					!strings.Contains(condition.Message, `"mine"`)) {
 					return fmt.Errorf("message %q", condition.Message)
 				}
 			}
@@ -164,7 +169,8 @@ func TestConfigMap(t *testing.T) {
 		if config := userConfig(t, vault); len(config) > 0 {
 			return fmt.Errorf("it is %q", config)
 		}
-		if args := deploymentOf(t, vault).Spec.Template.Spec.Containers[0].Args; slices.Contains(args, "-config=/vault/config/configmap.hcl") {
+		if args := deploymentOf(t, vault).Spec.Template.Spec.Containers[0].Args; slices.Contains(args,
+			"-config=/vault/config/configmap.hcl") {
 			return fmt.Errorf("the arguments are %q", args)
 		}
 		return nil
@@ -179,10 +185,12 @@ func TestForeignConfigMapsAndSecretsAreIgnored(t *testing.T) {
 	awaitQuiet(t)
 	requests := len(audit.all(t))
 	for _, obj := range []struct{ configMap, secret string }{{"mine", "mine"}, {"kube-root-ca.crt", "example-token"}} {
-		if err := admin.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: obj.configMap}}); err != nil {
+		if err := admin.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace,
+			Name: obj.configMap}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := admin.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: obj.secret}}); err != nil {
+		if err := admin.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace,
+			Name: obj.secret}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -227,7 +235,8 @@ func TestStaticTLS(t *testing.T) {
 	good, ca := newPair(vault.ServerName())
 	wrongName, wrongCA := newPair("elsewhere.example.com")
 
-	awaitVault(t, vault, "the Secret is missed", has("TLSReady=False SecretNotFound", "Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, vault, "the Secret is missed", has("TLSReady=False SecretNotFound",
+		"Irreconcilable=True ErrorGettingValues"))
 	awaitEvent(t, vault, `Warning SecretNotFound Secret "my-server" does not exist`)
 	if exists(t, namespace, "example", &appsv1.Deployment{}) {
 		t.Error("nodes run without certificates")
@@ -264,15 +273,18 @@ func TestStaticTLS(t *testing.T) {
 		},
 		{
 			what: "the certificate is for another name", message: vault.ServerName(),
-			server: map[string][]byte{"server.crt": wrongName.Cert, "server.key": wrongName.Key}, ca: map[string][]byte{"vault-client-ca.crt": wrongCA},
+			server: map[string][]byte{"server.crt": wrongName.Cert, "server.key": wrongName.Key},
+			ca:     map[string][]byte{"vault-client-ca.crt": wrongCA},
 		},
 		{
 			what: "the key belongs to another certificate", message: "private key does not match",
-			server: map[string][]byte{"server.crt": good.Cert, "server.key": wrongName.Key}, ca: map[string][]byte{"vault-client-ca.crt": ca},
+			server: map[string][]byte{"server.crt": good.Cert, "server.key": wrongName.Key},
+			ca:     map[string][]byte{"vault-client-ca.crt": ca},
 		},
 		{
 			what: "another CA signed it", message: "unknown authority",
-			server: map[string][]byte{"server.crt": good.Cert, "server.key": good.Key}, ca: map[string][]byte{"vault-client-ca.crt": wrongCA},
+			server: map[string][]byte{"server.crt": good.Cert, "server.key": good.Key},
+			ca:     map[string][]byte{"vault-client-ca.crt": wrongCA},
 		},
 	} {
 		setSecret("my-server", broken.server)
@@ -282,7 +294,8 @@ func TestStaticTLS(t *testing.T) {
 				return err
 			}
 			for _, condition := range v.Status.Conditions {
-				if condition.Type == v1alpha1.TLSReadyCondition && (!strings.Contains(condition.Message, broken.message) || !strings.Contains(condition.Message, `"my-server"`)) {
+				if condition.Type == v1alpha1.TLSReadyCondition && (!strings.Contains(condition.Message, broken.message) ||
+					!strings.Contains(condition.Message, `"my-server"`)) {
 					return fmt.Errorf("message %q", condition.Message)
 				}
 			}

@@ -107,7 +107,8 @@ func runOperator() error {
 func runTests(m *testing.M) (int, error) {
 	ctrl.SetLogger(zapr.NewLogger(zap.NewNop()))
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		return 0, errors.New("KUBEBUILDER_ASSETS is not set: it has to name a directory with kube-apiserver, etcd and kubectl; " +
+		return 0, errors.New("KUBEBUILDER_ASSETS is not set: it has to name a directory with kube-apiserver, etcd and " +
+			"kubectl; " +
 			"\"make integration\" makes one and sets it")
 	}
 	dir, err := os.MkdirTemp("", "vault-operator-integration-")

@@ -29,7 +29,8 @@ func TestMetrics(t *testing.T) {
 	startOperator(t)
 	vault := deployVault(t, namespace)
 	reader, other := newToken(t, namespace, "reader"), newToken(t, namespace, "other")
-	err := bindRole(t.Context(), "metrics_reader_role.yaml", rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: "reader"})
+	err := bindRole(t.Context(), "metrics_reader_role.yaml", rbacv1.Subject{Kind: rbacv1.ServiceAccountKind,
+		Namespace: namespace, Name: "reader"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,8 @@ func TestMetrics(t *testing.T) {
 	has(
 		`vault_operator_failover_duration_seconds_count 1`, `vault_operator_failover_duration_seconds_bucket{le="60"} 1`,
 		`vault_operator_relabels_total{action="promote"} 2`, `vault_operator_relabels_total{action="demote"} 1`,
-		`vault_operator_probe_duration_seconds_count{state="active"}`, `vault_operator_probe_duration_seconds_count{state="unreachable"}`,
+		`vault_operator_probe_duration_seconds_count{state="active"}`,
+		`vault_operator_probe_duration_seconds_count{state="unreachable"}`,
 	)
 
 	for name, who := range map[string]struct {
@@ -109,10 +111,12 @@ func freeAddress(t *testing.T) string {
 // newToken makes a ServiceAccount and returns a token of it.
 func newToken(t *testing.T, namespace, name string) string {
 	t.Helper()
-	if err := admin.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}); err != nil {
+	if err := admin.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace,
+		Name: name}}); err != nil {
 		t.Fatal(err)
 	}
-	request, err := clientset.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	request, err := clientset.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), name,
+		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

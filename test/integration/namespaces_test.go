@@ -51,7 +51,8 @@ func TestServesOnlyItsNamespaces(t *testing.T) {
 		})
 	}
 	time.Sleep(time.Second)
-	if got := get(t, other.Namespace, other.Name, &v1alpha1.Vault{}); len(got.Finalizers) > 0 || len(got.Status.Conditions) > 0 {
+	if got := get(t, other.Namespace, other.Name, &v1alpha1.Vault{}); len(got.Finalizers) > 0 ||
+		len(got.Status.Conditions) > 0 {
 		t.Errorf("a Vault that is not served was touched: %+v", got)
 	}
 	if exists(t, other.Namespace, other.Name, &appsv1.Deployment{}) {

@@ -52,7 +52,8 @@ func createPod(t *testing.T, vault *v1alpha1.Vault, name string) *corev1.Pod {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: name, Labels: vault.PodLabels()},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: v1alpha1.VaultContainer, Image: "hashicorp/vault:1.21.0"}}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: v1alpha1.VaultContainer,
+			Image: "hashicorp/vault:1.21.0"}}},
 	}
 	if err := admin.Create(t.Context(), pod); err != nil {
 		t.Fatal(err)
@@ -110,7 +111,8 @@ func nodesAre(t *testing.T, vault *v1alpha1.Vault, want v1alpha1.NodesStatus) *v
 func labelled(t *testing.T, namespace string) []string {
 	t.Helper()
 	var list corev1.PodList
-	if err := admin.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels{v1alpha1.ActiveLabel: v1alpha1.ActiveLabelValue}); err != nil {
+	if err := admin.List(t.Context(), &list, client.InNamespace(namespace),
+		client.MatchingLabels{v1alpha1.ActiveLabel: v1alpha1.ActiveLabelValue}); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -161,7 +163,8 @@ func recordLabels(t *testing.T, namespace string) *labelHistory {
 			if !ok {
 				continue
 			}
-			is := e.Type != watch.Deleted && pod.DeletionTimestamp == nil && pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
+			is := e.Type != watch.Deleted && pod.DeletionTimestamp == nil &&
+				pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
 			if is == active[pod.Name] {
 				continue
 			}
@@ -204,12 +207,14 @@ func TestNodes(t *testing.T) {
 	if status.Phase != v1alpha1.PhaseUninitialized || status.Initialized || status.SealedNodes != 2 {
 		t.Errorf("status %+v", status)
 	}
-	awaitVault(t, vault, "it waits to be initialized", has("Available=False AwaitingInit", "VaultInitialized=False AwaitingInit", "Unsealed=False AwaitingInit"))
+	awaitVault(t, vault, "it waits to be initialized", has("Available=False AwaitingInit",
+		"VaultInitialized=False AwaitingInit", "Unsealed=False AwaitingInit"))
 
 	a.Set(fakevault.Sealed)
 	b.Set(fakevault.Sealed)
 	awaitEvent(t, vault, "Normal Initialized")
-	awaitVault(t, vault, "it waits to be unsealed", has("Available=False AwaitingUnseal", "VaultInitialized=True Initialized", "Unsealed=False AwaitingUnseal"))
+	awaitVault(t, vault, "it waits to be unsealed", has("Available=False AwaitingUnseal",
+		"VaultInitialized=True Initialized", "Unsealed=False AwaitingUnseal"))
 
 	a.Set(fakevault.Active)
 	nodesAre(t, vault, nodes{Active: "a", Sealed: []string{"b"}})
@@ -217,7 +222,8 @@ func TestNodes(t *testing.T) {
 	awaitEvent(t, vault, "Normal BecameActive Pod a became active")
 	b.Set(fakevault.Standby)
 	status = nodesAre(t, vault, nodes{Active: "a", Standby: []string{"b"}}).Status
-	if status.Phase != v1alpha1.PhaseRunning || status.ReadyNodes != 2 || status.StandbyNodes != 1 || status.SealedNodes != 0 || status.Version != "1.21.0" {
+	if status.Phase != v1alpha1.PhaseRunning || status.ReadyNodes != 2 || status.StandbyNodes != 1 ||
+		status.SealedNodes != 0 || status.Version != "1.21.0" {
 		t.Errorf("status %+v", status)
 	}
 	awaitVault(t, vault, "all is well", has("Available=True Active", "Unsealed=True Unsealed"))
@@ -302,9 +308,11 @@ func TestLabelsSetByHandAreUndone(t *testing.T) {
 	startPod(t, vault, "a", fakevault.Active)
 	startPod(t, vault, "b", fakevault.Standby)
 	awaitLabel(t, namespace, "a")
-	change(t, get(t, namespace, "b", &corev1.Pod{}), `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`)
+	change(t, get(t, namespace, "b", &corev1.Pod{}),
+		`{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`)
 	awaitLabel(t, namespace, "a")
-	change(t, get(t, namespace, "a", &corev1.Pod{}), `{"metadata": {"labels": {"vault.security.coreos.com/active": null}}}`)
+	change(t, get(t, namespace, "a", &corev1.Pod{}),
+		`{"metadata": {"labels": {"vault.security.coreos.com/active": null}}}`)
 	awaitLabel(t, namespace, "a")
 }
 
@@ -358,14 +366,16 @@ func TestUpgradeInTheStatus(t *testing.T) {
 	// What the Deployment's controller does.
 	rollOut := func(revision string) {
 		t.Helper()
-		change(t, deployment, fmt.Sprintf(`{"metadata": {"annotations": {"deployment.kubernetes.io/revision": %q}}}`, revision))
+		change(t, deployment, fmt.Sprintf(`{"metadata": {"annotations": {"deployment.kubernetes.io/revision": %q}}}`,
+			revision))
 		labels := maps.Clone(deployment.Spec.Template.Labels)
 		labels[appsv1.DefaultDeploymentUniqueLabelKey] = "hash" + revision
 		set := &appsv1.ReplicaSet{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: namespace, Name: "example-" + revision, Labels: labels,
-				Annotations:     map[string]string{"deployment.kubernetes.io/revision": revision},
-				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(deployment, appsv1.SchemeGroupVersion.WithKind("Deployment"))},
+				Annotations: map[string]string{"deployment.kubernetes.io/revision": revision},
+				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(deployment,
+					appsv1.SchemeGroupVersion.WithKind("Deployment"))},
 			},
 			Spec: appsv1.ReplicaSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: deployment.Spec.Template.Spec,
@@ -382,7 +392,8 @@ func TestUpgradeInTheStatus(t *testing.T) {
 	}
 	ofRevision := func(pod, revision string) {
 		t.Helper()
-		change(t, get(t, namespace, pod, &corev1.Pod{}), fmt.Sprintf(`{"metadata": {"labels": {"pod-template-hash": "hash%s"}}}`, revision))
+		change(t, get(t, namespace, pod, &corev1.Pod{}),
+			fmt.Sprintf(`{"metadata": {"labels": {"pod-template-hash": "hash%s"}}}`, revision))
 	}
 	updated := func(version string, want ...string) {
 		t.Helper()
@@ -408,7 +419,8 @@ func TestUpgradeInTheStatus(t *testing.T) {
 	ofRevision("c", "2")
 	updated("", "c")
 	awaitVault(t, vault, "it waits for an administrator", has("Updated=False AwaitingUnseal"))
-	awaitEvent(t, vault, "Normal AwaitingUnseal The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: c")
+	awaitEvent(t, vault, "Normal AwaitingUnseal The rollout goes on when updated nodes are unsealed, run 'vault "+
+		"operator unseal' on each: c")
 	remove(t, get(t, namespace, "a", &corev1.Pod{}), get(t, namespace, "b", &corev1.Pod{}))
 	updated("1.21.1", "c")
 }

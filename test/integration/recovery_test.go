@@ -77,7 +77,8 @@ func awaitReleased(t *testing.T, vault *v1alpha1.Vault) {
 }
 
 func TestPendingReleaseRecovers(t *testing.T) {
-	for _, status := range []release.Status{release.StatusPendingInstall, release.StatusPendingUpgrade, release.StatusPendingRollback, release.StatusFailed} {
+	for _, status := range []release.Status{release.StatusPendingInstall, release.StatusPendingUpgrade,
+		release.StatusPendingRollback, release.StatusFailed} {
 		t.Run(string(status), func(t *testing.T) {
 			namespace := newNamespace(t)
 			operator := startOperator(t)
@@ -140,7 +141,8 @@ func TestLostRecordOfAReleaseDeletesNothing(t *testing.T) {
 	service := get(t, namespace, "example", &corev1.Service{})
 	change(t, service, `{"metadata": {"annotations": {"meta.helm.sh/release-name": "other"}}}`)
 	startOperator(t)
-	stuck := awaitVault(t, vault, "the conflict is reported", has("Irreconcilable=True ReconcileError", "ReleaseFailed=True InstallError"))
+	stuck := awaitVault(t, vault, "the conflict is reported", has("Irreconcilable=True ReconcileError",
+		"ReleaseFailed=True InstallError"))
 	for _, condition := range stuck.Status.Conditions {
 		if condition.Type == "ReleaseFailed" && !strings.Contains(condition.Message, `Service "example"`) {
 			t.Errorf("message %q does not name the Service", condition.Message)
@@ -183,11 +185,14 @@ func TestKillsAtRandomMoments(t *testing.T) {
 	// A release and a status that look well may be of an earlier spec.
 	eventually(t, "the last spec is deployed", func() error {
 		var deployment appsv1.Deployment
-		if err := admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "example"}, &deployment); err != nil {
+		if err := admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "example"},
+			&deployment); err != nil {
 			return err
 		}
-		if *deployment.Spec.Replicas != 8 || !strings.HasSuffix(deployment.Spec.Template.Spec.Containers[0].Image, ":1.21.7") {
-			return fmt.Errorf("replicas %d, image %s", *deployment.Spec.Replicas, deployment.Spec.Template.Spec.Containers[0].Image)
+		if *deployment.Spec.Replicas != 8 || !strings.HasSuffix(deployment.Spec.Template.Spec.Containers[0].Image,
+			":1.21.7") {
+			return fmt.Errorf("replicas %d, image %s", *deployment.Spec.Replicas,
+				deployment.Spec.Template.Spec.Containers[0].Image)
 		}
 		return nil
 	})
@@ -218,7 +223,8 @@ func TestTermination(t *testing.T) {
 	startOperator(t)
 	eventually(t, "the changes are caught up with", func() error {
 		var deployment appsv1.Deployment
-		if err := admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "example"}, &deployment); err != nil {
+		if err := admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: "example"},
+			&deployment); err != nil {
 			return err
 		}
 		if *deployment.Spec.Replicas != 5 {

@@ -47,7 +47,8 @@ func rendered(t *testing.T, vault *v1alpha1.Vault) map[string]client.Object {
 		objects["Secret "+config.Name] = config
 	}
 	for _, list := range renderedKinds() {
-		err := admin.List(t.Context(), list, client.InNamespace(vault.Namespace), client.MatchingLabels{v1alpha1.InstanceLabel: vault.Name})
+		err := admin.List(t.Context(), list, client.InNamespace(vault.Namespace),
+			client.MatchingLabels{v1alpha1.InstanceLabel: vault.Name})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +191,8 @@ func TestRenderedObjects(t *testing.T) {
 
 	want := []string{
 		"Deployment example", "NetworkPolicy example", "NetworkPolicy example-etcd",
-		"PodDisruptionBudget example", "PodDisruptionBudget example-etcd", "Secret " + configSecretOf(t, vault).Name, "Service example", "Service example-etcd", "Service example-etcd-client", "Service example-nodes",
+		"PodDisruptionBudget example", "PodDisruptionBudget example-etcd", "Secret " + configSecretOf(t, vault).Name,
+		"Service example", "Service example-etcd", "Service example-etcd-client", "Service example-nodes",
 		"ServiceAccount example", "StatefulSet example-etcd",
 	}
 	objects := rendered(t, vault)
@@ -216,7 +218,9 @@ func TestRenderedObjects(t *testing.T) {
 	if _, ok := deployment.Spec.Template.Labels[v1alpha1.ActiveLabel]; ok {
 		t.Error("the pod template has the active label")
 	}
-	if !slices.ContainsFunc(deployment.Spec.Template.Spec.Containers, func(c corev1.Container) bool { return c.Name == v1alpha1.VaultContainer }) {
+	if !slices.ContainsFunc(deployment.Spec.Template.Spec.Containers, func(c corev1.Container) bool {
+		return c.Name == v1alpha1.VaultContainer
+	}) {
 		t.Errorf("no container %q", v1alpha1.VaultContainer)
 	}
 	for _, volume := range deployment.Spec.Template.Spec.Volumes {
@@ -224,7 +228,8 @@ func TestRenderedObjects(t *testing.T) {
 			t.Errorf("volume %s needs Secret %s, which does not exist", volume.Name, volume.Secret.SecretName)
 		}
 	}
-	if vault.Status.Phase != v1alpha1.PhaseCreating || vault.Status.ServiceName != "example" || vault.Status.ClientPort != 8200 {
+	if vault.Status.Phase != v1alpha1.PhaseCreating || vault.Status.ServiceName != "example" ||
+		vault.Status.ClientPort != 8200 {
 		t.Errorf("status %+v", vault.Status)
 	}
 	if !slices.Equal(vault.Finalizers, []string{"uninstall-helm-release"}) {
@@ -241,8 +246,11 @@ func TestRenderedObjects(t *testing.T) {
 func TestResourcesAreThoseOfTheSpec(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := awaitDeployed(t, createVault(t, namespace, `spec: {pod: {resources: {limits: {cpu: 50m, memory: 128Mi}}}, storage: {etcd: {resources: {}}}}`))
-	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("128Mi")}
+	vault := awaitDeployed(t,
+		createVault(t, namespace,
+			`spec: {pod: {resources: {limits: {cpu: 50m, memory: 128Mi}}}, storage: {etcd: {resources: {}}}}`))
+	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m"),
+		corev1.ResourceMemory: resource.MustParse("128Mi")}
 	nodes := get(t, namespace, "example", &appsv1.Deployment{}).Spec.Template.Spec.Containers[0].Resources
 	if want := (corev1.ResourceRequirements{Limits: limits}); !equality.Semantic.DeepEqual(nodes, want) {
 		t.Errorf("the nodes have %v, want %v", nodes, want)
@@ -257,7 +265,8 @@ func TestResourcesAreThoseOfTheSpec(t *testing.T) {
 func TestServiceOfTheSpec(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := awaitDeployed(t, createVault(t, namespace, `spec: {service: {type: LoadBalancer, annotations: {example.com/internal: "true"}}}`))
+	vault := awaitDeployed(t,
+		createVault(t, namespace, `spec: {service: {type: LoadBalancer, annotations: {example.com/internal: "true"}}}`))
 	service := get(t, namespace, "example", &corev1.Service{})
 	if service.Spec.Type != corev1.ServiceTypeLoadBalancer || service.Annotations["example.com/internal"] != "true" {
 		t.Errorf("type %s, annotations %v", service.Spec.Type, service.Annotations)
@@ -279,7 +288,8 @@ func TestRefusalsNameTheFieldOfTheVault(t *testing.T) {
 	startOperator(t)
 	vault := createVault(t, namespace, `spec: {pod: {annotations: {"Ä": x}}}`)
 	awaitVault(t, vault, "the field is named", all(
-		says("ReleaseFailed", "spec.pod.annotations"), says("Ready", "ReleaseFailed: ", "spec.pod.annotations"), says("Stalled", "spec.pod.annotations")))
+		says("ReleaseFailed", "spec.pod.annotations"), says("Ready", "ReleaseFailed: ", "spec.pod.annotations"),
+		says("Stalled", "spec.pod.annotations")))
 	awaitEvent(t, vault, "Warning InstallError ReleaseFailed: ")
 }
 
@@ -302,7 +312,8 @@ func TestWhatAFailedUpgradeLeaves(t *testing.T) {
 		})
 		awaitVault(t, vault, "the release has failed", says("ReleaseFailed", "bad key"))
 	}
-	change(t, vault, `{"spec": {"pod": {"serviceAccountAnnotations": null, "env": null, "annotations": null, "volumes": null}}}`)
+	change(t, vault, `{"spec": {"pod": {"serviceAccountAnnotations": null, "env": null, "annotations": null, "volumes": `+
+		`null}}}`)
 	awaitVault(t, vault, "all is well", has(deployed...))
 	template := get(t, namespace, "example", &appsv1.Deployment{}).Spec.Template
 	text, err := json.Marshal(template)
@@ -394,7 +405,8 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 		if err := admin.Create(t.Context(), pod); err != nil {
 			t.Fatal(err)
 		}
-		setPodStatus(t, vault, name, corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
+		setPodStatus(t, vault, name, corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady,
+			Status: corev1.ConditionTrue}}})
 	}
 	awaitVault(t, vault, "the storage is ready", has("StorageReady=True Quorum"))
 	awaitQuiet(t)
@@ -477,7 +489,8 @@ func TestManualEditsAreUndone(t *testing.T) {
 			undone: func(obj client.Object) bool { return *obj.(*appsv1.Deployment).Spec.Replicas == 2 },
 		},
 		{
-			what: "selector of the Service", obj: &corev1.Service{}, name: "example", patch: `{"spec": {"selector": {"vault.security.coreos.com/active": null}}}`,
+			what: "selector of the Service", obj: &corev1.Service{}, name: "example",
+			patch: `{"spec": {"selector": {"vault.security.coreos.com/active": null}}}`,
 			undone: func(obj client.Object) bool {
 				return obj.(*corev1.Service).Spec.Selector[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
 			},
@@ -487,7 +500,8 @@ func TestManualEditsAreUndone(t *testing.T) {
 			undone: func(obj client.Object) bool { return obj.(*corev1.Service).Spec.Type == corev1.ServiceTypeClusterIP },
 		},
 		{
-			what: "external addresses of the Service", obj: &corev1.Service{}, name: "example", patch: `{"spec": {"externalIPs": ["192.0.2.1"]}}`,
+			what: "external addresses of the Service", obj: &corev1.Service{}, name: "example",
+			patch:  `{"spec": {"externalIPs": ["192.0.2.1"]}}`,
 			undone: func(obj client.Object) bool { return len(obj.(*corev1.Service).Spec.ExternalIPs) == 0 },
 		},
 		{
@@ -501,15 +515,18 @@ func TestManualEditsAreUndone(t *testing.T) {
 			what: "retention of the volumes", obj: &appsv1.StatefulSet{}, name: "example-etcd",
 			patch: `{"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete"}}}`,
 			undone: func(obj client.Object) bool {
-				return obj.(*appsv1.StatefulSet).Spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted == appsv1.RetainPersistentVolumeClaimRetentionPolicyType
+				policy := obj.(*appsv1.StatefulSet).Spec.PersistentVolumeClaimRetentionPolicy
+				return policy.WhenDeleted == appsv1.RetainPersistentVolumeClaimRetentionPolicyType
 			},
 		},
 		{
-			what: "labels", obj: &policyv1.PodDisruptionBudget{}, name: "example", patch: `{"metadata": {"labels": {"app.kubernetes.io/instance": "other"}}}`,
+			what: "labels", obj: &policyv1.PodDisruptionBudget{}, name: "example",
+			patch:  `{"metadata": {"labels": {"app.kubernetes.io/instance": "other"}}}`,
 			undone: func(obj client.Object) bool { return obj.GetLabels()[v1alpha1.InstanceLabel] == "example" },
 		},
 		{
-			what: "the network policy", obj: &networkingv1.NetworkPolicy{}, name: "example-etcd", patch: `{"spec": {"ingress": [{}]}}`,
+			what: "the network policy", obj: &networkingv1.NetworkPolicy{}, name: "example-etcd",
+			patch:  `{"spec": {"ingress": [{}]}}`,
 			undone: func(obj client.Object) bool { return len(obj.(*networkingv1.NetworkPolicy).Spec.Ingress[0].From) > 0 },
 		},
 	}
@@ -529,9 +546,11 @@ func TestManualEditsAreUndone(t *testing.T) {
 
 	// What others add and Helm does not render stays, as on any object.
 	deployment := get(t, namespace, "example", &appsv1.Deployment{})
-	change(t, deployment, `{"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}}`)
+	change(t, deployment, `{"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": `+
+		`"now"}}}}}`)
 	awaitQuiet(t)
-	if deployment = get(t, namespace, "example", deployment); deployment.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] != "now" {
+	if deployment = get(t, namespace, "example",
+		deployment); deployment.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] != "now" {
 		t.Error("kubectl rollout restart is undone")
 	}
 	awaitVault(t, vault, "all is well", has(deployed...))
@@ -579,7 +598,8 @@ func TestDeletedCertificatesAreMadeAgain(t *testing.T) {
 	// The CA and a leaf: a new CA would not fit what pods serve.
 	ca := get(t, namespace, "example-default-vault-ca", &corev1.Secret{})
 	remove(t, ca, get(t, namespace, vault.ServerSecretName(), &corev1.Secret{}))
-	awaitVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost",
+		"Irreconcilable=True ErrorGettingValues"))
 	awaitEvent(t, vault, `Warning AuthorityLost Secrets with a CA are gone: "example-default-vault-ca"`)
 	if exists(t, namespace, "example-default-vault-ca", &corev1.Secret{}) {
 		t.Error("a second CA was made")

@@ -44,11 +44,14 @@ func TestRemoval(t *testing.T) {
 	// What the StatefulSet's controller would have made.
 	volume := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "data-example-etcd-0", Labels: map[string]string{
-			v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "example", v1alpha1.ComponentLabel: v1alpha1.EtcdComponent,
+			v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "example",
+			v1alpha1.ComponentLabel: v1alpha1.EtcdComponent,
 		}},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}},
+			Resources: corev1.VolumeResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")},
+			},
 		},
 	}
 	own := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example-own"}}
@@ -82,7 +85,8 @@ func TestRemovalOfAVaultThatCouldNeverBeDeployed(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
 	vault := createVault(t, namespace, `spec: {configMapName: missing}`)
-	awaitVault(t, vault, "the ConfigMap is missed", has("ConfigValid=False ConfigMapNotFound", "Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, vault, "the ConfigMap is missed", has("ConfigValid=False ConfigMapNotFound",
+		"Irreconcilable=True ErrorGettingValues"))
 	remove(t, vault)
 	awaitRemoved(t, vault)
 }
@@ -91,7 +95,8 @@ func TestRemovalWhileTheOperatorIsDown(t *testing.T) {
 	for name, prepare := range map[string]func(t *testing.T, vault *v1alpha1.Vault){
 		"at rest": func(*testing.T, *v1alpha1.Vault) {},
 		"with objects gone": func(t *testing.T, vault *v1alpha1.Vault) {
-			remove(t, get(t, vault.Namespace, "example", &appsv1.Deployment{}), get(t, vault.Namespace, "example-etcd", &corev1.Service{}))
+			remove(t, get(t, vault.Namespace, "example", &appsv1.Deployment{}),
+				get(t, vault.Namespace, "example-etcd", &corev1.Service{}))
 		},
 		"with the record of the release gone": func(t *testing.T, vault *v1alpha1.Vault) {
 			for _, secret := range records(t, vault.Namespace) {
@@ -177,7 +182,8 @@ func TestAVaultThatIsMadeAgainAtOnceGetsItsOwnCertificates(t *testing.T) {
 		}
 	}
 	awaitDeployed(t, again)
-	if current := get(t, namespace, again.ClientSecretName(), &corev1.Secret{}).Data[v1alpha1.ClientCAKey]; string(current) == string(old) {
+	if current := get(t, namespace, again.ClientSecretName(),
+		&corev1.Secret{}).Data[v1alpha1.ClientCAKey]; string(current) == string(old) {
 		t.Error("the CA is the old one")
 	}
 }

@@ -172,7 +172,8 @@ func TestChangedCertificatesCostOneHandover(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	change(t, vault, fmt.Sprintf(`{"spec": {"tls": {"static": {"serverSecret": %q, "clientSecret": %q}}}}`, server.Name, trusted.Name))
+	change(t, vault, fmt.Sprintf(`{"spec": {"tls": {"static": {"serverSecret": %q, "clientSecret": %q}}}}`, server.Name,
+		trusted.Name))
 	c := fakevault.Start(t, ca.Certificate(t, vault.ServerName()), fakevault.Standby)
 	start("c", trusted.Name, c)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b", "c"}})

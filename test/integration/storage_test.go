@@ -24,14 +24,18 @@ import (
 
 // makeClaim makes the volume claim of a member as the StatefulSet controller does. It
 // is bound to a volume, or not.
-func makeClaim(t *testing.T, vault *v1alpha1.Vault, ordinal int, isBound bool, size, class string) *corev1.PersistentVolumeClaim {
+func makeClaim(t *testing.T, vault *v1alpha1.Vault, ordinal int, isBound bool, size,
+	class string) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	claim := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: vault.EtcdClaimName(ordinal), Labels: vault.EtcdLabels()},
+		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: vault.EtcdClaimName(ordinal),
+			Labels: vault.EtcdLabels()},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			StorageClassName: &class,
-			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}},
+			Resources: corev1.VolumeResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)},
+			},
 		},
 	}
 	if isBound {
@@ -59,7 +63,8 @@ func removeClaim(t *testing.T, claim *corev1.PersistentVolumeClaim) {
 }
 
 // makeMember makes the pod of a member, of a revision of the StatefulSet.
-func makeMember(t *testing.T, vault *v1alpha1.Vault, ordinal int, revision string, status corev1.PodStatus) *corev1.Pod {
+func makeMember(t *testing.T, vault *v1alpha1.Vault, ordinal int, revision string,
+	status corev1.PodStatus) *corev1.Pod {
 	t.Helper()
 	labels := vault.EtcdLabels()
 	labels[appsv1.StatefulSetRevisionLabel] = revision
@@ -83,7 +88,8 @@ func setMember(t *testing.T, pod *corev1.Pod, status corev1.PodStatus) {
 }
 
 func isReady(status corev1.ConditionStatus) corev1.PodStatus {
-	return corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}}
+	return corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady,
+		Status: status}}}
 }
 
 // setOf returns the StatefulSet of the storage.
@@ -121,8 +127,10 @@ func runSetController(t *testing.T, vault *v1alpha1.Vault) {
 			}
 			for i := range claims.Items {
 				claims.Items[i].OwnerReferences = nil
-				if set.Spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
-					claims.Items[i].OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name, UID: set.UID}}
+				policy := set.Spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted
+				if policy == appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
+					claims.Items[i].OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet",
+						Name: set.Name, UID: set.UID}}
 				}
 				_ = admin.Update(ctx, &claims.Items[i]) // again, if it was changed meanwhile
 			}
@@ -158,13 +166,17 @@ func all(checks ...func(*v1alpha1.Vault) error) func(*v1alpha1.Vault) error {
 // spec can be corrected.
 func TestKeptVolumes(t *testing.T) {
 	for name, tt := range map[string]struct{ spec, correct, says string }{
-		"another number of members": {`spec: {storage: {etcd: {nodes: 3}}}`, `{"spec": {"storage": {"etcd": {"nodes": 1}}}}`, "set spec.storage.etcd.nodes to 1 instead of 3"},
-		"another size":              {`spec: {storage: {etcd: {nodes: 1, volumeSize: 8Gi}}}`, `{"spec": {"storage": {"etcd": {"volumeSize": "2Gi"}}}}`, "set spec.storage.etcd.volumeSize to 2Gi instead of 8Gi"},
-		"another class":             {`spec: {storage: {etcd: {nodes: 1, storageClassName: slow}}}`, `{"spec": {"storage": {"etcd": {"storageClassName": "fast"}}}}`, `to "fast" instead of "slow"`},
+		"another number of members": {`spec: {storage: {etcd: {nodes: 3}}}`, `{"spec": {"storage": {"etcd": {"nodes": 1}}}}`,
+			"set spec.storage.etcd.nodes to 1 instead of 3"},
+		"another size": {`spec: {storage: {etcd: {nodes: 1, volumeSize: 8Gi}}}`,
+			`{"spec": {"storage": {"etcd": {"volumeSize": "2Gi"}}}}`, "set spec.storage.etcd.volumeSize to 2Gi instead of 8Gi"},
+		"another class": {`spec: {storage: {etcd: {nodes: 1, storageClassName: slow}}}`,
+			`{"spec": {"storage": {"etcd": {"storageClassName": "fast"}}}}`, `to "fast" instead of "slow"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			namespace := newNamespace(t)
-			makeClaim(t, &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example"}}, 0, true, "2Gi", "fast")
+			makeClaim(t, &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example"}}, 0, true, "2Gi",
+				"fast")
 			startOperator(t)
 			vault := createVault(t, namespace, tt.spec)
 			awaitVault(t, vault, "the volumes do not fit", all(
@@ -193,7 +205,8 @@ func TestRetentionAtDeletion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			namespace := newNamespace(t)
 			startOperator(t)
-			vault := awaitDeployed(t, createVault(t, namespace, `spec: {storage: {etcd: {nodes: 1, whenDeleted: `+tt.before+`}}}`))
+			vault := awaitDeployed(t,
+				createVault(t, namespace, `spec: {storage: {etcd: {nodes: 1, whenDeleted: `+tt.before+`}}}`))
 			claim := makeClaim(t, vault, 0, true, "2Gi", "fast")
 			runSetController(t, vault)
 			change(t, vault, `{"spec": {"configMapName": "none", "storage": {"etcd": {"whenDeleted": "`+tt.after+`"}}}}`)
@@ -212,9 +225,10 @@ func TestRetentionAtDeletion(t *testing.T) {
 func makeEvent(t *testing.T, about client.Object, kind, reason, message string) {
 	t.Helper()
 	event := &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: about.GetNamespace(), GenerateName: "event-"},
-		InvolvedObject: corev1.ObjectReference{Kind: kind, Namespace: about.GetNamespace(), Name: about.GetName(), UID: about.GetUID()},
-		Type:           corev1.EventTypeWarning, Reason: reason, Message: message,
+		ObjectMeta: metav1.ObjectMeta{Namespace: about.GetNamespace(), GenerateName: "event-"},
+		InvolvedObject: corev1.ObjectReference{Kind: kind, Namespace: about.GetNamespace(), Name: about.GetName(),
+			UID: about.GetUID()},
+		Type: corev1.EventTypeWarning, Reason: reason, Message: message,
 		LastTimestamp: metav1.Now(), FirstTimestamp: metav1.Now(),
 	}
 	if err := admin.Create(t.Context(), event); err != nil {
@@ -231,7 +245,8 @@ func TestFirstStartSaysWhy(t *testing.T) {
 	claim := makeClaim(t, vault, 0, false, "2Gi", "fast-typo")
 	makeEvent(t, claim, "PersistentVolumeClaim", "ProvisioningFailed", `storageclass.storage.k8s.io "fast-typo" not found`)
 	makeEvent(t, setOf(t, vault), "StatefulSet", "FailedCreate",
-		`create Pod example-etcd-2 in StatefulSet example-etcd failed error: pods "example-etcd-2" is forbidden: failed quota: q: must specify limits.cpu for: etcd`)
+		`create Pod example-etcd-2 in StatefulSet example-etcd failed error: pods "example-etcd-2" is forbidden: failed `+
+			`quota: q: must specify limits.cpu for: etcd`)
 	pods := []*corev1.Pod{
 		makeMember(t, vault, 0, "a", corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
@@ -267,7 +282,8 @@ func TestFirstStartSaysWhy(t *testing.T) {
 		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(old), &set); err != nil {
 			return err
 		}
-		if class := set.Spec.VolumeClaimTemplates[0].Spec.StorageClassName; *class != "fast" || set.Spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted != "Retain" {
+		if class := set.Spec.VolumeClaimTemplates[0].Spec.StorageClassName; *class != "fast" ||
+			set.Spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted != "Retain" {
 			return fmt.Errorf("class %q, %v", *class, set.Spec.PersistentVolumeClaimRetentionPolicy)
 		}
 		return nil
@@ -300,12 +316,14 @@ func founded(t *testing.T, spec string) (*v1alpha1.Vault, []*corev1.Pod, []*core
 // Updated knows of etcd, and a change of its pods waits while a member is away.
 func TestRolloutOfEtcd(t *testing.T) {
 	vault, pods, _ := founded(t, "")
-	awaitVault(t, vault, "members share a Kubernetes node", says("StorageReady", "3 of 3", "example-etcd-0, example-etcd-1, example-etcd-2 share Kubernetes node worker"))
+	awaitVault(t, vault, "members share a Kubernetes node", says("StorageReady", "3 of 3",
+		"example-etcd-0, example-etcd-1, example-etcd-2 share Kubernetes node worker"))
 
 	setMember(t, pods[1], isReady(corev1.ConditionFalse))
 	awaitVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
 	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "256Mi"}}}}}}`)
-	awaitVault(t, vault, "the change waits", all(has("Irreconcilable=True ErrorGettingReleaseState", "Updated=False ReleasePending"),
+	awaitVault(t, vault, "the change waits", all(has("Irreconcilable=True ErrorGettingReleaseState",
+		"Updated=False ReleasePending"),
 		says("Irreconcilable", "waiting for example-etcd-1")))
 	before := setOf(t, vault)
 	if memory := before.Spec.Template.Spec.Containers[0].Resources.Requests.Memory(); memory.String() != "128Mi" {
@@ -335,7 +353,8 @@ func TestRolloutOfEtcd(t *testing.T) {
 	// While the new pod fails the change can be taken back.
 	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "128Mi"}}}}}}`)
 	eventually(t, "the change is taken back", func() error {
-		if memory := setOf(t, vault).Spec.Template.Spec.Containers[0].Resources.Requests.Memory(); memory.String() != "128Mi" {
+		memory := setOf(t, vault).Spec.Template.Spec.Containers[0].Resources.Requests.Memory()
+		if memory.String() != "128Mi" {
 			return fmt.Errorf("memory %s", memory)
 		}
 		return nil
@@ -349,7 +368,8 @@ func TestOtherChangesDoNotWaitForMembers(t *testing.T) {
 	awaitVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
 	change(t, vault, `{"spec": {"nodes": 3, "storage": {"etcd": {"whenDeleted": "Delete"}}}}`)
 	eventually(t, "the change is made", func() error {
-		deployment, policy := get(t, vault.Namespace, vault.Name, &appsv1.Deployment{}), setOf(t, vault).Spec.PersistentVolumeClaimRetentionPolicy
+		deployment, policy := get(t, vault.Namespace, vault.Name, &appsv1.Deployment{}),
+			setOf(t, vault).Spec.PersistentVolumeClaimRetentionPolicy
 		if *deployment.Spec.Replicas != 3 || policy.WhenDeleted != "Delete" {
 			return fmt.Errorf("%d nodes, %v", *deployment.Spec.Replicas, policy)
 		}
@@ -361,7 +381,8 @@ func TestOtherChangesDoNotWaitForMembers(t *testing.T) {
 func TestEtcdVersionDoesNotGoBack(t *testing.T) {
 	vault, _, _ := founded(t, `spec: {storage: {etcd: {nodes: 1}}}`)
 	change(t, vault, `{"spec": {"storage": {"etcd": {"version": "3.6.10"}}}}`)
-	awaitVault(t, vault, "it is refused", all(has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues"),
+	awaitVault(t, vault, "it is refused", all(has("Updated=False DowngradeRefused",
+		"Irreconcilable=True ErrorGettingValues"),
 		says("Updated", "spec.storage.etcd.version 3.6.10 is refused")))
 	change(t, vault, `{"spec": {"allowDowngrade": true}}`)
 	eventually(t, "it is allowed", func() error {
@@ -395,7 +416,8 @@ func TestLostVolumes(t *testing.T) {
 		t.Errorf("one lost member is told %q", got)
 	}
 	loseVolume(2)
-	awaitVault(t, vault, "most are lost", all(has("StorageReady=False VolumesLost"), says("StorageReady", "data-example-etcd-1, data-example-etcd-2")))
+	awaitVault(t, vault, "most are lost", all(has("StorageReady=False VolumesLost"),
+		says("StorageReady", "data-example-etcd-1, data-example-etcd-2")))
 	awaitEvent(t, vault, "Warning VolumesLost ")
 	eventually(t, "empty members are kept out", func() error {
 		if got := state(); got != "volumes-lost" {
@@ -404,7 +426,8 @@ func TestLostVolumes(t *testing.T) {
 		return nil
 	})
 	// An administrator gives the data up.
-	if err := admin.Status().Patch(t.Context(), vault, client.RawPatch("application/merge-patch+json", []byte(`{"status": {"storage": null}}`))); err != nil {
+	if err := admin.Status().Patch(t.Context(), vault, client.RawPatch("application/merge-patch+json",
+		[]byte(`{"status": {"storage": null}}`))); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "etcd may be founded again", func() error {
@@ -420,7 +443,8 @@ func TestSingleMemberIsFoundedOnce(t *testing.T) {
 	vault, _, _ := founded(t, `spec: {storage: {etcd: {nodes: 1}}}`)
 	eventually(t, "it is told so", func() error {
 		var guard corev1.ConfigMap
-		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: vault.Namespace, Name: vault.EtcdReplacementName()}, &guard); err != nil {
+		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: vault.Namespace, Name: vault.EtcdReplacementName()},
+			&guard); err != nil {
 			return err
 		}
 		if guard.Data["initial-cluster-state"] != "existing" || !metav1.IsControlledBy(&guard, vault) {
@@ -445,7 +469,8 @@ func TestClaimsAreKeptFromArgoCD(t *testing.T) {
 	})
 	change(t, theirs, `{"metadata": {"annotations": {"argocd.argoproj.io/sync-options": "Prune=true"}}}`)
 	awaitQuiet(t)
-	if got := get(t, vault.Namespace, theirs.Name, theirs).Annotations["argocd.argoproj.io/sync-options"]; got != "Prune=true" {
+	if got := get(t, vault.Namespace, theirs.Name,
+		theirs).Annotations["argocd.argoproj.io/sync-options"]; got != "Prune=true" {
 		t.Errorf("what an administrator has set is %q", got)
 	}
 }
@@ -454,14 +479,19 @@ func TestClaimsAreKeptFromArgoCD(t *testing.T) {
 func TestPlacementOfEtcd(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
-	vault := awaitDeployed(t, createVault(t, namespace, `spec: {pod: {tolerations: [{key: vault, operator: Exists}], nodeSelector: {pool: vault}}}`))
+	vault := awaitDeployed(t,
+		createVault(t, namespace,
+			`spec: {pod: {tolerations: [{key: vault, operator: Exists}], nodeSelector: {pool: vault}}}`))
 	pod := setOf(t, vault).Spec.Template.Spec
-	if !slices.ContainsFunc(pod.Tolerations, func(tol corev1.Toleration) bool { return tol.Key == "vault" }) || pod.NodeSelector["pool"] != "vault" {
+	if !slices.ContainsFunc(pod.Tolerations, func(tol corev1.Toleration) bool {
+		return tol.Key == "vault"
+	}) || pod.NodeSelector["pool"] != "vault" {
 		t.Errorf("etcd stays behind: %v %v", pod.Tolerations, pod.NodeSelector)
 	}
 	change(t, vault, `{"spec": {"storage": {"etcd": {"pod": {"priorityClassName": "low"}}}}}`)
 	eventually(t, "etcd has a place of its own", func() error {
-		if pod := setOf(t, vault).Spec.Template.Spec; pod.PriorityClassName != "low" || pod.Tolerations != nil || pod.NodeSelector != nil {
+		if pod := setOf(t, vault).Spec.Template.Spec; pod.PriorityClassName != "low" || pod.Tolerations != nil ||
+			pod.NodeSelector != nil {
 			return fmt.Errorf("%v %v %q", pod.Tolerations, pod.NodeSelector, pod.PriorityClassName)
 		}
 		return nil

@@ -34,7 +34,8 @@ func TestAllSecretsOfAVaultAreDeleted(t *testing.T) {
 	if err := admin.DeleteAllOf(t.Context(), &corev1.Secret{}, client.InNamespace(namespace), ofVault); err != nil {
 		t.Fatal(err)
 	}
-	awaitVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost", "Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, vault, "the loss is reported", has("TLSReady=False AuthorityLost",
+		"Irreconcilable=True ErrorGettingValues"))
 	awaitEvent(t, vault, "Warning AuthorityLost Secrets with a CA are gone: ")
 	awaitVault(t, vault, "everything that is lost is named", func(v *v1alpha1.Vault) error {
 		condition := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.TLSReadyCondition)
@@ -87,19 +88,22 @@ func TestKeysOfCertManager(t *testing.T) {
 	ca := get(t, namespace, made.ClientSecretName(), &corev1.Secret{})
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "from-cert-manager"}, Type: corev1.SecretTypeTLS,
-		Data: map[string][]byte{"tls.crt": server.Data["server.crt"], "tls.key": server.Data["server.key"], "ca.crt": ca.Data["vault-client-ca.crt"]},
+		Data: map[string][]byte{"tls.crt": server.Data["server.crt"], "tls.key": server.Data["server.key"],
+			"ca.crt": ca.Data["vault-client-ca.crt"]},
 	}
 	if err := admin.Create(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
-	change(t, made, `{"spec": {"tls": {"static": {"serverSecret": "from-cert-manager", "clientSecret": "from-cert-manager"}}}}`)
+	change(t, made, `{"spec": {"tls": {"static": {"serverSecret": "from-cert-manager", "clientSecret": `+
+		`"from-cert-manager"}}}}`)
 	eventually(t, "it is mounted", func() error {
 		var deployment appsv1.Deployment
 		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(made), &deployment); err != nil {
 			return err
 		}
 		text := fmt.Sprintf("%+v", deployment.Spec.Template.Spec.Volumes)
-		for _, want := range []string{"SecretName:from-cert-manager", "{Key:tls.crt,Path:server.crt,", "{Key:tls.key,Path:server.key,", "{Key:ca.crt,Path:vault-client-ca.crt,"} {
+		for _, want := range []string{"SecretName:from-cert-manager", "{Key:tls.crt,Path:server.crt,",
+			"{Key:tls.key,Path:server.key,", "{Key:ca.crt,Path:vault-client-ca.crt,"} {
 			if !strings.Contains(text, want) {
 				return fmt.Errorf("no %s in %s", want, text)
 			}

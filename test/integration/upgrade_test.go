@@ -62,7 +62,8 @@ func TestDowngrade(t *testing.T) {
 	before := runningNow(t, vault)
 	refused := func() {
 		t.Helper()
-		awaitVault(t, vault, "the downgrade is refused", has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues", "Deployed=True UpgradeSuccessful"))
+		awaitVault(t, vault, "the downgrade is refused", has("Updated=False DowngradeRefused",
+			"Irreconcilable=True ErrorGettingValues", "Deployed=True UpgradeSuccessful"))
 		if now := runningNow(t, vault); now != before {
 			t.Errorf("what runs was changed from %+v to %+v", before, now)
 		}
@@ -85,7 +86,8 @@ func TestDowngrade(t *testing.T) {
 	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
 	awaitImage(t, vault, "1.21.1")
 	awaitVault(t, vault, "nothing is refused", func(v *v1alpha1.Vault) error {
-		if c := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.UpdatedCondition); c.Reason == v1alpha1.ReasonDowngradeRefused {
+		if c := meta.FindStatusCondition(v.Status.Conditions,
+			v1alpha1.UpdatedCondition); c.Reason == v1alpha1.ReasonDowngradeRefused {
 			return fmt.Errorf("it is %+v", *c)
 		}
 		return nil
@@ -120,13 +122,15 @@ func TestGoingBackWaitsForTheStatus(t *testing.T) {
 	a.SetVersion("1.21.1")
 	change(t, vault, `{"spec": {"version": "1.21.0"}}`)
 	startOperator(t)
-	awaitVault(t, vault, "the downgrade is refused", has("Updated=False DowngradeRefused", "Irreconcilable=True ErrorGettingValues"))
+	awaitVault(t, vault, "the downgrade is refused", has("Updated=False DowngradeRefused",
+		"Irreconcilable=True ErrorGettingValues"))
 	awaitQuiet(t)
 	if now := runningNow(t, vault); now != before {
 		t.Errorf("what runs was changed from %+v to %+v", before, now)
 	}
 	conditions := get(t, namespace, vault.Name, &v1alpha1.Vault{}).Status.Conditions
-	if c := meta.FindStatusCondition(conditions, "Irreconcilable"); c == nil || c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "allowDowngrade") {
+	if c := meta.FindStatusCondition(conditions, "Irreconcilable"); c == nil || c.Status != metav1.ConditionTrue ||
+		!strings.Contains(c.Message, "allowDowngrade") {
 		t.Errorf("Irreconcilable is %+v", c)
 	}
 }

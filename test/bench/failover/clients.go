@@ -38,7 +38,8 @@ func (b *bench) startLoad(ctx context.Context, v variant, from string, calm time
 		return nil, err
 	}
 	client, err := hammer.Start(ctx, hammer.Options{
-		Binary: b.hammer, Netns: netns, Addresses: addresses, ServerName: s.serverName(), CA: b.caFile(s), Token: s.keys.RootToken,
+		Binary: b.hammer, Netns: netns, Addresses: addresses, ServerName: s.serverName(), CA: b.caFile(s),
+		Token: s.keys.RootToken,
 		Flags: []string{"-writes=false", "-interval=" + b.interval.String(), "-calm=" + calm.String(),
 			"-timeout=" + v.timeout().String(), "-retry=" + strconv.FormatBool(v.wait > 0)},
 	})
@@ -105,7 +106,8 @@ type result struct {
 }
 
 func (r result) String() string {
-	text := fmt.Sprintf("outage %s, disturbed %s, %d of %d requests failed", ms(r.Outage), ms(r.Disturbed), r.Failed, r.Requests)
+	text := fmt.Sprintf("outage %s, disturbed %s, %d of %d requests failed", ms(r.Outage), ms(r.Disturbed), r.Failed,
+		r.Requests)
 	if r.LongestWait > 0 {
 		text += fmt.Sprintf(", the longest wait %s, %d waited for more than 25 s", ms(r.LongestWait), r.LongWaits)
 	}
@@ -116,7 +118,8 @@ func (r result) String() string {
 }
 
 // errBusy says that a repetition measured the machine and not the Vaults.
-var errBusy = errors.New("clients were not served before anything happened: the machine is too busy; try a longer -interval")
+var errBusy = errors.New("clients were not served before anything happened: the machine is too busy; try a longer " +
+	"-interval")
 
 // newResult sums up what a client saw of a fault, until the observation ended.
 func newResult(o hammer.Outcome, begin, end time.Time, timeout time.Duration) (result, error) {

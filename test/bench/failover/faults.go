@@ -45,8 +45,10 @@ const everyone = 100
 
 var faults = []fault{
 	{name: "planned", title: "The active pod is deleted", window: 15 * time.Second, atOnce: 1, inject: deleteActive},
-	{name: "sigkill", title: "The active process is killed (SIGKILL)", window: 30 * time.Second, signal: syscall.SIGKILL, atOnce: 1},
-	{name: "sigstop", title: "The active process hangs (SIGSTOP)", window: 40 * time.Second, signal: syscall.SIGSTOP, atOnce: everyone},
+	{name: "sigkill", title: "The active process is killed (SIGKILL)", window: 30 * time.Second, signal: syscall.SIGKILL,
+		atOnce: 1},
+	{name: "sigstop", title: "The active process hangs (SIGSTOP)", window: 40 * time.Second, signal: syscall.SIGSTOP,
+		atOnce: everyone},
 	// Kubernetes calls a node lost after 50 seconds.
 	{name: "lost", title: "The node of the active pod is lost", window: 52 * time.Second, atOnce: everyone, cut: true},
 	{name: "upgrade", title: "Rolling upgrade", atOnce: 2, inject: upgrade},

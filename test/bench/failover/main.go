@@ -39,8 +39,10 @@ func run() error {
 	var o options
 	names := flag.String("variants", strings.Join(namesOf(variants), ","), "what is compared")
 	chosen := flag.String("faults", strings.Join(faultNames(), ","), "what is done to the active nodes")
-	flag.IntVar(&o.repetitions, "n", 20, "how many results of each variant and fault the file shall have; 0 only brings the Vaults up")
-	flag.DurationVar(&o.interval, "interval", 100*time.Millisecond, "pause between two requests of a client; a small machine is kept busy by short ones")
+	flag.IntVar(&o.repetitions, "n", 20,
+		"how many results of each variant and fault the file shall have; 0 only brings the Vaults up")
+	flag.DurationVar(&o.interval, "interval", 100*time.Millisecond,
+		"pause between two requests of a client; a small machine is kept busy by short ones")
 	flag.DurationVar(&o.limit, "limit", 6*time.Hour, "after how long no repetition is begun any more")
 	flag.StringVar(&o.file, "results", resultsFile, "the file with the results; the report is made of this one alone")
 	reportOnly := flag.Bool("report", false, "only write "+reportFile+" and "+plotFile+" from the file")

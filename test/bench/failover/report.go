@@ -92,7 +92,8 @@ func tables(results []result) string {
 		return "\nNothing has been measured.\n\n"
 	}
 	for m := range machines {
-		fmt.Fprintf(&out, "\nMeasured by `make bench-failover` on a machine of %s. Its load when a repetition began was %.1f in the median and %.1f at most.\n",
+		fmt.Fprintf(&out, "\nMeasured by `make bench-failover` on a machine of %s. Its load when a repetition began was "+
+			"%.1f in the median and %.1f at most.\n",
 			m, float64(percentile(loads, 50).ms)/1000, float64(percentile(loads, 100).ms)/1000)
 	}
 	for _, f := range faults {
@@ -108,7 +109,8 @@ func table(out *strings.Builder, results []result, f fault) {
 	// For how long a dead node is in the Service is of interest when the node
 	// does not refuse clients itself.
 	dead := f.cut || f.signal == syscall.SIGSTOP
-	head, line := "| | n | outage min | median | p99 | until the last failed request, median | p99 | failed requests, median |", "|---|---|---|---|---|---|---|---|"
+	head, line := "| | n | outage min | median | p99 | until the last failed request, median | p99 | failed requests, "+
+		"median |", "|---|---|---|---|---|---|---|---|"
 	switch {
 	case dead:
 		head, line = head+" dead node in the Service, median | p99 |", line+"---|---|"
@@ -124,7 +126,8 @@ func table(out *strings.Builder, results []result, f fault) {
 		outages, all := valuesOf(found, outage), valuesOf(found, disturbed)
 		failed := percentile(valuesOf(found, func(r result) value { return value{ms: int64(r.Failed)} }), 50)
 		fmt.Fprintf(out, "| %s | %d | %s | **%s** | %s | %s | %s | %d |", v.title, len(found),
-			percentile(outages, 0), percentile(outages, 50), percentile(outages, 99), percentile(all, 50), percentile(all, 99), failed.ms)
+			percentile(outages, 0), percentile(outages, 50), percentile(outages, 99), percentile(all, 50), percentile(all, 99),
+			failed.ms)
 		switch {
 		case dead && v.service == "":
 			out.WriteString(" | |")
@@ -138,7 +141,8 @@ func table(out *strings.Builder, results []result, f fault) {
 		out.WriteString("\n")
 	}
 	if costs := serviceCosts(results, f); len(costs) > 0 {
-		fmt.Fprintf(out, "\nIn the same repetition, the outage of clients of the operator's Service was longer than that of clients that need none by %s in the median and %s at p99.\n",
+		fmt.Fprintf(out, "\nIn the same repetition, the outage of clients of the operator's Service was longer than that "+
+			"of clients that need none by %s in the median and %s at p99.\n",
 			percentile(costs, 50), percentile(costs, 99))
 	}
 }

@@ -43,7 +43,8 @@ func TestNewResult(t *testing.T) {
 			result{Requests: 100, Outage: 30}, nil,
 		},
 		"served again": {
-			hammer.Outcome{Requests: 100, Failed: 20, Outage: 600 * time.Millisecond, FirstFailed: at(100), LastFailed: at(650), LastWithoutResponse: at(300)},
+			hammer.Outcome{Requests: 100, Failed: 20, Outage: 600 * time.Millisecond, FirstFailed: at(100), LastFailed: at(650),
+				LastWithoutResponse: at(300)},
 			result{Requests: 100, Failed: 20, Outage: 600, Disturbed: 550, Stale: 300}, nil,
 		},
 		"requests failed until the end": {
@@ -69,7 +70,8 @@ func some() []result {
 		{Round: first, Fault: "planned", Variant: ours, Outage: 700, Disturbed: 680, Failed: 27, Machine: "a machine"},
 		{Round: second, Fault: "planned", Variant: "floor", Outage: 520, Machine: "a machine"},
 		{Round: second, Fault: "planned", Variant: ours, Outage: 620, Disturbed: 600, Failed: 24, Machine: "a machine"},
-		{Round: first, Fault: "sigstop", Variant: "vault-helm", Outage: 8000, Disturbed: 45_000, Stale: 45_000, Failed: 900, Unfinished: true, Machine: "a machine"},
+		{Round: first, Fault: "sigstop", Variant: "vault-helm", Outage: 8000, Disturbed: 45_000, Stale: 45_000, Failed: 900,
+			Unfinished: true, Machine: "a machine"},
 	}
 }
 

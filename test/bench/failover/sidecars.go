@@ -53,7 +53,8 @@ func (c *sidecars) run(ctx context.Context, b *bench, s *set) {
 	}
 }
 
-func (c *sidecars) follow(ctx context.Context, b *bench, s *set, pods []corev1.Pod, running map[types.UID]context.CancelFunc) {
+func (c *sidecars) follow(ctx context.Context, b *bench, s *set, pods []corev1.Pod,
+	running map[types.UID]context.CancelFunc) {
 	there := map[types.UID]bool{}
 	for _, pod := range pods {
 		if pod.Status.PodIP == "" {

@@ -83,7 +83,8 @@ func (u *upgrading) await(ctx context.Context, what string, wanted func(state) b
 
 // byOperator is how ours is upgraded: by its spec. Every other time it is a downgrade.
 func (u *upgrading) byOperator(ctx context.Context) error {
-	return u.Patch(ctx, u.resource(), client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec": {"version": %q, "allowDowngrade": true}}`, u.to)))
+	return u.Patch(ctx, u.resource(), client.RawPatch(types.MergePatchType,
+		fmt.Appendf(nil, `{"spec": {"version": %q, "allowDowngrade": true}}`, u.to)))
 }
 
 // byHand is how HashiCorp tells administrators to upgrade what its chart runs: the pods
@@ -105,7 +106,9 @@ func (u *upgrading) byHand(ctx context.Context) error {
 			return err
 		}
 		err := u.await(ctx, "has replaced "+pod.Name, func(s state) bool {
-			return s.whole() && slices.ContainsFunc(s.pods(), func(other corev1.Pod) bool { return other.Name == pod.Name && other.UID != pod.UID })
+			return s.whole() && slices.ContainsFunc(s.pods(), func(other corev1.Pod) bool {
+				return other.Name == pod.Name && other.UID != pod.UID
+			})
 		})
 		if err != nil {
 			return err

@@ -146,7 +146,8 @@ func newBench(chosen []variant, interval time.Duration) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{Client: c, variants: chosen, interval: interval, sets: map[string]*set{}, dir: dir, hammer: filepath.Join(dir, "hammer")}
+	b := &bench{Client: c, variants: chosen, interval: interval, sets: map[string]*set{}, dir: dir,
+		hammer: filepath.Join(dir, "hammer")}
 	for _, v := range chosen {
 		b.sets[v.set] = &set{name: v.set}
 	}
@@ -210,7 +211,8 @@ func (b *bench) apply() error {
 			continue
 		}
 		var out bytes.Buffer
-		err := templates.ExecuteTemplate(&out, name, map[string]string{"Name": name, "Namespace": namespace, "Version": versions[0]})
+		err := templates.ExecuteTemplate(&out, name, map[string]string{"Name": name, "Namespace": namespace,
+			"Version": versions[0]})
 		if err != nil {
 			return err
 		}
@@ -229,7 +231,8 @@ func (b *bench) apply() error {
 }
 
 func vaultManifest(name string, nodes int) string {
-	return fmt.Sprintf(`{apiVersion: vault.security.coreos.com/v1alpha1, kind: Vault, metadata: {name: %s, namespace: %s}, spec: {nodes: %d, version: %s, storage: {etcd: {whenDeleted: Delete}}}}`,
+	return fmt.Sprintf(`{apiVersion: vault.security.coreos.com/v1alpha1, kind: Vault, metadata: {name: %s, namespace: `+
+		`%s}, spec: {nodes: %d, version: %s, storage: {etcd: {whenDeleted: Delete}}}}`,
 		name, namespace, nodes, versions[0])
 }
 
@@ -329,7 +332,8 @@ func (b *bench) initialize(ctx context.Context, s *set, pod corev1.Pod) error {
 	if vault, err = s.at(active); err != nil {
 		return err
 	}
-	err = vault.Sys().MountWithContext(ctx, "secret", &vaultapi.MountInput{Type: "kv", Options: map[string]string{"version": "1"}})
+	err = vault.Sys().MountWithContext(ctx, "secret", &vaultapi.MountInput{Type: "kv",
+		Options: map[string]string{"version": "1"}})
 	if err != nil {
 		return err
 	}
@@ -534,7 +538,8 @@ func (b *bench) healthyCluster(ctx context.Context) error {
 		}
 	}
 	var etcd appsv1.StatefulSetList
-	err := b.List(ctx, &etcd, client.InNamespace(namespace), client.MatchingLabels{v1alpha1.ComponentLabel: v1alpha1.EtcdComponent})
+	err := b.List(ctx, &etcd, client.InNamespace(namespace),
+		client.MatchingLabels{v1alpha1.ComponentLabel: v1alpha1.EtcdComponent})
 	if err != nil {
 		return err
 	}

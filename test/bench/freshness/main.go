@@ -39,7 +39,8 @@ func main() {
 	for i := range *repetitions {
 		v := vaulttest.Vault{Namespace: namespace, Name: fmt.Sprintf("bench-%d", i)}
 		listed, running := measure(t, v)
-		fmt.Printf("%s: all nodes listed as sealed %s after apply; last container started %s after its pod was created\n", v.Name, listed, running)
+		fmt.Printf("%s: all nodes listed as sealed %s after apply; last container started %s after its pod was created\n",
+			v.Name, listed, running)
 		sealed, containers = append(sealed, listed), append(containers, running)
 	}
 	shell.Run(t, "kubectl delete namespace "+namespace)
@@ -51,7 +52,8 @@ func main() {
 // measure makes a Vault of two nodes and times it.
 func measure(t console, v vaulttest.Vault) (listed, running time.Duration) {
 	begin := time.Now()
-	shell.Apply(t, fmt.Sprintf(`{apiVersion: vault.security.coreos.com/v1alpha1, kind: Vault, metadata: {name: %s, namespace: %s}, spec: {storage: {etcd: {whenDeleted: Delete}}}}`, v.Name, v.Namespace))
+	shell.Apply(t, fmt.Sprintf(`{apiVersion: vault.security.coreos.com/v1alpha1, kind: Vault, metadata: {name: %s, `+
+		`namespace: %s}, spec: {storage: {etcd: {whenDeleted: Delete}}}}`, v.Name, v.Namespace))
 	poll.Eventually(t, v.Name+" has its nodes sealed", 3*time.Minute, 50*time.Millisecond, func() error {
 		status, err := v.Status()
 		if sealed := status.VaultStatus.Sealed; err == nil && len(sealed) != int((&v1alpha1.Vault{}).WantedNodes()) {
@@ -62,7 +64,8 @@ func measure(t console, v vaulttest.Vault) (listed, running time.Duration) {
 	listed = time.Since(begin).Round(10 * time.Millisecond)
 
 	var pods corev1.PodList
-	out := shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=server -o json", v.Name))
+	out := shell.Run(t, v.Kubectl("get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=server -o json",
+		v.Name))
 	if err := json.Unmarshal([]byte(out), &pods); err != nil {
 		t.Fatalf("%v", err)
 	}

@@ -186,7 +186,8 @@ func (f *fleet) see(pod *corev1.Pod) {
 		delete(v.labelled, i)
 		if i == v.active && v.nodes[i].get() == active && v.nodes[i].alive() {
 			f.lost.Add(1)
-			fmt.Printf("%s has lost the label; the node last responded %s ago\n", pod.Name, now.Sub(time.Unix(0, v.nodes[i].responded.Load())).Round(time.Millisecond))
+			fmt.Printf("%s has lost the label; the node last responded %s ago\n", pod.Name,
+				now.Sub(time.Unix(0, v.nodes[i].responded.Load())).Round(time.Millisecond))
 		}
 	}
 	if v.isRight() {
@@ -321,10 +322,11 @@ func (f *fleet) createMembers(ctx context.Context, v *vault) error {
 	name := (&v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: v.key.Name}}).EtcdName()
 	var set appsv1.StatefulSet
 	// Helm creates it after the Deployment.
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, labelTimeout, true, func(ctx context.Context) (bool, error) {
-		err := f.admin.Get(ctx, types.NamespacedName{Namespace: v.key.Namespace, Name: name}, &set)
-		return err == nil, client.IgnoreNotFound(err)
-	})
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, labelTimeout, true,
+		func(ctx context.Context) (bool, error) {
+			err := f.admin.Get(ctx, types.NamespacedName{Namespace: v.key.Namespace, Name: name}, &set)
+			return err == nil, client.IgnoreNotFound(err)
+		})
 	if err != nil || set.Spec.Replicas == nil {
 		return err
 	}
@@ -343,7 +345,8 @@ func (f *fleet) createMembers(ctx context.Context, v *vault) error {
 }
 
 // createPod writes a pod whose container has run for long and is ready.
-func (f *fleet) createPod(ctx context.Context, v *vault, name string, template corev1.PodTemplateSpec, ip string) error {
+func (f *fleet) createPod(ctx context.Context, v *vault, name string, template corev1.PodTemplateSpec,
+	ip string) error {
 	pod := &corev1.Pod{Spec: *template.Spec.DeepCopy()}
 	pod.Namespace, pod.Name = v.key.Namespace, name
 	pod.Labels, pod.Annotations = template.Labels, template.Annotations

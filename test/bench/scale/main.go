@@ -105,18 +105,23 @@ func run(ctx context.Context) error {
 }
 
 func parseFlags() (o options, err error) {
-	sizes := flag.String("n", "100", "how many Vaults of three nodes; several numbers, separated by commas, are measured one after the other")
+	sizes := flag.String("n", "100",
+		"how many Vaults of three nodes; several numbers, separated by commas, are measured one after the other")
 	flag.StringVar(&o.tree, "tree", ".", "the work tree whose operator and manifests are measured")
 	flag.StringVar(&o.binary, "operator", "", "the operator's binary; built from the work tree, if not set")
 	flag.StringVar(&o.log, "log", "build/scale-operator.log", "file for the operator's log")
 	flag.StringVar(&o.results, "results", "build/scale.json", "file for the results")
 	flag.BoolVar(&o.releases, "releases", true,
-		"whether the operator deploys the Vaults; without, each names a ConfigMap that does not exist, and only probes and labels are measured")
-	flag.BoolVar(&o.generated, "generated", false, "let the operator generate certificates, instead of naming a Secret of the namespace")
-	flag.BoolVar(&o.overload, "overload", false, "create all Vaults at once, sample until every label is right, and measure nothing else but the rest")
+		"whether the operator deploys the Vaults; without, each names a ConfigMap that does not exist, and only probes and "+
+			"labels are measured")
+	flag.BoolVar(&o.generated, "generated", false,
+		"let the operator generate certificates, instead of naming a Secret of the namespace")
+	flag.BoolVar(&o.overload, "overload", false,
+		"create all Vaults at once, sample until every label is right, and measure nothing else but the rest")
 	flag.IntVar(&o.parallel, "parallel", 8, "how many Vaults are created at a time, when it is not all")
 	flag.IntVar(&o.single, "single", 20, "how many failovers of each kind happen one at a time")
-	flag.IntVar(&o.atOnce, "at-once", 150, "how many failovers of each kind happen at the same moment, or as many as there are Vaults")
+	flag.IntVar(&o.atOnce, "at-once", 150,
+		"how many failovers of each kind happen at the same moment, or as many as there are Vaults")
 	flag.DurationVar(&o.rest, "rest", 30*time.Second, "for how long the operator is measured at rest")
 	flag.DurationVar(&o.limit, "limit", 8*time.Minute, "how long one number of Vaults may take")
 	flag.IntVar(&o.perPlace, "per-namespace", 10, "how many Vaults share a namespace")

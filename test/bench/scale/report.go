@@ -193,7 +193,8 @@ func printTables(out io.Writer, all []result) {
 }
 
 func printRest(out io.Writer, all []result) {
-	fmt.Fprint(out, "| Vaults | deployed | requests of a creation | at rest: cores | RSS | heap | RSS at most | probes/s | requests/s | labels lost | machine busy |\n"+
+	fmt.Fprint(out, "| Vaults | deployed | requests of a creation | at rest: cores | RSS | heap | RSS at most | "+
+		"probes/s | requests/s | labels lost | machine busy |\n"+
 		"|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range all {
 		created := "-"
@@ -239,7 +240,8 @@ func printOverload(out io.Writer, r result) {
 	} else {
 		fmt.Fprint(out, "when the time was over not every label was right.\n")
 	}
-	fmt.Fprint(out, "\n| seconds | Vaults that run | labels right | labels lost so far | patches of pods | RSS | CPU seconds |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprint(out, "\n| seconds | Vaults that run | labels right | labels lost so far | patches of pods | RSS | CPU "+
+		"seconds |\n|---|---|---|---|---|---|---|\n")
 	for _, s := range thinned(r.Overload.Samples, 20) {
 		fmt.Fprintf(out, "| %.0f | %d | %d | %d | %d | %.0f MiB | %.0f |\n",
 			s.Seconds, s.Running, s.Right, s.Lost, s.PodPatches, s.RSSMiB, s.CPUSeconds)

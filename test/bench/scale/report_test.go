@@ -36,8 +36,10 @@ func TestAuditLog(t *testing.T) {
 	a.user("system:serviceaccount:ns:operator")
 	// Lines come in pieces.
 	for _, part := range []string{
-		`{"verb":"get","user":{"username":"system:serviceaccount:ns:operator"},"objectRef":{"resource":"secrets"}}` + "\n" + `{"verb":"pat`,
-		`ch","user":{"username":"system:serviceaccount:ns:operator"},"objectRef":{"resource":"vaults","subresource":"status"}}` + "\n",
+		`{"verb":"get","user":{"username":"system:serviceaccount:ns:operator"},"objectRef":{"resource":"secrets"}}` + "\n" +
+			`{"verb":"pat`,
+		`ch","user":{"username":"system:serviceaccount:ns:operator"},` +
+			`"objectRef":{"resource":"vaults","subresource":"status"}}` + "\n",
 		`{"verb":"get","user":{"username":"somebody"},"objectRef":{"resource":"secrets"}}` + "\n",
 		`{"verb":"get","requestURI":"/api","user":{"username":"system:serviceaccount:ns:operator"}}` + "\n",
 	} {
@@ -75,8 +77,9 @@ func TestPrintTables(t *testing.T) {
 	var out strings.Builder
 	printTables(&out, []result{{
 		Machine: "2 CPUs", Commit: "abc", Vaults: 100, Releases: true, LostLabels: 3, PeakMiB: 90,
-		Creation:  &creation{Seconds: 9, Requests: requests{"get secrets": 40}},
-		Rest:      &idle{Cores: 0.25, RSSMiB: 80, HeapMiB: 30, ProbesPerSecond: 400, RequestsPerSecond: 0.5, MachineBusy: 0.5},
+		Creation: &creation{Seconds: 9, Requests: requests{"get secrets": 40}},
+		Rest: &idle{Cores: 0.25, RSSMiB: 80, HeapMiB: 30, ProbesPerSecond: 400,
+			RequestsPerSecond: 0.5, MachineBusy: 0.5},
 		Failovers: []failover{f},
 		Overload:  &overload{Samples: []sample{{Seconds: 5, Running: 10, Right: 9}}},
 	}})

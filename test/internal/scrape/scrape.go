@@ -19,7 +19,8 @@ func Metrics(ctx context.Context, address, token string) (status int, text strin
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	// The certificate is self-signed: the token is what counts.
-	scraper := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	scraper := http.Client{Timeout: 10 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
 	response, err := scraper.Do(request)
 	if err != nil {
 		return 0, "", err

@@ -1,4 +1,5 @@
-// Package vaulttest handles a Vault in a cluster as an administrator would: with kubectl, a port-forward and the vault command.
+// Package vaulttest handles a Vault in a cluster as an administrator would: with kubectl, a
+// port-forward and the vault command.
 package vaulttest
 
 import (
@@ -69,19 +70,21 @@ func (v Vault) AwaitSealed(t shell.T, nodes int) v1alpha1.VaultStatus {
 func (v Vault) AwaitHA(t shell.T, standby int) v1alpha1.VaultStatus {
 	t.Helper()
 	// The status may be of a moment ago while the Service has moved on.
-	return v.Await(t, fmt.Sprintf("is active with %d standby, and its Service points there", standby), func(s v1alpha1.VaultStatus) bool {
-		if s.VaultStatus.Active == "" || len(s.VaultStatus.Standby) != standby {
-			return false
-		}
-		pointsAt, err := v.Endpoints()
-		return err == nil && slices.Equal(pointsAt, []string{s.VaultStatus.Active})
-	})
+	return v.Await(t, fmt.Sprintf("is active with %d standby, and its Service points there", standby),
+		func(s v1alpha1.VaultStatus) bool {
+			if s.VaultStatus.Active == "" || len(s.VaultStatus.Standby) != standby {
+				return false
+			}
+			pointsAt, err := v.Endpoints()
+			return err == nil && slices.Equal(pointsAt, []string{s.VaultStatus.Active})
+		})
 }
 
 // Endpoints are the pods that the Service sends clients to.
 func (v Vault) Endpoints() ([]string, error) {
 	out, err := shell.Try(v.Kubectl(
-		`get endpointslices -l kubernetes.io/service-name=%s -o go-template='{{range .items}}{{range .endpoints}}{{if .conditions.ready}}{{.targetRef.name}} {{end}}{{end}}{{end}}'`, v.Name))
+		`get endpointslices -l kubernetes.io/service-name=%s -o go-template='{{range .items}}{{range .endpoints}}{{if `+
+			`.conditions.ready}}{{.targetRef.name}} {{end}}{{end}}{{end}}'`, v.Name))
 	return strings.Fields(out), err
 }
 
@@ -151,7 +154,8 @@ func (v Vault) Unseal(t shell.T, pod string, keys Keys) {
 // gets no response from its storage takes the key and does not respond.
 func (v Vault) TryUnseal(pod string, keys Keys) error {
 	_, err := shell.TryInput(strings.Join(keys.UnsealKeys[:3], "\n")+"\n",
-		"timeout 30 "+v.Kubectl(`exec -i %s -- sh -c 'while read -r key; do echo "{\"key\": \"$key\"}" | vault write sys/unseal - || exit 1; done'`, pod))
+		"timeout 30 "+v.Kubectl(`exec -i %s -- sh -c 'while read -r key; do echo "{\"key\": \"$key\"}" | vault write `+
+			`sys/unseal - || exit 1; done'`, pod))
 	return err
 }
 
