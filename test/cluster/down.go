@@ -71,7 +71,7 @@ func killContainers() {
 			return
 		}
 		for _, pid := range pids {
-			syscall.Kill(pid, syscall.SIGKILL)
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
 		}
 	}
 }
@@ -167,12 +167,12 @@ func removeState() error {
 func removeCgroup(name string) {
 	for _, controller := range cgroupControllers() {
 		var dirs []string
-		filepath.WalkDir(filepath.Join(controller, name), func(path string, entry os.DirEntry, err error) error {
+		_ = filepath.WalkDir(filepath.Join(controller, name), func(path string, entry os.DirEntry, err error) error {
 			if err == nil && entry.IsDir() {
 				dirs = append(dirs, path)
 			}
 			return nil
-		})
+		}) // what cannot be read stays
 		slices.Reverse(dirs)
 		for _, dir := range dirs {
 			os.Remove(dir)

@@ -31,10 +31,10 @@ func forward(ctx context.Context) error {
 			}
 			defer server.Close()
 			go func() {
-				io.Copy(server, client)
-				server.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(server, client) // either side may end it
+				_ = server.(*net.TCPConn).CloseWrite()
 			}()
-			io.Copy(client, server)
+			_, _ = io.Copy(client, server)
 		}()
 	}
 }

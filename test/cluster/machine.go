@@ -61,6 +61,6 @@ func restoreSysctls() {
 		return
 	}
 	for name, value := range values {
-		os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0)
+		_ = os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0)
 	}
 }

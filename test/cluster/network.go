@@ -96,11 +96,12 @@ func setLink(ctx context.Context, name, action string) error {
 	return batch(ctx, "ip -n "+controlPlane, []string{"link set " + n.link + " " + state})
 }
 
+// removeNetwork removes the network namespaces that are there.
 func removeNetwork(ctx context.Context) {
 	for _, n := range nodes {
-		output(ctx, "ip", "netns", "delete", n.namespace())
+		_, _ = output(ctx, "ip", "netns", "delete", n.namespace())
 	}
-	output(ctx, "ip", "netns", "delete", controlPlane)
+	_, _ = output(ctx, "ip", "netns", "delete", controlPlane)
 }
 
 // batch runs commands that contain no spaces within an argument.

@@ -20,7 +20,7 @@ func startNodes(ctx context.Context) error {
 		err := await(ctx, n.name+" ready", n.name+"-kubelet", 2*time.Minute, func() error {
 			state, err := kubectl(ctx, "get", "node", n.name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 			if err == nil && state != "True" {
-				err = fmt.Errorf("Ready is %q", state)
+				err = fmt.Errorf("its condition Ready is %q", state)
 			}
 			return err
 		})

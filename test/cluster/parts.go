@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,9 +91,9 @@ func (p part) dir() string { return filepath.Join("parts", p.module) }
 // key identifies what the binaries of a part are built from.
 func (p part) key() (string, error) {
 	hash := sha256.New()
-	io.WriteString(hash, p.ldflags+p.tags)
+	hash.Write([]byte(p.ldflags + p.tags))
 	if p.replaced != nil {
-		io.WriteString(hash, p.replaced.content)
+		hash.Write([]byte(p.replaced.content))
 	}
 	for _, file := range []string{"go.mod", "go.sum"} {
 		content, err := os.ReadFile(filepath.Join(p.dir(), file))

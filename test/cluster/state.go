@@ -51,7 +51,7 @@ func start(name, namespace string, args ...string) error {
 	defer log.Close()
 	if namespace != "" {
 		// Not "ip netns exec": it would hide /sys/fs/cgroup.
-		args = append([]string{"nsenter", "--net=/run/netns/" + namespace}, args...)
+		args = append([]string{"nsenter", "--net=" + netns(namespace)}, args...)
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -63,7 +63,7 @@ func start(name, namespace string, args ...string) error {
 	}
 	p.PID = cmd.Process.Pid
 	p.Started, _ = startTime(p.PID)
-	go cmd.Wait() // no zombie while this command lives
+	go func() { _ = cmd.Wait() }() // no zombie while this command lives
 	record, err := json.Marshal(p)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func (p process) stop(grace time.Duration) {
 		if !p.alive() {
 			break
 		}
-		syscall.Kill(p.PID, signal)
+		_ = syscall.Kill(p.PID, signal) // it may have ended
 		for deadline := time.Now().Add(grace); p.alive() && time.Now().Before(deadline); {
 			time.Sleep(20 * time.Millisecond)
 		}
