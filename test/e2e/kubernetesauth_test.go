@@ -87,7 +87,7 @@ spec:
 	}
 }
 
-// awaitPassword logs in until the API server has heard of the right.
+// awaitPassword logs in until the API server knows of the right.
 func awaitPassword(t *testing.T, path string, login func(path string) (string, error)) {
 	t.Helper()
 	shell.Eventually(t, "the workload has read its password by "+path, 20*time.Second, func() error {

@@ -50,7 +50,7 @@ const drawn = descriptors.filter(({ path }) => !undrawable.includes(path));
 const isAdvanced = (descriptor) =>
   descriptor['x-descriptors']?.includes('urn:alm:descriptor:com.tectonic.ui:advanced');
 
-// What the API server answers, as far as the schema without its rules tells.
+// What the API server responds with, as far as the schema without its rules tells.
 const validator = customizeValidator({ ajvOptionsOverrides: { validateFormats: false } });
 function create(object) {
   const { errors } = validator.rawValidation(schema, object);

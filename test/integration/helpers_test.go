@@ -5,6 +5,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -137,6 +139,30 @@ func has(wants ...string) func(*v1alpha1.Vault) error {
 			}
 		}
 		return nil
+	}
+}
+
+// says checks that the message of a condition has all of the texts.
+func says(conditionType string, texts ...string) func(*v1alpha1.Vault) error {
+	return func(vault *v1alpha1.Vault) error {
+		c := meta.FindStatusCondition(vault.Status.Conditions, conditionType)
+		for _, text := range texts {
+			if c == nil || !strings.Contains(c.Message, text) {
+				return fmt.Errorf("%s does not say %q: %+v", conditionType, text, c)
+			}
+		}
+		return nil
+	}
+}
+
+// all checks everything, and says all that is not so.
+func all(checks ...func(*v1alpha1.Vault) error) func(*v1alpha1.Vault) error {
+	return func(vault *v1alpha1.Vault) error {
+		var errs []error
+		for _, check := range checks {
+			errs = append(errs, check(vault))
+		}
+		return errors.Join(errs...)
 	}
 }
 

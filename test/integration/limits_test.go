@@ -23,17 +23,6 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
-// conditionOf returns a condition of a Vault as it is now.
-func conditionOf(t *testing.T, vault *v1alpha1.Vault, conditionType string) metav1.Condition {
-	t.Helper()
-	for _, condition := range get(t, vault.Namespace, vault.Name, &v1alpha1.Vault{}).Status.Conditions {
-		if condition.Type == conditionType {
-			return condition
-		}
-	}
-	return metav1.Condition{}
-}
-
 // setConfiguration makes the ConfigMap "mine", or changes it.
 func setConfiguration(t *testing.T, namespace, hcl string) {
 	t.Helper()
@@ -53,13 +42,8 @@ func setConfiguration(t *testing.T, namespace, hcl string) {
 // awaitRefusal waits until ConfigValid says this of the configuration.
 func awaitRefusal(t *testing.T, vault *v1alpha1.Vault, text string) {
 	t.Helper()
-	eventually(t, "the configuration is refused: "+text, func() error {
-		condition := conditionOf(t, vault, v1alpha1.ConfigValidCondition)
-		if condition.Reason != v1alpha1.ReasonConfigInvalid || !strings.Contains(condition.Message, text) {
-			return fmt.Errorf("%s: %s", condition.Reason, condition.Message)
-		}
-		return nil
-	})
+	awaitVault(t, vault, "the configuration is refused: "+text,
+		all(has("ConfigValid=False ConfigInvalid"), says(v1alpha1.ConfigValidCondition, text)))
 }
 
 // requireAlive fails when the operator has ended.
@@ -259,12 +243,7 @@ func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
 	// The operator has seen all of them when it has seen a later change.
 	setConfiguration(t, namespace, "ui = true\n")
 	change(t, vault, `{"spec": {"configMapName": "mine"}}`)
-	awaitVault(t, vault, "the configuration is used", func(v *v1alpha1.Vault) error {
-		if c := conditionOf(t, v, v1alpha1.ConfigValidCondition); !strings.Contains(c.Message, "mine") {
-			return fmt.Errorf("ConfigValid: %s", c.Message)
-		}
-		return nil
-	})
+	awaitVault(t, vault, "the configuration is used", says(v1alpha1.ConfigValidCondition, "mine"))
 	peaks := []int{operator.peakMemory()}
 	for _, streaming := range []string{"true", "false"} {
 		operator.terminate()

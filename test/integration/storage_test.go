@@ -13,7 +13,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -137,29 +136,6 @@ func runSetController(t *testing.T, vault *v1alpha1.Vault) {
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-done })
-}
-
-// says checks that the message of a condition has all of the texts.
-func says(conditionType string, texts ...string) func(*v1alpha1.Vault) error {
-	return func(vault *v1alpha1.Vault) error {
-		c := meta.FindStatusCondition(vault.Status.Conditions, conditionType)
-		for _, text := range texts {
-			if c == nil || !strings.Contains(c.Message, text) {
-				return fmt.Errorf("%s does not say %q: %+v", conditionType, text, c)
-			}
-		}
-		return nil
-	}
-}
-
-func all(checks ...func(*v1alpha1.Vault) error) func(*v1alpha1.Vault) error {
-	return func(vault *v1alpha1.Vault) error {
-		var errs []error
-		for _, check := range checks {
-			errs = append(errs, check(vault))
-		}
-		return errors.Join(errs...)
-	}
 }
 
 // Volumes that an earlier Vault has left have to fit, before anything starts, and the
