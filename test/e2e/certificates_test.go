@@ -13,9 +13,13 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -109,6 +113,10 @@ func writePEM(t *testing.T, path, kind string, content []byte) {
 	}
 }
 
+// renewal is how long it may take until a renewed certificate is served. The kubelet
+// takes up to a minute of it to write the files.
+const renewal = 2 * time.Minute
+
 // awaitServed waits until a pod serves the certificate with the serial number.
 func (f *fixture) awaitServed(t *testing.T, pod, serial string) {
 	t.Helper()
@@ -132,17 +140,38 @@ func (f *fixture) awaitServed(t *testing.T, pod, serial string) {
 	})
 }
 
-// makeCertificates makes the Secrets that a user with a CA of their own
-// would make.
-func makeCertificates(t *testing.T, v vaulttest.Vault) {
-	t.Helper()
-	shell.Run(t, `cd $(mktemp -d)
-openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 1 -subj "/CN=my CA" \
-  -addext basicConstraints=critical,CA:TRUE
-openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=made-by-the-user
-openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 1 \
-  -extfile <(echo subjectAltName=DNS:localhost,DNS:`+v.Name+"."+v.Namespace+`.svc)
-kubectl -n `+v.Namespace+` create secret generic mine --from-file=server.crt --from-file=server.key
-kubectl -n `+v.Namespace+` create secret generic my-ca --from-file=vault-client-ca.crt=ca.crt
-rm -f *.key`)
+// renewCertificate replaces a certificate by one of the same CA that ends soon, and lets
+// it end.
+func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
+	before := running(t, f.Vault)
+	const life = renewal + time.Minute
+	serial := ca.issue(t, life)
+	ends := time.Now().Add(life)
+	status := f.AwaitHA(t, f.nodes-1).VaultStatus
+	pods := append([]string{status.Active}, status.Standby...)
+	for _, pod := range pods {
+		f.awaitServed(t, pod, serial)
+	}
+	shell.Eventually(t, "the status tells which certificate is served", time.Minute, func() error {
+		out, err := shell.Try(f.Kubectl(`get vault %s -o jsonpath='{range `+
+			`.status.nodeStatuses[*]}{.certificate.serial}{"\n"}{end}'`, f.Name))
+		for line := range strings.Lines(out) {
+			if err == nil && !strings.EqualFold(strings.TrimSpace(line), serial) {
+				err = fmt.Errorf("it tells\n%s", out)
+			}
+		}
+		return err
+	})
+	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonCertificateExpiring, "mine")
+	time.Sleep(time.Until(ends))
+	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonCertificateExpired, "mine")
+	serial = ca.issue(t, 90*24*time.Hour)
+	for _, pod := range pods {
+		f.awaitServed(t, pod, serial)
+	}
+	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
+	f.AwaitHA(t, f.nodes-1)
+	if now := running(t, f.Vault); now != before {
+		t.Errorf("a renewed certificate is no reason to restart: the pods are\n%s\nand were\n%s", now, before)
+	}
 }

@@ -51,7 +51,7 @@ type chaos struct {
 // write and read. CHAOS_SEED repeats a run, and CHAOS_DURATION says for how long
 // it goes on.
 func chaosAtRandom(t *testing.T, f *fixture) {
-	duration, err := time.ParseDuration(cmp.Or(os.Getenv("CHAOS_DURATION"), "4m"))
+	duration, err := time.ParseDuration(cmp.Or(os.Getenv("CHAOS_DURATION"), "2m"))
 	if err != nil {
 		t.Fatal(err)
 	}

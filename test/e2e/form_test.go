@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
@@ -33,7 +34,7 @@ func TestForm(t *testing.T) {
 	}
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: made.Metadata["name"]}
 	made.Metadata["namespace"] = v.Namespace
-	makeCertificates(t, v)
+	newUserCA(t, v).issue(t, 90*24*time.Hour)
 	manifest, err := json.Marshal(made)
 	if err != nil {
 		t.Fatal(err)

@@ -19,10 +19,6 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
-// renewal is how long it may take until a renewed certificate is served. The kubelet
-// takes up to a minute of it to write the files.
-const renewal = 2 * time.Minute
-
 // TestWhatBelongsToAPod changes the configuration and the certificates under pods that
 // run, and asserts that each keeps what it was made with.
 func TestWhatBelongsToAPod(t *testing.T) {
@@ -50,7 +46,6 @@ func TestWhatBelongsToAPod(t *testing.T) {
 	t.Run("an old pod restarts with its own configuration", func(t *testing.T) { f.restartOld(t) })
 	ca := newUserCA(t, v)
 	t.Run("other certificates cost one handover", func(t *testing.T) { f.changeCertificates(t, ca) })
-	t.Run("a renewed certificate is served and its end is told", func(t *testing.T) { f.renewCertificate(t, ca) })
 }
 
 // hasAdditions looks for the environment, the volume and the identity that spec.pod has.
@@ -186,41 +181,5 @@ func (f *fixture) changeCertificates(t *testing.T, ca *userCA) {
 	requireOneHandover(t, r)
 	if gaps := label.absences(); len(gaps) > 1 {
 		t.Errorf("no pod was labelled for %s, want one handover", gaps)
-	}
-}
-
-// renewCertificate replaces a certificate by one of the same CA that ends soon, and lets
-// it end.
-func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
-	before := running(t, f.Vault)
-	const life = renewal + time.Minute
-	serial := ca.issue(t, life)
-	ends := time.Now().Add(life)
-	status := f.AwaitHA(t, f.nodes-1).VaultStatus
-	pods := append([]string{status.Active}, status.Standby...)
-	for _, pod := range pods {
-		f.awaitServed(t, pod, serial)
-	}
-	shell.Eventually(t, "the status tells which certificate is served", time.Minute, func() error {
-		out, err := shell.Try(f.Kubectl(`get vault %s -o jsonpath='{range `+
-			`.status.nodeStatuses[*]}{.certificate.serial}{"\n"}{end}'`, f.Name))
-		for line := range strings.Lines(out) {
-			if err == nil && !strings.EqualFold(strings.TrimSpace(line), serial) {
-				err = fmt.Errorf("it tells\n%s", out)
-			}
-		}
-		return err
-	})
-	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonCertificateExpiring, "mine")
-	time.Sleep(time.Until(ends))
-	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonCertificateExpired, "mine")
-	serial = ca.issue(t, 90*24*time.Hour)
-	for _, pod := range pods {
-		f.awaitServed(t, pod, serial)
-	}
-	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
-	f.AwaitHA(t, f.nodes-1)
-	if now := running(t, f.Vault); now != before {
-		t.Errorf("a renewed certificate is no reason to restart: the pods are\n%s\nand were\n%s", now, before)
 	}
 }

@@ -19,7 +19,8 @@ import (
 func TestOwnTLSAndConfig(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "own"}
-	makeCertificates(t, v)
+	ca := newUserCA(t, v)
+	ca.issue(t, 90*24*time.Hour)
 	shell.Apply(t, manifest(v,
 		`{nodes: 2, configMapName: settings, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, `+
 			`listener: {unauthenticatedMetricsAccess: true, xForwardedForAuthorizedAddrs: [127.0.0.1]}, `+smallEtcd+`}`))
@@ -49,7 +50,12 @@ func TestOwnTLSAndConfig(t *testing.T) {
 		t.Errorf("without a token the metrics are %s", metrics)
 	}
 	served := shell.Run(t, "openssl s_client -connect "+address+" </dev/null 2>/dev/null | openssl x509 -noout -subject")
-	if !strings.Contains(served, "made-by-the-user") {
+	if !strings.Contains(served, "made by the user") {
 		t.Errorf("the nodes serve another certificate: %s", served)
 	}
+
+	t.Run("a renewed certificate is served and its end is told", func(t *testing.T) {
+		requireLocalCluster(t)
+		(&fixture{Vault: v, nodes: 2, keys: keys}).renewCertificate(t, ca)
+	})
 }
