@@ -11,10 +11,18 @@ IMG ?=
 # BASE_IMAGE is what the operator image is built on.
 BASE_IMAGE ?= scratch
 
+# All is compiled in one way, so that what two programs share is compiled once. Only the
+# race detector needs another.
+export CGO_ENABLED := 0
+export GOFLAGS ?= -trimpath
+race := CGO_ENABLED=1 go
+# What lives as short as a compiler need not collect garbage. The limit is for what is large.
+brief := GOGC=off GOMEMLIMIT=3GiB
+
 BUILD := build
-CLUSTER := go run -C test/cluster .
+CLUSTER := $(brief) go run -C test/cluster .
 # Tools are pinned in a module each, so that none decides another's libraries.
-tool = go tool -modfile=hack/tools/$(1)/go.mod $(1)
+tool = $(brief) go tool -modfile=hack/tools/$(1)/go.mod $(1)
 
 # step runs a command line, and tells for how long it has been at it.
 step = @hack/step.sh "$(1)" '$(2)'
@@ -62,7 +70,7 @@ fmt: ## Format the Go code.
 
 .PHONY: lint
 lint: ## Run the linters.
-	$(call step,linting,$(call tool,golangci-lint) run ./... && go vet -C test/cluster ./... && go vet -C hack/bundle ./...)
+	$(call step,linting,for module in . test/cluster hack/bundle; do (cd $$module && $(brief) go tool -modfile=$(CURDIR)/hack/tools/golangci-lint/go.mod golangci-lint run ./...); done)
 
 .PHONY: verify
 verify: ## Fail when a generated file or go.mod is not up to date.
@@ -71,8 +79,8 @@ verify: ## Fail when a generated file or go.mod is not up to date.
 .PHONY: unit
 unit: ## Run the unit tests with the race detector.
 	@mkdir -p $(BUILD)
-	$(call step,compiling for the race detector,go build -race ./...)
-	$(call step,unit tests,go test -race -p 1 -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./... && go test -C hack/bundle -v ./...)
+	$(call step,compiling for the race detector,$(brief) $(race) build -race ./...)
+	$(call step,unit tests,$(race) test -race -p 2 -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./... && go test -C hack/bundle -v ./...)
 
 # FUZZ_SECONDS is for how long, all fuzz tests together.
 FUZZ_SECONDS ?= 60
@@ -90,7 +98,7 @@ integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 E2E_TIMEOUT ?= 60m
 
 .PHONY: e2e
-e2e: cluster deploy olm previous ## Run the end-to-end tests in the cluster.
+e2e: cluster deploy newer-vault olm previous ## Run the end-to-end tests in the cluster.
 	@mkdir -p $(BUILD)
 	$(call step,installing a browser,test/form/install.sh)
 	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout $(E2E_TIMEOUT) -parallel 3 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; } && hack/slowest.sh $(BUILD)/e2e.log)
@@ -112,7 +120,7 @@ bench-freshness: cluster deploy ## Measure how soon the status lists new nodes.
 	@$(in_cluster) go run ./test/bench/freshness
 
 .PHONY: bench-failover
-bench-failover: cluster deploy ## Measure for how long clients are not served in failovers, beside others' (BENCH="-n 3 -faults planned").
+bench-failover: cluster deploy newer-vault ## Measure for how long clients are not served in failovers, beside others' (BENCH="-n 3 -faults planned").
 	@$(in_cluster) go run ./test/bench/failover $(BENCH)
 
 # SCALE are flags of the benchmark. It needs the binaries that the local cluster was
@@ -127,7 +135,7 @@ bench-scale: ## Measure what the operator needs for many Vaults, and how it bear
 .PHONY: build
 build: ## Build the operator.
 	@mkdir -p $(BUILD)
-	$(call step,building the operator,CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BUILD)/vault-operator .)
+	$(call step,building the operator,$(brief) go build -ldflags "-s -w" -o $(BUILD)/vault-operator .)
 
 .PHONY: image
 image: build ## Build the operator image from the Dockerfile into build/image.tar.
@@ -142,9 +150,12 @@ in_cluster = eval "$$($(CLUSTER) env)" && export LOCAL_CLUSTER="go run -C $(CURD
 .PHONY: cluster
 cluster: cluster-up
 
-.PHONY: load olm previous
+.PHONY: load newer-vault olm previous
 load: image
 	$(call step,giving the image of the operator to the cluster,$(CLUSTER) load "$(CURDIR)/$(BUILD)/image.tar")
+
+newer-vault: cluster
+	$(call step,building a newer Vault,$(CLUSTER) newer-vault)
 
 olm: cluster
 	$(call step,installing OLM in the cluster,$(CLUSTER) olm)
@@ -155,8 +166,8 @@ else
 # The user's cluster, by KUBECONFIG. It pulls the image.
 in_cluster =
 
-.PHONY: cluster load olm previous
-cluster load olm previous: ;
+.PHONY: cluster load newer-vault olm previous
+cluster load newer-vault olm previous: ;
 endif
 
 .PHONY: deploy

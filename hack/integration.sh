@@ -8,7 +8,7 @@ processes=4
 dir=$(mktemp -d)
 pids=()
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null; rm -rf "$dir"' EXIT
-go test -c -race -tags integration -o "$dir/tests" ./test/integration
+CGO_ENABLED=1 go test -c -race -tags integration -o "$dir/tests" ./test/integration
 cd test/integration
 mapfile -t tests < <(grep -oh '^func Test[A-Za-z0-9]*' ./*_test.go | sed 's/^func //; /^TestMain$/d' | grep -E "$pattern")
 for ((p = 0; p < processes; p++)); do

@@ -173,10 +173,10 @@ func up(ctx context.Context) error {
 	if err := ensureDebianPackages(ctx); err != nil {
 		return err
 	}
-	if err := ensureParts(ctx, allParts()); err != nil {
+	if err := ensureParts(ctx, clusterParts()); err != nil {
 		return err
 	}
-	if err := link(bin("vault-"+vaultVersions[0]), bin("vault")); err != nil {
+	if err := link(bin("vault-"+vaultVersion), bin("vault")); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
@@ -209,5 +209,5 @@ func up(ctx context.Context) error {
 	if err := startNodes(ctx); err != nil {
 		return err
 	}
-	return ensureImages(ctx, allImages())
+	return ensureImages(ctx, clusterImages())
 }

@@ -41,20 +41,15 @@ func pauseImage() image {
 	return image{name: pauseName, entrypoint: []string{"/pause"}, files: map[string]string{"/pause": bin("pause")}}
 }
 
-func allImages() []image {
-	images := []image{
+func clusterImages() []image {
+	return []image{
 		pauseImage(),
 		{name: "gcr.io/etcd-development/etcd:" + etcdVersion, files: map[string]string{
 			"/usr/local/bin/etcd": bin("etcd"), "/usr/local/bin/etcdctl": bin("etcdctl"),
 		}},
 		{name: "docker.io/library/busybox:1.36", busybox: true, entrypoint: []string{"sh"}},
+		vaultImage(vaultVersion),
 	}
-	for _, v := range vaultVersions {
-		// Like the official image, which is made on Alpine, it has a shell.
-		images = append(images, image{name: "docker.io/hashicorp/vault:" + v, busybox: true, entrypoint: []string{"vault"},
-			files: map[string]string{"/bin/vault": bin("vault-" + v)}})
-	}
-	return images
 }
 
 // ensureImages imports the images that nodes lack.

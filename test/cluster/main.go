@@ -17,6 +17,7 @@ const usage = `usage: cluster COMMAND
   bin                        print the directory with the binaries
   status                     print what runs
   load FILE...               import image archives on all nodes, and print their digests
+  newer-vault                make the image of a newer Vault, for upgrades
   olm                        make the images of the Operator Lifecycle Manager, and print where its chart is
   node NAME cut|join         take a node off the network, or put it back
   netns NAME                 print the path of the network namespace of a node, or of "control", the control plane
@@ -52,6 +53,8 @@ func run(ctx context.Context, args []string) error {
 		return printStatus()
 	case command == "load" && len(args) > 0:
 		return loadArchives(ctx, args)
+	case command == "newer-vault" && len(args) == 0:
+		return prepareNewerVault(ctx)
 	case command == "olm" && len(args) == 0:
 		return prepareOLM(ctx)
 	case command == "node" && len(args) == 2:

@@ -5,10 +5,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -29,9 +33,11 @@ const kubernetesVersion = "v1.37.2"
 
 const etcdVersion = "v3.6.16"
 
-func allParts() []part {
+// clusterParts are what the cluster consists of. Their modules have the versions of what
+// they share in common, so that it is compiled once.
+func clusterParts() []part {
 	const version = "k8s.io/component-base/version"
-	return append([]part{
+	return []part{
 		{module: "etcd", packages: map[string]string{
 			"etcd":    "go.etcd.io/etcd/server/v3",
 			"etcdctl": "go.etcd.io/etcd/etcdctl/v3",
@@ -40,7 +46,8 @@ func allParts() []part {
 			ldflags: fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=37", version,
 				kubernetesVersion)},
 		{module: "coredns", packages: map[string]string{"coredns": "github.com/coredns/coredns"}},
-	}, vaultParts()...)
+		vaultPart(vaultVersion),
+	}
 }
 
 func kubernetesPackages() map[string]string {
@@ -53,7 +60,7 @@ func kubernetesPackages() map[string]string {
 }
 
 // ensureParts builds the parts that are not in the cache and links all of them
-// into binDir.
+// into binDir. One is built after the other, so that what two share is compiled once.
 func ensureParts(ctx context.Context, parts []part) error {
 	if err := os.MkdirAll(binDir(), 0o755); err != nil {
 		return err
@@ -71,14 +78,15 @@ func (p part) ensure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for name, pkg := range p.packages {
-		built := filepath.Join(cacheDir(), "parts", p.module+"-"+key, name)
-		if _, err := os.Stat(built); err != nil {
-			if err := p.build(ctx, pkg, built); err != nil {
-				return err
-			}
+	dir := filepath.Join(cacheDir(), "parts", p.module+"-"+key)
+	missing := func(name string) bool { return !exists(filepath.Join(dir, name)) }
+	if slices.ContainsFunc(sortedKeys(p.packages), missing) {
+		if err := p.build(ctx, dir); err != nil {
+			return err
 		}
-		if err := link(built, bin(name)); err != nil {
+	}
+	for name := range p.packages {
+		if err := link(filepath.Join(dir, name), bin(name)); err != nil {
 			return err
 		}
 	}
@@ -105,34 +113,50 @@ func (p part) key() (string, error) {
 	return hex.EncodeToString(hash.Sum(nil))[:12], nil
 }
 
-func (p part) build(ctx context.Context, pkg, target string) error {
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+// build builds the binaries of the part at once, so that some can be linked while others
+// are compiled, and puts them into dir.
+func (p part) build(ctx context.Context, dir string) error {
+	// A build that is cut off leaves no binary under its final name.
+	unfinished := dir + ".unfinished"
+	if err := errors.Join(os.RemoveAll(unfinished), os.MkdirAll(unfinished, 0o755)); err != nil {
 		return err
 	}
-	// A build that is cut off leaves no binary under the final name.
-	unfinished := target + ".unfinished"
-	args := []string{"build", "-trimpath", "-tags", p.tags, "-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o",
-		unfinished}
+	args := []string{"build", "-trimpath", "-tags", p.tags,
+		"-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o", unfinished + "/"}
 	if p.replaced != nil {
-		dir, err := os.MkdirTemp(cacheDir(), p.module+"-")
+		source, err := os.MkdirTemp(cacheDir(), p.module+"-")
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
-		modfile, err := p.replaced.modfile(ctx, p.dir(), dir)
+		defer func() { _ = os.RemoveAll(source) }()
+		modfile, err := p.replaced.modfile(ctx, p.dir(), source)
 		if err != nil {
 			return fmt.Errorf("replacing %s of %s: %w", p.replaced.path, p.replaced.module, err)
 		}
 		args = append(args, "-modfile="+modfile)
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+	names := sortedKeys(p.packages)
+	for _, name := range names {
+		args = append(args, p.packages[name])
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = p.dir()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if err := runShowing(cmd, fmt.Sprintf("building %s (%s)", filepath.Base(target), p.module)); err != nil {
+	if err := runShowing(cmd, fmt.Sprintf("building %s (%s)", p.module, strings.Join(names, ", "))); err != nil {
 		return err
 	}
-	return os.Rename(unfinished, target)
+	for _, name := range names {
+		if err := os.Rename(filepath.Join(unfinished, programOf(p.packages[name])), filepath.Join(unfinished, name)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(os.RemoveAll(dir), os.Rename(unfinished, dir))
 }
+
+var majorVersion = regexp.MustCompile(`/v[0-9]+$`)
+
+// programOf is what "go build" calls the program of a package.
+func programOf(pkg string) string { return path.Base(majorVersion.ReplaceAllString(pkg, "")) }
 
 // link makes path a symbolic link to target, whatever it was before.
 func link(target, path string) error {

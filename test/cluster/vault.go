@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 )
 
-// vaultVersions are the versions of Vault that the cluster has images of: two,
-// so that an upgrade can be tried. The first is the CLI in the PATH.
-var vaultVersions = []string{"1.21.0", "1.21.1"}
+// vaultVersion is the version of Vault that the cluster has an image of, and of the CLI
+// in the PATH. Upgrades are tried to the newer one.
+const (
+	vaultVersion = "1.21.0"
+	newerVersion = "1.21.1"
+)
 
 const vaultModule = "github.com/hashicorp/vault"
 
@@ -39,15 +42,25 @@ func extendAddonHandlers(handlers *vaultHandlers) {
 `
 )
 
-func vaultParts() []part {
-	var parts []part
-	for _, v := range vaultVersions {
-		parts = append(parts, part{
-			module: "vault-" + v, packages: map[string]string{"vault-" + v: vaultModule}, tags: "minimal",
-			replaced: &replacedFile{module: vaultModule, path: vaultAddonsFile, content: vaultAddons},
-		})
+func vaultPart(version string) part {
+	return part{
+		module: "vault-" + version, packages: map[string]string{"vault-" + version: vaultModule}, tags: "minimal",
+		replaced: &replacedFile{module: vaultModule, path: vaultAddonsFile, content: vaultAddons},
 	}
-	return parts
+}
+
+// vaultImage is like the official one, which is made on Alpine, and has a shell.
+func vaultImage(version string) image {
+	return image{name: "docker.io/hashicorp/vault:" + version, busybox: true, entrypoint: []string{"vault"},
+		files: map[string]string{"/bin/vault": bin("vault-" + version)}}
+}
+
+// prepareNewerVault makes the image of the newer version known to the nodes.
+func prepareNewerVault(ctx context.Context) error {
+	if err := ensureParts(ctx, []part{vaultPart(newerVersion)}); err != nil {
+		return err
+	}
+	return ensureImages(ctx, []image{vaultImage(newerVersion)})
 }
 
 // replacedFile is a file of a module that is built with other content.
