@@ -71,6 +71,14 @@ func TestAlerts(t *testing.T) {
 		p.awaitFiring(t, "VaultActiveLabelUnsteady", "")
 		p.awaitEnd(t, "VaultActiveLabelUnsteady")
 	})
+	t.Run("a certificate that ends soon", func(t *testing.T) {
+		ca := newUserCA(t, v)
+		ca.issue(t, 24*time.Hour)
+		setSpec(t, v, `{"tls": {"static": {"serverSecret": "mine", "clientSecret": "my-ca"}}}`)
+		p.awaitFiring(t, "VaultCertificateExpires", mine)
+		ca.issue(t, 90*24*time.Hour)
+		p.awaitEnd(t, "VaultCertificateExpires")
+	})
 }
 
 // prometheus is one that scrapes the operator from a node of the cluster.
@@ -203,7 +211,7 @@ func (p prometheus) requireNotFiring(t *testing.T, alert string) {
 func (p prometheus) awaitEnd(t *testing.T, alerts ...string) {
 	t.Helper()
 	for _, alert := range alerts {
-		shell.Eventually(t, alert+" has ended", 2*time.Minute, func() error {
+		shell.Eventually(t, alert+" has ended", renewal+time.Minute, func() error {
 			for _, firing := range p.firing(t) {
 				if strings.HasPrefix(firing, alert) {
 					return fmt.Errorf("%s fires", firing)
