@@ -46,8 +46,8 @@ type Material struct {
 }
 
 // Load reads the Secrets with the certificates of a Vault and its etcd, and parses
-// them. What the user has to fix is an *Error; any other error says that the API
-// server could not be read from. Whether what it returns is valid changes with the
+// them. What the user has to fix is a *problem.Error; any other error says that the
+// API server could not be read from. Whether what it returns is valid changes with the
 // time: Check tells.
 func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*Material, error) {
 	material := &Material{}
@@ -135,12 +135,11 @@ func (m *Material) loadEtcd(ctx context.Context, reader client.Reader, vault *v1
 
 func inSecret(what, secret string) string { return fmt.Sprintf("%s in Secret %q", what, secret) }
 
-func invalid(leafSecret, caSecret string, err error) *Error {
-	message := fmt.Sprintf("Secrets %q and %q: %v", leafSecret, caSecret, err)
+func invalid(leafSecret, caSecret string, err error) error {
 	if leafSecret == caSecret {
-		message = fmt.Sprintf("Secret %q: %v", leafSecret, err)
+		return refused(v1alpha1.ReasonSecretInvalid, "Secret %q: %v", leafSecret, err)
 	}
-	return &Error{Reason: v1alpha1.ReasonSecretInvalid, Message: message}
+	return refused(v1alpha1.ReasonSecretInvalid, "Secrets %q and %q: %v", leafSecret, caSecret, err)
 }
 
 // Check says what a client, or etcd, would refuse of the certificates now. When it
@@ -150,10 +149,10 @@ func (m *Material) Check(now time.Time) (Expiries, error) {
 	for _, c := range m.chains {
 		proof, err := c.verify(now)
 		if errors.Is(err, errExpired) {
-			return nil, &Error{Reason: v1alpha1.ReasonCertificateExpired, Message: sentence(err)}
+			return nil, refused(v1alpha1.ReasonCertificateExpired, "%s", sentence(err))
 		}
 		if err != nil {
-			return nil, &Error{Reason: v1alpha1.ReasonSecretInvalid, Message: sentence(err)}
+			return nil, refused(v1alpha1.ReasonSecretInvalid, "%s", sentence(err))
 		}
 		for i, certificate := range proof {
 			name := c.leafName
@@ -189,18 +188,15 @@ func read(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, name
 			return nil, beingMade(name) // what was read for Missing is older
 		}
 	}
-	return nil, &Error{Reason: v1alpha1.ReasonSecretNotFound, Message: fmt.Sprintf("Secret %q does not exist", name)}
+	return nil, refused(v1alpha1.ReasonSecretNotFound, "Secret %q does not exist", name)
 }
 
 // beingMade is the error for Secrets that the operator is about to make.
 func beingMade(names ...string) error {
-	return &Error{
-		Reason: v1alpha1.ReasonSecretNotFound, Generated: true,
-		Message: "Secrets that do not exist and are being made: " + quoted(names),
-	}
+	return generated(v1alpha1.ReasonSecretNotFound, "Secrets that do not exist and are being made: %s", quoted(names))
 }
 
-// Missing says, as an *Error, which Secrets do not exist that the operator makes and pods
+// Missing says, as a *problem.Error, which Secrets do not exist that the operator makes and pods
 // mount. It is nil when all do.
 func Missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
 	var gone lost
@@ -246,7 +242,7 @@ func missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, n
 func require(name string, data map[string][]byte, keys ...string) error {
 	missing := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return len(data[key]) > 0 })
 	if len(missing) > 0 {
-		return &Error{Reason: v1alpha1.ReasonSecretInvalid, Message: fmt.Sprintf("Secret %q has no key %q", name, missing)}
+		return refused(v1alpha1.ReasonSecretInvalid, "Secret %q has no key %q", name, missing)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
 // Keys of the Secrets that only the operator and its chart read.
@@ -28,17 +29,17 @@ const (
 	clientKeyKey  = "client.key"
 )
 
-// Error is a Secret that cannot be used: something for the user to fix.
-type Error struct {
-	// Reason is one of the reasons of the condition TLSReady.
-	Reason string
-	// Message names the Secret and what is wrong with it.
-	Message string
-	// Generated says that a Secret is missing which the operator makes.
-	Generated bool
+// refused is the error for a Secret that cannot be used.
+func refused(reason, format string, args ...any) error {
+	return problem.New(v1alpha1.TLSReadyCondition, reason, format, args...)
 }
 
-func (e *Error) Error() string { return e.Message }
+// generated is the error for Secrets that do not exist and that the operator makes.
+func generated(reason, format string, args ...any) error {
+	return &problem.Error{
+		Condition: v1alpha1.TLSReadyCondition, Reason: reason, Message: fmt.Sprintf(format, args...), Generated: true,
+	}
+}
 
 // leaf is a Secret with a certificate that a CA signs.
 type leaf struct {
@@ -79,12 +80,9 @@ func (l *lost) err() error {
 	if len(l.cas) == 0 {
 		return nil
 	}
-	return &Error{
-		Reason: v1alpha1.ReasonAuthorityLost, Generated: true,
-		Message: fmt.Sprintf("Secrets with a CA are gone: %s; and with them what was signed: %s. "+
-			"No second CA is made while pods trust the first one: restore all of these from a backup. "+
-			"Without a backup follow 'When a certificate authority is lost' in docs/tls.md", quoted(l.cas), quoted(l.leaves)),
-	}
+	return generated(v1alpha1.ReasonAuthorityLost, "Secrets with a CA are gone: %s; and with them what was signed: %s. "+
+		"No second CA is made while pods trust the first one: restore all of these from a backup. "+
+		"Without a backup follow 'When a certificate authority is lost' in docs/tls.md", quoted(l.cas), quoted(l.leaves))
 }
 
 // quoted lists names for a message.

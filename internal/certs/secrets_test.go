@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
 var errAPI = errors.New("the API server is away")
@@ -388,9 +389,9 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 				}
 				return
 			}
-			var bad *Error
+			var bad *problem.Error
 			if !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonAuthorityLost {
-				t.Fatalf("Ensure() = %v, want an *Error with reason AuthorityLost", err)
+				t.Fatalf("Ensure() = %v, want a *problem.Error with reason AuthorityLost", err)
 			}
 			for _, want := range tt.wantErr {
 				if !strings.Contains(bad.Message, want) {
@@ -401,7 +402,7 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 				t.Error("Secrets were written all the same")
 			}
 			if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonAuthorityLost {
-				t.Errorf("Check() = %v, want an *Error with reason AuthorityLost", err)
+				t.Errorf("Check() = %v, want a *problem.Error with reason AuthorityLost", err)
 			}
 		})
 	}
@@ -445,7 +446,7 @@ func TestEnsureDoesNotUseTheSecretsOfAnEarlierVault(t *testing.T) {
 	}
 	old := secrets(t, c)
 	for _, name := range allSecrets {
-		var bad *Error
+		var bad *problem.Error
 		if _, err := Ensure(t.Context(), clients(c), vault); err == nil || errors.As(err, &bad) {
 			t.Errorf("Ensure() = %v while %s is there, want an error that nobody has to fix", err, name)
 		}
@@ -618,7 +619,7 @@ func TestErrorsOfTheAPIServerAreNotTheUsers(t *testing.T) {
 			return errAPI
 		},
 	})
-	var bad *Error
+	var bad *problem.Error
 	if _, err := Ensure(t.Context(), clients(broken), vault); !errors.Is(err, errAPI) || errors.As(err, &bad) {
 		t.Errorf("Ensure() = %v", err)
 	}
@@ -726,9 +727,9 @@ func TestCheck(t *testing.T) {
 				}
 				return
 			}
-			var bad *Error
+			var bad *problem.Error
 			if !errors.As(err, &bad) || bad.Reason != tt.wantReason {
-				t.Fatalf("Check() = %v, want an *Error with reason %s", err, tt.wantReason)
+				t.Fatalf("Check() = %v, want a *problem.Error with reason %s", err, tt.wantReason)
 			}
 			for _, want := range tt.wantMessage {
 				if !strings.Contains(bad.Message, want) {
@@ -787,9 +788,9 @@ func TestCheckLooksAtEtcd(t *testing.T) {
 			if err := c.Update(t.Context(), &secret); err != nil {
 				t.Fatal(err)
 			}
-			var bad *Error
+			var bad *problem.Error
 			if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) || bad.Reason != tt.reason {
-				t.Fatalf("Check() = %v, want an *Error with reason %s", err, tt.reason)
+				t.Fatalf("Check() = %v, want a *problem.Error with reason %s", err, tt.reason)
 			}
 			if !strings.Contains(bad.Message, tt.mentions) || !strings.Contains(bad.Message, tt.secret) {
 				t.Errorf("message %q, want one that names %s and %q", bad.Message, tt.secret, tt.mentions)
@@ -803,7 +804,7 @@ func TestCheckLooksAtEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	remove(t, c, "example-etcd-client-tls")
-	var bad *Error
+	var bad *problem.Error
 	if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonSecretNotFound || !bad.Generated {
 		t.Errorf("Check() = %v, want one that the operator fixes", err)
 	}

@@ -59,7 +59,7 @@ const waitForDeletion = 30 * time.Second
 //
 // The records of the releases are kept in the given namespace, the operator's own.
 func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift bool,
-	certificates *references.Certificates, yield func(context.Context, time.Duration)) error {
+	inputs *references.Inputs, yield func(context.Context, time.Duration)) error {
 	watch, err := loadWatch(watchesFile)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 	if err := mgr.Add(records); err != nil {
 		return err
 	}
-	r, err := newReconciler(mgr, watch, records, certificates, openshift)
+	r, err := newReconciler(mgr, watch, records, inputs, openshift)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func loadWatch(path string) (*watches.Watch, error) {
 }
 
 func newReconciler(
-	mgr ctrl.Manager, watch *watches.Watch, records *releases.Store, certificates *references.Certificates, openshift bool,
+	mgr ctrl.Manager, watch *watches.Watch, records *releases.Store, inputs *references.Inputs, openshift bool,
 ) (*reconciler.Reconciler, error) {
 	configs, err := helmclient.NewActionConfigGetter(mgr.GetConfig(), mgr.GetRESTMapper(),
 		helmclient.StorageDriverMapper(records.Driver))
@@ -180,7 +180,7 @@ func newReconciler(
 		reconciler.WithEventRecorder(message.Recorder(mgr.GetEventRecorderFor("vault-operator"))),
 		reconciler.WithValueTranslator(&translator{
 			client: mgr.GetClient(), cache: mgr.GetCache(), live: mgr.GetAPIReader(),
-			certificates: certificates, records: records, openshift: openshift,
+			inputs: inputs, records: records, openshift: openshift,
 			// Kubernetes tells each pod the address of the API server's Service, which is of
 			// the family that pods have first.
 			// https://kubernetes.io/docs/concepts/services-networking/dual-stack/

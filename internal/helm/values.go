@@ -44,8 +44,8 @@ type translator struct {
 	cache client.Reader
 	// live reads from the API server.
 	live client.Reader
-	// certificates reads those of the Vaults.
-	certificates *references.Certificates
+	// inputs reads and checks what users bring, and certificates.
+	inputs *references.Inputs
 	// openshift says that the cluster is OpenShift, where security context
 	// constraints choose users and groups. It is found out once: a discovery that
 	// fails now and then would replace all pods.
@@ -76,6 +76,9 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err := storage.Check(ctx, t.client, &vault); err != nil {
 		return nil, err
 	}
+	if err := t.inputs.Gate(ctx, &vault); err != nil {
+		return nil, err
+	}
 	config, err := vaultconfig.Load(ctx, t.live, &vault)
 	if err != nil {
 		return nil, err
@@ -85,7 +88,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err != nil {
 		return nil, err
 	}
-	material, err := t.certificates.Load(ctx, &vault, made...)
+	material, err := t.inputs.Certificates(ctx, &vault, made...)
 	if err != nil {
 		return nil, err
 	}

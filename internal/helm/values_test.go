@@ -17,9 +17,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
-	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
 func newTranslator(t *testing.T, deployed string) *translator {
@@ -38,7 +38,7 @@ func newTranslator(t *testing.T, deployed string) *translator {
 	api := builder.Build()
 	return &translator{
 		client: api, cache: api, live: api, records: &releases.Store{},
-		certificates: &references.Certificates{Cache: api, APIReader: api},
+		inputs: &references.Inputs{Cache: api, APIReader: api},
 	}
 }
 
@@ -73,8 +73,7 @@ func TestCheckVersion(t *testing.T) {
 				Status:     v1alpha1.VaultStatus{DataVersion: tt.data, ObservedGeneration: tt.observed},
 			}
 			err := newTranslator(t, tt.deployed).checkVersion(t.Context(), vault)
-			var downgrade *vaultversion.DowngradeError
-			if errors.As(err, &downgrade) != tt.refused {
+			if (problem.In(err) != nil) != tt.refused {
 				t.Errorf("refused: %v", err)
 			}
 			if waits := err != nil && strings.Contains(err.Error(), "waiting until the status"); waits != tt.waits || (err != nil) != (tt.refused || tt.waits) {

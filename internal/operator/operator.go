@@ -149,15 +149,13 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := manager.AddReadyzCheck("nodes", readiness.Check); err != nil {
 		return err
 	}
-	certificates := &references.Certificates{Cache: manager.GetCache(), APIReader: manager.GetAPIReader()}
+	inputs := &references.Inputs{Cache: manager.GetCache(), APIReader: manager.GetAPIReader()}
 	status := &vaultstatus.Reconciler{
-		Client:    manager.GetClient(),
-		APIReader: manager.GetAPIReader(),
-		Engine:    engine,
-		Alarms:    alarms,
-		Causes:    &storage.Causes{APIReader: manager.GetAPIReader()},
-
-		Certificates: certificates,
+		Client: manager.GetClient(),
+		Engine: engine,
+		Alarms: alarms,
+		Causes: &storage.Causes{APIReader: manager.GetAPIReader()},
+		Inputs: inputs,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
 		Elected:  manager.Elected(),
@@ -187,7 +185,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := unused.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("collector: %w", err)
 	}
-	if err := helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, certificates, engine.Yield); err != nil {
+	if err := helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, inputs, engine.Yield); err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
 	}
 	return nil

@@ -1,6 +1,6 @@
 // Package references maps the Secrets and ConfigMaps that a Vault names to the
-// Vault, so that a change of their content is noticed. Only their metadata is
-// watched: their content is read from the API server when it is needed.
+// Vault, so that a change of their content is noticed, and checks them. Only their
+// metadata is watched: their content is read from the API server when it is needed.
 package references
 
 import (
@@ -32,42 +32,48 @@ func Index(ctx context.Context, mgr ctrl.Manager) error {
 	return indexer.IndexField(ctx, &v1alpha1.Vault{}, configMapIndex, configMapsOf)
 }
 
-func secretsOf(obj client.Object) []string {
+func secretsOf(obj client.Object) []string { return namesOf(obj, "Secret") }
+
+func configMapsOf(obj client.Object) []string { return namesOf(obj, "ConfigMap") }
+
+// namesOf are the names of the objects of a kind that a Vault uses.
+func namesOf(obj client.Object, kind string) []string {
 	vault := obj.(*v1alpha1.Vault)
+	used := certificates(vault)
+	for _, c := range Checks {
+		used = append(used, c.objects(&vault.Spec)...)
+	}
+	var names []string
+	for _, object := range used {
+		if object.kind == kind {
+			names = append(names, object.name)
+		}
+	}
+	return names
+}
+
+// certificates are the Secrets with the certificates of a Vault and its etcd.
+func certificates(vault *v1alpha1.Vault) []Object {
 	// A CA is needed to make again what it has signed.
 	names := append(certs.CASecretNames(vault),
 		vault.ServerSecretName(), vault.ClientSecretName(),
 		vault.EtcdServerSecretName(), vault.EtcdClientSecretName(),
 	)
-	if name := vault.Spec.ConfigSecretName; name != "" {
-		names = append(names, name)
-	}
-	return names
-}
-
-func configMapsOf(obj client.Object) []string {
-	if name := obj.(*v1alpha1.Vault).Spec.ConfigMapName; name != "" {
-		return []string{name}
-	}
-	return nil
-}
-
-// Configs are what a Vault names for more configuration.
-func Configs(vault *v1alpha1.Vault) []Object {
-	configs := objects("ConfigMap", configMapsOf(vault))
-	if name := vault.Spec.ConfigSecretName; name != "" {
-		configs = append(configs, Object{"Secret", name})
-	}
-	return configs
-}
-
-// Secrets are the Secrets that a Vault uses.
-func Secrets(vault *v1alpha1.Vault) []Object { return objects("Secret", secretsOf(vault)) }
-
-func objects(kind string, names []string) []Object {
 	result := make([]Object, 0, len(names))
 	for _, name := range names {
-		result = append(result, Object{kind, name})
+		result = append(result, Object{"Secret", name})
+	}
+	return result
+}
+
+// configs are what a Vault names for more configuration.
+func configs(spec *v1alpha1.VaultSpec) []Object {
+	var result []Object
+	if spec.ConfigMapName != "" {
+		result = append(result, Object{"ConfigMap", spec.ConfigMapName})
+	}
+	if spec.ConfigSecretName != "" {
+		result = append(result, Object{"Secret", spec.ConfigSecretName})
 	}
 	return result
 }

@@ -15,27 +15,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
-// Error is a spec that does not fit the storage that exists: something for the
-// user to correct.
-type Error struct {
-	// Reason is one of the reasons of the conditions.
-	Reason string
-	// Message names what does not fit and says what to set.
-	Message string
-}
-
-func (e *Error) Error() string { return e.Message }
-
+// mismatch is the error for a spec that does not fit the storage that exists.
 func mismatch(format string, args ...any) error {
-	return &Error{Reason: v1alpha1.ReasonVolumesMismatch, Message: fmt.Sprintf(format, args...)}
+	return problem.New(v1alpha1.StorageReadyCondition, v1alpha1.ReasonVolumesMismatch, format, args...)
 }
 
 // Check refuses a spec that does not fit the volumes that exist, or a version of
-// etcd that is lower than the one its data was used with. It returns an *Error for
-// what the user has to correct, and another error for what the operator waits for.
+// etcd that is lower than the one its data was used with. It returns a *problem.Error
+// for what the user has to fix, and another error for what the operator waits for.
 func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
 	s, err := Load(ctx, reader, vault)
 	if err != nil {
@@ -47,7 +38,7 @@ func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) err
 	return s.pending()
 }
 
-// Refusal is why the spec does not fit the storage that exists, an *Error, or nil.
+// Refusal is why the spec does not fit the storage that exists, a *problem.Error, or nil.
 func (s *State) Refusal() error {
 	etcd := s.Vault.Spec.Storage.Etcd
 	if etcd == nil {
@@ -237,9 +228,9 @@ func (s *State) versionRefusal() error {
 	if spec.AllowDowngrade || storage == nil || !vaultversion.Lower(spec.Storage.Etcd.Version, storage.Version) {
 		return nil
 	}
-	return &Error{Reason: v1alpha1.ReasonDowngradeRefused, Message: fmt.Sprintf(
+	return problem.New(v1alpha1.UpdatedCondition, v1alpha1.ReasonDowngradeRefused,
 		"spec.storage.etcd.version %s is refused: a member has been ready with %s, and a lower version may not read the data "+
-			"that it left. Set it to %s or higher, or set spec.allowDowngrade", spec.Storage.Etcd.Version, storage.Version, storage.Version)}
+			"that it left. Set it to %s or higher, or set spec.allowDowngrade", spec.Storage.Etcd.Version, storage.Version, storage.Version)
 }
 
 // imageVersion is the version in the tag of an etcd image.

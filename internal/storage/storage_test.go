@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
 var now = time.Date(2025, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -128,7 +129,7 @@ func TestKeptVolumes(t *testing.T) {
 				s.Claims[ordinal] = claim(vault, ordinal, fields[0], fields[1], fields[2])
 			}
 			err := s.Refusal()
-			var refusal *Error
+			var refusal *problem.Error
 			if errors.As(err, &refusal) != (tt.refused != nil) || refusal != nil && refusal.Reason != v1alpha1.ReasonVolumesMismatch {
 				t.Fatalf("refused: %v", err)
 			}
@@ -260,7 +261,7 @@ func TestVersionDoesNotGoBack(t *testing.T) {
 		set.Annotations = map[string]string{v1alpha1.VersionAnnotation: tt.deployed}
 		s := stateOf(vault, set)
 		err := s.Refusal()
-		var refusal *Error
+		var refusal *problem.Error
 		if errors.As(err, &refusal) != tt.refused || refusal != nil && refusal.Reason != v1alpha1.ReasonDowngradeRefused {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -32,13 +32,13 @@ var owned = []string{
 	"disable_mlock", "service_registration",
 }
 
-// Check says why a node could not be started with this HCL: it does not parse
+// checkText says why a node could not be started with this HCL: it does not parse
 // by the parser that Vault uses, is too large, or sets what the operator owns.
 //
 // The error gives the position and the kind of the mistake and never a part of the
 // text, because the text may hold credentials and the error ends up in conditions,
 // events and the log.
-func Check(text string) error {
+func checkText(text string) error {
 	if len(text) > MaxBytes {
 		return fmt.Errorf("is larger than %d KiB, which is the limit", MaxBytes>>10)
 	}

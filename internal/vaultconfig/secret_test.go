@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
 func newVault() *v1alpha1.Vault {
@@ -84,7 +85,7 @@ func TestLoad(t *testing.T) {
 				}
 				return
 			}
-			var bad *Error
+			var bad *problem.Error
 			if !errors.As(err, &bad) || bad.Reason != tt.reason || !strings.Contains(bad.Message, tt.mentions) {
 				t.Errorf("Load() = %v, want reason %s and %q", err, tt.reason, tt.mentions)
 			}

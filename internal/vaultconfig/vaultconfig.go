@@ -12,17 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
 )
-
-// Error is a configuration that cannot be used: something for the user to fix.
-type Error struct {
-	// Reason is one of the reasons of the condition ConfigValid.
-	Reason string
-	// Message names the object and what is wrong with it.
-	Message string
-}
-
-func (e *Error) Error() string { return e.Message }
 
 // Config is the configuration that a user brings: HCL by the name of the file that
 // Vault is to read.
@@ -35,7 +26,8 @@ const (
 )
 
 // Load returns the configuration that the Vault names, checked. What the user has to
-// fix is an *Error; any other error says that the API server could not be read from.
+// fix is a *problem.Error; any other error says that the API server could not be read
+// from.
 func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (Config, error) {
 	config := Config{}
 	if name := vault.Spec.ConfigMapName; name != "" {
@@ -76,7 +68,7 @@ func (o origin) get(ctx context.Context, reader client.Reader, namespace string,
 	err := reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: o.name}, object)
 	switch {
 	case apierrors.IsNotFound(err):
-		return &Error{o.notFound, fmt.Sprintf("spec.%s: %s %q does not exist", o.field, o.kind, o.name)}
+		return refused(o.notFound, "spec.%s: %s %q does not exist", o.field, o.kind, o.name)
 	case err != nil:
 		return fmt.Errorf("reading %s %q: %w", o.kind, o.name, err)
 	}
@@ -85,10 +77,36 @@ func (o origin) get(ctx context.Context, reader client.Reader, namespace string,
 
 func (o origin) check(text string, found bool) error {
 	if !found {
-		return &Error{v1alpha1.ReasonConfigInvalid, fmt.Sprintf("%s %q has no key %q", o.kind, o.name, v1alpha1.ConfigMapKey)}
+		return refused(v1alpha1.ReasonConfigInvalid, "%s %q has no key %q", o.kind, o.name, v1alpha1.ConfigMapKey)
 	}
-	if err := Check(text); err != nil {
-		return &Error{v1alpha1.ReasonConfigInvalid, fmt.Sprintf("%s %q, key %q: %v", o.kind, o.name, v1alpha1.ConfigMapKey, err)}
+	if err := checkText(text); err != nil {
+		return refused(v1alpha1.ReasonConfigInvalid, "%s %q, key %q: %v", o.kind, o.name, v1alpha1.ConfigMapKey, err)
 	}
 	return nil
+}
+
+// refused is the error for a configuration that cannot be used.
+func refused(reason, format string, args ...any) error {
+	return problem.New(v1alpha1.ConfigValidCondition, reason, format, args...)
+}
+
+// Check says what is wrong with the configuration that the Vault names, as Load does.
+func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
+	_, err := Load(ctx, reader, vault)
+	return err
+}
+
+// Accepted is what the condition ConfigValid says when nothing is wrong.
+func Accepted(spec *v1alpha1.VaultSpec) (reason, message string) {
+	switch configMap, secret := spec.ConfigMapName, spec.ConfigSecretName; {
+	case configMap != "" && secret != "":
+		message = fmt.Sprintf("ConfigMap %q and Secret %q are used", configMap, secret)
+	case configMap != "":
+		message = fmt.Sprintf("ConfigMap %q is used", configMap)
+	case secret != "":
+		message = fmt.Sprintf("Secret %q is used", secret)
+	default:
+		message = "No ConfigMap is named in spec.configMapName, and no Secret in spec.configSecretName"
+	}
+	return v1alpha1.ReasonConfigAccepted, message
 }

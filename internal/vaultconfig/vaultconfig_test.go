@@ -39,7 +39,7 @@ func TestCheck(t *testing.T) {
 		"JSON as deep as allowed":   {text: `{"x":` + strings.Repeat("[", 31) + strings.Repeat("]", 31) + "}"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := Check(test.text)
+			err := checkText(test.text)
 			switch {
 			case test.mentions == "" && err != nil:
 				t.Errorf("refused: %v", err)
@@ -120,7 +120,7 @@ var broken = map[string]struct{ text, says string }{
 func TestCheckQuotesNothing(t *testing.T) {
 	for name, test := range broken {
 		t.Run(name, func(t *testing.T) {
-			err := Check(test.text)
+			err := checkText(test.text)
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -152,7 +152,7 @@ func FuzzCheck(f *testing.F) {
 	f.Add("ui = true\ntelemetry {\n  disable_hostname = true # yes\n}\nx = [1, 2.5, [true, {}], <<-EOF\n  a\n  EOF\n]\n")
 	f.Add(`{"ui": true, "telemetry": [{"a": {"b": [1, -2e3, null, "${x}"]}}]} rest`)
 	f.Fuzz(func(t *testing.T, text string) {
-		err := Check(text)
+		err := checkText(text)
 		if err == nil {
 			if _, err := hcl.Parse(text); err != nil {
 				t.Errorf("accepted, but does not parse: %v", err)

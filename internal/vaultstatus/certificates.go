@@ -29,8 +29,6 @@ const (
 
 // certificates is what is known of the certificates of a Vault.
 type certificates struct {
-	// err is why what the Secrets hold cannot be used.
-	err error
 	// leaf is the serial number of the certificate that the nodes have to serve, and
 	// since is when this replica first saw it.
 	leaf  string
@@ -59,18 +57,18 @@ func (r *renewals) since(vault types.UID, serial string, now time.Time) time.Tim
 
 func (r *renewals) forget(vault types.UID) { r.entries.Delete(vault) }
 
-// certificates reads what the Secrets hold.
-func (r *Reconciler) certificates(ctx context.Context, vault *v1alpha1.Vault, now time.Time) certificates {
-	held, err := r.Certificates.Load(ctx, vault)
+// certificates reads what the Secrets hold. The error is why that cannot be used.
+func (r *Reconciler) certificates(ctx context.Context, vault *v1alpha1.Vault, now time.Time) (certificates, error) {
+	held, err := r.Inputs.Certificates(ctx, vault)
 	if err != nil {
-		return certificates{err: err}
+		return certificates{}, err
 	}
 	c := certificates{leaf: probe.CertificateOf(held.Leaf).Serial, end: held.Leaf.NotAfter}
 	c.since = r.renewals.since(vault.UID, c.leaf, now)
-	if c.expiries, c.err = held.Check(now); c.err == nil {
+	if c.expiries, err = held.Check(now); err == nil {
 		c.end = c.expiries.First()
 	}
-	return c
+	return c, err
 }
 
 // servedCertificates sorts the pods that serve another certificate than their Secret holds.

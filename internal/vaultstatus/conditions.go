@@ -12,25 +12,36 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
-	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
-	"github.com/vault-operator/vault-operator/internal/vaultconfig"
+	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/references"
 )
 
-// conditionFuncs compute the conditions by type, each from the facts and the status so
-// far, and from nothing else.
-var conditionFuncs = []struct {
+// conditionFunc computes the condition of a type from the facts and the status so far,
+// and from nothing else.
+type conditionFunc struct {
 	conditionType string
 	compute       func(*facts, *v1alpha1.VaultStatus) metav1.Condition
-}{
+}
+
+var conditionFuncs = slices.Concat([]conditionFunc{
 	{v1alpha1.AvailableCondition, available},
 	{v1alpha1.InitializedCondition, vaultInitialized},
 	{v1alpha1.UnsealedCondition, unsealed},
 	{v1alpha1.UpdatedCondition, updated},
 	{v1alpha1.TLSReadyCondition, tlsReady},
-	{v1alpha1.ConfigValidCondition, configValid},
+}, forChecks(checked), []conditionFunc{
 	{v1alpha1.StorageReadyCondition, storageReady},
+})
+
+// forChecks makes something for each check of what users bring.
+func forChecks[T any](of func(references.Check) T) []T {
+	var result []T
+	for _, check := range references.Checks {
+		result = append(result, of(check))
+	}
+	return result
 }
 
 // conditions returns this controller's conditions, with the transition times of
@@ -219,47 +230,48 @@ func unsealed(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	}
 }
 
+// unusable is the condition of a type while its input cannot be used, or nil.
+func unusable(f *facts, conditionType string) *metav1.Condition {
+	var condition metav1.Condition
+	err := f.inputs[conditionType]
+	switch wrong := problem.In(err); {
+	case wrong != nil:
+		condition = refused(wrong)
+	case err != nil:
+		condition = isUnknown(v1alpha1.ReasonNotObserved, "%v", err)
+	default:
+		return nil
+	}
+	return &condition
+}
+
+func refused(wrong *problem.Error) metav1.Condition {
+	return isFalse(wrong.Reason, "%s", wrong.Message)
+}
+
+// checked computes the condition of a check.
+func checked(check references.Check) conditionFunc {
+	return conditionFunc{check.Condition, func(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
+		if condition := unusable(f, check.Condition); condition != nil {
+			return *condition
+		}
+		reason, text := check.Accepted(&f.vault.Spec)
+		return isTrue(reason, "%s", text)
+	}}
+}
+
 func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
-	var bad *certs.Error
 	old := meta.FindStatusCondition(f.previous.Conditions, v1alpha1.TLSReadyCondition)
 	pending := old == nil || old.Reason == v1alpha1.ReasonSecretsPending
-	switch {
 	// One that was there and is gone may need an administrator: the operator makes no
 	// second CA beside certificates of the first.
-	case errors.As(f.certificates.err, &bad) && bad.Generated && pending:
+	if wrong := problem.In(f.inputs[v1alpha1.TLSReadyCondition]); wrong != nil && wrong.Generated && pending {
 		return isUnknown(v1alpha1.ReasonSecretsPending, "The operator is making the certificates")
-	case errors.As(f.certificates.err, &bad):
-		return isFalse(bad.Reason, "%s", bad.Message)
-	case f.certificates.err != nil:
-		return isUnknown(v1alpha1.ReasonNotObserved, "%v", f.certificates.err)
-	default:
-		return tlsValid(f)
 	}
-}
-
-func configValid(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
-	var bad *vaultconfig.Error
-	switch {
-	case errors.As(f.configErr, &bad):
-		return isFalse(bad.Reason, "%s", bad.Message)
-	case f.configErr != nil:
-		return isUnknown(v1alpha1.ReasonNotObserved, "%v", f.configErr)
-	default:
-		return isTrue(v1alpha1.ReasonConfigAccepted, "%s", usedConfig(&f.vault.Spec))
+	if condition := unusable(f, v1alpha1.TLSReadyCondition); condition != nil {
+		return *condition
 	}
-}
-
-func usedConfig(spec *v1alpha1.VaultSpec) string {
-	switch configMap, secret := spec.ConfigMapName, spec.ConfigSecretName; {
-	case configMap != "" && secret != "":
-		return fmt.Sprintf("ConfigMap %q and Secret %q are used", configMap, secret)
-	case configMap != "":
-		return fmt.Sprintf("ConfigMap %q is used", configMap)
-	case secret != "":
-		return fmt.Sprintf("Secret %q is used", secret)
-	default:
-		return "No ConfigMap is named in spec.configMapName, and no Secret in spec.configSecretName"
-	}
+	return tlsValid(f)
 }
 
 func initHint(nodes *v1alpha1.NodesStatus) string {

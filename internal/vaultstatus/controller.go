@@ -2,8 +2,8 @@ package vaultstatus
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -33,7 +33,6 @@ import (
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/storage"
-	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 )
 
 const (
@@ -74,14 +73,12 @@ const (
 // writes what differs.
 type Reconciler struct {
 	client.Client
-	// APIReader reads Secrets and ConfigMaps from the API server and not from a cache.
-	APIReader client.Reader
-	Engine    *probe.Engine
-	Alarms    *etcd.Alarms
-	Causes    *storage.Causes
-	// Certificates reads those of the Vaults.
-	Certificates *references.Certificates
-	Recorder     record.EventRecorder
+	Engine *probe.Engine
+	Alarms *etcd.Alarms
+	Causes *storage.Causes
+	// Inputs checks what users bring, and certificates.
+	Inputs   *references.Inputs
+	Recorder record.EventRecorder
 	// Elected is closed when this replica leads.
 	Elected <-chan struct{}
 	// LeaderAlive says that the leader renewed its lease a moment ago. It is nil when
@@ -98,7 +95,6 @@ type Reconciler struct {
 	unsettled sync.Map // types.UID of a Vault to the time.Time since which it is unsettled
 	written   sync.Map // types.UID of a Vault to the writtenStatus
 	postponed sync.Map // types.UID of a Vault to the time.Time since which routing goes first
-	configs   references.Memo[error]
 	renewals  renewals
 }
 
@@ -137,8 +133,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	var vault v1alpha1.Vault
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.configs.Forget(req.NamespacedName)
-			r.Certificates.Forget(req.NamespacedName)
+			r.Inputs.Forget(req.NamespacedName)
 			forgetMetrics(req.Namespace, req.Name)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
@@ -269,8 +264,8 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 	if err := r.gatherStorage(ctx, f); err != nil {
 		return nil, err
 	}
-	f.certificates = r.certificates(ctx, vault, f.now)
-	f.configErr = r.checkConfig(ctx, vault)
+	f.inputs = maps.Clone(r.Inputs.Check(ctx, vault))
+	f.certificates, f.inputs[v1alpha1.TLSReadyCondition] = r.certificates(ctx, vault, f.now)
 	return f, nil
 }
 
@@ -291,19 +286,6 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 		}
 	}
 	return nil
-}
-
-// checkConfig says what is wrong with the user's configuration, which is read and
-// parsed once for each version of it.
-func (r *Reconciler) checkConfig(ctx context.Context, vault *v1alpha1.Vault) error {
-	verdict, err := r.configs.Get(ctx, r.Client, vault, references.Configs(vault), func() (error, error) {
-		_, err := vaultconfig.Load(ctx, r.APIReader, vault)
-		if bad := (*vaultconfig.Error)(nil); errors.As(err, &bad) {
-			return bad, nil
-		}
-		return nil, err
-	})
-	return errors.Join(verdict, err)
 }
 
 // previous is the status that was written last. The one in the cache may be older

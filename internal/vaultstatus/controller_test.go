@@ -86,9 +86,9 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 		},
 	})
 	f.Reconciler = &Reconciler{
-		Client: intercepted, APIReader: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted),
+		Client: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted),
 		Causes: &storage.Causes{APIReader: intercepted}, Recorder: f.recorder,
-		Certificates: &references.Certificates{Cache: intercepted, APIReader: intercepted},
+		Inputs: &references.Inputs{Cache: intercepted, APIReader: intercepted},
 	}
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
@@ -285,7 +285,7 @@ func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
 	f := newFixture(t)
 	node := f.run(t, "a", fakevault.Active)
 	f.mustReconcile(t)
-	other := &Reconciler{Client: f.Client, APIReader: f.APIReader, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Certificates: f.Certificates}
+	other := &Reconciler{Client: f.Client, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Inputs: f.Inputs}
 	node.Set(fakevault.Standby)
 	f.waitFor(t, func(o probe.Observation) bool { return o.State == probe.Standby })
 	if _, err := other.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(f.vault)}); err != nil {

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/references"
 )
 
 // Reasons of the events about nodes. Events about conditions have the reason of
@@ -110,9 +111,11 @@ func rolloutEvents(before, after *v1alpha1.VaultStatus) []event {
 
 // eventConditions are the conditions whose changes are events; those of the
 // nodes' states have events of their own.
-var eventConditions = []string{
-	v1alpha1.TLSReadyCondition, v1alpha1.ConfigValidCondition, v1alpha1.StorageReadyCondition,
-}
+var eventConditions = slices.Concat(
+	[]string{v1alpha1.TLSReadyCondition},
+	forChecks(func(check references.Check) string { return check.Condition }),
+	[]string{v1alpha1.StorageReadyCondition},
+)
 
 func conditionEvents(before, after []metav1.Condition) []event {
 	var events []event

@@ -7,18 +7,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/references"
 )
 
-// required are the conditions that have to have a status for a Vault to be ready, in
-// the order in which one explains the next: what is refused comes before what does not
-// run because of it.
-var required = []struct {
+// requirement is the status that a condition has to have for a Vault to be ready.
+type requirement struct {
 	condition string
 	status    metav1.ConditionStatus
 	// stalls are the reasons with which nothing goes on before somebody acts; nil are all.
 	stalls []string
-}{
-	{v1alpha1.ConfigValidCondition, metav1.ConditionTrue, nil},
+}
+
+// required are in the order in which one explains the next: what is refused comes before
+// what does not run because of it.
+var required = slices.Concat(forChecks(func(check references.Check) requirement {
+	return requirement{check.Condition, metav1.ConditionTrue, nil}
+}), []requirement{
 	{v1alpha1.TLSReadyCondition, metav1.ConditionTrue, []string{
 		v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretInvalid, v1alpha1.ReasonAuthorityLost, v1alpha1.ReasonCertificateExpired,
 	}},
@@ -31,7 +35,7 @@ var required = []struct {
 	{v1alpha1.AvailableCondition, metav1.ConditionTrue, []string{}},
 	{v1alpha1.UnsealedCondition, metav1.ConditionTrue, []string{}},
 	{v1alpha1.UpdatedCondition, metav1.ConditionTrue, []string{v1alpha1.ReasonDowngradeRefused}},
-}
+})
 
 // ready sums the other conditions up, and says whether somebody has to act before
 // anything goes on. What they have to act on comes first.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
@@ -51,11 +52,10 @@ func deployed(f *facts) bool {
 // updated is about the rollout. The Deployment does it: it adds an updated node,
 // waits until that is unsealed, takes an old one away, and so on.
 func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
-	if err := vaultversion.Check(&f.vault.Spec, status.DataVersion); err != nil {
-		return isFalse(v1alpha1.ReasonDowngradeRefused, "%v", err)
-	}
-	if refused := refusedVersion(f); refused != "" {
-		return isFalse(v1alpha1.ReasonDowngradeRefused, "%s", refused)
+	for _, err := range []error{vaultversion.Check(&f.vault.Spec, status.DataVersion), f.state().Refusal()} {
+		if wrong := problem.In(err); wrong != nil && wrong.Condition == v1alpha1.UpdatedCondition {
+			return refused(wrong)
+		}
 	}
 	if !deployed(f) {
 		hint := ""

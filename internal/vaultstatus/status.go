@@ -3,6 +3,8 @@
 package vaultstatus
 
 import (
+	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
@@ -47,9 +50,10 @@ type facts struct {
 	disagree string
 	// certificates is what is known of the certificates.
 	certificates certificates
-	// configErr is what vaultconfig.Load said.
-	configErr error
-	now       time.Time
+	// inputs are why certificates and what the user brings cannot be used, or could not
+	// be read, by the type of the condition that tells of it.
+	inputs map[string]error
+	now    time.Time
 }
 
 // complete says that every pod that runs was probed. Before that, for a moment
@@ -62,6 +66,18 @@ func (f *facts) complete() bool {
 		}
 	}
 	return true
+}
+
+// unread is why inputs could not be read; nil when they could be, whatever was in them.
+// No event tells that the API server is well again.
+func (f *facts) unread() error {
+	var unread []error
+	for _, conditionType := range slices.Sorted(maps.Keys(f.inputs)) {
+		if err := f.inputs[conditionType]; err != nil && problem.In(err) == nil {
+			unread = append(unread, err)
+		}
+	}
+	return errors.Join(unread...)
 }
 
 // compute returns the status that the facts add up to.

@@ -18,11 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
-	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
-	"github.com/vault-operator/vault-operator/internal/vaultconfig"
+	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
 // now is when the facts of these tests were gathered.
@@ -640,42 +639,42 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 	}{
 		{name: "good", tls: "True SecretsValid", config: "True ConfigAccepted"},
 		{
-			name: "a Secret is missing", static: true, tlsErr: fmt.Errorf("wrapped: %w", &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`}),
+			name: "a Secret is missing", static: true, tlsErr: fmt.Errorf("wrapped: %w", &problem.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`}),
 			tls: "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
 		},
 		{
-			name: "a Secret that the operator is about to make is nothing to fix", tlsErr: &certs.Error{Reason: v1alpha1.ReasonAuthorityLost, Generated: true},
+			name: "a Secret that the operator is about to make is nothing to fix", tlsErr: &problem.Error{Reason: v1alpha1.ReasonAuthorityLost, Generated: true},
 			tls: "Unknown SecretsPending", config: "True ConfigAccepted",
 		},
 		{
-			name: "nor while it is still at it", was: metav1.ConditionUnknown, tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Generated: true},
+			name: "nor while it is still at it", was: metav1.ConditionUnknown, tlsErr: &problem.Error{Reason: v1alpha1.ReasonSecretNotFound, Generated: true},
 			tls: "Unknown SecretsPending", config: "True ConfigAccepted",
 		},
 		{
 			name: "a Secret of the user's is, at any time", was: metav1.ConditionUnknown,
-			tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`},
+			tlsErr: &problem.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`},
 			tls:    "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
 		},
 		{
 			name: "a Secret that was lost is", was: metav1.ConditionTrue,
-			tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`, Generated: true},
+			tlsErr: &problem.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`, Generated: true},
 			tls:    "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
 		},
 		{
 			name: "and stays so", was: metav1.ConditionFalse,
-			tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`},
+			tlsErr: &problem.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`},
 			tls:    "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
 		},
 		{
-			name: "a Secret is unusable", tlsErr: &certs.Error{Reason: v1alpha1.ReasonSecretInvalid, Message: "100% wrong %s"},
+			name: "a Secret is unusable", tlsErr: &problem.Error{Reason: v1alpha1.ReasonSecretInvalid, Message: "100% wrong %s"},
 			tls: "False SecretInvalid", config: "True ConfigAccepted", message: "100% wrong %s",
 		},
 		{
-			name: "a ConfigMap is missing", cfgErr: &vaultconfig.Error{Reason: v1alpha1.ReasonConfigMapNotFound, Message: `ConfigMap "x" does not exist`},
+			name: "a ConfigMap is missing", cfgErr: &problem.Error{Reason: v1alpha1.ReasonConfigMapNotFound, Message: `ConfigMap "x" does not exist`},
 			tls: "True SecretsValid", config: "False ConfigMapNotFound", message: `ConfigMap "x" does not exist`,
 		},
 		{
-			name: "a ConfigMap is unusable", cfgErr: &vaultconfig.Error{Reason: v1alpha1.ReasonConfigInvalid, Message: "sets storage"},
+			name: "a ConfigMap is unusable", cfgErr: &problem.Error{Reason: v1alpha1.ReasonConfigInvalid, Message: "sets storage"},
 			tls: "True SecretsValid", config: "False ConfigInvalid", message: "sets storage",
 		},
 		{
@@ -686,7 +685,7 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSituation()
-			s.certificates.err, s.configErr = tt.tlsErr, tt.cfgErr
+			s.inputs = map[string]error{v1alpha1.TLSReadyCondition: tt.tlsErr, v1alpha1.ConfigValidCondition: tt.cfgErr}
 			if tt.static {
 				s.vault.Spec.TLS = &v1alpha1.TLSPolicy{Static: &v1alpha1.StaticTLS{ServerSecret: "x", ClientSecret: "x"}}
 			}
@@ -761,7 +760,7 @@ func TestComplete(t *testing.T) {
 
 func TestLongMessagesAreCut(t *testing.T) {
 	s := newSituation()
-	s.certificates.err = errors.New(strings.Repeat("世", 20000))
+	s.inputs = map[string]error{v1alpha1.TLSReadyCondition: errors.New(strings.Repeat("世", 20000))}
 	for _, condition := range compute(&s.facts).Conditions {
 		if len(condition.Message) > message.Max || !utf8.ValidString(condition.Message) {
 			t.Errorf("%s has a message of %d bytes, valid: %v", condition.Type, len(condition.Message), utf8.ValidString(condition.Message))

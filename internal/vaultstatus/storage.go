@@ -1,8 +1,6 @@
 package vaultstatus
 
 import (
-	"errors"
-	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +10,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/etcd"
+	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
@@ -108,10 +107,9 @@ func (f *facts) previousVolumes() []v1alpha1.StorageVolume {
 func storageWrong(f *facts) *metav1.Condition {
 	state := f.state()
 	var condition metav1.Condition
-	var refusal *storage.Error
-	switch {
-	case f.etcd == nil && errors.As(state.Refusal(), &refusal):
-		condition = isFalse(refusal.Reason, "%s", refusal.Message)
+	switch wrong := problem.In(state.Refusal()); {
+	case f.etcd == nil && wrong != nil:
+		condition = refused(wrong)
 	case state.MostLost():
 		condition = isFalse(v1alpha1.ReasonVolumesLost,
 			"The volumes of most etcd members are gone, being deleted or new: %s. A member that starts with an empty volume is kept from "+
@@ -167,13 +165,4 @@ func storageRollout(f *facts) *metav1.Condition {
 			join(r.Starting), join(r.Old))
 	}
 	return &condition
-}
-
-// refusedVersion is why the version of etcd is refused, or nothing.
-func refusedVersion(f *facts) string {
-	var refusal *storage.Error
-	if errors.As(f.state().Refusal(), &refusal) && refusal.Reason == v1alpha1.ReasonDowngradeRefused {
-		return fmt.Sprint(refusal)
-	}
-	return ""
 }

@@ -3,12 +3,12 @@
 package vaultversion
 
 import (
-	"fmt"
 	"regexp"
 
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
 // form is what tags of Vault images and Vault itself call a version: 1.21.0,
@@ -58,23 +58,15 @@ func Lower(a, b string) bool {
 	return first.LessThan(second)
 }
 
-// DowngradeError is a version that is refused: something for the user to fix.
-type DowngradeError struct {
-	// Version is the spec's, Data the one that Vault's data was used with.
-	Version, Data string
-}
-
-func (e *DowngradeError) Error() string {
-	return fmt.Sprintf("spec.version %s is refused: a node has been active with %s, and a lower version may not read the data that it left. "+
-		"Set spec.version to %s or higher, or restore older data and set spec.allowDowngrade", e.Version, e.Data, e.Data)
-}
-
-// Check returns a *DowngradeError when Vault may not be able to read its data with
+// Check returns a *problem.Error when Vault may not be able to read its data with
 // the version that the spec asks for. Vault supports no downgrade.
 // https://developer.hashicorp.com/vault/docs/upgrade/rollback
 func Check(spec *v1alpha1.VaultSpec, dataVersion string) error {
 	if spec.AllowDowngrade || !Lower(spec.Version, dataVersion) {
 		return nil
 	}
-	return &DowngradeError{Version: spec.Version, Data: dataVersion}
+	return problem.New(v1alpha1.UpdatedCondition, v1alpha1.ReasonDowngradeRefused,
+		"spec.version %s is refused: a node has been active with %s, and a lower version may not read the data that it left. "+
+			"Set spec.version to %s or higher, or restore older data and set spec.allowDowngrade",
+		spec.Version, dataVersion, dataVersion)
 }

@@ -1,11 +1,11 @@
 package vaultversion
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
 // TestOrder compares each of the versions, the lowest first, with each other;
@@ -62,8 +62,7 @@ func TestCheck(t *testing.T) {
 			if (err != nil) != tt.refused {
 				t.Fatalf("Check() = %v", err)
 			}
-			var refused *DowngradeError
-			if err != nil && (!errors.As(err, &refused) || !strings.Contains(err.Error(), tt.version) || !strings.Contains(err.Error(), tt.data)) {
+			if err != nil && (problem.In(err) == nil || !strings.Contains(err.Error(), tt.version) || !strings.Contains(err.Error(), tt.data)) {
 				t.Errorf("Check() = %v", err)
 			}
 		})

@@ -3,6 +3,7 @@ package references
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -40,11 +41,11 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certificates := &Certificates{Cache: late, APIReader: live}
+	inputs := &Inputs{Cache: late, APIReader: live}
 	expect := func(what string, wantErr string, wantRead ...string) {
 		t.Helper()
 		read = nil
-		_, err := certificates.Load(t.Context(), vault, made...)
+		_, err := inputs.Certificates(t.Context(), vault, made...)
 		if wantErr == "" && err != nil || wantErr != "" && (err == nil || !strings.Contains(err.Error(), wantErr)) {
 			t.Errorf("%s: error %v, want %q", what, err, wantErr)
 		}
@@ -55,7 +56,7 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 	expect("just made", "")
 	made = nil
 	expect("the cache is late", "are gone")
-	certificates.Cache = api
+	inputs.Cache = api
 	expect("the cache has caught up", "")
 
 	all := []string{"example-default-vault-server-tls", "example-default-vault-client-tls", "example-etcd-server-tls", "example-etcd-client-tls"}
@@ -84,5 +85,76 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("one is missing", "being made: ")
-	certificates.Forget(client.ObjectKeyFromObject(vault))
+	inputs.Forget(client.ObjectKeyFromObject(vault))
+}
+
+// What a user brings is read once for each version, and again when it could not be read.
+func TestChecksAreMadeOnce(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := clientgoscheme.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	api := fake.NewClientBuilder().WithScheme(scheme).Build()
+	read, failure := 0, error(nil)
+	live := interceptor.NewClient(api, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+			read++
+			if failure != nil {
+				return failure
+			}
+			return c.Get(ctx, key, obj, opts...)
+		},
+	})
+	vault := &v1alpha1.Vault{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "1"},
+		Spec:       v1alpha1.VaultSpec{ConfigMapName: "mine"},
+	}
+	inputs := &Inputs{Cache: api, APIReader: live}
+	expect := func(what, wantErr string, wantRead int) {
+		t.Helper()
+		read = 0
+		err := inputs.Gate(t.Context(), vault)
+		if got := inputs.Check(t.Context(), vault)[v1alpha1.ConfigValidCondition]; fmt.Sprint(got) != fmt.Sprint(err) {
+			t.Errorf("%s: the gate says %v, the condition %v", what, err, got)
+		}
+		if wantErr == "" && err != nil || wantErr != "" && (err == nil || !strings.Contains(err.Error(), wantErr)) {
+			t.Errorf("%s: error %v, want %q", what, err, wantErr)
+		}
+		if read != wantRead {
+			t.Errorf("%s: read %d times, want %d", what, read, wantRead)
+		}
+	}
+	expect("missing", `ConfigMap "mine" does not exist`, 1)
+	expect("still missing", `ConfigMap "mine" does not exist`, 0)
+	configMap := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "mine"}, Data: map[string]string{"vault.hcl": `storage "x" {}`},
+	}
+	if err := api.Create(t.Context(), configMap); err != nil {
+		t.Fatal(err)
+	}
+	expect("there, and unusable", "sets storage", 1)
+	configMap.Data["vault.hcl"] = "ui = true"
+	if err := api.Update(t.Context(), configMap); err != nil {
+		t.Fatal(err)
+	}
+	failure = errors.New("timeout")
+	expect("it cannot be read", "timeout", 2)
+	failure = nil
+	expect("fixed", "", 1)
+	expect("read already", "", 0)
+	inputs.Forget(client.ObjectKeyFromObject(vault))
+	expect("forgotten", "", 1)
+}
+
+// What is checked is watched, and has a condition.
+func TestChecksAreWatchedAndTold(t *testing.T) {
+	vault := &v1alpha1.Vault{Spec: v1alpha1.VaultSpec{ConfigMapName: "map", ConfigSecretName: "secret"}}
+	if !slices.Contains(configMapsOf(vault), "map") || !slices.Contains(secretsOf(vault), "secret") {
+		t.Errorf("watched are %q and %q", configMapsOf(vault), secretsOf(vault))
+	}
+	for _, check := range Checks {
+		if !slices.Contains(v1alpha1.VaultConditions, check.Condition) {
+			t.Errorf("%s is none of the conditions of a Vault", check.Condition)
+		}
+	}
 }

@@ -22,8 +22,8 @@ func TestSecretsThatCannotBeReadAreReadAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.run(t, "a", fakevault.Active)
-			live := f.Certificates.APIReader
-			f.Certificates.APIReader = interceptor.NewClient(f.api, interceptor.Funcs{
+			live := f.Inputs.APIReader
+			f.Inputs.APIReader = interceptor.NewClient(f.api, interceptor.Funcs{
 				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
 					if _, content := obj.(*corev1.Secret); content {
 						return answer
@@ -40,7 +40,7 @@ func TestSecretsThatCannotBeReadAreReadAgain(t *testing.T) {
 			if status := f.status(t); status.VaultStatus.Active != "a" || tls() != metav1.ConditionUnknown {
 				t.Errorf("active %q, TLSReady %s", status.VaultStatus.Active, tls())
 			}
-			f.Certificates.APIReader = live
+			f.Inputs.APIReader = live
 			f.mustReconcile(t)
 			if tls() != metav1.ConditionTrue {
 				t.Errorf("TLSReady %s after the API server was back", tls())
