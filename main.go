@@ -4,11 +4,11 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
 
+	"github.com/go-logr/logr"
 	"github.com/go-logr/zapr"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -26,7 +26,7 @@ func main() {
 	flag.StringVar(&options.ProbeAddress, "health-probe-bind-address", ":8081",
 		"Address of /healthz and /readyz.")
 	flag.BoolVar(&options.LeaderElect, "leader-elect", true,
-		"Let one replica at a time render releases and write the status. Every replica keeps the Services pointed at the active nodes. Turn it off only to run a single process on a desk.")
+		"Let one replica at a time render releases and write the status. Every replica keeps the Services pointed at the active nodes. Disable it only for local development, with one replica.")
 	level := zap.LevelFlag("log-level", zapcore.InfoLevel,
 		"Least level that is logged: debug, info, warn or error.")
 	flag.StringVar(&options.Namespaces, "watch-namespace", os.Getenv("WATCH_NAMESPACE"),
@@ -36,13 +36,18 @@ func main() {
 			"by default that of its service account. Nobody but administrators of the operator may write Secrets there.")
 	flag.Parse()
 
-	if err := run(ctrl.SetupSignalHandler(), options, *level); err != nil {
+	logger, err := newLogger(*level)
+	if err == nil {
+		ctrl.SetLogger(logger)
+		err = operator.Run(ctrl.SetupSignalHandler(), options)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "vault-operator:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, options operator.Options, level zapcore.Level) error {
+func newLogger(level zapcore.Level) (logr.Logger, error) {
 	config := zap.NewProductionConfig()
 	config.Level = zap.NewAtomicLevelAt(level)
 	config.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
@@ -50,17 +55,7 @@ func run(ctx context.Context, options operator.Options, level zapcore.Level) err
 	config.Sampling = nil
 	logger, err := config.Build()
 	if err != nil {
-		return err
+		return logr.Logger{}, err
 	}
-	ctrl.SetLogger(zapr.NewLogger(logger))
-
-	kubeconfig, err := ctrl.GetConfig()
-	if err != nil {
-		return err
-	}
-	manager, err := operator.New(ctx, kubeconfig, options)
-	if err != nil {
-		return err
-	}
-	return manager.Start(ctx)
+	return zapr.NewLogger(logger), nil
 }

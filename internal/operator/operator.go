@@ -65,8 +65,22 @@ type Options struct {
 	Namespace string
 }
 
-// New returns a manager with all parts of the operator, ready to be started.
-func New(ctx context.Context, config *rest.Config, options Options) (ctrl.Manager, error) {
+// Run runs the operator until the context is done, on the cluster that
+// controller-runtime finds a kubeconfig for.
+func Run(ctx context.Context, options Options) error {
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return err
+	}
+	manager, err := newManager(ctx, config, options)
+	if err != nil {
+		return err
+	}
+	return manager.Start(ctx)
+}
+
+// newManager returns a manager with all parts of the operator, ready to be started.
+func newManager(ctx context.Context, config *rest.Config, options Options) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		return nil, err

@@ -82,26 +82,17 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// runOperator is main.go's run without its flags.
+// runOperator runs the operator as main.go does, with its options from the environment.
 func runOperator() error {
 	logger, err := zap.NewProduction()
 	if err != nil {
 		return err
 	}
 	ctrl.SetLogger(zapr.NewLogger(logger))
-	config, err := ctrl.GetConfig()
-	if err != nil {
-		return err
-	}
-	ctx := ctrl.SetupSignalHandler()
-	manager, err := operator.New(ctx, config, operator.Options{
+	return operator.Run(ctrl.SetupSignalHandler(), operator.Options{
 		WatchesFile: "watches.yaml", MetricsAddress: cmp.Or(os.Getenv(metricsAddress), "0"), ProbeAddress: "0",
 		Namespaces: os.Getenv(watchNamespace), Namespace: operatorNamespace,
 	})
-	if err != nil {
-		return err
-	}
-	return manager.Start(ctx)
 }
 
 func runTests(m *testing.M) (int, error) {
