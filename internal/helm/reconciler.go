@@ -22,6 +22,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -180,7 +181,7 @@ func newReconciler(
 		reconciler.WithEventRecorder(message.Recorder(mgr.GetEventRecorderFor("vault-operator"))),
 		reconciler.WithValueTranslator(&translator{
 			client: mgr.GetClient(), cache: mgr.GetCache(), live: mgr.GetAPIReader(),
-			inputs: inputs, records: records, openshift: openshift,
+			inputs: inputs, clock: clock.RealClock{}, records: records, openshift: openshift,
 			// Kubernetes tells each pod the address of the API server's Service, which is of
 			// the family that pods have first.
 			// https://kubernetes.io/docs/concepts/services-networking/dual-stack/

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/operator-framework/helm-operator-plugins/pkg/values"
 	"helm.sh/helm/v3/pkg/chartutil"
@@ -16,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -52,6 +52,7 @@ type translator struct {
 	openshift bool
 	// ipv6 says that pods have addresses of IPv6 first.
 	ipv6 bool
+	clock clock.PassiveClock
 	// records tells of a foreign release.
 	records *releases.Store
 }
@@ -92,7 +93,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err != nil {
 		return nil, err
 	}
-	if _, err := material.Check(time.Now()); err != nil {
+	if _, err := material.Check(t.clock.Now()); err != nil {
 		return nil, err
 	}
 	configSecret, err := vaultconfig.EnsureSecret(ctx, t.client, t.cache, t.live, &vault, config)

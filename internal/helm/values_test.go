@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
+	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
@@ -37,7 +40,7 @@ func newTranslator(t *testing.T, deployed string) *translator {
 	}
 	api := builder.Build()
 	return &translator{
-		client: api, cache: api, live: api, records: &releases.Store{},
+		client: api, cache: api, live: api, records: &releases.Store{}, clock: clock.RealClock{},
 		inputs: &references.Inputs{Cache: api, APIReader: api},
 	}
 }
@@ -107,6 +110,24 @@ func TestTranslate(t *testing.T) {
 	}
 	if _, kept := vault.Object["spec"].(map[string]any)["allowDowngrade"]; !kept {
 		t.Error("the spec itself was changed")
+	}
+}
+
+// Nothing is deployed that no client could verify.
+func TestTranslateRefusesExpiredCertificates(t *testing.T) {
+	vault := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{"namespace": "default", "name": "example", "uid": "vault-uid"},
+		"spec":     map[string]any{"version": "1.21.0"},
+	}}
+	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
+	translator := newTranslator(t, "")
+	if _, err := translator.Translate(t.Context(), vault); err != nil {
+		t.Fatal(err)
+	}
+	translator.clock = testclock.NewFakePassiveClock(time.Now().AddDate(11, 0, 0))
+	_, err := translator.Translate(t.Context(), vault)
+	if wrong := problem.In(err); wrong == nil || wrong.Reason != v1alpha1.ReasonCertificateExpired {
+		t.Errorf("error %v", err)
 	}
 }
 

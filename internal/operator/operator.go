@@ -22,6 +22,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -172,6 +173,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Inputs: inputs,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
+		Clock:    clock.RealClock{},
 		Elected:  manager.Elected(),
 
 		LabelProblem: router.LabelProblem,

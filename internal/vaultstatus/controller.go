@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -79,6 +80,7 @@ type Reconciler struct {
 	// Inputs checks what users bring, and certificates.
 	Inputs   *references.Inputs
 	Recorder record.EventRecorder
+	Clock    clock.PassiveClock
 	// Elected is closed when this replica leads.
 	Elected <-chan struct{}
 	// LeaderAlive says that the leader renewed its lease a moment ago. It is nil when
@@ -142,12 +144,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		r.written.Delete(vault.UID)
 		r.unsettled.Delete(vault.UID)
 		r.postponed.Delete(vault.UID)
-		r.starts.Observe(req.NamespacedName, nil, time.Now())
+		r.starts.Observe(req.NamespacedName, nil, r.Clock.Now())
 		r.renewals.forget(vault.UID)
 		forgetMetrics(vault.Namespace, vault.Name)
 		return reconcile.Result{}, nil
 	}
-	if r.postpone(&vault, time.Now()) {
+	if r.postpone(&vault, r.Clock.Now()) {
 		return reconcile.Result{RequeueAfter: busyCheck}, nil
 	}
 	f, err := r.gather(ctx, &vault)
@@ -246,7 +248,7 @@ func (r *Reconciler) mayWrite(now time.Time) bool {
 
 // gather collects the facts of a Vault.
 func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts, error) {
-	f := &facts{vault: vault, previous: r.previous(vault), now: time.Now()}
+	f := &facts{vault: vault, previous: r.previous(vault), now: r.Clock.Now()}
 	var err error
 	if f.pods, err = pods.List(ctx, r, vault); err != nil {
 		return nil, err

@@ -10,11 +10,13 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/record"
+	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -37,6 +39,7 @@ type fixture struct {
 	api      client.WithWatch
 	recorder *record.FakeRecorder
 	vault    *v1alpha1.Vault
+	clock    *testclock.FakePassiveClock
 	// writes counts those of the status; fail makes them fail.
 	writes int
 	fail   error
@@ -50,7 +53,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{recorder: record.NewFakeRecorder(100)}
+	f := &fixture{recorder: record.NewFakeRecorder(100), clock: testclock.NewFakePassiveClock(time.Now())}
 	f.vault = &v1alpha1.Vault{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid", Generation: 1},
 		Spec:       v1alpha1.VaultSpec{Version: "1.21.0"},
@@ -87,7 +90,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	})
 	f.Reconciler = &Reconciler{
 		Client: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted),
-		Causes: &storage.Causes{APIReader: intercepted}, Recorder: f.recorder,
+		Causes: &storage.Causes{APIReader: intercepted}, Recorder: f.recorder, Clock: f.clock,
 		Inputs: &references.Inputs{Cache: intercepted, APIReader: intercepted},
 	}
 	t.Cleanup(func() {
@@ -97,6 +100,9 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	})
 	return f
 }
+
+// wait lets time pass.
+func (f *fixture) wait(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
 
 // reconcile reconciles once and returns the result and the events.
 func (f *fixture) reconcile(t *testing.T) (reconcile.Result, []string, error) {
@@ -270,7 +276,7 @@ func TestStatusWaitsWhileManyFailOver(t *testing.T) {
 	if result, events, err := f.reconcile(t); err != nil || f.writes != 0 || len(events) != 0 || result.RequeueAfter != busyCheck {
 		t.Errorf("while many fail over: %d writes, events %q, result %+v, error %v", f.writes, events, result, err)
 	}
-	f.postponed.Store(f.vault.UID, time.Now().Add(-postponeFor))
+	f.wait(postponeFor)
 	if f.mustReconcile(t); f.writes != 1 {
 		t.Errorf("after %s: %d writes", postponeFor, f.writes)
 	}
@@ -285,7 +291,7 @@ func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
 	f := newFixture(t)
 	node := f.run(t, "a", fakevault.Active)
 	f.mustReconcile(t)
-	other := &Reconciler{Client: f.Client, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Inputs: f.Inputs}
+	other := &Reconciler{Client: f.Client, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Inputs: f.Inputs, Clock: f.Clock}
 	node.Set(fakevault.Standby)
 	f.waitFor(t, func(o probe.Observation) bool { return o.State == probe.Standby })
 	if _, err := other.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(f.vault)}); err != nil {
@@ -297,6 +303,45 @@ func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
 	writes := f.writes
 	if events := f.mustReconcile(t); f.writes != writes || len(events) != 0 {
 		t.Errorf("%d more writes, events %q", f.writes-writes, events)
+	}
+}
+
+// That a label is not where it belongs is written when routing does not put it right.
+func TestStatusWaitsUntilLabelsAreSettled(t *testing.T) {
+	f := newFixture(t)
+	f.run(t, "a", fakevault.Active)
+	label := func(labels map[string]string) {
+		t.Helper()
+		var pod corev1.Pod
+		if err := f.api.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "a"}, &pod); err != nil {
+			t.Fatal(err)
+		}
+		pod.Labels = labels
+		if err := f.api.Update(t.Context(), &pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	available := func() string {
+		return meta.FindStatusCondition(f.status(t).Conditions, v1alpha1.AvailableCondition).Reason
+	}
+	f.mustReconcile(t)
+	label(f.vault.PodLabels())
+	result, events, err := f.reconcile(t)
+	if err != nil || f.writes != 1 || len(events) != 0 || result.RequeueAfter != settleTime {
+		t.Errorf("at once: %d writes, events %q, result %+v, error %v", f.writes, events, result, err)
+	}
+	f.wait(settleTime - time.Millisecond)
+	if result, _, err := f.reconcile(t); err != nil || f.writes != 1 || result.RequeueAfter != time.Millisecond {
+		t.Errorf("before its time: %d writes, result %+v, error %v", f.writes, result, err)
+	}
+	f.wait(time.Millisecond)
+	result, _, err = f.reconcile(t)
+	if err != nil || available() != v1alpha1.ReasonNotInService || result.RequeueAfter != unsettledCheck {
+		t.Errorf("Available is %s, result %+v, error %v", available(), result, err)
+	}
+	label(newPod(f.vault, "a", "").Labels)
+	if f.mustReconcile(t); available() != v1alpha1.ReasonActive {
+		t.Errorf("Available is %s when the label is there", available())
 	}
 }
 
@@ -335,6 +380,10 @@ func TestReconcileLooksAgainAtStartingPods(t *testing.T) {
 	}
 	if status := f.status(t); len(status.VaultStatus.Unreachable) != 0 || status.Phase != v1alpha1.PhaseCreating {
 		t.Errorf("status %+v", status)
+	}
+	f.wait(time.Hour)
+	if f.mustReconcile(t); !slices.Equal(f.status(t).VaultStatus.Unreachable, []string{"a"}) {
+		t.Errorf("status %+v after an hour", f.status(t))
 	}
 }
 
