@@ -84,28 +84,37 @@ func isUnknown(reason, format string, args ...any) metav1.Condition {
 
 func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	nodes := &status.VaultStatus
-	if len(nodes.ActiveClaims) == 0 && nodes.Active == "" && servedButUnheard(f) {
+	switch {
+	case len(nodes.ActiveClaims) == 0 && nodes.Active == "" && servedButUnheard(f):
 		return unanswered(f, nodes)
-	}
-	switch status.Phase {
-	case v1alpha1.PhaseRunning:
+	case nodes.Active != "":
 		if problem := notInService(f, nodes.Active); problem != "" {
 			return isFalse(v1alpha1.ReasonNotInService, "Pod %s is active, but %s", nodes.Active, problem)
 		}
 		return isTrue(v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s",
 			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort, storageHint(f))
-	case v1alpha1.PhaseUninitialized:
+	case awaitsInit(status):
 		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(nodes))
-	case v1alpha1.PhaseSealed:
+	case allSealed(status):
 		return isFalse(v1alpha1.ReasonAwaitingUnseal, "%s%s", unsealHint(nodes.Sealed), storageHint(f))
-	case v1alpha1.PhaseUnavailable:
+	case status.Initialized:
 		return unavailable(f, nodes)
+	case len(nodes.Unreachable) > 0:
+		return unanswered(f, nodes)
 	default:
-		if len(nodes.Unreachable) > 0 {
-			return unanswered(f, nodes)
-		}
 		return isFalse(v1alpha1.ReasonNodesStarting, "No Vault node runs yet%s", waitingHint(f))
 	}
+}
+
+// awaitsInit says that nodes wait for "vault operator init".
+func awaitsInit(status *v1alpha1.VaultStatus) bool {
+	return !status.Initialized && len(status.VaultStatus.Sealed) > 0
+}
+
+// allSealed says that Vault is initialized, and that no node is known to be unsealed.
+func allSealed(status *v1alpha1.VaultStatus) bool {
+	nodes := &status.VaultStatus
+	return status.Initialized && nodes.Active == "" && len(nodes.Standby) == 0 && len(nodes.Sealed) > 0
 }
 
 // unavailable says why no node of an initialized Vault is known to be active.
@@ -190,14 +199,21 @@ const foundHint = "The storage holds the data of a Vault that was initialized be
 // dataFound says that all nodes are sealed, and that none was ever seen uninitialized or
 // unsealed: the data was there before, on volumes that were kept or restored.
 func dataFound(f *facts, status *v1alpha1.VaultStatus) bool {
-	if status.Phase != v1alpha1.PhaseSealed || len(status.PodStatuses[v1alpha1.NodeUninitialized]) > 0 {
+	if !allSealed(status) || len(status.PodStatuses[v1alpha1.NodeUninitialized]) > 0 {
 		return false
 	}
 	if f.previous.Initialized {
-		old := meta.FindStatusCondition(f.previous.Conditions, v1alpha1.InitializedCondition)
-		return old != nil && old.Reason == v1alpha1.ReasonDataFound
+		return initializedReason(&f.previous) == v1alpha1.ReasonDataFound
 	}
-	return f.previous.Phase != v1alpha1.PhaseUninitialized
+	return initializedReason(&f.previous) != v1alpha1.ReasonAwaitingInit
+}
+
+// initializedReason is the reason of the condition VaultInitialized, or nothing.
+func initializedReason(status *v1alpha1.VaultStatus) string {
+	if c := meta.FindStatusCondition(status.Conditions, v1alpha1.InitializedCondition); c != nil {
+		return c.Reason
+	}
+	return ""
 }
 
 func vaultInitialized(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
@@ -206,7 +222,7 @@ func vaultInitialized(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		return isTrue(v1alpha1.ReasonDataFound, "%s", foundHint)
 	case status.Initialized:
 		return isTrue(v1alpha1.ReasonInitialized, "Vault is initialized")
-	case status.Phase == v1alpha1.PhaseUninitialized:
+	case awaitsInit(status):
 		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
 	default:
 		return isUnknown(v1alpha1.ReasonNotObserved, "No Vault node has answered yet")
@@ -216,7 +232,7 @@ func vaultInitialized(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 func unsealed(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	nodes := &status.VaultStatus
 	switch {
-	case len(nodes.Sealed) > 0 && !status.Initialized:
+	case awaitsInit(status):
 		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(nodes))
 	case len(nodes.Sealed) > 0:
 		return isFalse(v1alpha1.ReasonAwaitingUnseal, "%s", unsealHint(nodes.Sealed))

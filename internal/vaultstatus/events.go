@@ -71,7 +71,7 @@ func initializationEvents(before, after *v1alpha1.VaultStatus) []event {
 	case !after.Initialized || before.Initialized:
 	case c != nil && c.Reason == v1alpha1.ReasonDataFound:
 		return []event{{corev1.EventTypeNormal, c.Reason, c.Message}}
-	case before.Phase == v1alpha1.PhaseUninitialized:
+	case initializedReason(before) == v1alpha1.ReasonAwaitingInit:
 		return []event{{corev1.EventTypeNormal, eventInitialized, "Vault was initialized"}}
 	}
 	return nil

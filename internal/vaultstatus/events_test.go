@@ -22,7 +22,8 @@ func with(conditionType string, status metav1.ConditionStatus, reason, message s
 
 func TestTransitions(t *testing.T) {
 	uninitialized := nodes("", nil, []string{"a", "b"}, nil)
-	uninitialized.Initialized, uninitialized.Phase = false, v1alpha1.PhaseUninitialized
+	uninitialized.Initialized = false
+	awaitedInit(&uninitialized)
 	initialized := v1alpha1.VaultStatus{Initialized: true}
 	of := func(status v1alpha1.VaultStatus, conditionType string, value metav1.ConditionStatus, reason, message string) v1alpha1.VaultStatus {
 		status.Conditions = with(conditionType, value, reason, message).Conditions

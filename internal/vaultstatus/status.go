@@ -109,8 +109,8 @@ func compute(f *facts) v1alpha1.VaultStatus {
 		status.ReadyNodes++
 	}
 	status.Storage = storageStatus(f)
-	status.Phase = phase(&status)
 	status.Conditions = conditions(f, &status)
+	status.Phase = phase(&status)
 	return status
 }
 
@@ -239,16 +239,16 @@ func dataVersion(f *facts) string {
 	return f.previous.DataVersion
 }
 
+// phase is a word for people that sums the nodes up. Nothing is decided by it.
 func phase(status *v1alpha1.VaultStatus) v1alpha1.Phase {
-	nodes := &status.VaultStatus
 	switch {
-	case nodes.Active != "":
+	case status.VaultStatus.Active != "":
 		return v1alpha1.PhaseRunning
-	case status.Initialized && len(nodes.Sealed) > 0 && len(nodes.Standby) == 0:
+	case allSealed(status):
 		return v1alpha1.PhaseSealed
 	case status.Initialized:
 		return v1alpha1.PhaseUnavailable
-	case len(nodes.Sealed) > 0:
+	case awaitsInit(status):
 		return v1alpha1.PhaseUninitialized
 	default:
 		return v1alpha1.PhaseCreating

@@ -96,6 +96,12 @@ func (s *situation) before(change func(*v1alpha1.VaultStatus)) *situation {
 	return s
 }
 
+func awaitedInit(s *v1alpha1.VaultStatus) {
+	s.Conditions = []metav1.Condition{{
+		Type: v1alpha1.InitializedCondition, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonAwaitingInit,
+	}}
+}
+
 func wasInitialized(status *v1alpha1.VaultStatus) { status.Initialized = true }
 
 func notRunning(pod *corev1.Pod) {
@@ -187,7 +193,7 @@ func TestComputeNodes(t *testing.T) {
 		},
 		{
 			name: "initialized a moment ago",
-			facts: newSituation().before(func(s *v1alpha1.VaultStatus) { s.Phase = v1alpha1.PhaseUninitialized }).
+			facts: newSituation().before(awaitedInit).
 				pod("a", probe.Sealed).pod("b", probe.Sealed), phase: v1alpha1.PhaseSealed, initialized: true,
 			nodes:     v1alpha1.NodesStatus{Sealed: []string{"a", "b"}},
 			available: "False AwaitingUnseal", vaultInit: "True Initialized", unsealed: "False AwaitingUnseal",
