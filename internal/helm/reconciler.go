@@ -174,7 +174,7 @@ func newReconciler(
 		reconciler.WithGroupVersionKind(watch.GroupVersionKind),
 		reconciler.WithChart(*watch.Chart),
 		reconciler.WithOverrideValues(watch.OverrideValues),
-		reconciler.WithClient(NewClient(mgr.GetClient())),
+		reconciler.WithClient(newClient(mgr.GetClient())),
 		reconciler.WithActionClientGetter(retaining{unlocking{actions}, mgr.GetAPIReader(), mgr.GetClient()}),
 		reconciler.WithLog(mgr.GetLogger().WithName("helm")),
 		//nolint:staticcheck // the reconciler takes this kind of recorder only

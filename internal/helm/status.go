@@ -33,11 +33,11 @@ var ownedConditions = map[string]map[metav1.ConditionStatus]string{
 	v1alpha1.IrreconcilableCondition: {metav1.ConditionFalse: "Reconciled"},
 }
 
-// NewClient returns the client for the Helm reconciler. It differs from the one
+// newClient returns the client for the Helm reconciler. It differs from the one
 // that it wraps in how the status is written: the reconciler replaces the whole
 // status by the part that it knows, and this client applies just the fields
 // that Helm owns, so that the status of the Vault nodes is never touched.
-func NewClient(c client.Client) client.Client {
+func newClient(c client.Client) client.Client {
 	return helmClient{c}
 }
 
