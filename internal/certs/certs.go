@@ -91,15 +91,3 @@ func create(template *x509.Certificate, ca *KeyPair) (KeyPair, error) {
 		Key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
 	}, nil
 }
-
-// Verify says why a server with this certificate and key would be refused by
-// a client that trusts ca and asks for serverName.
-func Verify(server KeyPair, ca []byte, serverName string, now time.Time) error {
-	c, err := newChain(server, ca)
-	if err != nil {
-		return err
-	}
-	c.serverName = serverName
-	_, err = c.verify(now)
-	return err
-}

@@ -221,15 +221,15 @@ func TestVerify(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := Verify(tt.server, tt.ca, testName, time.Now().Add(tt.at))
+			err := verify(tt.server, tt.ca, testName, time.Now().Add(tt.at))
 			if tt.wantErr == "" {
 				if err != nil {
-					t.Errorf("Verify() = %v", err)
+					t.Errorf("verify() = %v", err)
 				}
 				return
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
-				t.Fatalf("Verify() = %v, want %q", err, tt.wantErr)
+				t.Fatalf("verify() = %v, want %q", err, tt.wantErr)
 			}
 			noKeyMaterial(t, err.Error(), tt.server.Key, good.Key)
 		})
@@ -268,9 +268,9 @@ func TestVerifyAgreesWithTLS(t *testing.T) {
 		"wildcard":     {sign(t, ca, "*.default.svc"), ca.Cert, testName},
 	} {
 		t.Run(name, func(t *testing.T) {
-			verified := Verify(tt.server, tt.ca, tt.name, time.Now())
+			verified := verify(tt.server, tt.ca, tt.name, time.Now())
 			if shaken := handshake(t, tt.server, tt.ca, tt.name); (verified == nil) != (shaken == nil) {
-				t.Errorf("Verify() = %v, a TLS client says %v", verified, shaken)
+				t.Errorf("verify() = %v, a TLS client says %v", verified, shaken)
 			}
 		})
 	}
@@ -305,4 +305,16 @@ func handshake(t *testing.T, server KeyPair, ca []byte, name string) error {
 	}
 	defer func() { _ = here.Close() }()
 	return tls.Client(here, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12}).Handshake()
+}
+
+// verify says why a server with this certificate and key would be refused by
+// a client that trusts ca and asks for serverName.
+func verify(server KeyPair, ca []byte, serverName string, now time.Time) error {
+	c, err := newChain(server, ca)
+	if err != nil {
+		return err
+	}
+	c.serverName = serverName
+	_, err = c.verify(now)
+	return err
 }

@@ -29,7 +29,7 @@ func FuzzVerify(f *testing.F) {
 	add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), nil, nil, "x")
 	now := time.Now()
 	f.Fuzz(func(t *testing.T, cert, key, authority []byte, name string) {
-		err := Verify(KeyPair{Cert: cert, Key: key}, authority, name, now)
+		err := verify(KeyPair{Cert: cert, Key: key}, authority, name, now)
 		if err == nil {
 			return
 		}

@@ -22,9 +22,9 @@ type Keys struct {
 	Cert, Key, CA string
 }
 
-// KeysOf chooses among the names that are accepted: the CoreOS operator's, and
+// keysOf chooses among the names that are accepted: the CoreOS operator's, and
 // those of Kubernetes and of cert-manager. What is missing has the first name.
-func KeysOf(server, client map[string][]byte) Keys {
+func keysOf(server, client map[string][]byte) Keys {
 	keys := Keys{v1alpha1.ServerCertKey, v1alpha1.ServerKeyKey, v1alpha1.ClientCAKey}
 	if len(server[keys.Cert]) == 0 && len(server[keys.Key]) == 0 && len(server[corev1.TLSCertKey]) > 0 {
 		keys.Cert, keys.Key = corev1.TLSCertKey, corev1.TLSPrivateKeyKey
@@ -66,7 +66,7 @@ func (m *Material) loadNodes(ctx context.Context, reader client.Reader, vault *v
 	if err != nil {
 		return err
 	}
-	m.Keys = KeysOf(server, nil)
+	m.Keys = keysOf(server, nil)
 	if err := require(serverName, server, m.Keys.Cert, m.Keys.Key); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (m *Material) loadNodes(ctx context.Context, reader client.Reader, vault *v
 			return err
 		}
 	}
-	m.Keys = KeysOf(server, user)
+	m.Keys = keysOf(server, user)
 	if err := require(clientName, user, m.Keys.CA); err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func vaultIssuer(vault *v1alpha1.Vault) issuer {
 		leaves: []leaf{
 			{vault.ServerSecretName(), func(ca KeyPair) (map[string][]byte, error) {
 				server, err := Sign(ca, vault.ServerName(), []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-					ServerNames(vault), net.IPv4(127, 0, 0, 1), net.IPv6loopback)
+					serverNames(vault), net.IPv4(127, 0, 0, 1), net.IPv6loopback)
 				return map[string][]byte{v1alpha1.ServerCertKey: server.Cert, v1alpha1.ServerKeyKey: server.Key}, err
 			}},
 			{vault.ClientSecretName(), func(ca KeyPair) (map[string][]byte, error) {
@@ -186,8 +186,8 @@ func CASecretNames(vault *v1alpha1.Vault) []string {
 	return names
 }
 
-// ServerNames are the DNS names that the certificate of the Vault nodes is made for.
-func ServerNames(vault *v1alpha1.Vault) []string {
+// serverNames are the DNS names that the certificate of the Vault nodes is made for.
+func serverNames(vault *v1alpha1.Vault) []string {
 	name, namespace := vault.Name, vault.Namespace
 	nodes := name + "-nodes." + namespace + ".svc"
 	return []string{

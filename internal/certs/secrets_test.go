@@ -167,17 +167,17 @@ func checkEtcd(t *testing.T, vault *v1alpha1.Vault, made map[string]corev1.Secre
 	}
 	pair := KeyPair{Cert: server["server.crt"], Key: server["server.key"]}
 	for _, name := range []string{"example-etcd.default.svc", "example-etcd-0.example-etcd.default.svc", "example-etcd-client.default.svc", "localhost", "127.0.0.1"} {
-		if err := Verify(pair, ca, name, time.Now()); err != nil {
+		if err := verify(pair, ca, name, time.Now()); err != nil {
 			t.Errorf("member as %s: %v", name, err)
 		}
 	}
 	verifyClient(t, "member", server["server.crt"], server["server.key"], ca)
 	verifyClient(t, "Vault", user["client.crt"], user["client.key"], ca)
-	if err := Verify(KeyPair{Cert: user["client.crt"], Key: user["client.key"]}, ca, "", time.Now()); err == nil {
+	if err := verify(KeyPair{Cert: user["client.crt"], Key: user["client.key"]}, ca, "", time.Now()); err == nil {
 		t.Error("the certificate of Vault may serve")
 	}
 	if vaultCA, ok := made["example-default-vault-ca"]; ok {
-		if err := Verify(pair, vaultCA.Data["ca.crt"], "localhost", time.Now()); err == nil {
+		if err := verify(pair, vaultCA.Data["ca.crt"], "localhost", time.Now()); err == nil {
 			t.Error("the authority of Vault's clients vouches for etcd")
 		}
 	}
@@ -210,11 +210,11 @@ func TestServerCertificateIsValidForAllWaysToANode(t *testing.T) {
 		"localhost", "127.0.0.1", "::1",
 		"10-244-1-7.example-nodes.default.svc", "10-244-1-7.default.pod", "example-0.example-nodes.default.svc.cluster.local",
 	} {
-		if err := Verify(KeyPair{server["server.crt"], server["server.key"]}, ca, name, time.Now()); err != nil {
+		if err := verify(KeyPair{server["server.crt"], server["server.key"]}, ca, name, time.Now()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := Verify(KeyPair{server["server.crt"], server["server.key"]}, ca, "other.default.svc", time.Now()); err == nil {
+	if err := verify(KeyPair{server["server.crt"], server["server.key"]}, ca, "other.default.svc", time.Now()); err == nil {
 		t.Error("is valid for another Vault")
 	}
 }
@@ -542,7 +542,7 @@ func TestEnsureSignsWithAnAuthorityThatAPersonMade(t *testing.T) {
 	made := secrets(t, c)
 	member := made["example-etcd-server-tls"].Data
 	pair := KeyPair{Cert: member["server.crt"], Key: member["server.key"]}
-	if err := Verify(pair, ca.Cert, "example-etcd-client.default.svc", time.Now()); err != nil {
+	if err := verify(pair, ca.Cert, "example-etcd-client.default.svc", time.Now()); err != nil {
 		t.Errorf("the members are not of the new authority: %v", err)
 	}
 	verifyClient(t, "Vault with its old certificate", old["client.crt"], old["client.key"], member["ca.crt"])

@@ -51,7 +51,7 @@ type translator struct {
 	// fails now and then would replace all pods.
 	openshift bool
 	// ipv6 says that pods have addresses of IPv6 first.
-	ipv6 bool
+	ipv6  bool
 	clock clock.PassiveClock
 	// records tells of a foreign release.
 	records *releases.Store

@@ -186,9 +186,9 @@ func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid ty
 	return o
 }
 
-// Late says that this process is too busy to tell a silent node from its own
+// late says that this process is too busy to tell a silent node from its own
 // lateness.
-func (e *Engine) Late() bool { return e.load.late() }
+func (e *Engine) late() bool { return e.load.late() }
 
 // manySilent is how many active nodes have to be silent at the same time to be a
 // reason to suspect this process's own network, if they are also more than the
@@ -226,7 +226,7 @@ func (e *Engine) SilenceCounts() bool {
 func (e *Engine) Yield(ctx context.Context, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	for e.Late() {
+	for e.late() {
 		select {
 		case <-ctx.Done():
 			return

@@ -83,8 +83,8 @@ func TestSilenceProvesNothingToAProcessThatIsLate(t *testing.T) {
 	h.SetTargets(exampleVault, []Target{target}, true)
 	h.waitFor(t, target.UID, Active)
 	makeLate(h.Engine)
-	if !h.Late() || h.SilenceCounts() {
-		t.Errorf("late %t, silence counts %t", h.Late(), h.SilenceCounts())
+	if !h.late() || h.SilenceCounts() {
+		t.Errorf("late %t, silence counts %t", h.late(), h.SilenceCounts())
 	}
 	node.Freeze()
 	time.Sleep(hangBound)

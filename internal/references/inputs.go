@@ -22,7 +22,7 @@ type Check struct {
 	// Accepted is the reason and the message of the condition when nothing is wrong.
 	Accepted func(*v1alpha1.VaultSpec) (reason, message string)
 	// objects are what is checked, once for each version of them.
-	objects func(*v1alpha1.VaultSpec) []Object
+	objects func(*v1alpha1.VaultSpec) []object
 	// check returns a *problem.Error of the condition for what the user has to fix; any
 	// other error says that the API server could not be read from.
 	check func(context.Context, client.Reader, *v1alpha1.Vault) error
@@ -42,14 +42,14 @@ type Inputs struct {
 	// APIReader reads from the API server.
 	APIReader client.Reader
 
-	checked      Memo[map[string]error]
-	certificates Memo[loaded]
+	checked      memo[map[string]error]
+	certificates memo[loaded]
 }
 
 // Check runs the Checks. The result is why what the Vault names cannot be used, or could
 // not be read, by the type of the condition.
 func (i *Inputs) Check(ctx context.Context, vault *v1alpha1.Vault) map[string]error {
-	var objects []Object
+	var objects []object
 	for _, c := range Checks {
 		objects = append(objects, c.objects(&vault.Spec)...)
 	}

@@ -11,10 +11,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Memo keeps what was made of the Secrets and ConfigMaps of a Vault, so that they
+// memo keeps what was made of the Secrets and ConfigMaps of a Vault, so that they
 // are read from the API server once for each version and not whenever the result is
 // needed. What is kept should hold no keys and no contents.
-type Memo[T any] struct {
+type memo[T any] struct {
 	mu      sync.Mutex
 	entries map[types.NamespacedName]*entry[T]
 }
@@ -27,8 +27,8 @@ type entry[T any] struct {
 	result   T
 }
 
-// Object names a Secret or a ConfigMap in the namespace of the Vault.
-type Object struct{ kind, name string }
+// object names a Secret or a ConfigMap in the namespace of the Vault.
+type object struct{ kind, name string }
 
 // Get returns what compute has made of the objects in the versions that metadata has
 // of them, and of the Vault's spec. That an object is missing is a version as well. An
@@ -37,8 +37,8 @@ type Object struct{ kind, name string }
 //
 // Compute has to read what is as new as the metadata or newer. When the metadata comes
 // from a cache that catches up, it is called once more.
-func (m *Memo[T]) Get(
-	ctx context.Context, metadata client.Reader, vault client.Object, objects []Object, compute func() (T, error),
+func (m *memo[T]) Get(
+	ctx context.Context, metadata client.Reader, vault client.Object, objects []object, compute func() (T, error),
 ) (T, error) {
 	key := client.ObjectKeyFromObject(vault)
 	versions, err := versionsOf(ctx, metadata, vault, objects)
@@ -59,7 +59,7 @@ func (m *Memo[T]) Get(
 	return result, err
 }
 
-func (m *Memo[T]) entry(key types.NamespacedName) *entry[T] {
+func (m *memo[T]) entry(key types.NamespacedName) *entry[T] {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.entries[key] == nil {
@@ -72,14 +72,14 @@ func (m *Memo[T]) entry(key types.NamespacedName) *entry[T] {
 }
 
 // Forget drops what is kept of a Vault that is gone.
-func (m *Memo[T]) Forget(vault types.NamespacedName) {
+func (m *memo[T]) Forget(vault types.NamespacedName) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.entries, vault)
 }
 
 // versionsOf identifies the Vault's spec and the objects as they are now.
-func versionsOf(ctx context.Context, cache client.Reader, vault client.Object, objects []Object) (string, error) {
+func versionsOf(ctx context.Context, cache client.Reader, vault client.Object, objects []object) (string, error) {
 	var versions strings.Builder
 	fmt.Fprintf(&versions, "%s %d", vault.GetUID(), vault.GetGeneration())
 	for _, object := range objects {

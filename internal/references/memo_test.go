@@ -20,8 +20,8 @@ func TestMemo(t *testing.T) {
 	}
 	c := fake.NewClientBuilder().WithScheme(scheme).Build()
 	vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "1"}}
-	var memo Memo[int]
-	objects := []Object{{"Secret", "certs"}, {"ConfigMap", "config"}}
+	var memo memo[int]
+	objects := []object{{"Secret", "certs"}, {"ConfigMap", "config"}}
 	computed := 0
 	var failure error
 	get := func() (int, error) {

@@ -53,27 +53,27 @@ func namesOf(obj client.Object, kind string) []string {
 }
 
 // certificates are the Secrets with the certificates of a Vault and its etcd.
-func certificates(vault *v1alpha1.Vault) []Object {
+func certificates(vault *v1alpha1.Vault) []object {
 	// A CA is needed to make again what it has signed.
 	names := append(certs.CASecretNames(vault),
 		vault.ServerSecretName(), vault.ClientSecretName(),
 		vault.EtcdServerSecretName(), vault.EtcdClientSecretName(),
 	)
-	result := make([]Object, 0, len(names))
+	result := make([]object, 0, len(names))
 	for _, name := range names {
-		result = append(result, Object{"Secret", name})
+		result = append(result, object{"Secret", name})
 	}
 	return result
 }
 
 // configs are what a Vault names for more configuration.
-func configs(spec *v1alpha1.VaultSpec) []Object {
-	var result []Object
+func configs(spec *v1alpha1.VaultSpec) []object {
+	var result []object
 	if spec.ConfigMapName != "" {
-		result = append(result, Object{"ConfigMap", spec.ConfigMapName})
+		result = append(result, object{"ConfigMap", spec.ConfigMapName})
 	}
 	if spec.ConfigSecretName != "" {
-		result = append(result, Object{"Secret", spec.ConfigSecretName})
+		result = append(result, object{"Secret", spec.ConfigSecretName})
 	}
 	return result
 }

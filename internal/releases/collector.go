@@ -45,7 +45,7 @@ func (s *Store) collect(ctx context.Context, now time.Time) error {
 	var list metav1.PartialObjectMetadataList
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("SecretList"))
 	err := s.APIReader.List(ctx, &list, client.InNamespace(s.Namespace),
-		client.MatchingLabels{ownerLabel: ownerHelm}, client.HasLabels{VaultNamespaceLabel, VaultNameLabel})
+		client.MatchingLabels{ownerLabel: ownerHelm}, client.HasLabels{VaultNamespaceLabel, vaultNameLabel})
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (s *Store) collect(ctx context.Context, now time.Time) error {
 // vaultLives says whether the Vault of a record is there, or may be.
 func (s *Store) vaultLives(ctx context.Context, meta *metav1.ObjectMeta, uid types.UID) (bool, error) {
 	var vault v1alpha1.Vault
-	key := client.ObjectKey{Namespace: meta.Labels[VaultNamespaceLabel], Name: meta.Labels[VaultNameLabel]}
+	key := client.ObjectKey{Namespace: meta.Labels[VaultNamespaceLabel], Name: meta.Labels[vaultNameLabel]}
 	err := s.APIReader.Get(ctx, key, &vault)
 	switch {
 	case apierrors.IsNotFound(err):

@@ -211,7 +211,7 @@ func (d *vaultDriver) write(rel *release.Release, send func(*corev1.Secret) erro
 	labels := helmLabels(&stored)
 	labels["modifiedAt"] = strconv.FormatInt(time.Now().Unix(), 10)
 	labels[VaultNamespaceLabel] = d.vault.GetNamespace()
-	labels[VaultNameLabel] = d.vault.GetName()
+	labels[vaultNameLabel] = d.vault.GetName()
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: d.store.Namespace, Name: recordName(stored.Name, rel.Version), Labels: labels,

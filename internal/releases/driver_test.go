@@ -198,7 +198,7 @@ func TestForeignReleaseIsRefused(t *testing.T) {
 	if _, err := s.Last("x"); !errors.Is(err, helmdriver.ErrReleaseNotFound) {
 		t.Errorf("error %v", err)
 	}
-	var conflict *ConflictError
+	var conflict *conflictError
 	if err := f.Check(f.vault.UID); !errors.As(err, &conflict) || conflict.Secret != recordName("x", 1) {
 		t.Errorf("error %v", err)
 	}
@@ -295,11 +295,11 @@ func TestCollect(t *testing.T) {
 	secret := func(name, uid, vault string, age time.Duration) *corev1.Secret {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 			Namespace: testNamespace, Name: name, CreationTimestamp: metav1.NewTime(now.Add(-age)),
-			Labels: map[string]string{ownerLabel: ownerHelm, nameLabel: uid, VaultNamespaceLabel: "t", VaultNameLabel: vault},
+			Labels: map[string]string{ownerLabel: ownerHelm, nameLabel: uid, VaultNamespaceLabel: "t", vaultNameLabel: vault},
 		}}
 	}
 	other := secret("another-release", "a", "x", time.Hour)
-	delete(other.Labels, VaultNameLabel)
+	delete(other.Labels, vaultNameLabel)
 	vault := testVault()
 	f := newFixture(t, vault, other,
 		secret("kept", string(vault.UID), "x", time.Hour),

@@ -55,7 +55,7 @@ func (d *vaultDriver) importOld() error {
 // refuse remembers a release that is not the Vault's, so that nothing is deployed
 // beside it.
 func (d *vaultDriver) refuse(secret *metav1.PartialObjectMetadata) {
-	conflict := &ConflictError{Release: d.vault.GetName(), Secret: secret.Name}
+	conflict := &conflictError{Release: d.vault.GetName(), Secret: secret.Name}
 	if owner := metav1.GetControllerOf(secret); owner != nil {
 		conflict.Leftover = owner.Kind == "Vault" && owner.APIVersion == v1alpha1.GroupVersion.String()
 	}
@@ -151,7 +151,7 @@ func Removed() predicate.Predicate {
 		GenericFunc: func(event.GenericEvent) bool { return false },
 		DeleteFunc: func(e event.DeleteEvent) bool {
 			labels := e.Object.GetLabels()
-			return labels[ownerLabel] == ownerHelm && labels[nameLabel] != "" && labels[VaultNameLabel] == ""
+			return labels[ownerLabel] == ownerHelm && labels[nameLabel] != "" && labels[vaultNameLabel] == ""
 		},
 	}
 }

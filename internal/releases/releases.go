@@ -31,8 +31,8 @@ import (
 const (
 	// VaultNamespaceLabel is on each record: the namespace of its Vault.
 	VaultNamespaceLabel = "vault.security.coreos.com/vault-namespace"
-	// VaultNameLabel is on each record: the name of its Vault.
-	VaultNameLabel = "vault.security.coreos.com/vault-name"
+	// vaultNameLabel is on each record: the name of its Vault.
+	vaultNameLabel = "vault.security.coreos.com/vault-name"
 
 	// Labels of Helm.
 	ownerLabel   = "owner"
@@ -65,23 +65,23 @@ type Store struct {
 	APIReader client.Reader
 	Recorder  record.EventRecorder
 
-	// conflicts are the ConflictErrors by the UID of the Vault, as found when its
+	// conflicts are the conflictErrors by the UID of the Vault, as found when its
 	// record was looked for the last time.
 	conflicts sync.Map
 	// importing bounds the memory that forged records can take: one at a time.
 	importing sync.Mutex
 }
 
-// ConflictError says that the namespace of a Vault has a Helm release of the
+// conflictError says that the namespace of a Vault has a Helm release of the
 // Vault's name that is not the Vault's.
-type ConflictError struct {
+type conflictError struct {
 	// Release is the name, and Secret holds a record of it.
 	Release, Secret string
 	// Leftover says that it belongs to an earlier Vault of the same name.
 	Leftover bool
 }
 
-func (e *ConflictError) Error() string {
+func (e *conflictError) Error() string {
 	if e.Leftover {
 		return fmt.Sprintf("waiting for the deletion of Secret %q, a Helm record of an earlier Vault %q", e.Secret, e.Release)
 	}
@@ -101,7 +101,7 @@ func (s *Store) Driver(ctx context.Context, vault client.Object, _ *rest.Config)
 // a driver looked for the record of the Vault.
 func (s *Store) Check(vault types.UID) error {
 	if conflict, found := s.conflicts.Load(vault); found {
-		return conflict.(*ConflictError)
+		return conflict.(*conflictError)
 	}
 	return nil
 }

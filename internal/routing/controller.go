@@ -174,7 +174,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	r.complete(req.NamespacedName, nodes, list, observations)
 	r.lastActive.observe(req.NamespacedName, nodes, observations)
 	silenceCounts := r.recheck(ctx, req.NamespacedName, nodes)
-	decision := Decide(nodes, silenceCounts)
+	decision := decide(nodes, silenceCounts)
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
 	if err = r.apply(ctx, &vault, list, observations, decision); err != nil {
 		r.problems.Store(req.NamespacedName, err)
@@ -215,7 +215,7 @@ func (r *Reconciler) LabelProblem(vault types.NamespacedName) string {
 
 // complete adds to the nodes what this replica remembers of them.
 func (r *Reconciler) complete(
-	vault types.NamespacedName, nodes []Node, list []corev1.Pod, observations map[types.UID]probe.Observation,
+	vault types.NamespacedName, nodes []vaultNode, list []corev1.Pod, observations map[types.UID]probe.Observation,
 ) {
 	starting := r.starts.Observe(vault, list, time.Now())
 	vouched := r.vouchers.vouched(vault, list, observations)
@@ -230,8 +230,8 @@ func (r *Reconciler) complete(
 // a silent one together with those that could take over from it, since a storage that
 // goes or comes back silences or wakes one after the other. It says whether silence
 // counts.
-func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, nodes []Node) bool {
-	var silent []*Node
+func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, nodes []vaultNode) bool {
+	var silent []*vaultNode
 	for i := range nodes {
 		if isSilent(nodes[i]) {
 			silent = append(silent, &nodes[i])
@@ -260,7 +260,7 @@ func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, no
 
 // lastChance probes a silent node again, briefly, so that one which hangs is not
 // in the Service for longer than before.
-func (r *Reconciler) lastChance(ctx context.Context, vault types.NamespacedName, node *Node) {
+func (r *Reconciler) lastChance(ctx context.Context, vault types.NamespacedName, node *vaultNode) {
 	ctx, cancel := context.WithTimeout(ctx, lastChanceTimeout)
 	defer cancel()
 	if o := r.Confirm(ctx, vault, node.UID); o.State != probe.Unreachable {
@@ -269,14 +269,14 @@ func (r *Reconciler) lastChance(ctx context.Context, vault types.NamespacedName,
 }
 
 // isSilent says that a labelled pod does not answer.
-func isSilent(node Node) bool {
+func isSilent(node vaultNode) bool {
 	return node.Labelled && !node.Terminating && node.State == probe.Unreachable && !node.Ended
 }
 
 // apply demotes before it promotes: an error in between leaves no pod labelled,
 // which is an outage, and never two.
 func (r *Reconciler) apply(
-	ctx context.Context, vault *v1alpha1.Vault, list []corev1.Pod, observations map[types.UID]probe.Observation, decision Decision,
+	ctx context.Context, vault *v1alpha1.Vault, list []corev1.Pod, observations map[types.UID]probe.Observation, decision decision,
 ) error {
 	if len(decision.Demote) > 0 || decision.Promote != "" {
 		r.changing.Add(1)
@@ -402,11 +402,11 @@ func isLabelled(pod *corev1.Pod) bool {
 	return pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
 }
 
-func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation) []Node {
-	nodes := make([]Node, 0, len(list))
+func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation) []vaultNode {
+	nodes := make([]vaultNode, 0, len(list))
 	for i := range list {
 		pod := &list[i]
-		node := Node{UID: pod.UID, Labelled: isLabelled(pod), Terminating: pods.Terminating(pod)}
+		node := vaultNode{UID: pod.UID, Labelled: isLabelled(pod), Terminating: pods.Terminating(pod)}
 		if pods.Running(pod) {
 			node.observe(observations[pod.UID])
 		} else {
@@ -419,7 +419,7 @@ func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation) []
 }
 
 // observe takes over what a probe of the node has found.
-func (n *Node) observe(o probe.Observation) {
+func (n *vaultNode) observe(o probe.Observation) {
 	n.State, n.Silent, n.Connected, n.Refused = o.State, o.Silent, o.Connected, o.Refused
 	n.Standby = o.State == probe.Unreachable && o.Last == probe.Standby
 }

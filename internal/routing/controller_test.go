@@ -266,7 +266,7 @@ func TestApply(t *testing.T) {
 	}
 	tests := []struct {
 		name     string
-		decision Decision
+		decision decision
 		fail     func(patch string) error
 		// now is what the node says when it is asked again; active, if not set.
 		now     probe.State
@@ -275,57 +275,57 @@ func TestApply(t *testing.T) {
 	}{
 		{
 			name:     "demotes before it promotes",
-			decision: Decision{Demote: []types.UID{"uid-of-a", "uid-of-b"}, Promote: "uid-of-c"},
+			decision: decision{Demote: []types.UID{"uid-of-a", "uid-of-b"}, Promote: "uid-of-c"},
 			want:     []string{"-a", "-b", "+c"},
 		},
 		{
 			name:     "an error in a demotion stops the promotion",
-			decision: Decision{Demote: []types.UID{"uid-of-a", "uid-of-b"}, Promote: "uid-of-c"},
+			decision: decision{Demote: []types.UID{"uid-of-a", "uid-of-b"}, Promote: "uid-of-c"},
 			fail:     failOn("-b", errors.New("etcdserver: request timed out")),
 			want:     []string{"-a"},
 			wantErr:  "taking pod b out of the Service",
 		},
 		{
 			name:     "a demoted pod that is gone does not hold up the promotion",
-			decision: Decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
+			decision: decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
 			fail:     failOn("-a", notFound),
 			want:     []string{"-b", "+c"},
 		},
 		{
 			// The API server says so of a pod that others write too fast as well.
 			name:     "a conflict does not prove that the label is gone",
-			decision: Decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
+			decision: decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
 			fail:     failOn("-a", conflict),
 			wantErr:  "taking pod a out of the Service",
 		},
 		{
 			name:     "nor does it of a pod that another replica has labelled since",
-			decision: Decision{Promote: "uid-of-c"},
+			decision: decision{Promote: "uid-of-c"},
 			fail:     failOn("-a", conflict),
 			wantErr:  "putting pod c into the Service",
 		},
 		{
 			name:     "a promoted pod that was replaced is an error, so that the facts are looked at again",
-			decision: Decision{Promote: "uid-of-c"},
+			decision: decision{Promote: "uid-of-c"},
 			fail:     failOn("+c", replaced),
 			want:     []string{"-a", "-b"},
 			wantErr:  "putting pod c into the Service",
 		},
 		{
 			name:     "a promoted pod that is gone is an error",
-			decision: Decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
+			decision: decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
 			fail:     failOn("+c", notFound),
 			want:     []string{"-a", "-b"},
 			wantErr:  "putting pod c into the Service",
 		},
 		{
 			name:     "others that another replica has labelled since lose the label first",
-			decision: Decision{Promote: "uid-of-c"},
+			decision: decision{Promote: "uid-of-c"},
 			want:     []string{"-a", "-b", "+c"},
 		},
 		{
 			name:     "a node that is not active any more is not promoted",
-			decision: Decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
+			decision: decision{Demote: []types.UID{"uid-of-a"}, Promote: "uid-of-c"},
 			now:      probe.Standby,
 			want:     []string{"-a"},
 		},
@@ -363,47 +363,47 @@ func TestNodesOf(t *testing.T) {
 		name     string
 		change   func(*corev1.Pod)
 		observed *probe.Observation
-		want     Node
+		want     vaultNode
 	}{
-		{name: "a running pod that was not asked", want: Node{State: probe.Unknown}},
-		{name: "what it said", observed: &probe.Observation{State: probe.Sealed}, want: Node{State: probe.Sealed}},
+		{name: "a running pod that was not asked", want: vaultNode{State: probe.Unknown}},
+		{name: "what it said", observed: &probe.Observation{State: probe.Sealed}, want: vaultNode{State: probe.Sealed}},
 		{
 			name: "a container that does not run does not answer, whatever it said last",
 			change: func(pod *corev1.Pod) {
 				pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}
 			},
 			observed: &probe.Observation{State: probe.Active},
-			want:     Node{State: probe.Unreachable, Ended: true},
+			want:     vaultNode{State: probe.Unreachable, Ended: true},
 		},
 		{
 			name:   "a pod without an address does not answer",
 			change: func(pod *corev1.Pod) { pod.Status.PodIP = "" },
-			want:   Node{State: probe.Unreachable, Ended: true},
+			want:   vaultNode{State: probe.Unreachable, Ended: true},
 		},
 		{
 			name:   "another container does not count",
 			change: func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].Name = "istio-proxy" },
-			want:   Node{State: probe.Unreachable, Ended: true},
+			want:   vaultNode{State: probe.Unreachable, Ended: true},
 		},
 		{
 			name:     "how it is silent, and what it said before",
 			observed: &probe.Observation{State: probe.Unreachable, Silent: true, Connected: true, Last: probe.Standby},
-			want:     Node{State: probe.Unreachable, Silent: true, Connected: true, Standby: true},
+			want:     vaultNode{State: probe.Unreachable, Silent: true, Connected: true, Standby: true},
 		},
 		{
 			name:     "that nothing listens",
 			observed: &probe.Observation{State: probe.Unreachable, Silent: true, Refused: true, Last: probe.Active},
-			want:     Node{State: probe.Unreachable, Silent: true, Refused: true},
+			want:     vaultNode{State: probe.Unreachable, Silent: true, Refused: true},
 		},
 		{
 			name:   "a labelled pod",
 			change: func(pod *corev1.Pod) { pod.Labels[v1alpha1.ActiveLabel] = v1alpha1.ActiveLabelValue },
-			want:   Node{State: probe.Unknown, Labelled: true},
+			want:   vaultNode{State: probe.Unknown, Labelled: true},
 		},
 		{
 			name:   "only the value that the Service selects is the label",
 			change: func(pod *corev1.Pod) { pod.Labels[v1alpha1.ActiveLabel] = "false" },
-			want:   Node{State: probe.Unknown},
+			want:   vaultNode{State: probe.Unknown},
 		},
 	}
 	for _, tt := range tests {
@@ -417,7 +417,7 @@ func TestNodesOf(t *testing.T) {
 				observations[pod.UID] = *tt.observed
 			}
 			tt.want.UID = pod.UID
-			if got := nodesOf([]corev1.Pod{*pod}, observations); !reflect.DeepEqual(got, []Node{tt.want}) {
+			if got := nodesOf([]corev1.Pod{*pod}, observations); !reflect.DeepEqual(got, []vaultNode{tt.want}) {
 				t.Errorf("nodesOf() = %+v, want %+v", got, tt.want)
 			}
 		})

@@ -6,8 +6,8 @@ import (
 	"github.com/vault-operator/vault-operator/internal/probe"
 )
 
-// Node is what is known of one Vault pod.
-type Node struct {
+// vaultNode is what is known of one Vault pod.
+type vaultNode struct {
 	UID types.UID
 	// Labelled says that the pod has the active label.
 	Labelled bool
@@ -33,9 +33,9 @@ type Node struct {
 	Vouched bool
 }
 
-// Decision is what has to be done to the labels: first all of Demote, and only
+// decision is what has to be done to the labels: first all of Demote, and only
 // when that has succeeded, Promote.
-type Decision struct {
+type decision struct {
 	// Demote are the pods that lose the label, whoever is promoted.
 	Demote []types.UID
 	// Promote is the pod that gets the label; empty for none. When its node proves
@@ -46,7 +46,7 @@ type Decision struct {
 	ExpectChange bool
 }
 
-// Decide computes the labels from what is known of all pods of one Vault, and
+// decide computes the labels from what is known of all pods of one Vault, and
 // from nothing else. The arguments for it are in the documentation of the package.
 //
 // A pod is promoted when it is the only one that says it is active, and no
@@ -65,9 +65,9 @@ type Decision struct {
 // gone. Taking it away would make kube-proxy work twice, and by default it does
 // so once a second at most: the promotion would wait for that second.
 // https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#conditions
-func Decide(nodes []Node, silenceCounts bool) Decision {
+func decide(nodes []vaultNode, silenceCounts bool) decision {
 	t := count(nodes)
-	d := Decision{
+	d := decision{
 		ExpectChange: t.undecided || t.starting || (t.unsealed > 0 && t.claims != 1),
 	}
 	for _, node := range nodes {
@@ -100,7 +100,7 @@ type tally struct {
 }
 
 // legitimate says that the node is the only one to be believed active.
-func (t tally) legitimate(node Node) bool {
+func (t tally) legitimate(node vaultNode) bool {
 	switch {
 	case node.State != probe.Active:
 		return false
@@ -112,7 +112,7 @@ func (t tally) legitimate(node Node) bool {
 
 // mustLeave says that a labelled pod that stays, and is not the legitimate one,
 // loses the label even when nobody gets it instead.
-func (t tally) mustLeave(node Node, nodes []Node, silenceCounts bool) bool {
+func (t tally) mustLeave(node vaultNode, nodes []vaultNode, silenceCounts bool) bool {
 	switch {
 	case node.State == probe.Unknown:
 		return false
@@ -131,7 +131,7 @@ func (t tally) mustLeave(node Node, nodes []Node, silenceCounts bool) bool {
 
 // replaceable says that another node could take over from a silent one. One that
 // is sealed cannot.
-func replaceable(node Node, nodes []Node) bool {
+func replaceable(node vaultNode, nodes []vaultNode) bool {
 	for _, other := range nodes {
 		switch {
 		case other.UID == node.UID, other.Terminating:
@@ -147,7 +147,7 @@ func replaceable(node Node, nodes []Node) bool {
 	return false
 }
 
-func count(nodes []Node) tally {
+func count(nodes []vaultNode) tally {
 	var t tally
 	for _, node := range nodes {
 		switch {

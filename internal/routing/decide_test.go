@@ -12,9 +12,9 @@ import (
 )
 
 // everyNode returns a node in every condition that it can be in.
-func everyNode(uid types.UID) []Node {
-	var all []Node
-	add := func(node Node) {
+func everyNode(uid types.UID) []vaultNode {
+	var all []vaultNode
+	add := func(node vaultNode) {
 		node.UID = uid
 		all = append(all, node)
 		node.Terminating = true
@@ -24,11 +24,11 @@ func everyNode(uid types.UID) []Node {
 		for _, state := range []probe.State{
 			probe.Unknown, probe.Unverified, probe.Uninitialized, probe.Sealed, probe.Standby, probe.Active,
 		} {
-			add(Node{State: state, Labelled: labelled})
+			add(vaultNode{State: state, Labelled: labelled})
 		}
-		all = append(all, Node{UID: uid, State: probe.Unknown, Labelled: labelled, Starting: true})
-		all = append(all, Node{UID: uid, State: probe.Unreachable, Refused: true, Silent: true, Labelled: labelled, Starting: true})
-		for _, node := range []Node{
+		all = append(all, vaultNode{UID: uid, State: probe.Unknown, Labelled: labelled, Starting: true})
+		all = append(all, vaultNode{UID: uid, State: probe.Unreachable, Refused: true, Silent: true, Labelled: labelled, Starting: true})
+		for _, node := range []vaultNode{
 			{Ended: true},
 			{}, // it gave a wrong answer
 			{Silent: true},
@@ -41,16 +41,16 @@ func everyNode(uid types.UID) []Node {
 			add(node)
 		}
 		if labelled {
-			add(Node{State: probe.Unreachable, Silent: true, Vouched: true, Labelled: true})
+			add(vaultNode{State: probe.Unreachable, Silent: true, Vouched: true, Labelled: true})
 		}
 	}
 	return all
 }
 
 // everyVault calls visit with every combination of up to three nodes.
-func everyVault(visit func(nodes []Node)) {
-	var extend func(nodes []Node, more int)
-	extend = func(nodes []Node, more int) {
+func everyVault(visit func(nodes []vaultNode)) {
+	var extend func(nodes []vaultNode, more int)
+	extend = func(nodes []vaultNode, more int) {
 		visit(nodes)
 		if more == 0 {
 			return
@@ -66,10 +66,10 @@ func everyVault(visit func(nodes []Node)) {
 // with up to three nodes, whether silence counts or not.
 func TestDecideInvariants(t *testing.T) {
 	situations := 0
-	everyVault(func(nodes []Node) {
+	everyVault(func(nodes []vaultNode) {
 		for _, silenceCounts := range []bool{true, false} {
 			situations++
-			d := Decide(nodes, silenceCounts)
+			d := decide(nodes, silenceCounts)
 			for _, violated := range []string{
 				labelsOnlyChangeWhereNeeded(nodes, d),
 				promotesOnlyTheOneActive(nodes, d),
@@ -93,7 +93,7 @@ func TestDecideInvariants(t *testing.T) {
 	t.Logf("%d situations", situations)
 }
 
-func labelsOnlyChangeWhereNeeded(nodes []Node, d Decision) string {
+func labelsOnlyChangeWhereNeeded(nodes []vaultNode, d decision) string {
 	seen := map[types.UID]bool{}
 	for _, uid := range d.Demote {
 		node := find(nodes, uid)
@@ -123,7 +123,7 @@ func labelsOnlyChangeWhereNeeded(nodes []Node, d Decision) string {
 	return ""
 }
 
-func promotesOnlyTheOneActive(nodes []Node, d Decision) string {
+func promotesOnlyTheOneActive(nodes []vaultNode, d decision) string {
 	if d.Promote == "" {
 		return ""
 	}
@@ -141,7 +141,7 @@ func promotesOnlyTheOneActive(nodes []Node, d Decision) string {
 
 // neverTwoInTheService follows the labels patch by patch, since the operator can
 // die after any of them.
-func neverTwoInTheService(nodes []Node, d Decision) string {
+func neverTwoInTheService(nodes []vaultNode, d decision) string {
 	all := patches(nodes, d)
 	for n := 0; n <= len(all); n++ {
 		if before, now := number(nodes, isReady), number(apply(nodes, all[:n]), isReady); now > max(before, 1) {
@@ -156,7 +156,7 @@ func neverTwoInTheService(nodes []Node, d Decision) string {
 
 // onlyTheseLoseTheLabel has the reasons for which a pod may be taken out of the
 // Service although nobody takes its place.
-func onlyTheseLoseTheLabel(nodes []Node, d Decision, silenceCounts bool) string {
+func onlyTheseLoseTheLabel(nodes []vaultNode, d decision, silenceCounts bool) string {
 	for _, uid := range d.Demote {
 		node := find(nodes, uid)
 		anotherIsServed := number(nodes, isClaimant) == 1 && node.State != probe.Active && number(nodes, isServed) == 1 ||
@@ -183,7 +183,7 @@ func onlyTheseLoseTheLabel(nodes []Node, d Decision, silenceCounts bool) string 
 }
 
 // theseLoseTheLabel is the other half: who has to go goes, and who is active comes.
-func theseLoseTheLabel(nodes []Node, d Decision, silenceCounts bool) string {
+func theseLoseTheLabel(nodes []vaultNode, d decision, silenceCounts bool) string {
 	for i := range nodes {
 		node := &nodes[i]
 		silent := node.State == probe.Unreachable && node.Silent && !node.Vouched
@@ -209,37 +209,37 @@ func theseLoseTheLabel(nodes []Node, d Decision, silenceCounts bool) string {
 }
 
 // couldTakeOver says that another node is there that could be active soon.
-func couldTakeOver(nodes []Node, node *Node) bool {
-	return number(nodes, func(other Node) bool {
+func couldTakeOver(nodes []vaultNode, node *vaultNode) bool {
+	return number(nodes, func(other vaultNode) bool {
 		return other.UID != node.UID && !other.Terminating && (other.State == probe.Standby || other.State == probe.Active ||
 			other.Standby && other.Connected && !node.Connected)
 	}) > 0
 }
 
-func isStable(nodes []Node, d Decision, silenceCounts bool) string {
+func isStable(nodes []vaultNode, d decision, silenceCounts bool) string {
 	// Begin again after each patch: what remains is done, and nothing else.
 	all := patches(nodes, d)
 	want := apply(nodes, all)
 	for n := 0; n <= len(all); n++ {
 		after := apply(nodes, all[:n])
-		rest := patches(after, Decide(after, silenceCounts))
+		rest := patches(after, decide(after, silenceCounts))
 		if got := apply(after, rest); !reflect.DeepEqual(got, want) {
 			return fmt.Sprintf("another result after an interruption after %d patches: %+v, want %+v", n, got, want)
 		}
 	}
-	if again := Decide(want, silenceCounts); len(again.Demote) > 0 || again.Promote != "" {
+	if again := decide(want, silenceCounts); len(again.Demote) > 0 || again.Promote != "" {
 		return fmt.Sprintf("is not done after it was applied: %+v", again)
 	}
 	return ""
 }
 
-func dependsOnNothingElse(nodes []Node, d Decision, silenceCounts bool) string {
-	if again := Decide(nodes, silenceCounts); !reflect.DeepEqual(again, d) {
+func dependsOnNothingElse(nodes []vaultNode, d decision, silenceCounts bool) string {
+	if again := decide(nodes, silenceCounts); !reflect.DeepEqual(again, d) {
 		return fmt.Sprintf("decides differently the second time: %+v", again)
 	}
 	backwards := slices.Clone(nodes)
 	slices.Reverse(backwards)
-	other := Decide(backwards, silenceCounts)
+	other := decide(backwards, silenceCounts)
 	slices.Sort(other.Demote)
 	sorted := slices.Clone(d.Demote)
 	slices.Sort(sorted)
@@ -249,9 +249,9 @@ func dependsOnNothingElse(nodes []Node, d Decision, silenceCounts bool) string {
 	return ""
 }
 
-func asksFastWhileTheActiveIsNotKnown(nodes []Node, d Decision) string {
-	unsealed := number(nodes, func(n Node) bool { return n.State == probe.Active || n.State == probe.Standby })
-	young := number(nodes, func(n Node) bool { return n.Starting && !n.State.Answered() })
+func asksFastWhileTheActiveIsNotKnown(nodes []vaultNode, d decision) string {
+	unsealed := number(nodes, func(n vaultNode) bool { return n.State == probe.Active || n.State == probe.Standby })
+	young := number(nodes, func(n vaultNode) bool { return n.Starting && !n.State.Answered() })
 	switch {
 	case unsealed > 0 && number(nodes, isClaimant) != 1 && !d.ExpectChange:
 		return "does not ask fast while it looks for the active node"
@@ -266,13 +266,13 @@ func asksFastWhileTheActiveIsNotKnown(nodes []Node, d Decision) string {
 }
 
 // isReady says that the Service sends requests to the node.
-func isReady(n Node) bool         { return n.Labelled && !n.Terminating }
-func isClaimant(n Node) bool      { return n.State == probe.Active && !n.Terminating }
-func isServed(n Node) bool        { return n.State == probe.Active && isReady(n) }
-func isLeavingServed(n Node) bool { return n.State == probe.Active && n.Terminating && n.Labelled }
-func isUndecided(n Node) bool     { return isReady(n) && n.State == probe.Unknown }
+func isReady(n vaultNode) bool         { return n.Labelled && !n.Terminating }
+func isClaimant(n vaultNode) bool      { return n.State == probe.Active && !n.Terminating }
+func isServed(n vaultNode) bool        { return n.State == probe.Active && isReady(n) }
+func isLeavingServed(n vaultNode) bool { return n.State == probe.Active && n.Terminating && n.Labelled }
+func isUndecided(n vaultNode) bool     { return isReady(n) && n.State == probe.Unknown }
 
-func number(nodes []Node, is func(Node) bool) int {
+func number(nodes []vaultNode, is func(vaultNode) bool) int {
 	result := 0
 	for _, node := range nodes {
 		if is(node) {
@@ -282,7 +282,7 @@ func number(nodes []Node, is func(Node) bool) int {
 	return result
 }
 
-func find(nodes []Node, uid types.UID) *Node {
+func find(nodes []vaultNode, uid types.UID) *vaultNode {
 	for i := range nodes {
 		if nodes[i].UID == uid {
 			return &nodes[i]
@@ -293,7 +293,7 @@ func find(nodes []Node, uid types.UID) *Node {
 
 // patches are the pods whose labels change, in order: those that are demoted, the
 // others that have the label when one is promoted, and that one.
-func patches(nodes []Node, d Decision) []types.UID {
+func patches(nodes []vaultNode, d decision) []types.UID {
 	all := slices.Clone(d.Demote)
 	if d.Promote == "" {
 		return all
@@ -307,7 +307,7 @@ func patches(nodes []Node, d Decision) []types.UID {
 }
 
 // apply returns the nodes after the patches, each of which changes a label.
-func apply(nodes []Node, patches []types.UID) []Node {
+func apply(nodes []vaultNode, patches []types.UID) []vaultNode {
 	after := slices.Clone(nodes)
 	for _, uid := range patches {
 		find(after, uid).Labelled = !find(after, uid).Labelled
@@ -317,243 +317,243 @@ func apply(nodes []Node, patches []types.UID) []Node {
 
 // TestDecide names situations, many of which went wrong in other operators.
 func TestDecide(t *testing.T) {
-	node := func(uid string, state probe.State) Node { return Node{UID: types.UID(uid), State: state} }
-	labelled := func(uid string, state probe.State) Node {
-		return Node{UID: types.UID(uid), State: state, Labelled: true}
+	node := func(uid string, state probe.State) vaultNode { return vaultNode{UID: types.UID(uid), State: state} }
+	labelled := func(uid string, state probe.State) vaultNode {
+		return vaultNode{UID: types.UID(uid), State: state, Labelled: true}
 	}
-	starting := func(uid string, state probe.State) Node {
-		return Node{UID: types.UID(uid), State: state, Starting: true}
+	starting := func(uid string, state probe.State) vaultNode {
+		return vaultNode{UID: types.UID(uid), State: state, Starting: true}
 	}
-	silent := Node{UID: "a", State: probe.Unreachable, Labelled: true, Silent: true}
+	silent := vaultNode{UID: "a", State: probe.Unreachable, Labelled: true, Silent: true}
 	hung, refusing, vouched, wrong := silent, silent, silent, silent
 	hung.Connected, refusing.Refused, vouched.Vouched, wrong.Silent = true, true, true, false
-	waiting := func(uid string, last probe.State) Node {
-		return Node{UID: types.UID(uid), State: probe.Unreachable, Silent: true, Connected: true, Standby: last == probe.Standby}
+	waiting := func(uid string, last probe.State) vaultNode {
+		return vaultNode{UID: types.UID(uid), State: probe.Unreachable, Silent: true, Connected: true, Standby: last == probe.Standby}
 	}
-	leaving := func(uid string, state probe.State) Node {
-		return Node{UID: types.UID(uid), State: state, Labelled: true, Terminating: true}
+	leaving := func(uid string, state probe.State) vaultNode {
+		return vaultNode{UID: types.UID(uid), State: state, Labelled: true, Terminating: true}
 	}
 	tests := []struct {
 		name  string
-		nodes []Node
+		nodes []vaultNode
 		// late says that silence does not count.
 		late bool
-		want Decision
+		want decision
 	}{
 		{name: "no pods"},
 		{
 			name:  "the first active node gets the label",
-			nodes: []Node{node("a", probe.Sealed), node("b", probe.Active)},
-			want:  Decision{Promote: "b"},
+			nodes: []vaultNode{node("a", probe.Sealed), node("b", probe.Active)},
+			want:  decision{Promote: "b"},
 		},
 		{
 			name:  "nothing is done at rest",
-			nodes: []Node{labelled("a", probe.Active), node("b", probe.Standby), node("c", probe.Sealed)},
+			nodes: []vaultNode{labelled("a", probe.Active), node("b", probe.Standby), node("c", probe.Sealed)},
 		},
 		{
 			name:  "a graceful change demotes the old before it promotes the new",
-			nodes: []Node{labelled("a", probe.Standby), node("b", probe.Active)},
-			want:  Decision{Demote: []types.UID{"a"}, Promote: "b"},
+			nodes: []vaultNode{labelled("a", probe.Standby), node("b", probe.Active)},
+			want:  decision{Demote: []types.UID{"a"}, Promote: "b"},
 		},
 		{
 			name:  "an active node that stepped down leaves before another is found",
-			nodes: []Node{labelled("a", probe.Standby), node("b", probe.Standby)},
-			want:  Decision{Demote: []types.UID{"a"}, ExpectChange: true},
+			nodes: []vaultNode{labelled("a", probe.Standby), node("b", probe.Standby)},
+			want:  decision{Demote: []types.UID{"a"}, ExpectChange: true},
 		},
 		{
 			name:  "an active node that was sealed leaves at once",
-			nodes: []Node{labelled("a", probe.Sealed), node("b", probe.Standby)},
-			want:  Decision{Demote: []types.UID{"a"}, ExpectChange: true},
+			nodes: []vaultNode{labelled("a", probe.Sealed), node("b", probe.Standby)},
+			want:  decision{Demote: []types.UID{"a"}, ExpectChange: true},
 		},
 		{
 			name:  "all nodes are sealed: people are waited for, not asked for in a burst",
-			nodes: []Node{node("a", probe.Sealed), node("b", probe.Uninitialized)},
+			nodes: []vaultNode{node("a", probe.Sealed), node("b", probe.Uninitialized)},
 		},
 		{
 			name:  "hashicorp/vault#18117: two pods say that they are active, neither is served",
-			nodes: []Node{labelled("a", probe.Active), node("b", probe.Active)},
-			want:  Decision{Demote: []types.UID{"a"}, ExpectChange: true},
+			nodes: []vaultNode{labelled("a", probe.Active), node("b", probe.Active)},
+			want:  decision{Demote: []types.UID{"a"}, ExpectChange: true},
 		},
 		{
 			name:  "hashicorp/vault#18117: two pods have the label, the one that is standby loses it",
-			nodes: []Node{labelled("a", probe.Standby), labelled("b", probe.Active)},
-			want:  Decision{Demote: []types.UID{"a"}},
+			nodes: []vaultNode{labelled("a", probe.Standby), labelled("b", probe.Active)},
+			want:  decision{Demote: []types.UID{"a"}},
 		},
 		{
 			name:  "hashicorp/vault#21642: a hung leader is taken out as soon as another node answers",
-			nodes: []Node{silent, node("b", probe.Standby)},
-			want:  Decision{Demote: []types.UID{"a"}, ExpectChange: true},
+			nodes: []vaultNode{silent, node("b", probe.Standby)},
+			want:  decision{Demote: []types.UID{"a"}, ExpectChange: true},
 		},
 		{
 			name:  "hashicorp/vault-helm#318: the Service follows an election when the old leader is gone",
-			nodes: []Node{silent, node("b", probe.Active)},
-			want:  Decision{Demote: []types.UID{"a"}, Promote: "b"},
+			nodes: []vaultNode{silent, node("b", probe.Active)},
+			want:  decision{Demote: []types.UID{"a"}, Promote: "b"},
 		},
 		{
 			name:  "and while silence does not count, a successor that proves itself does",
-			nodes: []Node{silent, node("b", probe.Active)}, late: true,
-			want: Decision{Promote: "b"},
+			nodes: []vaultNode{silent, node("b", probe.Active)}, late: true,
+			want: decision{Promote: "b"},
 		},
 		{
 			name:  "an operator that is late takes nobody out for silence",
-			nodes: []Node{silent, node("b", probe.Standby)}, late: true,
-			want: Decision{ExpectChange: true},
+			nodes: []vaultNode{silent, node("b", probe.Standby)}, late: true,
+			want: decision{ExpectChange: true},
 		},
 		{
 			name:  "a node that another replica can reach keeps its label",
-			nodes: []Node{vouched, node("b", probe.Standby)},
-			want:  Decision{ExpectChange: true},
+			nodes: []vaultNode{vouched, node("b", probe.Standby)},
+			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "nor does it lose it for a wrong answer, such as an error of its storage",
-			nodes: []Node{wrong, node("b", probe.Standby)},
-			want:  Decision{ExpectChange: true},
+			nodes: []vaultNode{wrong, node("b", probe.Standby)},
+			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "nor for a certificate that cannot be verified",
-			nodes: []Node{labelled("a", probe.Unverified), node("b", probe.Standby)},
-			want:  Decision{ExpectChange: true},
+			nodes: []vaultNode{labelled("a", probe.Unverified), node("b", probe.Standby)},
+			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "an unverified node is not promoted",
-			nodes: []Node{node("a", probe.Unverified), node("b", probe.Sealed)},
+			nodes: []vaultNode{node("a", probe.Unverified), node("b", probe.Sealed)},
 		},
 		{
 			name:  "an unverified node gives way to a successor that proves itself",
-			nodes: []Node{labelled("a", probe.Unverified), node("b", probe.Active)},
-			want:  Decision{Promote: "b"},
+			nodes: []vaultNode{labelled("a", probe.Unverified), node("b", probe.Active)},
+			want:  decision{Promote: "b"},
 		},
 		{
 			name:  "nothing listens any more: late or not, the label goes when another could take over",
-			nodes: []Node{refusing, node("b", probe.Standby)}, late: true,
-			want: Decision{Demote: []types.UID{"a"}, ExpectChange: true},
+			nodes: []vaultNode{refusing, node("b", probe.Standby)}, late: true,
+			want: decision{Demote: []types.UID{"a"}, ExpectChange: true},
 		},
 		{
 			name:  "connections to all nodes are refused, perhaps by a firewall: nothing changes",
-			nodes: []Node{refusing, {UID: "b", State: probe.Unreachable, Silent: true, Refused: true, Standby: true}},
+			nodes: []vaultNode{refusing, {UID: "b", State: probe.Unreachable, Silent: true, Refused: true, Standby: true}},
 		},
 		{
 			name:  "a container that has ended needs no other proof",
-			nodes: []Node{{UID: "a", State: probe.Unreachable, Labelled: true, Ended: true}}, late: true,
-			want: Decision{Demote: []types.UID{"a"}},
+			nodes: []vaultNode{{UID: "a", State: probe.Unreachable, Labelled: true, Ended: true}}, late: true,
+			want: decision{Demote: []types.UID{"a"}},
 		},
 		{
 			name:  "coreos/vault-operator#344: an unreachable node is not acted on when nobody answers",
-			nodes: []Node{silent, node("b", probe.Unreachable)},
+			nodes: []vaultNode{silent, node("b", probe.Unreachable)},
 		},
 		{
 			name:  "coreos/vault-operator#344: nor while the operator has only just started",
-			nodes: []Node{labelled("a", probe.Unknown), node("b", probe.Unknown)},
-			want:  Decision{ExpectChange: true},
+			nodes: []vaultNode{labelled("a", probe.Unknown), node("b", probe.Unknown)},
+			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "a sealed node cannot take over, so a silent one keeps its label beside it",
-			nodes: []Node{hung, node("b", probe.Sealed), node("c", probe.Uninitialized)},
+			nodes: []vaultNode{hung, node("b", probe.Sealed), node("c", probe.Uninitialized)},
 		},
 		{
 			name:  "coreos/vault-operator#321: the pod that was active is gone, and nobody is active instead",
-			nodes: []Node{node("b", probe.Standby), node("c", probe.Standby)},
-			want:  Decision{ExpectChange: true},
+			nodes: []vaultNode{node("b", probe.Standby), node("c", probe.Standby)},
+			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "hashicorp/vault-helm#326: an active node without the label gets it, whatever its pod says of itself",
-			nodes: []Node{node("a", probe.Active), node("b", probe.Standby)},
-			want:  Decision{Promote: "a"},
+			nodes: []vaultNode{node("a", probe.Active), node("b", probe.Standby)},
+			want:  decision{Promote: "a"},
 		},
 		{
 			name:  "hashicorp/vault-helm#430: a sealed node is not served beside the active one",
-			nodes: []Node{labelled("a", probe.Sealed), labelled("b", probe.Active)},
-			want:  Decision{Demote: []types.UID{"a"}},
+			nodes: []vaultNode{labelled("a", probe.Sealed), labelled("b", probe.Active)},
+			want:  decision{Demote: []types.UID{"a"}},
 		},
 		{
 			name:  "hashicorp/vault-helm#817: nor is one that has yet to be initialized or to start",
-			nodes: []Node{labelled("a", probe.Uninitialized), labelled("b", probe.Unreachable), labelled("c", probe.Active)},
-			want:  Decision{Demote: []types.UID{"a", "b"}},
+			nodes: []vaultNode{labelled("a", probe.Uninitialized), labelled("b", probe.Unreachable), labelled("c", probe.Active)},
+			want:  decision{Demote: []types.UID{"a", "b"}},
 		},
 		{
 			name:  "hashicorp/vault#17470: a node that comes back sealed changes nothing",
-			nodes: []Node{labelled("a", probe.Active), node("b", probe.Sealed), node("c", probe.Standby)},
+			nodes: []vaultNode{labelled("a", probe.Active), node("b", probe.Sealed), node("c", probe.Standby)},
 		},
 		{
 			name:  "cloudnative-pg/cloudnative-pg#10409: the label is taken away when the failover begins, not when it ends",
-			nodes: []Node{silent, node("b", probe.Standby), node("c", probe.Standby)},
-			want:  Decision{Demote: []types.UID{"a"}, ExpectChange: true},
+			nodes: []vaultNode{silent, node("b", probe.Standby), node("c", probe.Standby)},
+			want:  decision{Demote: []types.UID{"a"}, ExpectChange: true},
 		},
 		{
 			name:  "cloudnative-pg/cloudnative-pg#10409: an old active node that returns with its claim is not served",
-			nodes: []Node{node("a", probe.Active), labelled("b", probe.Active)},
-			want:  Decision{Demote: []types.UID{"b"}, ExpectChange: true},
+			nodes: []vaultNode{node("a", probe.Active), labelled("b", probe.Active)},
+			want:  decision{Demote: []types.UID{"b"}, ExpectChange: true},
 		},
 		{
 			name:  "bank-vaults/vault-operator: the leader is found although the first pod does not answer",
-			nodes: []Node{node("a", probe.Unreachable), node("b", probe.Unreachable), node("c", probe.Active)},
-			want:  Decision{Promote: "c"},
+			nodes: []vaultNode{node("a", probe.Unreachable), node("b", probe.Unreachable), node("c", probe.Active)},
+			want:  decision{Promote: "c"},
 		},
 		{
 			name:  "dc-tec/openbao-operator: of two labels the last is not simply believed",
-			nodes: []Node{labelled("a", probe.Active), labelled("b", probe.Standby)},
-			want:  Decision{Demote: []types.UID{"b"}},
+			nodes: []vaultNode{labelled("a", probe.Active), labelled("b", probe.Standby)},
+			want:  decision{Demote: []types.UID{"b"}},
 		},
 		{
 			name:  "an active node waits for a labelled one that was not asked yet",
-			nodes: []Node{labelled("a", probe.Unknown), node("b", probe.Active)},
-			want:  Decision{ExpectChange: true},
+			nodes: []vaultNode{labelled("a", probe.Unknown), node("b", probe.Active)},
+			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "a frozen leader that woke up as a standby does not get its label back",
-			nodes: []Node{node("a", probe.Standby), labelled("b", probe.Active)},
+			nodes: []vaultNode{node("a", probe.Standby), labelled("b", probe.Active)},
 		},
 		{
 			name:  "a standby that does not answer changes nothing",
-			nodes: []Node{labelled("a", probe.Active), node("b", probe.Standby), node("c", probe.Unreachable)},
+			nodes: []vaultNode{labelled("a", probe.Active), node("b", probe.Standby), node("c", probe.Unreachable)},
 		},
 		{
 			name:  "a pod that starts is asked in a burst",
-			nodes: []Node{labelled("a", probe.Active), starting("b", probe.Unreachable)},
-			want:  Decision{ExpectChange: true},
+			nodes: []vaultNode{labelled("a", probe.Active), starting("b", probe.Unreachable)},
+			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "a deleted active pod serves until it hands over",
-			nodes: []Node{leaving("a", probe.Active), node("b", probe.Standby)},
-			want:  Decision{ExpectChange: true},
+			nodes: []vaultNode{leaving("a", probe.Active), node("b", probe.Standby)},
+			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "a deleted pod is out of the Service, so its label is left alone",
-			nodes: []Node{leaving("a", probe.Unreachable), node("b", probe.Standby)},
-			want:  Decision{ExpectChange: true},
+			nodes: []vaultNode{leaving("a", probe.Unreachable), node("b", probe.Standby)},
+			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "the successor of a deleted pod waits for nothing",
-			nodes: []Node{leaving("a", probe.Unknown), node("b", probe.Active)},
-			want:  Decision{Promote: "b"},
+			nodes: []vaultNode{leaving("a", probe.Unknown), node("b", probe.Active)},
+			want:  decision{Promote: "b"},
 		},
 		{
 			name:  "what a deleted pod said last does not stand against its successor",
-			nodes: []Node{leaving("a", probe.Active), node("b", probe.Active)},
-			want:  Decision{Promote: "b"},
+			nodes: []vaultNode{leaving("a", probe.Active), node("b", probe.Active)},
+			want:  decision{Promote: "b"},
 		},
 		{
 			name:  "a lost active node loses its label although the others wait for the storage to elect a leader",
-			nodes: []Node{silent, waiting("b", probe.Standby), waiting("c", probe.Standby)},
-			want:  Decision{Demote: []types.UID{"a"}},
+			nodes: []vaultNode{silent, waiting("b", probe.Standby), waiting("c", probe.Standby)},
+			want:  decision{Demote: []types.UID{"a"}},
 		},
 		{
 			name:  "the storage is away from all nodes: the active one keeps its label",
-			nodes: []Node{hung, waiting("b", probe.Standby), waiting("c", probe.Standby)},
+			nodes: []vaultNode{hung, waiting("b", probe.Standby), waiting("c", probe.Standby)},
 		},
 		{
 			name:  "a lost active node keeps its label when the others were sealed before they fell silent",
-			nodes: []Node{silent, waiting("b", probe.Sealed), waiting("c", probe.Unknown)},
+			nodes: []vaultNode{silent, waiting("b", probe.Sealed), waiting("c", probe.Unknown)},
 		},
 		{
 			name:  "a single node that does not answer keeps the label: there is no other",
-			nodes: []Node{silent},
+			nodes: []vaultNode{silent},
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Decide(tt.nodes, !tt.late); !reflect.DeepEqual(got, tt.want) {
-				t.Errorf("Decide() = %+v, want %+v", got, tt.want)
+			if got := decide(tt.nodes, !tt.late); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("decide() = %+v, want %+v", got, tt.want)
 			}
 		})
 	}

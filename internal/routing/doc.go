@@ -7,7 +7,7 @@
 // holder. This package decides where clients are sent, and argues so:
 //
 //  1. A node is promoted only when it says that it is active and no other node
-//     that stays says so ([Decide]). Two claims contradict the lock, so neither
+//     that stays says so ([decide]). Two claims contradict the lock, so neither
 //     is believed.
 //  2. All other pods that are not being deleted lose the label before, however many
 //     have it, and when the pod itself has it already as well. Only when

@@ -49,7 +49,7 @@ type lastActive struct {
 // next is what is known after another look at all pods. Only what a node says
 // while its pod is labelled counts, or has said before its pod went: an active
 // node that the Service does not point at serves nobody.
-func (s lastActive) next(nodes []Node, observations map[types.UID]probe.Observation) lastActive {
+func (s lastActive) next(nodes []vaultNode, observations map[types.UID]probe.Observation) lastActive {
 	if f := count(nodes); f.answered > 0 && f.unsealed == 0 {
 		return lastActive{} // nobody can take over before an administrator unseals a node
 	}
@@ -74,7 +74,7 @@ type lastActiveTracker struct {
 
 // observe takes note of who is active. It has to happen before the engine forgets
 // what the nodes of pods that are gone have said.
-func (s *lastActiveTracker) observe(vault types.NamespacedName, nodes []Node, observations map[types.UID]probe.Observation) {
+func (s *lastActiveTracker) observe(vault types.NamespacedName, nodes []vaultNode, observations map[types.UID]probe.Observation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(vault, s.entries[vault].next(nodes, observations))

@@ -74,9 +74,9 @@ func TestSightingNext(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var nodes []Node
+			var nodes []vaultNode
 			for uid, o := range tt.observations {
-				node := Node{UID: uid, State: o.State}
+				node := vaultNode{UID: uid, State: o.State}
 				for _, labelled := range tt.labelled {
 					node.Labelled = node.Labelled || labelled == uid
 				}

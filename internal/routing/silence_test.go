@@ -131,7 +131,7 @@ func TestClaimsAreProbedAgain(t *testing.T) {
 	f.Confirm = func(_ context.Context, _ types.NamespacedName, uid types.UID) probe.Observation {
 		return probe.Observation{State: probed[uid]}
 	}
-	nodes := []Node{
+	nodes := []vaultNode{
 		{UID: "uid-of-a", State: probe.Active, Labelled: true},
 		{UID: "uid-of-b", State: probe.Active},
 		{UID: "uid-of-c", State: probe.Sealed},

@@ -147,7 +147,7 @@ func (s *State) pending() error {
 	// On the way back from another version an older status does not tell whether a
 	// member has been ready with that.
 	if s.Set != nil && s.Vault.Status.ObservedGeneration != s.Vault.Generation && !s.Vault.Spec.AllowDowngrade {
-		wanted, deployed := s.Vault.Spec.Storage.Etcd.Version, DeployedVersion(s.Set)
+		wanted, deployed := s.Vault.Spec.Storage.Etcd.Version, deployedVersion(s.Set)
 		if vaultversion.Lower(wanted, deployed) {
 			return fmt.Errorf("spec.storage.etcd.version %s is lower than the deployed %s: "+
 				"waiting until the status tells whether a member has been ready with that", wanted, deployed)
@@ -236,8 +236,8 @@ func (s *State) versionRefusal() error {
 // imageVersion is the version in the tag of an etcd image.
 var imageVersion = regexp.MustCompile(`:v([0-9][^:/@]*)$`)
 
-// DeployedVersion is the etcd version that a StatefulSet was rendered from.
-func DeployedVersion(set *appsv1.StatefulSet) string {
+// deployedVersion is the etcd version that a StatefulSet was rendered from.
+func deployedVersion(set *appsv1.StatefulSet) string {
 	if version := set.Annotations[v1alpha1.VersionAnnotation]; version != "" {
 		return version
 	}
@@ -258,7 +258,7 @@ func (s *State) Version() string {
 	if s.Set == nil || s.Set.Status.ObservedGeneration != s.Set.Generation {
 		return known // which pods are of it is not known yet
 	}
-	deployed := DeployedVersion(s.Set)
+	deployed := deployedVersion(s.Set)
 	if deployed == "" || !slices.ContainsFunc(s.Members, func(pod corev1.Pod) bool {
 		return Ready(&pod) && pod.Labels[appsv1.StatefulSetRevisionLabel] == s.Set.Status.UpdateRevision
 	}) {

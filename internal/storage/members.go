@@ -16,9 +16,9 @@ import (
 	"github.com/vault-operator/vault-operator/internal/pods"
 )
 
-// Failure is the reason why the pod of a member cannot start, or nothing. It is the
+// failure is the reason why the pod of a member cannot start, or nothing. It is the
 // same at each attempt of the kubelet, so that a status rests between them.
-func Failure(pod *corev1.Pod) string {
+func failure(pod *corev1.Pod) string {
 	if scheduled := condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionFalse {
 		return scheduled.Reason
 	}
@@ -121,7 +121,7 @@ func (s *State) missing(ordinal int, pod *corev1.Pod, now time.Time, causes func
 		}
 		return Member{Why: why, Failing: now.Sub(scheduled.LastTransitionTime.Time) >= settled}
 	}
-	if why := Failure(pod); why != "" {
+	if why := failure(pod); why != "" {
 		return Member{Why: why, Failing: true}
 	}
 	for _, container := range pod.Status.ContainerStatuses {
@@ -195,8 +195,8 @@ func (s *State) Rollout() *Rollout {
 		case pod.Labels[appsv1.StatefulSetRevisionLabel] != status.UpdateRevision:
 			r.Old = append(r.Old, name)
 		case Ready(pod):
-		case Failure(pod) != "" || whyEnded(pod) != "":
-			r.Failing = append(r.Failing, fmt.Sprintf("%s (%s)", name, cmp.Or(whyEnded(pod), Failure(pod))))
+		case failure(pod) != "" || whyEnded(pod) != "":
+			r.Failing = append(r.Failing, fmt.Sprintf("%s (%s)", name, cmp.Or(whyEnded(pod), failure(pod))))
 		default:
 			r.Starting = append(r.Starting, name)
 		}

@@ -117,7 +117,7 @@ func (s *State) fixes(pod *corev1.Pod, rendered *appsv1.StatefulSet) bool {
 	if status.CurrentRevision != status.UpdateRevision && pod.Labels[appsv1.StatefulSetRevisionLabel] == status.UpdateRevision {
 		return true
 	}
-	why := Failure(pod)
+	why := failure(pod)
 	imageChanges := image(&rendered.Spec.Template.Spec) != image(&s.Set.Spec.Template.Spec)
 	return why != "" && (imageFailure(why) && imageChanges || why == corev1.PodReasonUnschedulable && !imageChanges)
 }

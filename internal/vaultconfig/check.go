@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// MaxBytes is the largest configuration that is looked at. Vault's own is a few
+	// maxBytes is the largest configuration that is looked at. Vault's own is a few
 	// hundred bytes; what is larger does not fit into a Helm release either.
-	MaxBytes = 64 << 10
+	maxBytes = 64 << 10
 	// maxNesting is how deep blocks and lists may be nested. The parser calls itself
 	// for each level, so an input that is all brackets would use up the memory of
 	// the operator. Vault's own configuration needs four levels.
@@ -39,8 +39,8 @@ var owned = []string{
 // text, because the text may hold credentials and the error ends up in conditions,
 // events and the log.
 func checkText(text string) error {
-	if len(text) > MaxBytes {
-		return fmt.Errorf("is larger than %d KiB, which is the limit", MaxBytes>>10)
+	if len(text) > maxBytes {
+		return fmt.Errorf("is larger than %d KiB, which is the limit", maxBytes>>10)
 	}
 	// The chart stores the text in a YAML block, and Vault reads it as UTF-8.
 	if strings.ContainsRune(text, 0) {
