@@ -111,7 +111,7 @@ func (v *Vault) ServerName() string {
 // ServerSecretName is the name of the Secret with the certificate of the nodes.
 func (v *Vault) ServerSecretName() string {
 	if v.HasStaticTLS() {
-		return v.Spec.TLS.Static.ServerSecret
+		return string(v.Spec.TLS.Static.ServerSecret)
 	}
 	return v.Name + "-default-vault-server-tls"
 }
@@ -119,7 +119,7 @@ func (v *Vault) ServerSecretName() string {
 // ClientSecretName is the name of the Secret with the CA for Vault's clients.
 func (v *Vault) ClientSecretName() string {
 	if v.HasStaticTLS() {
-		return v.Spec.TLS.Static.ClientSecret
+		return string(v.Spec.TLS.Static.ClientSecret)
 	}
 	return v.Name + "-default-vault-client-tls"
 }

@@ -108,11 +108,9 @@ type VaultSpec struct {
 	// digits: baseImage is pulled by it, whatever the tag points at. version still says which
 	// version that is, so change both in an upgrade.
 	// https://kubernetes.io/docs/concepts/containers/images/#image-names
-	// +kubebuilder:validation:MaxLength=71
-	// +kubebuilder:validation:XValidation:rule="self.matches('^sha256:[0-9a-f]{64}$')",message="must be sha256: and 64 hexadecimal digits"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Vault image digest",order=40,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
-	ImageDigest string `json:"imageDigest,omitempty"`
+	ImageDigest ImageDigest `json:"imageDigest,omitempty"`
 
 	// imagePullSecrets are the names of Secrets in the namespace of the Vault
 	// that hold the credentials for the images.
@@ -135,11 +133,9 @@ type VaultSpec struct {
 	// such as the token of a seal, belong into the Secret of configSecretName.
 	// https://developer.hashicorp.com/vault/docs/configuration
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="ConfigMap with more configuration",order=3,xDescriptors={"urn:alm:descriptor:io.kubernetes:ConfigMap"}
 	// +optional
-	ConfigMapName string `json:"configMapName,omitempty"`
+	ConfigMapName ObjectName `json:"configMapName,omitempty"`
 
 	// configSecretName is the name of a Secret in the namespace of the Vault whose
 	// key "vault.hcl" holds more Vault configuration, for example a seal with its
@@ -149,11 +145,9 @@ type VaultSpec struct {
 	// object, condition, event or log.
 	// https://developer.hashicorp.com/vault/docs/configuration
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret with more configuration",order=36,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
-	ConfigSecretName string `json:"configSecretName,omitempty"`
+	ConfigSecretName ObjectName `json:"configSecretName,omitempty"`
 
 	// pod is the policy for the Vault pods.
 	// +kubebuilder:default={}
@@ -197,6 +191,25 @@ type VaultSpec struct {
 	// +optional
 	Storage StorageSpec `json:"storage,omitempty"`
 }
+
+// ObjectName is the name of an object in the namespace of the Vault, or of one that is in
+// no namespace.
+//
+// +kubebuilder:validation:MaxLength=253
+// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
+type ObjectName string
+
+// ImageDigest is the digest of a container image.
+//
+// +kubebuilder:validation:MaxLength=71
+// +kubebuilder:validation:XValidation:rule="self.matches('^sha256:[0-9a-f]{64}$')",message="must be sha256: and 64 hexadecimal digits"
+type ImageDigest string
+
+// ObjectAnnotations are annotations of an object that Helm applies. Its own are not for users.
+//
+// +kubebuilder:validation:MaxProperties=64
+// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('helm.sh/') && !k.startsWith('meta.helm.sh/') && !k.startsWith('vault.security.coreos.com/') && k != 'kubernetes.io/enforce-mountable-secrets')",message="keys that start with helm.sh/, meta.helm.sh/ or vault.security.coreos.com/, and kubernetes.io/enforce-mountable-secrets, are refused: they change how the operator handles the object"
+type ObjectAnnotations map[string]string
 
 // PodPolicy is the policy for the Vault pods.
 type PodPolicy struct {
@@ -244,11 +257,9 @@ type PodPolicy struct {
 
 	// priorityClassName of the pods.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
-	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Priority class",order=6,xDescriptors={"urn:alm:descriptor:io.kubernetes:scheduling.k8s.io:v1:PriorityClass","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
-	PriorityClassName string `json:"priorityClassName,omitempty"`
+	PriorityClassName ObjectName `json:"priorityClassName,omitempty"`
 
 	// annotations added to the pods. Keys that start with
 	// "vault.security.coreos.com/" are the operator's own and refused, and so is
@@ -274,11 +285,9 @@ type PodPolicy struct {
 	// them restarts no pod. Keys that start with "helm.sh/", "meta.helm.sh/" or
 	// "vault.security.coreos.com/", and "kubernetes.io/enforce-mountable-secrets", are
 	// refused.
-	// +kubebuilder:validation:MaxProperties=64
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('helm.sh/') && !k.startsWith('meta.helm.sh/') && !k.startsWith('vault.security.coreos.com/') && k != 'kubernetes.io/enforce-mountable-secrets')",message="keys that start with helm.sh/, meta.helm.sh/ or vault.security.coreos.com/, and kubernetes.io/enforce-mountable-secrets, are refused: they change how the operator handles the object"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="ServiceAccount annotations",order=42,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
-	ServiceAccountAnnotations map[string]string `json:"serviceAccountAnnotations,omitempty"`
+	ServiceAccountAnnotations ObjectAnnotations `json:"serviceAccountAnnotations,omitempty"`
 
 	// env are environment variables of the Vault container, for example HTTPS_PROXY,
 	// VAULT_LICENSE or what a seal needs. Take what is secret from a Secret by
@@ -346,11 +355,9 @@ type ServicePolicy struct {
 
 	// annotations of the Service, for example those that a load balancer reads. Keys that
 	// start with "helm.sh/", "meta.helm.sh/" or "vault.security.coreos.com/" are refused.
-	// +kubebuilder:validation:MaxProperties=64
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('helm.sh/') && !k.startsWith('meta.helm.sh/') && !k.startsWith('vault.security.coreos.com/') && k != 'kubernetes.io/enforce-mountable-secrets')",message="keys that start with helm.sh/, meta.helm.sh/ or vault.security.coreos.com/, and kubernetes.io/enforce-mountable-secrets, are refused: they change how the operator handles the object"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Service annotations",order=39,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
-	Annotations map[string]string `json:"annotations,omitempty"`
+	Annotations ObjectAnnotations `json:"annotations,omitempty"`
 }
 
 // ListenerPolicy has what may be set of the listener that clients connect to.
@@ -468,19 +475,15 @@ type StaticTLS struct {
 	// NAME.NAMESPACE.svc, under which the operator and the applications reach Vault.
 	// A new certificate in the Secret is served within two minutes, without a restart.
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the server certificate",order=15,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret"}
-	ServerSecret string `json:"serverSecret"`
+	ServerSecret ObjectName `json:"serverSecret"`
 
 	// clientSecret is the name of the Secret whose key "vault-client-ca.crt", or
 	// "ca.crt", holds the certificate authority (PEM) that signed the server
 	// certificate. It may be the same as serverSecret.
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the certificate authority",order=16,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret"}
-	ClientSecret string `json:"clientSecret"`
+	ClientSecret ObjectName `json:"clientSecret"`
 }
 
 // StorageSpec is where Vault keeps its encrypted data: exactly one kind is set.
@@ -546,11 +549,9 @@ type EtcdStorage struct {
 	// digits: baseImage is pulled by it, whatever the tag points at. version still says which
 	// version that is, so change both in an upgrade.
 	// https://kubernetes.io/docs/concepts/containers/images/#image-names
-	// +kubebuilder:validation:MaxLength=71
-	// +kubebuilder:validation:XValidation:rule="self.matches('^sha256:[0-9a-f]{64}$')",message="must be sha256: and 64 hexadecimal digits"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd image digest",order=41,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
-	ImageDigest string `json:"imageDigest,omitempty"`
+	ImageDigest ImageDigest `json:"imageDigest,omitempty"`
 
 	// resources of the etcd container.
 	// Defaults to requests of 100m CPU and 128Mi memory, and no limits.
@@ -583,11 +584,9 @@ type EtcdStorage struct {
 	// bound, and not be changed afterwards.
 	// https://kubernetes.io/docs/concepts/storage/storage-classes/
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Storage class",order=21,xDescriptors={"urn:alm:descriptor:io.kubernetes:StorageClass"}
 	// +optional
-	StorageClassName *string `json:"storageClassName,omitempty"`
+	StorageClassName *ObjectName `json:"storageClassName,omitempty"`
 
 	// lockTimeoutSeconds is how long the lock of an active Vault node that died
 	// without giving it up outlives it: nothing is served for that long, and then
@@ -659,11 +658,9 @@ type EtcdPodPolicy struct {
 
 	// priorityClassName of the etcd pods.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
-	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of an object: lower case letters, digits, '-' and '.', with a letter or digit at both ends"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd priority class",order=35,xDescriptors={"urn:alm:descriptor:io.kubernetes:scheduling.k8s.io:v1:PriorityClass","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
-	PriorityClassName string `json:"priorityClassName,omitempty"`
+	PriorityClassName ObjectName `json:"priorityClassName,omitempty"`
 }
 
 // Phase is a summary of a Vault for people; programs read the conditions.

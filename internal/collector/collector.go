@@ -121,7 +121,7 @@ func (r *Reconciler) candidates(ctx context.Context, vault *v1alpha1.Vault) ([]*
 		secrets.Items[i].SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 		all = append(all, &secrets.Items[i])
 	}
-	if vault.Spec.ConfigMapName != vault.OldConfigMapName() {
+	if string(vault.Spec.ConfigMapName) != vault.OldConfigMapName() {
 		old := &metav1.PartialObjectMetadata{}
 		old.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
 		err := r.Cache.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: vault.OldConfigMapName()}, old)

@@ -137,7 +137,7 @@ func toAny(list []string) []any {
 // https://sdk.operatorframework.io/docs/olm-integration/generation/#digest-pinning-and-image-references
 func relatedImages(vault *v1alpha1.Vault) map[string]any {
 	images := map[string]any{}
-	add := func(name, image, defaultImage, version, digest string) {
+	add := func(name, image, defaultImage, version string, digest v1alpha1.ImageDigest) {
 		variable := "RELATED_IMAGE_" + strings.ToUpper(name) + "_" + strings.NewReplacer(".", "_", "-", "_").Replace(version)
 		if related := os.Getenv(variable); related != "" && image == defaultImage && digest == "" {
 			images[name] = related

@@ -70,10 +70,10 @@ func certificates(vault *v1alpha1.Vault) []object {
 func configs(spec *v1alpha1.VaultSpec) []object {
 	var result []object
 	if spec.ConfigMapName != "" {
-		result = append(result, object{"ConfigMap", spec.ConfigMapName})
+		result = append(result, object{"ConfigMap", string(spec.ConfigMapName)})
 	}
 	if spec.ConfigSecretName != "" {
-		result = append(result, object{"Secret", spec.ConfigSecretName})
+		result = append(result, object{"Secret", string(spec.ConfigSecretName)})
 	}
 	return result
 }

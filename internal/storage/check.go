@@ -123,7 +123,7 @@ func (s *State) classFits() error {
 		return nil // any default is right
 	}
 	for _, ordinal := range s.boundOrdinals() {
-		if class := s.Claims[ordinal].Spec.StorageClassName; class != nil && *class != *wanted {
+		if class := s.Claims[ordinal].Spec.StorageClassName; class != nil && *class != string(*wanted) {
 			return mismatch("Volume claim %s is of StorageClass %q: set spec.storage.etcd.storageClassName to %q instead of %q",
 				s.Claims[ordinal].Name, *class, *class, *wanted)
 		}
@@ -214,11 +214,11 @@ func claimTemplate(set *appsv1.StatefulSet) *corev1.PersistentVolumeClaim {
 	return &set.Spec.VolumeClaimTemplates[0]
 }
 
-func deref(text *string) string {
+func deref[T ~string](text *T) string {
 	if text == nil {
 		return ""
 	}
-	return *text
+	return string(*text)
 }
 
 // versionRefusal refuses a version of etcd that is lower than one that a member was

@@ -105,7 +105,7 @@ func TestApplyRetention(t *testing.T) {
 // A StatefulSet without volumes is replaced together with its claims, in steps.
 func TestReplacement(t *testing.T) {
 	vault := newVault(1)
-	vault.Spec.Storage.Etcd.StorageClassName = ptr("fast")
+	vault.Spec.Storage.Etcd.StorageClassName = ptr(v1alpha1.ObjectName("fast"))
 	set := newSet(vault, ptr("fats"))
 	c := claim(vault, 0, "unbound", "2Gi", "fats")
 	api := setController(newAPI(t, vault, set, c), vault)

@@ -122,7 +122,7 @@ func TestKeptVolumes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			vault := newVault(tt.members)
-			vault.Spec.Storage.Etcd.StorageClassName = tt.class
+			vault.Spec.Storage.Etcd.StorageClassName = (*v1alpha1.ObjectName)(tt.class)
 			s := stateOf(vault, nil)
 			for ordinal, text := range tt.kept {
 				fields := strings.Fields(text)
@@ -150,7 +150,7 @@ func TestKeptVolumes(t *testing.T) {
 // A StorageClass can be corrected while no volume is bound.
 func TestCorrectedClass(t *testing.T) {
 	vault := newVault(1)
-	vault.Spec.Storage.Etcd.StorageClassName = ptr("fast")
+	vault.Spec.Storage.Etcd.StorageClassName = ptr(v1alpha1.ObjectName("fast"))
 	for name, tt := range map[string]struct {
 		template                  *string
 		claims                    []*corev1.PersistentVolumeClaim
@@ -195,11 +195,11 @@ func TestChangesOfALivingEtcd(t *testing.T) {
 		"nothing": {change: func(*v1alpha1.EtcdStorage) {}},
 		"members": {change: func(e *v1alpha1.EtcdStorage) { e.Nodes = ptr(int32(3)) }, mentions: "spec.storage.etcd.nodes cannot be changed: the volume claims data-example-etcd-0 are bound; set it back to 1"},
 		"size":    {change: func(e *v1alpha1.EtcdStorage) { e.VolumeSize = ptr(resource.MustParse("4Gi")) }, mentions: "volumeSize cannot be changed: the volume claims data-example-etcd-0 are bound; set it back to 2Gi", replaced: true},
-		"class":   {change: func(e *v1alpha1.EtcdStorage) { e.StorageClassName = ptr("slow") }, mentions: `set it back to "fast"`, replaced: true},
+		"class":   {change: func(e *v1alpha1.EtcdStorage) { e.StorageClassName = ptr(v1alpha1.ObjectName("slow")) }, mentions: `set it back to "fast"`, replaced: true},
 	} {
 		for _, phase := range []string{"bound", "unbound"} {
 			vault := newVault(1)
-			vault.Spec.Storage.Etcd.StorageClassName = ptr("fast")
+			vault.Spec.Storage.Etcd.StorageClassName = ptr(v1alpha1.ObjectName("fast"))
 			set := newSet(vault, ptr("fast"))
 			set.Spec.Replicas = ptr(int32(1))
 			set.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}

@@ -50,7 +50,7 @@ func TestLoad(t *testing.T) {
 	}
 	good := secret(map[string][]byte{"vault.hcl": []byte(lease)})
 	for name, tt := range map[string]struct {
-		configMap, secret string
+		configMap, secret v1alpha1.ObjectName
 		objects           []client.Object
 		want              Config
 		reason, mentions  string

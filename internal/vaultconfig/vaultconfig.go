@@ -30,7 +30,7 @@ const (
 // from.
 func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (Config, error) {
 	config := Config{}
-	if name := vault.Spec.ConfigMapName; name != "" {
+	if name := string(vault.Spec.ConfigMapName); name != "" {
 		var configMap corev1.ConfigMap
 		from := origin{"configMapName", "ConfigMap", name, v1alpha1.ReasonConfigMapNotFound}
 		if err := from.get(ctx, reader, vault.Namespace, &configMap); err != nil {
@@ -42,7 +42,7 @@ func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (Con
 		}
 		config[configMapFile] = []byte(text)
 	}
-	if name := vault.Spec.ConfigSecretName; name != "" {
+	if name := string(vault.Spec.ConfigSecretName); name != "" {
 		var secret corev1.Secret
 		from := origin{"configSecretName", "Secret", name, v1alpha1.ReasonConfigSecretNotFound}
 		if err := from.get(ctx, reader, vault.Namespace, &secret); err != nil {
