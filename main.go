@@ -22,15 +22,18 @@ func main() {
 	flag.StringVar(&options.WatchesFile, "watches-file", "watches.yaml",
 		"File that says which chart renders a Vault.")
 	flag.StringVar(&options.MetricsAddress, "metrics-bind-address", ":8443",
-		"Address of the metrics, served over HTTPS to clients that the API server authenticates and authorizes; 0 turns them off.")
+		"Address of the metrics, served over HTTPS to clients that the API server authenticates and authorizes; "+
+			"0 turns them off.")
 	flag.StringVar(&options.ProbeAddress, "health-probe-bind-address", ":8081",
 		"Address of /healthz and /readyz.")
 	flag.BoolVar(&options.LeaderElect, "leader-elect", true,
-		"Let one replica at a time render releases and write the status. Every replica keeps the Services pointed at the active nodes. Disable it only for local development, with one replica.")
+		"Let one replica at a time render releases and write the status. Every replica keeps the Services pointed at "+
+			"the active nodes. Disable it only for local development, with one replica.")
 	level := zap.LevelFlag("log-level", zapcore.InfoLevel,
 		"Least level that is logged: debug, info, warn or error.")
 	flag.StringVar(&options.Namespaces, "watch-namespace", os.Getenv("WATCH_NAMESPACE"),
-		"Namespaces whose Vaults are served, separated by commas; by default those in the environment variable WATCH_NAMESPACE, and without any all.")
+		"Namespaces whose Vaults are served, separated by commas; by default those in the environment variable "+
+			"WATCH_NAMESPACE, and without any all.")
 	flag.StringVar(&options.Namespace, "namespace", "",
 		"Namespace of the operator itself, for the election of a leader and the records of Helm releases; "+
 			"by default that of its service account. Nobody but administrators of the operator may write Secrets there.")

@@ -17,8 +17,8 @@ const (
 	GenerationAnnotation = "vault.security.coreos.com/generation"
 
 	// VersionAnnotation is on the Deployment, and not on its pods: the spec.version
-	// that it was rendered from. On the StatefulSet of etcd it is etcd's version. The image's tag does not tell it when the image is
-	// named by a digest.
+	// that it was rendered from. On the StatefulSet of etcd it is etcd's version. The
+	// image's tag does not tell it when the image is named by a digest.
 	VersionAnnotation = "vault.security.coreos.com/version"
 
 	// FollowsVaultAnnotation is on the StatefulSet of an etcd whose pods run where

@@ -47,7 +47,8 @@ func TestValidators(t *testing.T) {
 	for _, object := range bundle.Objects {
 		objects = append(objects, object)
 	}
-	objects = append(objects, map[string]string{"k8s-version": "1.30", "index-path": filepath.Join(repository, "bundle.Dockerfile")})
+	objects = append(objects,
+		map[string]string{"k8s-version": "1.30", "index-path": filepath.Join(repository, "bundle.Dockerfile")})
 	for name, validators := range map[string]interfaces.Validators{
 		"default": append(interfaces.Validators{validation.ObjectValidator}, validation.DefaultBundleValidators...),
 		"operatorhub": {
@@ -134,7 +135,8 @@ func TestMissingDescriptors(t *testing.T) {
 	if want := []string{"spec.part.forgotten", "status.forgotten"}; !slices.Equal(d.missing, want) {
 		t.Errorf("missing are %v, want %v", d.missing, want)
 	}
-	if len(d.spec) != 2 || d.spec[0].path != "part" || d.spec[1].path != "part.size" || d.spec[1].description != "Size of it, in two lines." {
+	if len(d.spec) != 2 || d.spec[0].path != "part" || d.spec[1].path != "part.size" ||
+		d.spec[1].description != "Size of it, in two lines." {
 		t.Errorf("descriptors of the spec are %+v", d.spec)
 	}
 }
@@ -146,7 +148,8 @@ func TestIcon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := base64.StdEncoding.DecodeString(bundle.CSV.Spec.Icon[0].Data); err != nil || string(got) != string(want) {
+	if got, err := base64.StdEncoding.DecodeString(bundle.CSV.Spec.Icon[0].Data); err != nil ||
+		string(got) != string(want) {
 		t.Errorf("the icon is another one than icon.svg, in base64 (%v)", err)
 	}
 }

@@ -140,7 +140,8 @@ func (in *input) clusterServiceVersion(vault description) (*v1alpha1.ClusterServ
 		}
 	}
 	for _, binding := range in.clusterRoleBindings {
-		if err := permit(&install.StrategySpec.ClusterPermissions, binding.RoleRef, binding.Subjects, in.clusterRoles); err != nil {
+		if err := permit(&install.StrategySpec.ClusterPermissions, binding.RoleRef, binding.Subjects,
+			in.clusterRoles); err != nil {
 			return nil, err
 		}
 	}
@@ -163,7 +164,9 @@ func (in *input) clusterServiceVersion(vault description) (*v1alpha1.ClusterServ
 
 // examples are what consoles begin with, the smallest first.
 func (in *input) examples() (string, error) {
-	slices.SortFunc(in.samples, func(a, b *unstructured.Unstructured) int { return strings.Compare(a.GetName(), b.GetName()) })
+	slices.SortFunc(in.samples, func(a, b *unstructured.Unstructured) int {
+		return strings.Compare(a.GetName(), b.GetName())
+	})
 	var list []any
 	for _, sample := range in.samples {
 		// It is created wherever the person is.
@@ -184,13 +187,18 @@ func servedVersion(crd *unstructured.Unstructured) (string, error) {
 }
 
 // permit adds the rules of a role for service accounts.
-func permit(list *[]v1alpha1.StrategyDeploymentPermissions, role rbacv1.RoleRef, subjects []rbacv1.Subject, roles map[string][]rbacv1.PolicyRule) error {
+func permit(
+	list *[]v1alpha1.StrategyDeploymentPermissions, role rbacv1.RoleRef, subjects []rbacv1.Subject,
+	roles map[string][]rbacv1.PolicyRule,
+) error {
 	rules, ok := roles[role.Name]
 	if !ok {
 		return fmt.Errorf("there is no %s %s", role.Kind, role.Name)
 	}
 	for _, subject := range subjects {
-		at := slices.IndexFunc(*list, func(p v1alpha1.StrategyDeploymentPermissions) bool { return p.ServiceAccountName == subject.Name })
+		at := slices.IndexFunc(*list, func(p v1alpha1.StrategyDeploymentPermissions) bool {
+			return p.ServiceAccountName == subject.Name
+		})
 		if at < 0 {
 			at = len(*list)
 			*list = append(*list, v1alpha1.StrategyDeploymentPermissions{ServiceAccountName: subject.Name})
@@ -206,7 +214,8 @@ func relatedImages(containers []corev1.Container) (images []v1alpha1.RelatedImag
 		images = append(images, v1alpha1.RelatedImage{Name: container.Name, Image: container.Image})
 		for _, variable := range container.Env {
 			if name, related := strings.CutPrefix(variable.Name, "RELATED_IMAGE_"); related {
-				images = append(images, v1alpha1.RelatedImage{Name: strings.ReplaceAll(strings.ToLower(name), "_", "-"), Image: variable.Value})
+				images = append(images,
+					v1alpha1.RelatedImage{Name: strings.ReplaceAll(strings.ToLower(name), "_", "-"), Image: variable.Value})
 			}
 		}
 	}

@@ -92,7 +92,9 @@ func load(dir string) (types, error) {
 	}
 	all := types{}
 	for _, root := range roots {
-		err := markers.EachType(&markers.Collector{Registry: registry}, root, func(info *markers.TypeInfo) { all[info.Name] = info })
+		err := markers.EachType(&markers.Collector{Registry: registry}, root, func(info *markers.TypeInfo) {
+			all[info.Name] = info
+		})
 		if err != nil {
 			return nil, err
 		}

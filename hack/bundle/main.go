@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -42,7 +43,8 @@ func run(manifests io.Reader, root string) error {
 		return err
 	}
 	if len(vault.missing) > 0 {
-		return errors.New("these fields have no descriptor, that is, no marker +" + markerName + ": " + strings.Join(vault.missing, ", "))
+		return errors.New("these fields have no descriptor, that is, no marker +" + markerName + ": " +
+			strings.Join(vault.missing, ", "))
 	}
 	csv, err := in.clusterServiceVersion(vault)
 	if err != nil {
@@ -50,13 +52,16 @@ func run(manifests io.Reader, root string) error {
 	}
 	files := map[string]any{"manifests/" + packageName + ".clusterserviceversion.yaml": csv}
 	for _, object := range in.crds {
-		files["manifests/"+object.GetName()[strings.Index(object.GetName(), ".")+1:]+"_"+strings.Split(object.GetName(), ".")[0]+".yaml"] = object.Object
+		plural, group, _ := strings.Cut(object.GetName(), ".")
+		files["manifests/"+group+"_"+plural+".yaml"] = object.Object
 	}
 	for _, object := range in.others {
 		// OLM puts everything into the namespace of the operator.
 		object.SetNamespace("")
 		gvk := object.GroupVersionKind()
-		name := strings.ToLower(strings.Join(strings.FieldsFunc(object.GetName()+"/"+gvk.Group+"/"+gvk.Version+"/"+gvk.Kind, func(r rune) bool { return r == '/' }), "_"))
+		parts := []string{object.GetName(), gvk.Group, gvk.Version, gvk.Kind}
+		parts = slices.DeleteFunc(parts, func(part string) bool { return part == "" })
+		name := strings.ToLower(strings.Join(parts, "_"))
 		files["manifests/"+name+".yaml"] = object.Object
 	}
 	files["metadata/annotations.yaml"] = map[string]any{"annotations": annotations}
@@ -139,6 +144,7 @@ func dockerfile() []byte {
 	for _, key := range sortedKeys(annotations) {
 		fmt.Fprintf(&text, "LABEL %s=%s\n", key, annotations[key])
 	}
-	text.WriteString("\nCOPY bundle/manifests /manifests/\nCOPY bundle/metadata /metadata/\nCOPY bundle/tests/scorecard /tests/scorecard/\n")
+	text.WriteString("\nCOPY bundle/manifests /manifests/\nCOPY bundle/metadata /metadata/\n" +
+		"COPY bundle/tests/scorecard /tests/scorecard/\n")
 	return text.Bytes()
 }

@@ -59,7 +59,8 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	delete(properties, "allowDowngrade")
 	properties["config"] = map[string]any{"type": "string", "description": "config is more Vault configuration, in HCL."}
 	properties["configSecret"] = map[string]any{
-		"type": "object", "description": "configSecret is a Secret with more Vault configuration, and its keys.", "additionalProperties": false,
+		"type": "object", "description": "configSecret is a Secret with more Vault configuration, and its keys.",
+		"additionalProperties": false,
 		"properties": map[string]any{
 			"name": map[string]any{"type": "string"},
 			"keys": map[string]any{"type": "array", "items": map[string]any{"type": "string"}},
@@ -67,13 +68,24 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	}
 	properties["tlsKeys"] = map[string]any{
 		"type": "object", "description": "tlsKeys are the keys of the Secrets of tls.static.", "additionalProperties": false,
-		"properties": map[string]any{"cert": map[string]any{"type": "string"}, "key": map[string]any{"type": "string"}, "ca": map[string]any{"type": "string"}},
+		"properties": map[string]any{
+			"cert": map[string]any{"type": "string"}, "key": map[string]any{"type": "string"},
+			"ca": map[string]any{"type": "string"},
+		},
 	}
 	properties["ownerUID"] = map[string]any{"type": "string", "description": "ownerUID is the UID of the Vault resource."}
-	properties["generation"] = map[string]any{"type": "string", "description": "generation of the Vault resource that the values are of."}
-	properties["operated"] = map[string]any{"type": "boolean", "description": "operated says that the Vault Operator runs this release."}
-	properties["openshift"] = map[string]any{"type": "boolean", "description": "openshift says whether the cluster is OpenShift."}
-	properties["ipv6"] = map[string]any{"type": "boolean", "description": "ipv6 says that pods have addresses of IPv6 first."}
+	properties["generation"] = map[string]any{
+		"type": "string", "description": "generation of the Vault resource that the values are of.",
+	}
+	properties["operated"] = map[string]any{
+		"type": "boolean", "description": "operated says that the Vault Operator runs this release.",
+	}
+	properties["openshift"] = map[string]any{
+		"type": "boolean", "description": "openshift says whether the cluster is OpenShift.",
+	}
+	properties["ipv6"] = map[string]any{
+		"type": "boolean", "description": "ipv6 says that pods have addresses of IPv6 first.",
+	}
 	properties["images"] = map[string]any{
 		"type": "object", "description": "images are used in place of baseImage and version.", "additionalProperties": false,
 		"properties": map[string]any{"vault": map[string]any{"type": "string"}, "etcd": map[string]any{"type": "string"}},

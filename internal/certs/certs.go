@@ -41,7 +41,9 @@ func NewCA(commonName string) (KeyPair, error) {
 }
 
 // Sign makes a certificate for the DNS names and IP addresses, signed by ca.
-func Sign(ca KeyPair, commonName string, usage []x509.ExtKeyUsage, names []string, addresses ...net.IP) (KeyPair, error) {
+func Sign(
+	ca KeyPair, commonName string, usage []x509.ExtKeyUsage, names []string, addresses ...net.IP,
+) (KeyPair, error) {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: commonName},
 		KeyUsage:    x509.KeyUsageDigitalSignature,

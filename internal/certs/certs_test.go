@@ -74,7 +74,8 @@ func TestNewCA(t *testing.T) {
 		t.Errorf("key: %v", err)
 	}
 	checkLifetime(t, cert)
-	if other := parse(t, newCA(t).Cert); other.SerialNumber.Cmp(cert.SerialNumber) == 0 || other.PublicKey.(*ecdsa.PublicKey).Equal(cert.PublicKey) {
+	if other := parse(t, newCA(t).Cert); other.SerialNumber.Cmp(cert.SerialNumber) == 0 ||
+		other.PublicKey.(*ecdsa.PublicKey).Equal(cert.PublicKey) {
 		t.Error("two authorities share their serial number or key")
 	}
 }
@@ -188,7 +189,9 @@ func TestVerify(t *testing.T) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	}, &ca)
 	early := custom(t, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, &ca)
-	clientOnly := custom(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, &ca)
+	clientOnly := custom(t, func(c *x509.Certificate) {
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	}, &ca)
 	join := func(certs ...[]byte) []byte { return bytes.Join(certs, nil) }
 
 	tests := []struct {
@@ -200,10 +203,20 @@ func TestVerify(t *testing.T) {
 	}{
 		{name: "signed by the authority", server: good, ca: ca.Cert},
 		{name: "a bundle of authorities", server: good, ca: join(other.Cert, ca.Cert)},
-		{name: "a chain with an intermediate", server: KeyPair{join(below.Cert, intermediate.Cert), below.Key}, ca: root.Cert},
-		{name: "white space around the chain", server: KeyPair{join([]byte("\n\n"), below.Cert, []byte("\n"), intermediate.Cert, []byte("\n")), below.Key}, ca: root.Cert},
+		{
+			name: "a chain with an intermediate", server: KeyPair{join(below.Cert, intermediate.Cert), below.Key},
+			ca: root.Cert,
+		},
+		{
+			name:   "white space around the chain",
+			server: KeyPair{join([]byte("\n\n"), below.Cert, []byte("\n"), intermediate.Cert, []byte("\n")), below.Key},
+			ca:     root.Cert,
+		},
 		{name: "an intermediate that is missing", server: below, ca: root.Cert, wantErr: "signed by unknown authority"},
-		{name: "a chain in the wrong order", server: KeyPair{join(intermediate.Cert, below.Cert), below.Key}, ca: root.Cert, wantErr: "private key does not match"},
+		{
+			name: "a chain in the wrong order", server: KeyPair{join(intermediate.Cert, below.Cert), below.Key},
+			ca: root.Cert, wantErr: "private key does not match",
+		},
 		{name: "another name", server: elsewhere, ca: ca.Cert, wantErr: "valid for other.default.svc, not " + testName},
 		{name: "another authority", server: good, ca: other.Cert, wantErr: "signed by unknown authority"},
 		{name: "expired", server: expired, ca: ca.Cert, wantErr: "has expired"},
@@ -211,12 +224,31 @@ func TestVerify(t *testing.T) {
 		{name: "not valid yet", server: early, ca: ca.Cert, wantErr: "not yet valid"},
 		{name: "valid by then", server: early, ca: ca.Cert, at: 2 * time.Minute},
 		{name: "for clients only", server: clientOnly, ca: ca.Cert, wantErr: "incompatible key usage"},
-		{name: "another's key", server: KeyPair{good.Cert, elsewhere.Key}, ca: ca.Cert, wantErr: "private key does not match"},
-		{name: "a certificate that is garbage", server: KeyPair{[]byte("garbage"), good.Key}, ca: ca.Cert, wantErr: "failed to find any PEM data in certificate input"},
-		{name: "a key that is garbage", server: KeyPair{good.Cert, []byte("garbage")}, ca: ca.Cert, wantErr: "failed to find any PEM data in key input"},
-		{name: "key and certificate mixed up", server: KeyPair{good.Key, good.Cert}, ca: ca.Cert, wantErr: "PEM inputs may have been switched"},
-		{name: "PEM around garbage", server: KeyPair{pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("garbage")}), good.Key}, ca: ca.Cert, wantErr: "malformed certificate"},
-		{name: "an authority that is garbage", server: good, ca: []byte("garbage"), wantErr: "the certificate authority holds no PEM certificate"},
+		{
+			name: "another's key", server: KeyPair{good.Cert, elsewhere.Key}, ca: ca.Cert,
+			wantErr: "private key does not match",
+		},
+		{
+			name: "a certificate that is garbage", server: KeyPair{[]byte("garbage"), good.Key}, ca: ca.Cert,
+			wantErr: "failed to find any PEM data in certificate input",
+		},
+		{
+			name: "a key that is garbage", server: KeyPair{good.Cert, []byte("garbage")}, ca: ca.Cert,
+			wantErr: "failed to find any PEM data in key input",
+		},
+		{
+			name: "key and certificate mixed up", server: KeyPair{good.Key, good.Cert}, ca: ca.Cert,
+			wantErr: "PEM inputs may have been switched",
+		},
+		{
+			name:   "PEM around garbage",
+			server: KeyPair{pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("garbage")}), good.Key},
+			ca:     ca.Cert, wantErr: "malformed certificate",
+		},
+		{
+			name: "an authority that is garbage", server: good, ca: []byte("garbage"),
+			wantErr: "the certificate authority holds no PEM certificate",
+		},
 		{name: "an empty authority", server: good, wantErr: "the certificate authority holds no PEM certificate"},
 	}
 	for _, tt := range tests {

@@ -84,7 +84,8 @@ func (m *Material) loadNodes(ctx context.Context, reader client.Reader, vault *v
 	if err != nil {
 		return invalid(serverName, clientName, err)
 	}
-	nodes.leafName, nodes.caName = inSecret("the server certificate", serverName), inSecret("the certificate authority", clientName)
+	nodes.leafName = inSecret("the server certificate", serverName)
+	nodes.caName = inSecret("the certificate authority", clientName)
 	nodes.serverName = vault.ServerName()
 	m.Leaf = nodes.leaf
 	m.chains = append(m.chains, nodes)
@@ -119,7 +120,10 @@ func (m *Material) loadEtcd(ctx context.Context, reader client.Reader, vault *v1
 		// Members are clients of each other as well.
 		{member, server[caCertKey], serverName, serverName, etcdServerName(vault), x509.ExtKeyUsageServerAuth},
 		{member, server[caCertKey], serverName, serverName, "", x509.ExtKeyUsageClientAuth},
-		{KeyPair{Cert: user[clientCertKey], Key: user[clientKeyKey]}, server[caCertKey], clientName, serverName, "", x509.ExtKeyUsageClientAuth},
+		{
+			KeyPair{Cert: user[clientCertKey], Key: user[clientKeyKey]}, server[caCertKey], clientName, serverName, "",
+			x509.ExtKeyUsageClientAuth,
+		},
 	} {
 		c, err := newChain(side.pair, side.ca)
 		if err != nil {

@@ -203,7 +203,9 @@ func serverNames(vault *v1alpha1.Vault) []string {
 // is needed, and so made, only when a leaf is missing. The leaves that exist
 // must come from the CA that exists: when the CA was lost, a new one could not
 // sign for them, nor for what pods have mounted: it is added to gone then.
-func ensureIssuer(ctx context.Context, c Clients, vault *v1alpha1.Vault, i issuer, gone *lost) ([]*corev1.Secret, error) {
+func ensureIssuer(
+	ctx context.Context, c Clients, vault *v1alpha1.Vault, i issuer, gone *lost,
+) ([]*corev1.Secret, error) {
 	err := adopt(ctx, c, vault, i.secret)
 	if client.IgnoreNotFound(err) != nil {
 		return nil, err
@@ -287,7 +289,8 @@ func mounted(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, s
 	if client.IgnoreNotFound(err) != nil || err == nil && uses(&set.Spec.Template.Spec) {
 		return true, client.IgnoreNotFound(err)
 	}
-	for _, list := range []func(context.Context, client.Reader, *v1alpha1.Vault) ([]corev1.Pod, error){pods.List, pods.Members} {
+	type lister func(context.Context, client.Reader, *v1alpha1.Vault) ([]corev1.Pod, error)
+	for _, list := range []lister{pods.List, pods.Members} {
 		all, err := list(ctx, reader, vault)
 		if err != nil {
 			return true, err
@@ -362,7 +365,9 @@ func belongs(secret client.Object, vault *v1alpha1.Vault) error {
 }
 
 // createSecret makes a Secret, and returns it, or the one that is there already.
-func createSecret(ctx context.Context, c Clients, vault *v1alpha1.Vault, name string, data map[string][]byte) (*corev1.Secret, error) {
+func createSecret(
+	ctx context.Context, c Clients, vault *v1alpha1.Vault, name string, data map[string][]byte,
+) (*corev1.Secret, error) {
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: vault.Namespace,

@@ -79,8 +79,10 @@ func names(secrets map[string]corev1.Secret) []string {
 
 var (
 	etcdSecrets  = []string{"example-etcd-ca", "example-etcd-client-tls", "example-etcd-server-tls"}
-	vaultSecrets = []string{"example-default-vault-ca", "example-default-vault-client-tls", "example-default-vault-server-tls"}
-	allSecrets   = slices.Sorted(slices.Values(append(slices.Clone(vaultSecrets), etcdSecrets...)))
+	vaultSecrets = []string{
+		"example-default-vault-ca", "example-default-vault-client-tls", "example-default-vault-server-tls",
+	}
+	allSecrets = slices.Sorted(slices.Values(append(slices.Clone(vaultSecrets), etcdSecrets...)))
 )
 
 func TestEnsure(t *testing.T) {
@@ -166,7 +168,8 @@ func checkEtcd(t *testing.T, vault *v1alpha1.Vault, made map[string]corev1.Secre
 		t.Error("the members and Vault do not trust the same authority")
 	}
 	pair := KeyPair{Cert: server["server.crt"], Key: server["server.key"]}
-	for _, name := range []string{"example-etcd.default.svc", "example-etcd-0.example-etcd.default.svc", "example-etcd-client.default.svc", "localhost", "127.0.0.1"} {
+	for _, name := range []string{"example-etcd.default.svc", "example-etcd-0.example-etcd.default.svc",
+		"example-etcd-client.default.svc", "localhost", "127.0.0.1"} {
 		if err := verify(pair, ca, name, time.Now()); err != nil {
 			t.Errorf("member as %s: %v", name, err)
 		}
@@ -191,7 +194,8 @@ func verifyClient(t *testing.T, who string, cert, key, ca []byte) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	options := x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	if _, err := pair.Leaf.Verify(options); err != nil {
 		t.Errorf("%s as a client of etcd: %v", who, err)
 	}
 }
@@ -214,7 +218,8 @@ func TestServerCertificateIsValidForAllWaysToANode(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := verify(KeyPair{server["server.crt"], server["server.key"]}, ca, "other.default.svc", time.Now()); err == nil {
+	pair := KeyPair{server["server.crt"], server["server.key"]}
+	if err := verify(pair, ca, "other.default.svc", time.Now()); err == nil {
 		t.Error("is valid for another Vault")
 	}
 }
@@ -279,7 +284,8 @@ func TestEnsureCompletesAfterACrashAtAnyCreation(t *testing.T) {
 }
 
 func TestEnsureReplacesALostLeaf(t *testing.T) {
-	for _, lost := range []string{"example-default-vault-server-tls", "example-default-vault-client-tls", "example-etcd-server-tls", "example-etcd-client-tls"} {
+	for _, lost := range []string{"example-default-vault-server-tls", "example-default-vault-client-tls",
+		"example-etcd-server-tls", "example-etcd-client-tls"} {
 		t.Run(lost, func(t *testing.T) {
 			vault := newVault()
 			c := newClient(t)
@@ -307,7 +313,8 @@ func TestEnsureReplacesALostLeaf(t *testing.T) {
 
 func remove(t *testing.T, c client.Client, name string) {
 	t.Helper()
-	if err := c.Delete(context.Background(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}); err != nil {
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+	if err := c.Delete(context.Background(), secret); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -322,7 +329,8 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 	}{
 		{name: "the authority alone was lost: nothing is missing to serve with", lost: []string{"example-default-vault-ca"}},
 		{
-			name: "the authority and a leaf were lost", lost: []string{"example-default-vault-ca", "example-default-vault-client-tls"},
+			name:    "the authority and a leaf were lost",
+			lost:    []string{"example-default-vault-ca", "example-default-vault-client-tls"},
 			wantErr: []string{`"example-default-vault-ca"`, `"example-default-vault-client-tls"`, "restore"},
 		},
 		{
@@ -331,28 +339,36 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 		},
 		{name: "all were lost, and nothing runs: there is nothing to fit", lost: vaultSecrets},
 		{
-			name: "all were lost under a Deployment", lost: vaultSecrets, objects: []client.Object{deployment("example-default-vault-server-tls")},
-			wantErr: []string{`"example-default-vault-ca"`, `"example-default-vault-server-tls"`, `"example-default-vault-client-tls"`, "docs/tls.md"},
+			name: "all were lost under a Deployment", lost: vaultSecrets,
+			objects: []client.Object{deployment("example-default-vault-server-tls")},
+			wantErr: []string{
+				`"example-default-vault-ca"`, `"example-default-vault-server-tls"`, `"example-default-vault-client-tls"`,
+				"docs/tls.md",
+			},
 		},
 		{
 			name: "both were lost", lost: slices.Concat(vaultSecrets, etcdSecrets),
 			objects: []client.Object{deployment("example-default-vault-server-tls"), statefulSet("example-etcd-server-tls")},
 			wantErr: []string{
 				`"example-etcd-ca", "example-default-vault-ca"`,
-				`"example-etcd-server-tls", "example-etcd-client-tls", "example-default-vault-server-tls", "example-default-vault-client-tls"`,
+				`"example-etcd-server-tls", "example-etcd-client-tls", ` +
+					`"example-default-vault-server-tls", "example-default-vault-client-tls"`,
 			},
 		},
 		{
-			name: "etcd's were lost, and Vault uses it", lost: etcdSecrets, objects: []client.Object{deployment("example-etcd-client-tls")},
+			name: "etcd's were lost, and Vault uses it", lost: etcdSecrets,
+			objects: []client.Object{deployment("example-etcd-client-tls")},
 			wantErr: []string{`"example-etcd-ca"`, `"example-etcd-server-tls"`},
 		},
 		{
-			name: "etcd's were lost under its StatefulSet", lost: etcdSecrets, objects: []client.Object{statefulSet("example-etcd-server-tls")},
+			name: "etcd's were lost under its StatefulSet", lost: etcdSecrets,
+			objects: []client.Object{statefulSet("example-etcd-server-tls")},
 			wantErr: []string{`"example-etcd-ca"`},
 		},
 		{
 			name: "etcd's were lost under a pod that nothing controls any more", lost: etcdSecrets,
-			objects: []client.Object{pod(v1alpha1.EtcdComponent, corev1.PodRunning, "example-etcd-server-tls")}, wantErr: []string{`"example-etcd-ca"`},
+			objects: []client.Object{pod(v1alpha1.EtcdComponent, corev1.PodRunning, "example-etcd-server-tls")},
+			wantErr: []string{`"example-etcd-ca"`},
 		},
 		{
 			name: "etcd's were lost under a pod that has ended", lost: etcdSecrets,
@@ -401,7 +417,8 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 			if !reflect.DeepEqual(secrets(t, c), before) {
 				t.Error("Secrets were written all the same")
 			}
-			if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonAuthorityLost {
+			if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) ||
+				bad.Reason != v1alpha1.ReasonAuthorityLost {
 				t.Errorf("Check() = %v, want a *problem.Error with reason AuthorityLost", err)
 			}
 		})
@@ -526,12 +543,15 @@ func TestEnsureSignsWithAnAuthorityThatAPersonMade(t *testing.T) {
 	old := before["example-etcd-client-tls"].Data
 	both := slices.Concat(ca.Cert, old["ca.crt"])
 	byHand := func(name string, data map[string][]byte) {
-		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: before[name].Labels}, Data: data}
+		secret := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: before[name].Labels}, Data: data,
+		}
 		if err := c.Create(t.Context(), secret); err != nil {
 			t.Fatal(err)
 		}
 	}
-	byHand("example-etcd-client-tls", map[string][]byte{"client.crt": old["client.crt"], "client.key": old["client.key"], "ca.crt": both})
+	byHand("example-etcd-client-tls",
+		map[string][]byte{"client.crt": old["client.crt"], "client.key": old["client.key"], "ca.crt": both})
 	byHand("example-etcd-ca", map[string][]byte{"ca.crt": both, "ca.key": ca.Key})
 	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
 		t.Fatal(err)
@@ -654,7 +674,8 @@ func TestCheck(t *testing.T) {
 			secret("my-ca", map[string][]byte{"ca.crt": ca.Cert}),
 		}},
 		{name: "both kinds of keys", objects: []client.Object{
-			secret("my-server", map[string][]byte{"server.crt": server.Cert, "server.key": server.Key, "tls.crt": []byte("garbage")}), goodCA,
+			secret("my-server",
+				map[string][]byte{"server.crt": server.Cert, "server.key": server.Key, "tls.crt": []byte("garbage")}), goodCA,
 		}},
 		{
 			name: "no server Secret", objects: []client.Object{goodCA},
@@ -671,7 +692,8 @@ func TestCheck(t *testing.T) {
 			wantReason: v1alpha1.ReasonSecretNotFound, wantMessage: []string{`"my-server"`},
 		},
 		{
-			name: "a key is missing", objects: []client.Object{secret("my-server", map[string][]byte{"server.crt": server.Cert}), goodCA},
+			name:       "a key is missing",
+			objects:    []client.Object{secret("my-server", map[string][]byte{"server.crt": server.Cert}), goodCA},
 			wantReason: v1alpha1.ReasonSecretInvalid, wantMessage: []string{`"my-server"`, `"server.key"`},
 		},
 		{
@@ -691,10 +713,12 @@ func TestCheck(t *testing.T) {
 				secret("my-server", map[string][]byte{"tls.crt": orphan.Cert, "tls.key": orphan.Key}),
 				secret("my-ca", map[string][]byte{"ca.crt": expiredCA.Cert}),
 			},
-			wantReason: v1alpha1.ReasonCertificateExpired, wantMessage: []string{`"my-ca"`, "authority", "it was valid until 20"},
+			wantReason:  v1alpha1.ReasonCertificateExpired,
+			wantMessage: []string{`"my-ca"`, "authority", "it was valid until 20"},
 		},
 		{
-			name: "an empty key", objects: []client.Object{goodServer, secret("my-ca", map[string][]byte{"vault-client-ca.crt": nil})},
+			name:       "an empty key",
+			objects:    []client.Object{goodServer, secret("my-ca", map[string][]byte{"vault-client-ca.crt": nil})},
 			wantReason: v1alpha1.ReasonSecretInvalid, wantMessage: []string{`"my-ca"`, `"vault-client-ca.crt"`},
 		},
 		{
@@ -704,7 +728,8 @@ func TestCheck(t *testing.T) {
 			wantReason: v1alpha1.ReasonSecretInvalid, wantMessage: []string{`"my-server"`, testName},
 		},
 		{
-			name: "another authority", objects: []client.Object{goodServer, secret("my-ca", map[string][]byte{"vault-client-ca.crt": newCA(t).Cert})},
+			name:       "another authority",
+			objects:    []client.Object{goodServer, secret("my-ca", map[string][]byte{"vault-client-ca.crt": newCA(t).Cert})},
 			wantReason: v1alpha1.ReasonSecretInvalid, wantMessage: []string{`"my-server"`, `"my-ca"`, "unknown authority"},
 		},
 		{
@@ -746,8 +771,13 @@ func TestCheckSaysTheSameAtAnyTime(t *testing.T) {
 	ca := newCA(t)
 	server := sign(t, ca, testName)
 	c := newClient(t,
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "my-server"}, Data: map[string][]byte{"tls.crt": server.Cert, "tls.key": server.Key}},
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "my-ca"}, Data: map[string][]byte{"ca.crt": ca.Cert}},
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "my-server"},
+			Data:       map[string][]byte{"tls.crt": server.Cert, "tls.key": server.Key},
+		},
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "my-ca"}, Data: map[string][]byte{"ca.crt": ca.Cert},
+		},
 	)
 	if _, err := Ensure(t.Context(), clients(c), newStaticVault()); err != nil {
 		t.Fatal(err)
@@ -769,13 +799,27 @@ func TestCheckLooksAtEtcd(t *testing.T) {
 		reason      string
 		mentions    string
 	}{
-		"a key of the members is missing":  {"example-etcd-server-tls", "server.key", nil, v1alpha1.ReasonSecretInvalid, `has no key ["server.key"]`},
-		"Vault's certificate is missing":   {"example-etcd-client-tls", "client.crt", nil, v1alpha1.ReasonSecretInvalid, `has no key ["client.crt"]`},
-		"members trust another authority":  {"example-etcd-server-tls", "ca.crt", other.Cert, v1alpha1.ReasonSecretInvalid, "unknown authority"},
-		"Vault trusts another authority":   {"example-etcd-client-tls", "ca.crt", other.Cert, v1alpha1.ReasonSecretInvalid, "unknown authority"},
-		"Vault's certificate is garbage":   {"example-etcd-client-tls", "client.crt", []byte("garbage"), v1alpha1.ReasonSecretInvalid, "PEM"},
-		"the key of the members is wrong":  {"example-etcd-server-tls", "server.key", other.Key, v1alpha1.ReasonSecretInvalid, "private key does not match"},
-		"the authority of Vault's is none": {"example-etcd-client-tls", "ca.crt", []byte("garbage"), v1alpha1.ReasonSecretInvalid, "no PEM certificate"},
+		"a key of the members is missing": {
+			"example-etcd-server-tls", "server.key", nil, v1alpha1.ReasonSecretInvalid, `has no key ["server.key"]`,
+		},
+		"Vault's certificate is missing": {
+			"example-etcd-client-tls", "client.crt", nil, v1alpha1.ReasonSecretInvalid, `has no key ["client.crt"]`,
+		},
+		"members trust another authority": {
+			"example-etcd-server-tls", "ca.crt", other.Cert, v1alpha1.ReasonSecretInvalid, "unknown authority",
+		},
+		"Vault trusts another authority": {
+			"example-etcd-client-tls", "ca.crt", other.Cert, v1alpha1.ReasonSecretInvalid, "unknown authority",
+		},
+		"Vault's certificate is garbage": {
+			"example-etcd-client-tls", "client.crt", []byte("garbage"), v1alpha1.ReasonSecretInvalid, "PEM",
+		},
+		"the key of the members is wrong": {
+			"example-etcd-server-tls", "server.key", other.Key, v1alpha1.ReasonSecretInvalid, "private key does not match",
+		},
+		"the authority of Vault's is none": {
+			"example-etcd-client-tls", "ca.crt", []byte("garbage"), v1alpha1.ReasonSecretInvalid, "no PEM certificate",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			vault := newVault()
@@ -805,7 +849,8 @@ func TestCheckLooksAtEtcd(t *testing.T) {
 	}
 	remove(t, c, "example-etcd-client-tls")
 	var bad *problem.Error
-	if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) || bad.Reason != v1alpha1.ReasonSecretNotFound || !bad.Generated {
+	if err := Check(t.Context(), c, vault, time.Now()); !errors.As(err, &bad) ||
+		bad.Reason != v1alpha1.ReasonSecretNotFound || !bad.Generated {
 		t.Errorf("Check() = %v, want one that the operator fixes", err)
 	}
 }
@@ -831,7 +876,10 @@ func TestExpiries(t *testing.T) {
 		"over in this very nanosecond": {day, 0, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			all := Expiries{newExpiry("leaf", certificate(tt.lifetime, tt.left)), newExpiry("authority", certificate(36500*day, 36000*day))}
+			all := Expiries{
+				newExpiry("leaf", certificate(tt.lifetime, tt.left)),
+				newExpiry("authority", certificate(36500*day, 36000*day)),
+			}
 			if due := all.Due(now); (due != nil) != tt.due || due != nil && due.Name != "leaf" {
 				t.Errorf("due: %+v, want %v", due, tt.due)
 			}

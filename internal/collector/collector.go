@@ -211,7 +211,9 @@ func markMounted(used map[string]bool, spec *corev1.PodSpec) {
 
 // due returns those of the unused objects of a Vault that have been unused for long
 // enough, and notes since when the others are.
-func (r *Reconciler) due(vault types.NamespacedName, unused []*metav1.PartialObjectMetadata) []*metav1.PartialObjectMetadata {
+func (r *Reconciler) due(
+	vault types.NamespacedName, unused []*metav1.PartialObjectMetadata,
+) []*metav1.PartialObjectMetadata {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()

@@ -26,7 +26,9 @@ import (
 var errAPI = errors.New("the API server is away")
 
 func newVault() *v1alpha1.Vault {
-	return &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid", Generation: 3}}
+	return &v1alpha1.Vault{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid", Generation: 3},
+	}
 }
 
 func owned(owner types.UID) []metav1.OwnerReference {
@@ -35,22 +37,30 @@ func owned(owner types.UID) []metav1.OwnerReference {
 
 func secret(name string) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
-		Namespace: "default", Name: name, UID: types.UID(name), Labels: newVault().ConfigLabels(), OwnerReferences: owned("vault-uid"),
+		Namespace: "default", Name: name, UID: types.UID(name), Labels: newVault().ConfigLabels(),
+		OwnerReferences: owned("vault-uid"),
 	}}
 }
 
 func configMap(owner types.UID) *corev1.ConfigMap {
-	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-config", UID: "map", OwnerReferences: owned(owner)}}
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "example-config", UID: "map", OwnerReferences: owned(owner),
+		},
+	}
 }
 
 func deployment(generation, names string) *appsv1.Deployment {
-	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", Annotations: map[string]string{
-		v1alpha1.GenerationAnnotation: generation, v1alpha1.ConfigSecretsAnnotation: names,
-	}}}
+	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example",
+		Annotations: map[string]string{
+			v1alpha1.GenerationAnnotation: generation, v1alpha1.ConfigSecretsAnnotation: names,
+		}}}
 }
 
 func replicaSet(name, names string) *appsv1.ReplicaSet {
-	set := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: newVault().PodLabels()}}
+	set := &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: newVault().PodLabels()},
+	}
 	if names != "" {
 		set.Annotations = map[string]string{v1alpha1.ConfigSecretsAnnotation: names}
 	}
@@ -75,7 +85,9 @@ func projected(names ...string) corev1.VolumeSource {
 }
 
 func oldVolume() corev1.VolumeSource {
-	return corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "example-config"}}}
+	return corev1.VolumeSource{
+		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "example-config"}},
+	}
 }
 
 func newClient(t *testing.T, objects ...client.Object) client.WithWatch {
@@ -125,22 +137,42 @@ func TestReconcile(t *testing.T) {
 	}{
 		"what the Deployment names is kept": {objects: []client.Object{deployment("3", "b,c")}, left: "b c " + untouched},
 		"and what a ReplicaSet names": {
-			objects: []client.Object{deployment("3", "c"), replicaSet("old", "a"), replicaSet("new", "c")}, left: "a c " + untouched,
+			objects: []client.Object{deployment("3", "c"), replicaSet("old", "a"), replicaSet("new", "c")},
+			left:    "a c " + untouched,
 		},
 		"and what a pod has mounted": {
-			objects: []client.Object{deployment("3", "c"), replicaSet("new", "c"), pod("old", projected("a", "b"))}, left: "a b c " + untouched,
+			objects: []client.Object{deployment("3", "c"), replicaSet("new", "c"), pod("old", projected("a", "b"))},
+			left:    "a b c " + untouched,
 		},
-		"nothing goes without a Deployment":              {left: "a b c " + untouched},
-		"nothing goes while the spec is not deployed":    {objects: []client.Object{deployment("2", "c")}, left: "a b c " + untouched},
-		"nothing goes of a Vault that is gone":           {vault: &v1alpha1.Vault{}, objects: []client.Object{deployment("3", "c")}, left: "a b c " + untouched},
-		"nothing goes of a Vault that is on its way out": {vault: deleted, objects: []client.Object{deployment("3", "c")}, left: "a b c " + untouched},
-		"the ConfigMap of before goes":                   {objects: []client.Object{deployment("3", "a,b,c"), configMap("vault-uid")}, left: "a b c " + untouched},
-		"but not a user's of that name":                  {objects: []client.Object{deployment("3", "a,b,c"), configMap("x")}, left: "a b c example-config " + untouched},
-		"nor one that the spec names":                    {vault: named, objects: []client.Object{deployment("3", "a,b,c"), configMap("vault-uid")}, left: "a b c example-config " + untouched},
-		"nor while a pod has it mounted":                 {objects: []client.Object{deployment("3", "a,b,c"), configMap("vault-uid"), pod("old", oldVolume())}, left: "a b c example-config " + untouched},
-		"nor while a ReplicaSet of before could come back": {
-			objects: []client.Object{deployment("3", "a,b,c"), configMap("vault-uid"), replicaSet("old", ""), replicaSet("new", "a,b,c")},
+		"nothing goes without a Deployment": {left: "a b c " + untouched},
+		"nothing goes while the spec is not deployed": {
+			objects: []client.Object{deployment("2", "c")}, left: "a b c " + untouched,
+		},
+		"nothing goes of a Vault that is gone": {
+			vault: &v1alpha1.Vault{}, objects: []client.Object{deployment("3", "c")}, left: "a b c " + untouched,
+		},
+		"nothing goes of a Vault that is on its way out": {
+			vault: deleted, objects: []client.Object{deployment("3", "c")}, left: "a b c " + untouched,
+		},
+		"the ConfigMap of before goes": {
+			objects: []client.Object{deployment("3", "a,b,c"), configMap("vault-uid")}, left: "a b c " + untouched,
+		},
+		"but not a user's of that name": {
+			objects: []client.Object{deployment("3", "a,b,c"), configMap("x")}, left: "a b c example-config " + untouched,
+		},
+		"nor one that the spec names": {
+			vault: named, objects: []client.Object{deployment("3", "a,b,c"), configMap("vault-uid")},
+			left: "a b c example-config " + untouched,
+		},
+		"nor while a pod has it mounted": {
+			objects: []client.Object{deployment("3", "a,b,c"), configMap("vault-uid"), pod("old", oldVolume())},
 			left:    "a b c example-config " + untouched,
+		},
+		"nor while a ReplicaSet of before could come back": {
+			objects: []client.Object{
+				deployment("3", "a,b,c"), configMap("vault-uid"), replicaSet("old", ""), replicaSet("new", "a,b,c"),
+			},
+			left: "a b c example-config " + untouched,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -190,7 +222,8 @@ func TestTheCacheIsNotBelievedThatNothingUsesIt(t *testing.T) {
 	now := time.Now()
 	r := &Reconciler{Client: cache, Cache: cache, APIReader: live, now: func() time.Time { return now }}
 	for range 3 {
-		if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(newVault())}); err != nil {
+		request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(newVault())}
+		if _, err := r.Reconcile(t.Context(), request); err != nil {
 			t.Fatal(err)
 		}
 		now = now.Add(grace)
@@ -211,7 +244,8 @@ func TestUnusedForAMinuteOnEnd(t *testing.T) {
 		if err := c.Update(t.Context(), current); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(newVault())}); err != nil {
+		request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(newVault())}
+		if _, err := r.Reconcile(t.Context(), request); err != nil {
 			t.Fatal(err)
 		}
 		now = now.Add(grace - time.Second)
@@ -232,13 +266,15 @@ func TestUnusedForAMinuteOnEnd(t *testing.T) {
 func TestNothingGoesWhenTheAPIServerFails(t *testing.T) {
 	api := newClient(t, newVault(), secret("a"), deployment("3", "b"))
 	for name, funcs := range map[string]interceptor.Funcs{
-		"reading the Deployment": {Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+		"reading the Deployment": {Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
+			opts ...client.GetOption) error {
 			if _, ok := obj.(*appsv1.Deployment); ok {
 				return errAPI
 			}
 			return c.Get(ctx, key, obj, opts...)
 		}},
-		"listing pods": {List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+		"listing pods": {List: func(ctx context.Context, c client.WithWatch, list client.ObjectList,
+			opts ...client.ListOption) error {
 			if _, ok := list.(*corev1.PodList); ok {
 				return errAPI
 			}
@@ -246,7 +282,9 @@ func TestNothingGoesWhenTheAPIServerFails(t *testing.T) {
 		}},
 	} {
 		now := time.Now()
-		r := &Reconciler{Client: api, Cache: api, APIReader: interceptor.NewClient(api, funcs), now: func() time.Time { return now }}
+		r := &Reconciler{
+			Client: api, Cache: api, APIReader: interceptor.NewClient(api, funcs), now: func() time.Time { return now },
+		}
 		request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(newVault())}
 		if _, err := r.Reconcile(t.Context(), request); err != nil {
 			t.Fatal(err)

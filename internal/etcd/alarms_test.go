@@ -50,7 +50,8 @@ func TestAsk(t *testing.T) {
 func member(namespace, name, ip string, phase corev1.PodPhase) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{
-			v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "vault", v1alpha1.ComponentLabel: v1alpha1.EtcdComponent,
+			v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "vault",
+			v1alpha1.ComponentLabel: v1alpha1.EtcdComponent,
 		}},
 		Status: corev1.PodStatus{PodIP: ip, Phase: phase},
 	}
@@ -90,9 +91,19 @@ func TestRounds(t *testing.T) {
 	}{
 		{name: "nobody answers"},
 		{name: "no alarm", answers: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": ""}},
-		{name: "one raises an alarm", answers: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": NoSpace, "10.0.0.4:2381": "X"}, b: NoSpace, news: 1},
-		{name: "it has not been disarmed", answers: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": NoSpace}, b: NoSpace},
-		{name: "nor when it does not answer; another asks its second member", answers: map[string]string{"10.0.0.2:2381": NoSpace, "10.0.0.9:2381": "X"}, a: NoSpace, b: NoSpace, news: 1},
+		{
+			name:    "one raises an alarm",
+			answers: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": NoSpace, "10.0.0.4:2381": "X"}, b: NoSpace,
+			news: 1,
+		},
+		{
+			name: "it has not been disarmed", answers: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": NoSpace},
+			b: NoSpace,
+		},
+		{
+			name:    "nor when it does not answer; another asks its second member",
+			answers: map[string]string{"10.0.0.2:2381": NoSpace, "10.0.0.9:2381": "X"}, a: NoSpace, b: NoSpace, news: 1,
+		},
 		{name: "both are disarmed", answers: map[string]string{"10.0.0.2:2381": "", "10.0.0.3:2381": ""}, news: 2},
 	} {
 		answers = round.answers

@@ -47,7 +47,10 @@ type seen struct {
 }
 
 func newTarget(pod *corev1.Pod) target {
-	t := target{name: pod.Name, address: net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.EtcdHealthPort)), run: string(pod.UID)}
+	t := target{
+		name: pod.Name, address: net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.EtcdHealthPort)),
+		run: string(pod.UID),
+	}
 	for _, container := range pod.Status.ContainerStatuses {
 		t.run += "/" + container.ContainerID
 	}
@@ -94,7 +97,9 @@ func (a *Alarms) viewsOf(ctx context.Context, vault types.NamespacedName, member
 	views := maps.Clone(a.views[vault])
 	a.mu.Unlock()
 	maps.DeleteFunc(views, func(name string, view seen) bool {
-		return time.Since(view.at) > viewFor || !slices.ContainsFunc(members, func(m target) bool { return m.name == name && m.run == view.run })
+		return time.Since(view.at) > viewFor || !slices.ContainsFunc(members, func(m target) bool {
+			return m.name == name && m.run == view.run
+		})
 	})
 	views = a.viewMissing(ctx, members, views)
 	if disagreement(views, maxMembers) != "" {

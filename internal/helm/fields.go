@@ -18,7 +18,8 @@ var (
 	)
 	statefulSetFields = strings.NewReplacer(
 		"spec.template.spec.containers[0].resources", "spec.storage.etcd.resources",
-		"spec.template.spec.containers[0].image", "spec.storage.etcd.baseImage, spec.storage.etcd.version and spec.storage.etcd.imageDigest",
+		"spec.template.spec.containers[0].image",
+		"spec.storage.etcd.baseImage, spec.storage.etcd.version and spec.storage.etcd.imageDigest",
 		"spec.template.spec.imagePullSecrets", "spec.imagePullSecrets",
 		"spec.template.spec.", "spec.storage.etcd.pod.",
 	)

@@ -65,7 +65,8 @@ func memberBecameReady(reader client.Reader) predicate.Predicate {
 		GenericFunc: func(event.GenericEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			before, after := e.ObjectOld.(*corev1.Pod), e.ObjectNew.(*corev1.Pod)
-			if after.Labels[v1alpha1.ComponentLabel] != v1alpha1.EtcdComponent || storage.Ready(before) || !storage.Ready(after) {
+			if after.Labels[v1alpha1.ComponentLabel] != v1alpha1.EtcdComponent || storage.Ready(before) ||
+				!storage.Ready(after) {
 				return false
 			}
 			var vault v1alpha1.Vault

@@ -46,7 +46,8 @@ func TestSecretsThatWereMade(t *testing.T) {
 			if got := secretChanged(reader).Create(event.CreateEvent{Object: secret}); got != test.want {
 				t.Errorf("got %v", got)
 			}
-			if p := secretChanged(reader); !p.Update(event.UpdateEvent{ObjectNew: secret}) || !p.Delete(event.DeleteEvent{Object: secret}) {
+			if p := secretChanged(reader); !p.Update(event.UpdateEvent{ObjectNew: secret}) ||
+				!p.Delete(event.DeleteEvent{Object: secret}) {
 				t.Error("a change or a deletion is no news")
 			}
 		})

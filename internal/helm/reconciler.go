@@ -98,7 +98,8 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		WatchesMetadata(references.Secret(), references.SecretHandler(reader), builder.WithPredicates(secretChanged(reader))).
 		WatchesMetadata(references.Secret(), releases.RemovedHandler(), builder.WithPredicates(releases.Removed())).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
-		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault), builder.WithPredicates(deleted())).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
+			builder.WithPredicates(deleted())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
 			builder.WithPredicates(memberBecameReady(reader))).
 		WithOptions(options).
@@ -145,7 +146,8 @@ func newReconciler(
 	// A rollback of a failed installation is an uninstallation. When the record
 	// of a release was lost, installing means adopting what runs already, so a
 	// failure would delete a living Vault. What failed is tried again instead.
-	actions, err := helmclient.NewActionClientGetter(&sparing{ActionConfigGetter: configs}, helmclient.WithFailureRollbacks(false),
+	actions, err := helmclient.NewActionClientGetter(&sparing{ActionConfigGetter: configs},
+		helmclient.WithFailureRollbacks(false),
 		// The API server validates what it is sent. Helm would do so as well, for
 		// which it reads the server's whole schema each time: two thirds of what a
 		// reconcile that changes nothing costs.

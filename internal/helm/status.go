@@ -94,7 +94,8 @@ func (w statusWriter) Update(ctx context.Context, obj client.Object, _ ...client
 	applied.SetName(vault.GetName())
 	// A Vault of the same name that was made since is not the one to write to.
 	applied.SetUID(vault.GetUID())
-	if err := w.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), fieldOwner, client.ForceOwnership); err != nil {
+	configuration := client.ApplyConfigurationFromUnstructured(applied)
+	if err := w.Apply(ctx, configuration, fieldOwner, client.ForceOwnership); err != nil {
 		return err
 	}
 	// The reconciler may go on to update the object, to remove its finalizer.

@@ -29,7 +29,8 @@ func TestLongMessagesOfConditionsAreCut(t *testing.T) {
 		}
 		complete(condition, 1)
 		got := text(condition, "message")
-		if len(got) > message.Max || len(got) < message.Max-8 || !utf8.ValidString(got) || !strings.HasPrefix(got, character) {
+		if len(got) > message.Max || len(got) < message.Max-8 || !utf8.ValidString(got) ||
+			!strings.HasPrefix(got, character) {
 			t.Errorf("%s: a message of %d bytes, valid: %v", name, len(got), utf8.ValidString(got))
 		}
 	}
@@ -54,20 +55,26 @@ func TestFinalizersAreUpdated(t *testing.T) {
 		changed bool
 		wantErr func(error) bool
 	}{
-		"of a new Vault":                       {wanted: true, updates: 1, changed: true},
-		"of one that was changed":              {wanted: true, stale: true, updates: 2, changed: true},
-		"of one that is always changed":        {wanted: true, errs: []error{errConflict, errConflict, errConflict}, updates: 4, changed: true},
-		"that is there already":                {present: true, wanted: true, stale: true, updates: 1},
-		"of one that is being deleted":         {present: true, updates: 1, changed: true},
-		"of one that is changed and deleted":   {present: true, stale: true, updates: 1, changed: true},
-		"after a conflict of the removal":      {present: true, errs: []error{errConflict}, updates: 2, changed: true},
-		"that is removed already":              {stale: true},
-		"of one that another has replaced":     {wanted: true, stale: true, otherUID: true, updates: 1},
-		"of a deleted one that was replaced":   {present: true, otherUID: true},
-		"of one that is gone":                  {gone: true, wantErr: apierrors.IsNotFound},
-		"with an error that is no conflict":    {wanted: true, errs: []error{errAPI}, updates: 1, wantErr: isErrAPI},
-		"with such an error after a conflict":  {wanted: true, errs: []error{errConflict, errAPI}, updates: 2, wantErr: isErrAPI},
-		"with more conflicts than are retried": {errs: manyConflicts, present: true, updates: 5, wantErr: apierrors.IsConflict},
+		"of a new Vault":          {wanted: true, updates: 1, changed: true},
+		"of one that was changed": {wanted: true, stale: true, updates: 2, changed: true},
+		"of one that is always changed": {
+			wanted: true, errs: []error{errConflict, errConflict, errConflict}, updates: 4, changed: true,
+		},
+		"that is there already":              {present: true, wanted: true, stale: true, updates: 1},
+		"of one that is being deleted":       {present: true, updates: 1, changed: true},
+		"of one that is changed and deleted": {present: true, stale: true, updates: 1, changed: true},
+		"after a conflict of the removal":    {present: true, errs: []error{errConflict}, updates: 2, changed: true},
+		"that is removed already":            {stale: true},
+		"of one that another has replaced":   {wanted: true, stale: true, otherUID: true, updates: 1},
+		"of a deleted one that was replaced": {present: true, otherUID: true},
+		"of one that is gone":                {gone: true, wantErr: apierrors.IsNotFound},
+		"with an error that is no conflict":  {wanted: true, errs: []error{errAPI}, updates: 1, wantErr: isErrAPI},
+		"with such an error after a conflict": {
+			wanted: true, errs: []error{errConflict, errAPI}, updates: 2, wantErr: isErrAPI,
+		},
+		"with more conflicts than are retried": {
+			errs: manyConflicts, present: true, updates: 5, wantErr: apierrors.IsConflict,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			vault := newVault()
@@ -182,7 +189,9 @@ func TestConditionsAreCompleted(t *testing.T) {
 		"unknown":                    {v1alpha1.IrreconcilableCondition, "Unknown", "", "Unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			condition := map[string]any{"type": tt.conditionType, "status": tt.status, "lastTransitionTime": "2025-11-24T12:00:00Z"}
+			condition := map[string]any{
+				"type": tt.conditionType, "status": tt.status, "lastTransitionTime": "2025-11-24T12:00:00Z",
+			}
 			if tt.reason != "" {
 				condition["reason"] = tt.reason
 			}
@@ -228,7 +237,8 @@ func TestOnlyTheStatusOfHelmIsApplied(t *testing.T) {
 	want.Object["status"] = map[string]any{
 		"deployedRelease": map[string]any{"name": "vault-uid"},
 		"conditions": []any{map[string]any{
-			"type": v1alpha1.IrreconcilableCondition, "status": "False", "reason": "Reconciled", "message": "", "observedGeneration": int64(3),
+			"type": v1alpha1.IrreconcilableCondition, "status": "False", "reason": "Reconciled", "message": "",
+			"observedGeneration": int64(3),
 		}},
 	}
 	unstructured.RemoveNestedField(want.Object, "metadata", "generation")
@@ -261,7 +271,8 @@ func apply(t *testing.T, vault *unstructured.Unstructured, failure error) (*unst
 	t.Helper()
 	applied := &unstructured.Unstructured{}
 	api := interceptor.NewClient(fake.NewClientBuilder().WithScheme(runtime.NewScheme()).Build(), interceptor.Funcs{
-		SubResourceApply: func(_ context.Context, _ client.Client, sub string, obj runtime.ApplyConfiguration, opts ...client.SubResourceApplyOption) error {
+		SubResourceApply: func(_ context.Context, _ client.Client, sub string, obj runtime.ApplyConfiguration,
+			opts ...client.SubResourceApplyOption) error {
 			var options client.SubResourceApplyOptions
 			options.ApplyOpts(opts)
 			if sub != "status" || options.FieldManager != string(fieldOwner) || options.Force == nil || !*options.Force {

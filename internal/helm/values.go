@@ -154,7 +154,8 @@ func relatedImages(vault *v1alpha1.Vault) map[string]any {
 // its own. The rest is for Helm to refuse, object by object.
 func (t *translator) checkName(vault *v1alpha1.Vault) error {
 	if vault.Namespace == metav1.NamespaceDefault && vault.Name == "kubernetes" {
-		return errors.New(`the Service "kubernetes" of the namespace "default" is the API server's: give the Vault another name`)
+		return errors.New(`the Service "kubernetes" of the namespace "default" is the API server's: ` +
+			"give the Vault another name")
 	}
 	return t.records.Check(vault.UID)
 }
@@ -171,7 +172,8 @@ func checkProxies(vault *v1alpha1.Vault) error {
 			_, err = netip.ParsePrefix(text)
 		}
 		if err != nil {
-			return fmt.Errorf("spec.listener.xForwardedForAuthorizedAddrs[%d] is neither an IP address nor a CIDR such as 10.0.0.0/8: %q", i, text)
+			return fmt.Errorf("spec.listener.xForwardedForAuthorizedAddrs[%d] is neither an IP address "+
+				"nor a CIDR such as 10.0.0.0/8: %q", i, text)
 		}
 	}
 	return nil
@@ -192,7 +194,8 @@ func (t *translator) checkVersion(ctx context.Context, vault *v1alpha1.Vault) er
 		return client.IgnoreNotFound(err)
 	}
 	if deployed := deployment.Annotations[v1alpha1.VersionAnnotation]; vaultversion.Lower(vault.Spec.Version, deployed) {
-		return fmt.Errorf("spec.version %s is lower than the deployed %s: waiting until the status tells whether a node has been active with that", vault.Spec.Version, deployed)
+		return fmt.Errorf("spec.version %s is lower than the deployed %s: "+
+			"waiting until the status tells whether a node has been active with that", vault.Spec.Version, deployed)
 	}
 	return nil
 }

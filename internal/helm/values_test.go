@@ -61,10 +61,19 @@ func TestCheckVersion(t *testing.T) {
 		{name: "an upgrade", version: "1.21.1", data: "1.21.0", observed: before, deployed: "1.21.0"},
 		{name: "nothing new", version: "1.21.0", data: "1.21.0", observed: now, deployed: "1.21.0"},
 		{name: "a downgrade", version: "1.21.0", data: "1.21.1", observed: now, deployed: "1.21.1", refused: true},
-		{name: "a downgrade by an older status", version: "1.21.0", data: "1.21.1", observed: before, deployed: "1.21.1", refused: true},
-		{name: "a downgrade that is allowed", version: "1.21.0", allowed: true, data: "1.21.1", observed: before, deployed: "1.21.1"},
+		{
+			name: "a downgrade by an older status", version: "1.21.0", data: "1.21.1", observed: before,
+			deployed: "1.21.1", refused: true,
+		},
+		{
+			name: "a downgrade that is allowed", version: "1.21.0", allowed: true, data: "1.21.1", observed: before,
+			deployed: "1.21.1",
+		},
 		{name: "back from an upgrade", version: "1.21.0", data: "1.21.0", observed: now, deployed: "1.21.1"},
-		{name: "back, by an older status", version: "1.21.0", data: "1.21.0", observed: before, deployed: "1.21.1", waits: true},
+		{
+			name: "back, by an older status", version: "1.21.0", data: "1.21.0", observed: before, deployed: "1.21.1",
+			waits: true,
+		},
 		{name: "back, before anything was active", version: "1.21.0", observed: before, deployed: "1.99.0", waits: true},
 		{name: "another change, by an older status", version: "1.21.0", data: "1.21.0", observed: before, deployed: "1.21.0"},
 	}
@@ -79,7 +88,8 @@ func TestCheckVersion(t *testing.T) {
 			if (problem.In(err) != nil) != tt.refused {
 				t.Errorf("refused: %v", err)
 			}
-			if waits := err != nil && strings.Contains(err.Error(), "waiting until the status"); waits != tt.waits || (err != nil) != (tt.refused || tt.waits) {
+			if waits := err != nil && strings.Contains(err.Error(), "waiting until the status"); waits != tt.waits ||
+				(err != nil) != (tt.refused || tt.waits) {
 				t.Errorf("error %v", err)
 			}
 		})
@@ -88,8 +98,10 @@ func TestCheckVersion(t *testing.T) {
 
 func TestTranslate(t *testing.T) {
 	vault := &unstructured.Unstructured{Object: map[string]any{
-		"metadata": map[string]any{"namespace": "default", "name": "example", "uid": "vault-uid", "generation": int64(12345678)},
-		"spec":     map[string]any{"version": "1.21.0", "allowDowngrade": true},
+		"metadata": map[string]any{
+			"namespace": "default", "name": "example", "uid": "vault-uid", "generation": int64(12345678),
+		},
+		"spec": map[string]any{"version": "1.21.0", "allowDowngrade": true},
 	}}
 	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
 	values, err := newTranslator(t, "").Translate(t.Context(), vault)
@@ -97,7 +109,8 @@ func TestTranslate(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{
-		"version": "1.21.0", "generation": "12345678", "operated": true, "openshift": false, "ipv6": false, "images": map[string]any{}, "ownerUID": "vault-uid",
+		"version": "1.21.0", "generation": "12345678", "operated": true, "openshift": false, "ipv6": false,
+		"images": map[string]any{}, "ownerUID": "vault-uid",
 		"tlsKeys": map[string]any{"cert": "server.crt", "key": "server.key", "ca": "vault-client-ca.crt"},
 	}
 	for key, value := range want {
@@ -140,8 +153,14 @@ func TestTranslateNamesTheConfigurationOnly(t *testing.T) {
 	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
 	translator := newTranslator(t, "")
 	for _, object := range []client.Object{
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "mine"}, Data: map[string]string{"vault.hcl": `ui = "MARKER"`}},
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "secret"}, Data: map[string][]byte{"vault.hcl": []byte(`x = "MARKER"`)}},
+		&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "mine"},
+			Data:       map[string]string{"vault.hcl": `ui = "MARKER"`},
+		},
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "secret"},
+			Data:       map[string][]byte{"vault.hcl": []byte(`x = "MARKER"`)},
+		},
 	} {
 		if err := translator.client.Create(t.Context(), object); err != nil {
 			t.Fatal(err)
@@ -163,7 +182,8 @@ func TestTranslateNamesTheConfigurationOnly(t *testing.T) {
 		t.Errorf("keys %v", keys)
 	}
 	var secret corev1.Secret
-	if err := translator.client.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: config["name"].(string)}, &secret); err != nil {
+	key := client.ObjectKey{Namespace: "default", Name: config["name"].(string)}
+	if err := translator.client.Get(t.Context(), key, &secret); err != nil {
 		t.Error(err)
 	}
 	for _, field := range []string{"configMapName", "configSecretName", "config"} {
@@ -189,8 +209,10 @@ func TestRelatedImages(t *testing.T) {
 			spec(v1alpha1.DefaultBaseImage, "1.21.0", v1alpha1.DefaultEtcdBaseImage, "3.6.16"),
 			map[string]any{"vault": "mirror.example.com/vault@sha256:1210", "etcd": "mirror.example.com/etcd@sha256:3616"},
 		},
-		"other versions": {spec(v1alpha1.DefaultBaseImage, "1.21.1", v1alpha1.DefaultEtcdBaseImage, "3.6.17"), map[string]any{}},
-		"other images":   {spec("example.com/vault", "1.21.0", "example.com/etcd", "3.6.16"), map[string]any{}},
+		"other versions": {
+			spec(v1alpha1.DefaultBaseImage, "1.21.1", v1alpha1.DefaultEtcdBaseImage, "3.6.17"), map[string]any{},
+		},
+		"other images": {spec("example.com/vault", "1.21.0", "example.com/etcd", "3.6.16"), map[string]any{}},
 	} {
 		if got := relatedImages(&v1alpha1.Vault{Spec: tt.spec}); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
@@ -201,9 +223,14 @@ func TestRelatedImages(t *testing.T) {
 func TestProxiesAreAddresses(t *testing.T) {
 	for text, good := range map[string]bool{
 		"10.0.0.1": true, "10.0.0.0/8": true, "fd00::/8": true, "::1": true,
-		"10.0.0.0/99": false, "300.0.0.0/8": false, "1.2.3": false, "abc": false, "dead:80": false, "fd00::/200": false, "": false,
+		"10.0.0.0/99": false, "300.0.0.0/8": false, "1.2.3": false, "abc": false, "dead:80": false, "fd00::/200": false,
+		"": false,
 	} {
-		vault := &v1alpha1.Vault{Spec: v1alpha1.VaultSpec{Listener: &v1alpha1.ListenerPolicy{XForwardedForAuthorizedAddrs: []string{"10.0.0.1", text}}}}
+		vault := &v1alpha1.Vault{
+			Spec: v1alpha1.VaultSpec{
+				Listener: &v1alpha1.ListenerPolicy{XForwardedForAuthorizedAddrs: []string{"10.0.0.1", text}},
+			},
+		}
 		err := checkProxies(vault)
 		if good && err != nil {
 			t.Errorf("%q is refused: %v", text, err)

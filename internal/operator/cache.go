@@ -122,7 +122,9 @@ type metadataClient struct {
 	cache client.Reader
 }
 
-func (c metadataClient) Get(ctx context.Context, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+func (c metadataClient) Get(
+	ctx context.Context, key client.ObjectKey, obj client.Object, opts ...client.GetOption,
+) error {
 	if _, ok := obj.(*metav1.PartialObjectMetadata); ok {
 		return c.cache.Get(ctx, key, obj, opts...)
 	}

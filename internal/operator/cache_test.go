@@ -82,11 +82,15 @@ func TestSlimAnnotations(t *testing.T) {
 
 func TestSlimPod(t *testing.T) {
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-0", Labels: map[string]string{v1alpha1.NameLabel: v1alpha1.AppName}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "example-0", Labels: map[string]string{v1alpha1.NameLabel: v1alpha1.AppName},
+		},
 		Spec: corev1.PodSpec{
-			NodeName:   "node",
-			Containers: []corev1.Container{{Name: "vault", Image: "vault:1", Args: []string{large}, Env: []corev1.EnvVar{{Value: large}}}},
-			Volumes:    []corev1.Volume{{Name: "certs"}},
+			NodeName: "node",
+			Containers: []corev1.Container{
+				{Name: "vault", Image: "vault:1", Args: []string{large}, Env: []corev1.EnvVar{{Value: large}}},
+			},
+			Volumes: []corev1.Volume{{Name: "certs"}},
 		},
 		Status: corev1.PodStatus{PodIP: "10.0.0.1"},
 	}
@@ -97,7 +101,8 @@ func TestSlimPod(t *testing.T) {
 	}
 	// What no pod of a Vault has is of no Vault.
 	pod.Status.Message = large
-	if got := slimmed(t, pod); !reflect.DeepEqual(got, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-0"}}) {
+	want = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-0"}}
+	if got := slimmed(t, pod); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v", got)
 	}
 }
@@ -120,7 +125,9 @@ func slimmed(t *testing.T, obj client.Object) client.Object {
 func TestListsAreReadInPages(t *testing.T) {
 	var pages []metav1.PartialObjectMetadataList
 	for page := range 3 {
-		list := metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{ResourceVersion: "42", Continue: fmt.Sprint(page + 1)}}
+		list := metav1.PartialObjectMetadataList{
+			ListMeta: metav1.ListMeta{ResourceVersion: "42", Continue: fmt.Sprint(page + 1)},
+		}
 		for i := range pageSize {
 			list.Items = append(list.Items, *secretMetadata(fmt.Sprintf("%d-%d", page, i), nil))
 		}
@@ -128,7 +135,8 @@ func TestListsAreReadInPages(t *testing.T) {
 	}
 	pages[2].Continue = ""
 	asked := 0
-	lister := &toolscache.ListWatch{ListWithContextFunc: func(_ context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	lister := &toolscache.ListWatch{ListWithContextFunc: func(_ context.Context,
+		options metav1.ListOptions) (runtime.Object, error) {
 		if options.Limit != pageSize || options.ResourceVersion != "" || asked > 0 && options.Continue != fmt.Sprint(asked) {
 			t.Errorf("page %d is asked for with %v", asked, options)
 		}

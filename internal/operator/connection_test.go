@@ -30,7 +30,8 @@ func TestDeadConnectionsAreNoticed(t *testing.T) {
 	apiServer.StartTLS()
 	t.Cleanup(apiServer.Close)
 	cable := newCable(t, apiServer.Listener.Addr().String())
-	httpClient, err := rest.HTTPClientFor(&rest.Config{Host: "https://" + cable.address, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
+	httpClient, err := rest.HTTPClientFor(&rest.Config{Host: "https://" + cable.address,
+		TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,8 @@ func TestIsOpenShift(t *testing.T) {
 					list := metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}}
 					for _, group := range tt.groups {
 						version := metav1.GroupVersionForDiscovery{GroupVersion: group + "/v1", Version: "v1"}
-						list.Groups = append(list.Groups, metav1.APIGroup{Name: group, Versions: []metav1.GroupVersionForDiscovery{version}, PreferredVersion: version})
+						list.Groups = append(list.Groups,
+							metav1.APIGroup{Name: group, Versions: []metav1.GroupVersionForDiscovery{version}, PreferredVersion: version})
 					}
 					answer = list
 				}

@@ -97,13 +97,16 @@ func newManager(ctx context.Context, config *rest.Config, options Options) (ctrl
 		options.Namespace = strings.TrimSpace(string(text))
 	}
 	renewEvery := leader.RenewEvery
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{SpamKeyFunc: spamKey}))
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx),
+		record.WithCorrelatorOptions(record.CorrelatorOptions{SpamKeyFunc: spamKey}))
 	manager, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:    scheme,
 		Cache:     cacheOptions(options.Namespace, options.Namespaces),
 		NewClient: newClient,
 		// Users' objects are read when they are needed, and not kept.
-		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}}}},
+		Client: client.Options{
+			Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}}},
+		},
 		Metrics: server.Options{
 			BindAddress:    options.MetricsAddress,
 			SecureServing:  true,
@@ -117,7 +120,8 @@ func newManager(ctx context.Context, config *rest.Config, options Options) (ctrl
 		// The process ends when the manager does, so the lease can be given up
 		// at once, and the next replica does not wait for it to run out.
 		LeaderElectionReleaseOnCancel: true,
-		EventBroadcaster:              broadcaster, //nolint:staticcheck // nothing else sets what is left out; it ends with ctx
+		//nolint:staticcheck // nothing else sets what is left out; it ends with ctx
+		EventBroadcaster: broadcaster,
 		// The other queue may keep the manager from ending, and the lease from being
 		// given up: https://github.com/kubernetes-sigs/controller-runtime/issues/3538
 		Controller: ctrlconfig.Controller{UsePriorityQueue: new(false)},
@@ -197,11 +201,14 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err != nil {
 		return err
 	}
-	unused := &collector.Reconciler{Client: manager.GetClient(), Cache: manager.GetCache(), APIReader: manager.GetAPIReader()}
+	unused := &collector.Reconciler{
+		Client: manager.GetClient(), Cache: manager.GetCache(), APIReader: manager.GetAPIReader(),
+	}
 	if err := unused.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("collector: %w", err)
 	}
-	if err := helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, inputs, engine.Yield); err != nil {
+	err = helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, inputs, engine.Yield)
+	if err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
 	}
 	return nil

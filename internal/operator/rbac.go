@@ -37,7 +37,8 @@ package operator
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 //
 // Volume claims are compared with the spec, and get an annotation that keeps Argo CD
-// from deleting them; the StatefulSet controller makes and deletes them. Their events, and the StatefulSet's, say why a member cannot start.
+// from deleting them; the StatefulSet controller makes and deletes them. Their events, and
+// the StatefulSet's, say why a member cannot start.
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;patch;watch
 // +kubebuilder:rbac:groups="",resources=events,verbs=list
 //

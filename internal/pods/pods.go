@@ -28,7 +28,9 @@ func Members(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (
 	return list(ctx, reader, vault, vault.EtcdLabels())
 }
 
-func list(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, labels client.MatchingLabels) ([]corev1.Pod, error) {
+func list(
+	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, labels client.MatchingLabels,
+) ([]corev1.Pod, error) {
 	var list corev1.PodList
 	if err := reader.List(ctx, &list, client.InNamespace(vault.Namespace), labels); err != nil {
 		return nil, fmt.Errorf("listing the pods of Vault %s: %w", vault.Name, err)

@@ -14,7 +14,8 @@ import (
 // The kubelet's clock may be anywhere: only what this process sees counts.
 func TestStarts(t *testing.T) {
 	vault := types.NamespacedName{Namespace: "default", Name: "example"}
-	for name, clock := range map[string]time.Duration{"right": 0, "an hour ahead": time.Hour, "an hour behind": -time.Hour} {
+	for name, clock := range map[string]time.Duration{"right": 0, "an hour ahead": time.Hour,
+		"an hour behind": -time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
 			started := metav1.NewTime(begin.Add(clock))

@@ -38,9 +38,9 @@ func newHarness(t *testing.T) *harness {
 	t.Helper()
 	h := &harness{Engine: NewEngine()}
 	// A queue that counts: one that merges equal requests would hide some.
+	limiter := workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]()
 	queue := countingQueue{
-		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]()),
-		count:                      &h.notified,
+		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueue(limiter), count: &h.notified,
 	}
 	if err := h.Source(0).Start(t.Context(), queue); err != nil {
 		t.Fatal(err)
@@ -133,8 +133,14 @@ func TestNotVerified(t *testing.T) {
 		change  func(*Target)
 		wantErr string
 	}{
-		{"signed by another authority", func(target *Target) { target.CA = other.PEM }, "certificate signed by unknown authority"},
-		{"a certificate for another name", func(target *Target) { target.ServerName = "other.default.svc" }, "certificate is valid for"},
+		{
+			"signed by another authority", func(target *Target) { target.CA = other.PEM },
+			"certificate signed by unknown authority",
+		},
+		{
+			"a certificate for another name", func(target *Target) { target.ServerName = "other.default.svc" },
+			"certificate is valid for",
+		},
 		{"no authority", func(target *Target) { target.CA = "" }, errNoCA.Error()},
 		{"an authority that is not PEM", func(target *Target) { target.CA = "garbage" }, errNoCA.Error()},
 	}
@@ -177,7 +183,8 @@ func TestAnAnswerThatIsNotVaultsIsUnreachable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+			listener, err := tls.Listen("tcp", "127.0.0.1:0",
+				&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -194,7 +201,8 @@ func TestAnAnswerThatIsNotVaultsIsUnreachable(t *testing.T) {
 				}
 			}()
 			h := newHarness(t)
-			h.SetTargets(exampleVault, []Target{{UID: "a", Address: listener.Addr().String(), ServerName: serverName, CA: ca.PEM}}, true)
+			h.SetTargets(exampleVault,
+				[]Target{{UID: "a", Address: listener.Addr().String(), ServerName: serverName, CA: ca.PEM}}, true)
 			h.waitFor(t, "a", Unreachable)
 			if o := h.observation("a"); o.Silent {
 				t.Errorf("a wrong answer counts as silence: %v", o.Err)
@@ -319,7 +327,8 @@ func TestOneUnansweredQuestionIsNotUnreachable(t *testing.T) {
 	t.Cleanup(func() { _ = (<-silent).Close() })
 
 	h := newHarness(t)
-	h.SetTargets(exampleVault, []Target{{UID: "a", Address: listener.Addr().String(), ServerName: serverName, CA: ca.PEM}}, true)
+	h.SetTargets(exampleVault, []Target{{UID: "a", Address: listener.Addr().String(), ServerName: serverName, CA: ca.PEM}},
+		true)
 	begin := time.Now()
 	for h.observation("a").State == Unknown {
 		if time.Since(begin) > 2*slack {
@@ -604,7 +613,8 @@ func TestState(t *testing.T) {
 		name     string
 		answered bool
 	}{
-		{Unknown, "Unknown", false}, {Unreachable, "Unreachable", false}, {Unverified, "Unverified", false}, {Uninitialized, "Uninitialized", true},
+		{Unknown, "Unknown", false}, {Unreachable, "Unreachable", false}, {Unverified, "Unverified", false},
+		{Uninitialized, "Uninitialized", true},
 		{Sealed, "Sealed", true}, {Standby, "Standby", true}, {Active, "Active", true},
 	}
 	for _, tt := range tests {

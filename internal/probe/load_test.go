@@ -47,7 +47,8 @@ func TestLateness(t *testing.T) {
 		t.Errorf("not late, or not slower: %+v", l)
 	}
 	now = l.run(2*tolerated, 20*time.Second, now)
-	if l.slowdown != maxSlowdown || l.pause(true) != maxSlowdown/4*steady || l.bursts.Limit() != rate.Limit(burstRate/float64(maxSlowdown)) {
+	if l.slowdown != maxSlowdown || l.pause(true) != maxSlowdown/4*steady ||
+		l.bursts.Limit() != rate.Limit(burstRate/float64(maxSlowdown)) {
 		t.Errorf("not at the slowest: %+v", l)
 	}
 	// It recovers by itself.
@@ -118,7 +119,8 @@ func TestManySilentNodesAreNotBelieved(t *testing.T) {
 		all, silent int
 		want        bool
 	}{
-		{1, 1, true}, {3, 3, true}, {4, 4, false}, {9, 4, false}, {10, 4, true}, {30, 12, true}, {30, 13, false}, {100, 33, true},
+		{1, 1, true}, {3, 3, true}, {4, 4, false}, {9, 4, false}, {10, 4, true}, {30, 12, true}, {30, 13, false},
+		{100, 33, true},
 	} {
 		e := NewEngine()
 		for i := range tt.all {

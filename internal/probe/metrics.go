@@ -12,7 +12,8 @@ import (
 var (
 	probeDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "vault_operator_probe_duration_seconds",
-		Help: "Time that a Vault node took to tell its state, by that state; unreachable means that no answer came that counts.",
+		Help: "Time that a Vault node took to tell its state, by that state; " +
+			"unreachable means that no answer came that counts.",
 		// None takes longer than the timeout of a probe.
 		Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5},
 	}, []string{"state"})

@@ -94,7 +94,9 @@ type loaded struct {
 // Certificates is certs.Load. Made are Secrets that were made a moment ago, so that the
 // cache may not have them yet. That any other is missing is believed of the cache: the
 // event of a Secret tells when it is there.
-func (i *Inputs) Certificates(ctx context.Context, vault *v1alpha1.Vault, made ...*corev1.Secret) (*certs.Material, error) {
+func (i *Inputs) Certificates(
+	ctx context.Context, vault *v1alpha1.Vault, made ...*corev1.Secret,
+) (*certs.Material, error) {
 	reader := existing{live: i.APIReader, cache: i.Cache, made: made}
 	// While one is being made the others need not be read.
 	if err := certs.Missing(ctx, reader, vault); err != nil {

@@ -31,7 +31,8 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 	api := fake.NewClientBuilder().WithScheme(scheme).Build()
 	var read []string
 	live := interceptor.NewClient(api, interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
+			opts ...client.GetOption) error {
 			read = append(read, key.Name)
 			return c.Get(ctx, key, obj, opts...)
 		},
@@ -59,11 +60,15 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 	inputs.Cache = api
 	expect("the cache has caught up", "")
 
-	all := []string{"example-default-vault-server-tls", "example-default-vault-client-tls", "example-etcd-server-tls", "example-etcd-client-tls"}
+	all := []string{
+		"example-default-vault-server-tls", "example-default-vault-client-tls", "example-etcd-server-tls",
+		"example-etcd-client-tls",
+	}
 	secret := &corev1.Secret{}
 	get := func() {
 		t.Helper()
-		if err := api.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: vault.ServerSecretName()}, secret); err != nil {
+		key := client.ObjectKey{Namespace: "default", Name: vault.ServerSecretName()}
+		if err := api.Get(t.Context(), key, secret); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,7 +102,8 @@ func TestChecksAreMadeOnce(t *testing.T) {
 	api := fake.NewClientBuilder().WithScheme(scheme).Build()
 	read, failure := 0, error(nil)
 	live := interceptor.NewClient(api, interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
+			opts ...client.GetOption) error {
 			read++
 			if failure != nil {
 				return failure
@@ -127,7 +133,8 @@ func TestChecksAreMadeOnce(t *testing.T) {
 	expect("missing", `ConfigMap "mine" does not exist`, 1)
 	expect("still missing", `ConfigMap "mine" does not exist`, 0)
 	configMap := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "mine"}, Data: map[string]string{"vault.hcl": `storage "x" {}`},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "mine"},
+		Data:       map[string]string{"vault.hcl": `storage "x" {}`},
 	}
 	if err := api.Create(t.Context(), configMap); err != nil {
 		t.Fatal(err)

@@ -103,7 +103,8 @@ func ConfigMapHandler(reader client.Reader) handler.EventHandler {
 func handlerFor(reader client.Reader, index string) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, obj client.Object) []reconcile.Request {
 		var vaults v1alpha1.VaultList
-		if err := reader.List(ctx, &vaults, client.InNamespace(obj.GetNamespace()), client.MatchingFields{index: obj.GetName()}); err != nil {
+		named := client.MatchingFields{index: obj.GetName()}
+		if err := reader.List(ctx, &vaults, client.InNamespace(obj.GetNamespace()), named); err != nil {
 			return nil // the cache does not fail once it is synced
 		}
 		requests := make([]reconcile.Request, 0, len(vaults.Items))

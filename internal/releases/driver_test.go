@@ -38,7 +38,9 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 		t.Fatal(err)
 	}
 	api := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
-	store := &Store{Namespace: testNamespace, Chart: "vault", Client: api, APIReader: api, Recorder: record.NewFakeRecorder(100)}
+	store := &Store{
+		Namespace: testNamespace, Chart: "vault", Client: api, APIReader: api, Recorder: record.NewFakeRecorder(100),
+	}
 	return &fixture{store, t, testVault()}
 }
 
@@ -78,7 +80,9 @@ func (f *fixture) events() string {
 }
 
 // tenantSecret is a record in the namespace of the Vault.
-func tenantSecret(t *testing.T, revision int, status release.Status, owned bool, change func(*release.Release)) *corev1.Secret {
+func tenantSecret(
+	t *testing.T, revision int, status release.Status, owned bool, change func(*release.Release),
+) *corev1.Secret {
 	t.Helper()
 	rel := testRelease(goodManifest)
 	rel.Version, rel.Info.Status = revision, status

@@ -102,7 +102,8 @@ type refusedError struct{ error }
 
 func (d *vaultDriver) readOld(meta *metav1.ObjectMeta) (*release.Release, error) {
 	var secret corev1.Secret
-	if err := d.store.APIReader.Get(d.ctx, client.ObjectKey{Namespace: meta.Namespace, Name: meta.Name}, &secret); err != nil {
+	key := client.ObjectKey{Namespace: meta.Namespace, Name: meta.Name}
+	if err := d.store.APIReader.Get(d.ctx, key, &secret); err != nil {
 		return nil, err
 	}
 	d.store.importing.Lock()

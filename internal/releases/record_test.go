@@ -109,36 +109,58 @@ func withObject(t testing.TB, object string) []byte {
 }
 
 func TestRecordsOfTheVaultsNamespace(t *testing.T) {
-	hook := map[string]any{"name": "h", "kind": "ConfigMap", "events": []string{"pre-delete"}, "manifest": "kind: ConfigMap"}
+	hook := map[string]any{
+		"name": "h", "kind": "ConfigMap", "events": []string{"pre-delete"}, "manifest": "kind: ConfigMap",
+	}
 	for name, tt := range map[string]struct {
 		data []byte
 		want string
 	}{
-		"as written":             {mustPack(t, testRelease(goodManifest)), ""},
-		"not compressed":         {encoded(t, func(map[string]any) {}), ""},
-		"hooks null":             {encoded(t, func(r map[string]any) { r["hooks"] = nil }), ""},
-		"empty":                  {nil, "empty"},
-		"no release":             {[]byte("eHh4"), "not the JSON of a release"},
-		"not base64":             {[]byte("{}"), "not base64"},
-		"cut off":                {[]byte("H4sIAAAA"), "not gzip"},
-		"zeros":                  {compress(t, io.LimitReader(zeros{}, 64<<20)), "when it is decompressed"},
-		"3 MB":                   {bytes.Repeat([]byte("A"), 3<<20), "larger than"},
-		"another name":           {encoded(t, func(r map[string]any) { r["name"] = "y" }), "of another release"},
-		"another namespace":      {encoded(t, func(r map[string]any) { r["namespace"] = "other" }), "of another release"},
-		"another chart":          {encoded(t, func(r map[string]any) { delete(r, "chart") }), "of another chart"},
-		"no revision":            {encoded(t, func(r map[string]any) { delete(r, "version") }), "not complete"},
-		"no status":              {encoded(t, func(r map[string]any) { delete(r, "info") }), "not complete"},
-		"a hook":                 {encoded(t, func(r map[string]any) { r["hooks"] = []any{hook} }), "has hooks"},
-		"hooks of another type":  {encoded(t, func(r map[string]any) { r["hooks"] = "x" }), "has hooks"},
-		"a large manifest":       {encoded(t, func(r map[string]any) { r["manifest"] = strings.Repeat("a", maxManifest+1) }), "manifest is larger"},
-		"another's object":       {withObject(t, "{apiVersion: v1, kind: Service, metadata: {name: y}}"), "name of the Vault"},
-		"an object like it":      {withObject(t, "{apiVersion: v1, kind: Service, metadata: {name: xy}}"), "name of the Vault"},
-		"elsewhere":              {withObject(t, "{apiVersion: v1, kind: Service, metadata: {name: x, namespace: other}}"), "another namespace"},
-		"a Secret":               {withObject(t, "{apiVersion: v1, kind: Secret, metadata: {name: x-etcd-ca}}"), "kind that the chart"},
-		"a ClusterRole":          {withObject(t, "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: x}}"), "kind that"},
-		"another group":          {withObject(t, "{apiVersion: example.com/v1, kind: Service, metadata: {name: x}}"), "kind that the chart"},
-		"a list":                 {withObject(t, "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Secret}]}"), "kind that the chart"},
-		"a name twice":           {withObject(t, "{apiVersion: v1, kind: Service, kind: Secret, metadata: {name: x}}"), "not YAML"},
+		"as written":            {mustPack(t, testRelease(goodManifest)), ""},
+		"not compressed":        {encoded(t, func(map[string]any) {}), ""},
+		"hooks null":            {encoded(t, func(r map[string]any) { r["hooks"] = nil }), ""},
+		"empty":                 {nil, "empty"},
+		"no release":            {[]byte("eHh4"), "not the JSON of a release"},
+		"not base64":            {[]byte("{}"), "not base64"},
+		"cut off":               {[]byte("H4sIAAAA"), "not gzip"},
+		"zeros":                 {compress(t, io.LimitReader(zeros{}, 64<<20)), "when it is decompressed"},
+		"3 MB":                  {bytes.Repeat([]byte("A"), 3<<20), "larger than"},
+		"another name":          {encoded(t, func(r map[string]any) { r["name"] = "y" }), "of another release"},
+		"another namespace":     {encoded(t, func(r map[string]any) { r["namespace"] = "other" }), "of another release"},
+		"another chart":         {encoded(t, func(r map[string]any) { delete(r, "chart") }), "of another chart"},
+		"no revision":           {encoded(t, func(r map[string]any) { delete(r, "version") }), "not complete"},
+		"no status":             {encoded(t, func(r map[string]any) { delete(r, "info") }), "not complete"},
+		"a hook":                {encoded(t, func(r map[string]any) { r["hooks"] = []any{hook} }), "has hooks"},
+		"hooks of another type": {encoded(t, func(r map[string]any) { r["hooks"] = "x" }), "has hooks"},
+		"a large manifest": {
+			encoded(t, func(r map[string]any) { r["manifest"] = strings.Repeat("a", maxManifest+1) }),
+			"manifest is larger",
+		},
+		"another's object": {
+			withObject(t, "{apiVersion: v1, kind: Service, metadata: {name: y}}"), "name of the Vault",
+		},
+		"an object like it": {
+			withObject(t, "{apiVersion: v1, kind: Service, metadata: {name: xy}}"), "name of the Vault",
+		},
+		"elsewhere": {
+			withObject(t, "{apiVersion: v1, kind: Service, metadata: {name: x, namespace: other}}"), "another namespace",
+		},
+		"a Secret": {
+			withObject(t, "{apiVersion: v1, kind: Secret, metadata: {name: x-etcd-ca}}"), "kind that the chart",
+		},
+		"a ClusterRole": {
+			withObject(t, "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: x}}"),
+			"kind that",
+		},
+		"another group": {
+			withObject(t, "{apiVersion: example.com/v1, kind: Service, metadata: {name: x}}"), "kind that the chart",
+		},
+		"a list": {
+			withObject(t, "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Secret}]}"), "kind that the chart",
+		},
+		"a name twice": {
+			withObject(t, "{apiVersion: v1, kind: Service, kind: Secret, metadata: {name: x}}"), "not YAML",
+		},
 		"no object":              {withObject(t, "[1, 2]"), "not YAML of objects"},
 		"a kind that is no text": {withObject(t, "{apiVersion: v1, kind: 1, metadata: []}"), "kind that the chart"},
 	} {
@@ -170,11 +192,13 @@ func TestImportedReleaseHasWhatIsNeeded(t *testing.T) {
 // What a forged record may cost: the operator has 512 MiB.
 func TestForgedRecordsCostLittleMemory(t *testing.T) {
 	for name, data := range map[string][]byte{
-		"zeros":        compress(t, io.LimitReader(zeros{}, 64<<20)),
-		"hooks":        compress(t, strings.NewReader(`{"hooks":[`+strings.Repeat("{},", 2<<20)+`{}]}`)),
-		"templates":    compress(t, strings.NewReader(`{"chart":{"templates":[`+strings.Repeat("{},", 2<<20)+`{}]}}`)),
-		"small values": encoded(t, func(r map[string]any) { r["manifest"] = "a: [" + strings.Repeat("a,", maxManifest/2-8) + "a]" }),
-		"nesting":      encoded(t, func(r map[string]any) { r["manifest"] = strings.Repeat("[", maxManifest) }),
+		"zeros":     compress(t, io.LimitReader(zeros{}, 64<<20)),
+		"hooks":     compress(t, strings.NewReader(`{"hooks":[`+strings.Repeat("{},", 2<<20)+`{}]}`)),
+		"templates": compress(t, strings.NewReader(`{"chart":{"templates":[`+strings.Repeat("{},", 2<<20)+`{}]}}`)),
+		"small values": encoded(t, func(r map[string]any) {
+			r["manifest"] = "a: [" + strings.Repeat("a,", maxManifest/2-8) + "a]"
+		}),
+		"nesting": encoded(t, func(r map[string]any) { r["manifest"] = strings.Repeat("[", maxManifest) }),
 		"aliases": encoded(t, func(r map[string]any) {
 			text := "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
 			for i := range 12 {
@@ -208,7 +232,8 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte("eHh4"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if text, err := unpack(data); err == nil {
-			if rel, err := parse(text, testVault()); err == nil && (rel.Name != "x" || rel.Namespace != "t" || len(rel.Hooks) > 0) {
+			if rel, err := parse(text, testVault()); err == nil &&
+				(rel.Name != "x" || rel.Namespace != "t" || len(rel.Hooks) > 0) {
 				t.Errorf("accepted %+v", rel)
 			}
 		}

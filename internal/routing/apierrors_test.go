@@ -30,10 +30,12 @@ import (
 
 // apiErrors are what comes from an API server that is busy, broken, slow or away.
 var apiErrors = map[string]error{
-	"conflict":            apierrors.NewConflict(podResource, "a", errors.New("the object has been modified")),
-	"too many requests":   apierrors.NewTooManyRequests("the server has received too many requests", 1),
-	"internal error":      apierrors.NewInternalError(errors.New("etcdserver: request timed out")),
-	"connection refused":  &url.Error{Op: "Patch", URL: "https://10.96.0.1:443", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}},
+	"conflict":          apierrors.NewConflict(podResource, "a", errors.New("the object has been modified")),
+	"too many requests": apierrors.NewTooManyRequests("the server has received too many requests", 1),
+	"internal error":    apierrors.NewInternalError(errors.New("etcdserver: request timed out")),
+	"connection refused": &url.Error{
+		Op: "Patch", URL: "https://10.96.0.1:443", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
+	},
 	"deadline has passed": &url.Error{Op: "Patch", URL: "https://10.96.0.1:443", Err: context.DeadlineExceeded},
 }
 
@@ -97,7 +99,8 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 			t.Run(name+" to "+request, func(t *testing.T) {
 				t.Parallel()
 				vault := newVault()
-				f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false))
+				f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true),
+					newPod(vault, "b", b.IP, false))
 				f.neverTwo(t)
 				const failures = 4
 				var asked atomic.Int32
@@ -215,7 +218,9 @@ func TestRequestsThatHangHoldNobodyElseUp(t *testing.T) {
 	}
 	f.manage(t, short, append(vaults, vault)...)
 	begin := time.Now()
-	eventually(t, "the Vault that is well has its label", func() bool { return slices.Equal(f.labelled(t), []string{"a"}) })
+	eventually(t, "the Vault that is well has its label", func() bool {
+		return slices.Equal(f.labelled(t), []string{"a"})
+	})
 	t.Logf("after %s", time.Since(begin))
 
 	// They are not given up either.
@@ -225,7 +230,9 @@ func TestRequestsThatHangHoldNobodyElseUp(t *testing.T) {
 	}
 	hanging.Store(false)
 	key := client.ObjectKeyFromObject(vaults[0])
-	eventually(t, "the nodes of a Vault whose requests hung are asked", func() bool { return len(f.Engine.Observations(key)) == 1 })
+	eventually(t, "the nodes of a Vault whose requests hung are asked", func() bool {
+		return len(f.Engine.Observations(key)) == 1
+	})
 }
 
 // The labels do not wait for a Secret that cannot be read.

@@ -276,7 +276,8 @@ func isSilent(node vaultNode) bool {
 // apply demotes before it promotes: an error in between leaves no pod labelled,
 // which is an outage, and never two.
 func (r *Reconciler) apply(
-	ctx context.Context, vault *v1alpha1.Vault, list []corev1.Pod, observations map[types.UID]probe.Observation, decision decision,
+	ctx context.Context, vault *v1alpha1.Vault, list []corev1.Pod, observations map[types.UID]probe.Observation,
+	decision decision,
 ) error {
 	if len(decision.Demote) > 0 || decision.Promote != "" {
 		r.changing.Add(1)

@@ -61,7 +61,8 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	f := &fixture{}
 	f.api = fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
 	recorded := interceptor.NewClient(f.api.(client.WithWatch), interceptor.Funcs{
-		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch, opts ...client.PatchOption) error {
+		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch,
+			opts ...client.PatchOption) error {
 			text, err := f.record(t, obj, patch)
 			if err != nil {
 				return err
@@ -77,7 +78,8 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 			}
 			return c.List(ctx, list, opts...)
 		},
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
+			opts ...client.GetOption) error {
 			if err := f.read(ctx, fmt.Sprintf("get %T %s", obj, key.Namespace)); err != nil {
 				return err
 			}
@@ -170,7 +172,8 @@ func (f *fixture) reads() int {
 func (f *fixture) labelled(t *testing.T) []string {
 	t.Helper()
 	var list corev1.PodList
-	if err := f.api.List(context.Background(), &list, client.MatchingLabels{v1alpha1.ActiveLabel: v1alpha1.ActiveLabelValue}); err != nil {
+	if err := f.api.List(context.Background(), &list,
+		client.MatchingLabels{v1alpha1.ActiveLabel: v1alpha1.ActiveLabelValue}); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -255,7 +258,8 @@ func TestApply(t *testing.T) {
 	vault := newVault()
 	notFound := apierrors.NewNotFound(podResource, "a")
 	conflict := apierrors.NewConflict(podResource, "a", errors.New("the object has been modified"))
-	replaced := apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, "c", field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "uid-of-c", "field is immutable")})
+	replaced := apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, "c",
+		field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "uid-of-c", "field is immutable")})
 	failOn := func(patch string, err error) func(string) error {
 		return func(p string) error {
 			if p == patch {
@@ -334,7 +338,8 @@ func TestApply(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			list := []corev1.Pod{
-				*newPod(vault, "a", "10.0.0.1", true), *newPod(vault, "b", "10.0.0.2", true), *newPod(vault, "c", "10.0.0.3", false),
+				*newPod(vault, "a", "10.0.0.1", true), *newPod(vault, "b", "10.0.0.2", true),
+				*newPod(vault, "c", "10.0.0.3", false),
 			}
 			f := newFixture(t, &list[0], &list[1], &list[2])
 			f.fail = tt.fail
@@ -432,8 +437,14 @@ func TestTargetsOf(t *testing.T) {
 	got := targetsOf(vault, []corev1.Pod{*newPod(vault, "a", "10.0.0.1", true), *waiting, *v6},
 		map[types.UID]string{"uid-of-a": "PEM", "uid-of-v6": "other PEM"})
 	want := []probe.Target{
-		{UID: "uid-of-a", Address: "10.0.0.1:8200", ServerName: "example.default.svc", CA: "PEM", Container: "containerd://a#0", InService: true},
-		{UID: "uid-of-v6", Address: "[fd00::3]:8200", ServerName: "example.default.svc", CA: "other PEM", Container: "containerd://v6#0"},
+		{
+			UID: "uid-of-a", Address: "10.0.0.1:8200", ServerName: "example.default.svc", CA: "PEM",
+			Container: "containerd://a#0", InService: true,
+		},
+		{
+			UID: "uid-of-v6", Address: "[fd00::3]:8200", ServerName: "example.default.svc", CA: "other PEM",
+			Container: "containerd://v6#0",
+		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("targetsOf() = %+v, want %+v", got, want)

@@ -27,7 +27,8 @@ func everyNode(uid types.UID) []vaultNode {
 			add(vaultNode{State: state, Labelled: labelled})
 		}
 		all = append(all, vaultNode{UID: uid, State: probe.Unknown, Labelled: labelled, Starting: true})
-		all = append(all, vaultNode{UID: uid, State: probe.Unreachable, Refused: true, Silent: true, Labelled: labelled, Starting: true})
+		all = append(all,
+			vaultNode{UID: uid, State: probe.Unreachable, Refused: true, Silent: true, Labelled: labelled, Starting: true})
 		for _, node := range []vaultNode{
 			{Ended: true},
 			{}, // it gave a wrong answer
@@ -328,7 +329,9 @@ func TestDecide(t *testing.T) {
 	hung, refusing, vouched, wrong := silent, silent, silent, silent
 	hung.Connected, refusing.Refused, vouched.Vouched, wrong.Silent = true, true, true, false
 	waiting := func(uid string, last probe.State) vaultNode {
-		return vaultNode{UID: types.UID(uid), State: probe.Unreachable, Silent: true, Connected: true, Standby: last == probe.Standby}
+		return vaultNode{
+			UID: types.UID(uid), State: probe.Unreachable, Silent: true, Connected: true, Standby: last == probe.Standby,
+		}
 	}
 	leaving := func(uid string, state probe.State) vaultNode {
 		return vaultNode{UID: types.UID(uid), State: state, Labelled: true, Terminating: true}
@@ -466,9 +469,11 @@ func TestDecide(t *testing.T) {
 			want:  decision{Demote: []types.UID{"a"}},
 		},
 		{
-			name:  "hashicorp/vault-helm#817: nor is one that has yet to be initialized or to start",
-			nodes: []vaultNode{labelled("a", probe.Uninitialized), labelled("b", probe.Unreachable), labelled("c", probe.Active)},
-			want:  decision{Demote: []types.UID{"a", "b"}},
+			name: "hashicorp/vault-helm#817: nor is one that has yet to be initialized or to start",
+			nodes: []vaultNode{
+				labelled("a", probe.Uninitialized), labelled("b", probe.Unreachable), labelled("c", probe.Active),
+			},
+			want: decision{Demote: []types.UID{"a", "b"}},
 		},
 		{
 			name:  "hashicorp/vault#17470: a node that comes back sealed changes nothing",

@@ -40,8 +40,8 @@
 //     it last answered and can be connected to, while the silent one cannot: its
 //     machine is lost, and the others wait for the storage to elect a leader. It is
 //     probed again before that counts, and the silent one too, since a storage that
-//     goes or comes back silences or wakes one node after the other. A sealed node cannot take over, so beside sealed nodes
-//     nothing is won.
+//     goes or comes back silences or wakes one node after the other. A sealed node
+//     cannot take over, so beside sealed nodes nothing is won.
 //   - It is silence. A node that gives a wrong answer, or whose certificate cannot
 //     be verified, was reached; clients will not hang on it.
 //   - This replica is not late itself ([probe.Engine.SilenceCounts]): in a process

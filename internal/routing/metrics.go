@@ -74,7 +74,9 @@ type lastActiveTracker struct {
 
 // observe takes note of who is active. It has to happen before the engine forgets
 // what the nodes of pods that are gone have said.
-func (s *lastActiveTracker) observe(vault types.NamespacedName, nodes []vaultNode, observations map[types.UID]probe.Observation) {
+func (s *lastActiveTracker) observe(
+	vault types.NamespacedName, nodes []vaultNode, observations map[types.UID]probe.Observation,
+) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(vault, s.entries[vault].next(nodes, observations))

@@ -33,9 +33,10 @@ func TestSightingNext(t *testing.T) {
 	}{
 		{name: "nobody was asked"},
 		{
-			name:     "the labelled pod is active",
-			labelled: []types.UID{"a"}, observations: map[types.UID]probe.Observation{"a": active(1), "b": {State: probe.Standby}},
-			want: lastActive{"a", at(1)},
+			name:         "the labelled pod is active",
+			labelled:     []types.UID{"a"},
+			observations: map[types.UID]probe.Observation{"a": active(1), "b": {State: probe.Standby}},
+			want:         lastActive{"a", at(1)},
 		},
 		{
 			name: "an active node that the Service does not point at serves nobody", before: lastActive{"a", at(1)},
@@ -44,8 +45,9 @@ func TestSightingNext(t *testing.T) {
 		},
 		{
 			name: "the active node hangs", before: lastActive{"a", at(1)},
-			labelled: []types.UID{"a"}, observations: map[types.UID]probe.Observation{"a": was(probe.Unreachable, 3), "b": {State: probe.Standby}},
-			want: lastActive{"a", at(3)},
+			labelled:     []types.UID{"a"},
+			observations: map[types.UID]probe.Observation{"a": was(probe.Unreachable, 3), "b": {State: probe.Standby}},
+			want:         lastActive{"a", at(3)},
 		},
 		{
 			name: "the pod of the active node is gone", before: lastActive{"a", at(1)}, gone: []types.UID{"a"},
@@ -54,22 +56,26 @@ func TestSightingNext(t *testing.T) {
 		},
 		{
 			name: "another replica has moved the label", before: lastActive{"a", at(1)},
-			labelled: []types.UID{"b"}, observations: map[types.UID]probe.Observation{"a": was(probe.Standby, 2), "b": active(4)},
-			want: lastActive{"b", at(4)},
+			labelled:     []types.UID{"b"},
+			observations: map[types.UID]probe.Observation{"a": was(probe.Standby, 2), "b": active(4)},
+			want:         lastActive{"b", at(4)},
 		},
 		{
 			name: "two labels: the one that was active last", before: lastActive{"a", at(1)},
-			labelled: []types.UID{"a", "b"}, observations: map[types.UID]probe.Observation{"a": was(probe.Standby, 2), "b": active(4)},
-			want: lastActive{"b", at(4)},
+			labelled:     []types.UID{"a", "b"},
+			observations: map[types.UID]probe.Observation{"a": was(probe.Standby, 2), "b": active(4)},
+			want:         lastActive{"b", at(4)},
 		},
 		{
 			name: "people have to unseal a node first", before: lastActive{"a", at(1)},
-			labelled: []types.UID{"a"}, observations: map[types.UID]probe.Observation{"a": was(probe.Sealed, 2), "b": {State: probe.Sealed}},
+			labelled:     []types.UID{"a"},
+			observations: map[types.UID]probe.Observation{"a": was(probe.Sealed, 2), "b": {State: probe.Sealed}},
 		},
 		{
 			name: "nobody answers: it may be the operator that is cut off", before: lastActive{"a", at(1)},
-			labelled: []types.UID{"a"}, observations: map[types.UID]probe.Observation{"a": was(probe.Unreachable, 2), "b": {State: probe.Unreachable}},
-			want: lastActive{"a", at(2)},
+			labelled:     []types.UID{"a"},
+			observations: map[types.UID]probe.Observation{"a": was(probe.Unreachable, 2), "b": {State: probe.Unreachable}},
+			want:         lastActive{"a", at(2)},
 		},
 	}
 	for _, tt := range tests {
@@ -122,7 +128,8 @@ func TestFailoverIsMeasured(t *testing.T) {
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, false), newPod(vault, "b", b.IP, false))
 	count, sum := histogram(t, failoverDuration)
-	promoted, demoted := testutil.ToFloat64(relabels.WithLabelValues("promote")), testutil.ToFloat64(relabels.WithLabelValues("demote"))
+	labelled := func(action string) float64 { return testutil.ToFloat64(relabels.WithLabelValues(action)) }
+	promoted, demoted := labelled("promote"), labelled("demote")
 	has := func(name string) func() bool {
 		return func() bool { labelled := f.labelled(t); return len(labelled) == 1 && labelled[0] == name }
 	}
@@ -140,11 +147,14 @@ func TestFailoverIsMeasured(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 	b.Set(fakevault.Active)
 	eventually(t, "the label has moved", has("b"))
-	eventually(t, "the failover is counted", func() bool { got, _ := histogram(t, failoverDuration); return got == count+1 })
+	eventually(t, "the failover is counted", func() bool {
+		got, _ := histogram(t, failoverDuration)
+		return got == count+1
+	})
 	if _, got := histogram(t, failoverDuration); got-sum < 0.1 || got-sum > time.Since(began).Seconds() {
 		t.Errorf("it took %fs", got-sum)
 	}
-	if p, d := testutil.ToFloat64(relabels.WithLabelValues("promote")), testutil.ToFloat64(relabels.WithLabelValues("demote")); p != promoted+2 || d != demoted+1 {
+	if p, d := labelled("promote"), labelled("demote"); p != promoted+2 || d != demoted+1 {
 		t.Errorf("%v promotions and %v demotions, want 2 and 1", p-promoted, d-demoted)
 	}
 }

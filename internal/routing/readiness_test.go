@@ -15,7 +15,8 @@ func TestReadinessWaitsForEveryNode(t *testing.T) {
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	b.Freeze()
 	ended := newPod(vault, "c", "", false)
-	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false), ended)
+	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false),
+		ended)
 	r := &Readiness{Reader: f.api, Engine: f.Engine}
 	done := make(chan error, 1)
 	go func() { done <- r.Start(context.Background()) }()

@@ -61,7 +61,8 @@ func TestReplicasThatSeeDifferentThingsSettle(t *testing.T) {
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	nothing := fakevault.Start(t, cert, fakevault.Active)
-	first := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, false), newPod(vault, "b", b.IP, false))
+	first := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, false),
+		newPod(vault, "b", b.IP, false))
 	second := newFixture(t)
 	second.api = first.api
 	second.Client, second.APIReader = first.Client, first.APIReader // both write to one API server
@@ -100,7 +101,8 @@ func TestHungNodeLeavesTheServiceOnlyForOneThatCouldTakeOver(t *testing.T) {
 			ca := fakevault.NewAuthority(t)
 			cert := ca.Certificate(t, vault.ServerName())
 			a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, tt.other)
-			f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false))
+			f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true),
+				newPod(vault, "b", b.IP, false))
 			if tt.late {
 				f.SilenceCounts = func() bool { return false }
 			}
@@ -244,8 +246,11 @@ func TestLabelProblem(t *testing.T) {
 	key := client.ObjectKeyFromObject(vault)
 	f.fail = func(string) error { return apiErrors["conflict"] }
 	_, _ = f.Reconcile(t.Context(), requestFor(vault))
-	eventually(t, "the node has answered", func() bool { return f.Engine.Observations(key)["uid-of-a"].State == probe.Active })
-	if _, err := f.Reconcile(t.Context(), requestFor(vault)); err == nil || !strings.Contains(f.LabelProblem(key), "has been modified") {
+	eventually(t, "the node has answered", func() bool {
+		return f.Engine.Observations(key)["uid-of-a"].State == probe.Active
+	})
+	if _, err := f.Reconcile(t.Context(), requestFor(vault)); err == nil ||
+		!strings.Contains(f.LabelProblem(key), "has been modified") {
 		t.Errorf("error %v, problem %q", err, f.LabelProblem(key))
 	}
 	f.fail = nil

@@ -30,8 +30,10 @@ func TestCASourceOf(t *testing.T) {
 		pod  *corev1.Pod
 		want caSource
 	}{
-		"what it mounts":            {mounts(newPod(vault, "a", "", true), "mine"), caSource{"mine", v1alpha1.ClientCAKey}},
-		"and under which key":       {mounts(newPod(vault, "a", "", true), "mine", corev1.KeyToPath{Key: "ca.crt"}), caSource{"mine", "ca.crt"}},
+		"what it mounts": {mounts(newPod(vault, "a", "", true), "mine"), caSource{"mine", v1alpha1.ClientCAKey}},
+		"and under which key": {
+			mounts(newPod(vault, "a", "", true), "mine", corev1.KeyToPath{Key: "ca.crt"}), caSource{"mine", "ca.crt"},
+		},
 		"what the spec names, else": {newPod(vault, "a", "", true), caSource{vault.ClientSecretName(), v1alpha1.ClientCAKey}},
 	} {
 		if got := caSourceOf(vault, tt.pod); got != tt.want {

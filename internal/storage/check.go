@@ -229,8 +229,9 @@ func (s *State) versionRefusal() error {
 		return nil
 	}
 	return problem.New(v1alpha1.UpdatedCondition, v1alpha1.ReasonDowngradeRefused,
-		"spec.storage.etcd.version %s is refused: a member has been ready with %s, and a lower version may not read the data "+
-			"that it left. Set it to %s or higher, or set spec.allowDowngrade", spec.Storage.Etcd.Version, storage.Version, storage.Version)
+		"spec.storage.etcd.version %s is refused: a member has been ready with %s, and a lower version may not read "+
+			"the data that it left. Set it to %s or higher, or set spec.allowDowngrade",
+		spec.Storage.Etcd.Version, storage.Version, storage.Version)
 }
 
 // imageVersion is the version in the tag of an etcd image.

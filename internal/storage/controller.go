@@ -110,9 +110,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	return reconcile.Result{RequeueAfter: replaceCheck}, r.replace(ctx, &vault)
 }
 
-// KeepAnnotation on a volume claim keeps Argo CD from deleting it. Argo CD deletes what has its label app.kubernetes.io/instance and is in no manifest,
-// unless another object owns it. The StatefulSet controller gives claims that label, and
-// claims that are kept when the Vault is deleted have no owner.
+// KeepAnnotation on a volume claim keeps Argo CD from deleting it. Argo CD deletes what has
+// its label app.kubernetes.io/instance and is in no manifest, unless another object owns
+// it. The StatefulSet controller gives claims that label, and claims that are kept when
+// the Vault is deleted have no owner.
 // https://argo-cd.readthedocs.io/en/stable/user-guide/sync-options/
 const (
 	KeepAnnotation = "argocd.argoproj.io/sync-options"
@@ -210,7 +211,9 @@ func (r *Reconciler) replace(ctx context.Context, vault *v1alpha1.Vault) error {
 	if len(notFollowed(s.Claims, s.Set, wanted)) > 0 {
 		return nil // looked at again soon
 	}
-	ctrl.LoggerFrom(ctx).Info("Replacing a StatefulSet that has no volumes yet, for the spec wants others", "statefulSet", s.Set.Name)
-	err = r.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	ctrl.LoggerFrom(ctx).Info("Replacing a StatefulSet that has no volumes yet, for the spec wants others",
+		"statefulSet", s.Set.Name)
+	err = r.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID},
+		client.PropagationPolicy(metav1.DeletePropagationBackground))
 	return client.IgnoreNotFound(err)
 }

@@ -53,10 +53,12 @@ func ApplyRetention(ctx context.Context, live client.Reader, writer client.Write
 		}
 		if time.Now().After(deadline) {
 			deleted := vault.DeletionTimestamp
-			if wanted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType && deleted != nil && time.Since(deleted.Time) > deleteAnyway {
+			if wanted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType && deleted != nil &&
+				time.Since(deleted.Time) > deleteAnyway {
 				return nil
 			}
-			return fmt.Errorf("waiting until the StatefulSet controller has taken over whenDeleted %s for the volume claims %v", wanted, differ)
+			return fmt.Errorf("waiting until the StatefulSet controller has taken over whenDeleted %s for the volume claims %v",
+				wanted, differ)
 		}
 		time.Sleep(followEvery)
 	}
@@ -70,12 +72,14 @@ func retention(when v1alpha1.DataRetention) appsv1.PersistentVolumeClaimRetentio
 }
 
 func setRetention(
-	ctx context.Context, writer client.Writer, set *appsv1.StatefulSet, wanted appsv1.PersistentVolumeClaimRetentionPolicyType,
+	ctx context.Context, writer client.Writer, set *appsv1.StatefulSet,
+	wanted appsv1.PersistentVolumeClaimRetentionPolicyType,
 ) error {
 	if policy := set.Spec.PersistentVolumeClaimRetentionPolicy; policy != nil && policy.WhenDeleted == wanted {
 		return nil
 	}
-	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"persistentVolumeClaimRetentionPolicy":{"whenDeleted":%q}}}`, set.UID, wanted)
+	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"persistentVolumeClaimRetentionPolicy":{"whenDeleted":%q}}}`,
+		set.UID, wanted)
 	// A copy, since the answer is written to it.
 	if err := writer.Patch(ctx, set.DeepCopy(), client.RawPatch(types.MergePatchType, patch)); err != nil {
 		return fmt.Errorf("setting whenDeleted of StatefulSet %q: %w", set.Name, err)
@@ -86,11 +90,14 @@ func setRetention(
 // notFollowed are the claims that would not do as the policy says when the
 // StatefulSet is deleted: those that it owns are deleted with it.
 func notFollowed(
-	claims map[int]*corev1.PersistentVolumeClaim, set *appsv1.StatefulSet, wanted appsv1.PersistentVolumeClaimRetentionPolicyType,
+	claims map[int]*corev1.PersistentVolumeClaim, set *appsv1.StatefulSet,
+	wanted appsv1.PersistentVolumeClaimRetentionPolicyType,
 ) []string {
 	var differ []string
 	for _, claim := range claims {
-		owned := slices.ContainsFunc(claim.OwnerReferences, func(owner metav1.OwnerReference) bool { return owner.UID == set.UID })
+		owned := slices.ContainsFunc(claim.OwnerReferences, func(owner metav1.OwnerReference) bool {
+			return owner.UID == set.UID
+		})
 		if claim.DeletionTimestamp == nil && owned != (wanted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType) {
 			differ = append(differ, claim.Name)
 		}

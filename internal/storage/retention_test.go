@@ -24,14 +24,16 @@ func newAPI(t *testing.T, objects ...client.Object) client.WithWatch {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	return fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).WithObjects(objects...).Build()
+	return fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).WithObjects(objects...).
+		Build()
 }
 
 // setController does what the StatefulSet controller does when the retention policy
 // of a StatefulSet is changed: it marks the claims.
 func setController(api client.WithWatch, vault *v1alpha1.Vault) client.WithWatch {
 	return interceptor.NewClient(api, interceptor.Funcs{
-		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch, opts ...client.PatchOption) error {
+		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch,
+			opts ...client.PatchOption) error {
 			if err := c.Patch(ctx, obj, patch, opts...); err != nil {
 				return err
 			}
@@ -45,7 +47,8 @@ func setController(api client.WithWatch, vault *v1alpha1.Vault) client.WithWatch
 			}
 			for i := range list.Items {
 				list.Items[i].OwnerReferences = nil
-				if set.Spec.PersistentVolumeClaimRetentionPolicy.WhenDeleted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
+				policy := set.Spec.PersistentVolumeClaimRetentionPolicy
+				if policy.WhenDeleted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
 					list.Items[i].OwnerReferences = []metav1.OwnerReference{ownerOf(set)}
 				}
 				if err := c.Update(ctx, &list.Items[i]); err != nil {
@@ -78,7 +81,9 @@ func TestApplyRetention(t *testing.T) {
 			vault := newVault(1)
 			vault.Spec.Storage.Etcd.WhenDeleted = tt.wanted
 			set := newSet(vault, nil)
-			set.Spec.PersistentVolumeClaimRetentionPolicy = &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{WhenDeleted: tt.deployed}
+			set.Spec.PersistentVolumeClaimRetentionPolicy = &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
+				WhenDeleted: tt.deployed,
+			}
 			c := claim(vault, 0, "bound", "2Gi", "fast")
 			if tt.owned {
 				c.OwnerReferences = []metav1.OwnerReference{ownerOf(set)}
@@ -132,7 +137,8 @@ func TestGuard(t *testing.T) {
 		vault.Status.Storage = &v1alpha1.StorageStatus{}
 	}
 	for i := range 3 {
-		vault.Status.Storage.Volumes = append(vault.Status.Storage.Volumes, v1alpha1.StorageVolume{Claim: vault.EtcdClaimName(i), UID: objects[i+2].GetUID()})
+		vault.Status.Storage.Volumes = append(vault.Status.Storage.Volumes,
+			v1alpha1.StorageVolume{Claim: vault.EtcdClaimName(i), UID: objects[i+2].GetUID()})
 	}
 	api := newAPI(t, objects...)
 	r := &Reconciler{Client: api, APIReader: api}
@@ -152,7 +158,10 @@ func TestGuard(t *testing.T) {
 		t.Errorf("at rest: %q", got)
 	}
 	// An administrator replaces a member by docs/recovery.md.
-	own := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: vault.EtcdReplacementName()}, Data: map[string]string{stateKey: "existing"}}
+	own := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: vault.EtcdReplacementName()},
+		Data:       map[string]string{stateKey: "existing"},
+	}
 	if err := errors.Join(api.Create(t.Context(), own), api.Delete(t.Context(), objects[3])); err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,9 @@ func claim(vault *v1alpha1.Vault, ordinal int, phase, size, class string) *corev
 		},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			StorageClassName: &class,
-			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}},
+			Resources: corev1.VolumeResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)},
+			},
 		},
 	}
 	if phase == "bound" {
@@ -56,7 +58,11 @@ func newSet(vault *v1alpha1.Vault, class *string) *appsv1.StatefulSet {
 			Namespace: vault.Namespace, Name: vault.EtcdName(), UID: "set-uid", Generation: 1, Labels: vault.EtcdLabels(),
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(vault, v1alpha1.GroupVersion.WithKind("Vault"))},
 		},
-		Spec: appsv1.StatefulSetSpec{VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: class}}}},
+		Spec: appsv1.StatefulSetSpec{
+			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{
+				{Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: class}},
+			},
+		},
 		Status: appsv1.StatefulSetStatus{
 			ObservedGeneration: 1, CurrentRevision: "old", UpdateRevision: "old",
 		},
@@ -102,23 +108,42 @@ func TestKeptVolumes(t *testing.T) {
 		// refused is in the message; empty is none.
 		refused []string
 	}{
-		"nothing is kept":              {members: 3},
-		"the same":                     {members: 3, kept: three},
-		"the same class":               {members: 3, class: ptr("fast"), kept: three},
-		"one is lost":                  {members: 3, kept: kept{0: "bound 2Gi fast", 2: "bound 2Gi fast"}},
-		"the last is lost":             {members: 3, kept: kept{0: "bound 2Gi fast", 1: "bound 2Gi fast"}},
-		"3 members on the volume of 1": {members: 3, kept: kept{0: "bound 2Gi fast"}, refused: []string{"data-example-etcd-0", "an etcd of 1 members", "nodes to 1 instead of 3"}},
-		"1 member on the volumes of 3": {members: 1, kept: three, refused: []string{"data-example-etcd-0, data-example-etcd-1, data-example-etcd-2", "nodes to 3 instead of 1"}},
-		"5 members on those of 3":      {members: 5, kept: three, refused: []string{"nodes to 3 instead of 5"}},
-		"3 members on those of 5":      {members: 3, kept: kept{0: "bound 2Gi fast", 1: "bound 2Gi fast", 3: "bound 2Gi fast"}, refused: []string{"nodes to 5 instead of 3"}},
-		"1 of 3 is left":               {members: 3, kept: kept{1: "bound 2Gi fast"}, refused: []string{"1 of 3 etcd members, which is no quorum"}},
-		"one that was never bound":     {members: 3, kept: kept{0: "unbound 2Gi fast"}},
-		"unbound beside bound":         {members: 1, kept: kept{0: "bound 2Gi fast", 1: "unbound 2Gi fast"}},
-		"smaller volumes":              {members: 1, kept: kept{0: "bound 1Gi fast"}, refused: []string{"data-example-etcd-0 is of 1Gi", "volumeSize to 1Gi instead of 2Gi"}},
+		"nothing is kept":  {members: 3},
+		"the same":         {members: 3, kept: three},
+		"the same class":   {members: 3, class: ptr("fast"), kept: three},
+		"one is lost":      {members: 3, kept: kept{0: "bound 2Gi fast", 2: "bound 2Gi fast"}},
+		"the last is lost": {members: 3, kept: kept{0: "bound 2Gi fast", 1: "bound 2Gi fast"}},
+		"3 members on the volume of 1": {
+			members: 3, kept: kept{0: "bound 2Gi fast"},
+			refused: []string{"data-example-etcd-0", "an etcd of 1 members", "nodes to 1 instead of 3"},
+		},
+		"1 member on the volumes of 3": {
+			members: 1, kept: three,
+			refused: []string{"data-example-etcd-0, data-example-etcd-1, data-example-etcd-2", "nodes to 3 instead of 1"},
+		},
+		"5 members on those of 3": {members: 5, kept: three, refused: []string{"nodes to 3 instead of 5"}},
+		"3 members on those of 5": {
+			members: 3, kept: kept{0: "bound 2Gi fast", 1: "bound 2Gi fast", 3: "bound 2Gi fast"},
+			refused: []string{"nodes to 5 instead of 3"},
+		},
+		"1 of 3 is left": {
+			members: 3, kept: kept{1: "bound 2Gi fast"}, refused: []string{"1 of 3 etcd members, which is no quorum"},
+		},
+		"one that was never bound": {members: 3, kept: kept{0: "unbound 2Gi fast"}},
+		"unbound beside bound":     {members: 1, kept: kept{0: "bound 2Gi fast", 1: "unbound 2Gi fast"}},
+		"smaller volumes": {
+			members: 1, kept: kept{0: "bound 1Gi fast"},
+			refused: []string{"data-example-etcd-0 is of 1Gi", "volumeSize to 1Gi instead of 2Gi"},
+		},
 		"larger volumes":               {members: 1, kept: kept{0: "bound 8Gi fast"}, refused: []string{"volumeSize to 8Gi"}},
 		"the same size in other words": {members: 1, kept: kept{0: "bound 2048Mi fast"}},
-		"one was made larger":          {members: 3, kept: kept{0: "bound 2Gi fast", 1: "bound 8Gi fast", 2: "bound 2Gi fast"}},
-		"another class":                {members: 1, class: ptr("slow"), kept: kept{0: "bound 2Gi fast"}, refused: []string{"data-example-etcd-0", `storageClassName to "fast" instead of "slow"`}},
+		"one was made larger": {
+			members: 3, kept: kept{0: "bound 2Gi fast", 1: "bound 8Gi fast", 2: "bound 2Gi fast"},
+		},
+		"another class": {
+			members: 1, class: ptr("slow"), kept: kept{0: "bound 2Gi fast"},
+			refused: []string{"data-example-etcd-0", `storageClassName to "fast" instead of "slow"`},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			vault := newVault(tt.members)
@@ -130,7 +155,8 @@ func TestKeptVolumes(t *testing.T) {
 			}
 			err := s.Refusal()
 			var refusal *problem.Error
-			if errors.As(err, &refusal) != (tt.refused != nil) || refusal != nil && refusal.Reason != v1alpha1.ReasonVolumesMismatch {
+			if errors.As(err, &refusal) != (tt.refused != nil) || refusal != nil &&
+				refusal.Reason != v1alpha1.ReasonVolumesMismatch {
 				t.Fatalf("refused: %v", err)
 			}
 			for _, part := range tt.refused {
@@ -157,19 +183,37 @@ func TestCorrectedClass(t *testing.T) {
 		known                     bool
 		refused, replaced, waited bool
 	}{
-		"as it is":                       {template: ptr("fast"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "bound", "2Gi", "fast")}},
-		"a typo":                         {template: ptr("fats"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "unbound", "2Gi", "fats")}, replaced: true, waited: true},
-		"a typo without claims":          {template: ptr("fats"), replaced: true, waited: true},
-		"no class before":                {claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "unbound", "2Gi", "")}, replaced: true, waited: true},
-		"bound volumes":                  {template: ptr("slow"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "bound", "2Gi", "slow")}, refused: true},
-		"members that were ready":        {template: ptr("slow"), known: true, refused: true},
-		"an unbound claim of old":        {template: ptr("fast"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "unbound", "2Gi", "fats")}, replaced: true, waited: true},
-		"an unbound claim of other size": {template: ptr("fast"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "unbound", "1Gi", "fast")}, replaced: true, waited: true},
+		"as it is": {
+			template: ptr("fast"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "bound", "2Gi", "fast")},
+		},
+		"a typo": {
+			template: ptr("fats"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "unbound", "2Gi", "fats")},
+			replaced: true, waited: true,
+		},
+		"a typo without claims": {template: ptr("fats"), replaced: true, waited: true},
+		"no class before": {
+			claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "unbound", "2Gi", "")}, replaced: true, waited: true,
+		},
+		"bound volumes": {
+			template: ptr("slow"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "bound", "2Gi", "slow")},
+			refused: true,
+		},
+		"members that were ready": {template: ptr("slow"), known: true, refused: true},
+		"an unbound claim of old": {
+			template: ptr("fast"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "unbound", "2Gi", "fats")},
+			replaced: true, waited: true,
+		},
+		"an unbound claim of other size": {
+			template: ptr("fast"), claims: []*corev1.PersistentVolumeClaim{claim(vault, 0, "unbound", "1Gi", "fast")},
+			replaced: true, waited: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			vault := vault.DeepCopy()
 			if tt.known {
-				vault.Status.Storage = &v1alpha1.StorageStatus{Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-etcd-0", UID: "x"}}}
+				vault.Status.Storage = &v1alpha1.StorageStatus{
+					Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-etcd-0", UID: "x"}},
+				}
 			}
 			s := stateOf(vault, newSet(vault, tt.template), tt.claims...)
 			if err := s.Refusal(); (err != nil) != tt.refused {
@@ -193,20 +237,34 @@ func TestChangesOfALivingEtcd(t *testing.T) {
 		replaced bool
 	}{
 		"nothing": {change: func(*v1alpha1.EtcdStorage) {}},
-		"members": {change: func(e *v1alpha1.EtcdStorage) { e.Nodes = ptr(int32(3)) }, mentions: "spec.storage.etcd.nodes cannot be changed: the volume claims data-example-etcd-0 are bound; set it back to 1"},
-		"size":    {change: func(e *v1alpha1.EtcdStorage) { e.VolumeSize = ptr(resource.MustParse("4Gi")) }, mentions: "volumeSize cannot be changed: the volume claims data-example-etcd-0 are bound; set it back to 2Gi", replaced: true},
-		"class":   {change: func(e *v1alpha1.EtcdStorage) { e.StorageClassName = ptr(v1alpha1.ObjectName("slow")) }, mentions: `set it back to "fast"`, replaced: true},
+		"members": {
+			change: func(e *v1alpha1.EtcdStorage) { e.Nodes = ptr(int32(3)) },
+			mentions: "spec.storage.etcd.nodes cannot be changed: " +
+				"the volume claims data-example-etcd-0 are bound; set it back to 1",
+		},
+		"size": {
+			change:   func(e *v1alpha1.EtcdStorage) { e.VolumeSize = ptr(resource.MustParse("4Gi")) },
+			mentions: "volumeSize cannot be changed: the volume claims data-example-etcd-0 are bound; set it back to 2Gi",
+			replaced: true,
+		},
+		"class": {
+			change:   func(e *v1alpha1.EtcdStorage) { e.StorageClassName = ptr(v1alpha1.ObjectName("slow")) },
+			mentions: `set it back to "fast"`, replaced: true,
+		},
 	} {
 		for _, phase := range []string{"bound", "unbound"} {
 			vault := newVault(1)
 			vault.Spec.Storage.Etcd.StorageClassName = ptr(v1alpha1.ObjectName("fast"))
 			set := newSet(vault, ptr("fast"))
 			set.Spec.Replicas = ptr(int32(1))
-			set.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}
+			set.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests = corev1.ResourceList{
+				corev1.ResourceStorage: resource.MustParse("2Gi"),
+			}
 			tt.change(vault.Spec.Storage.Etcd)
 			s := stateOf(vault, set, claim(vault, 0, phase, "2Gi", "fast"))
 			err := s.Refusal()
-			if refused := err != nil; refused != (phase == "bound" && tt.mentions != "") || refused && !strings.Contains(err.Error(), tt.mentions) {
+			if refused := err != nil; refused != (phase == "bound" && tt.mentions != "") || refused &&
+				!strings.Contains(err.Error(), tt.mentions) {
 				t.Errorf("%s of %s volumes: %v", name, phase, err)
 			}
 			if got := s.mustReplace(); got != (phase == "unbound" && tt.replaced) {
@@ -242,12 +300,16 @@ func TestVersionDoesNotGoBack(t *testing.T) {
 		allowed, observed       bool
 		refused, waits          bool
 	}{
-		"the same":                         {wanted: "3.6.16", deployed: "3.6.16", known: "3.6.16", observed: true},
-		"higher":                           {wanted: "3.6.17", deployed: "3.6.16", known: "3.6.16", observed: true},
-		"lower":                            {wanted: "3.6.15", deployed: "3.6.16", known: "3.6.16", observed: true, refused: true},
-		"back from one that never ran":     {wanted: "3.6.16", deployed: "3.6.99", known: "3.6.16", observed: true},
-		"back, by an older status":         {wanted: "3.6.16", deployed: "3.6.99", known: "3.6.16", waits: true},
-		"further back than the data":       {wanted: "3.6.10", deployed: "3.6.99", known: "3.6.16", observed: true, refused: true},
+		"the same": {wanted: "3.6.16", deployed: "3.6.16", known: "3.6.16", observed: true},
+		"higher":   {wanted: "3.6.17", deployed: "3.6.16", known: "3.6.16", observed: true},
+		"lower": {
+			wanted: "3.6.15", deployed: "3.6.16", known: "3.6.16", observed: true, refused: true,
+		},
+		"back from one that never ran": {wanted: "3.6.16", deployed: "3.6.99", known: "3.6.16", observed: true},
+		"back, by an older status":     {wanted: "3.6.16", deployed: "3.6.99", known: "3.6.16", waits: true},
+		"further back than the data": {
+			wanted: "3.6.10", deployed: "3.6.99", known: "3.6.16", observed: true, refused: true,
+		},
 		"allowed":                          {wanted: "3.6.15", deployed: "3.6.16", known: "3.6.16", allowed: true},
 		"numbers are not compared as text": {wanted: "3.10.0", deployed: "3.6.16", known: "3.6.16", observed: true},
 	} {
@@ -285,7 +347,9 @@ func TestVersionThatIsWrittenDown(t *testing.T) {
 		"not ready":            {image: "etcd:v3.6.99", revision: "old", known: "3.6.16", want: "3.6.16"},
 		"ready with the older": {image: "etcd:v3.6.99", ready: true, revision: "other", known: "3.6.16", want: "3.6.16"},
 		"lower":                {image: "etcd:v3.6.10", ready: true, revision: "old", known: "3.6.16", want: "3.6.16"},
-		"lower and allowed":    {image: "etcd:v3.6.10", ready: true, revision: "old", known: "3.6.16", allowed: true, want: "3.6.10"},
+		"lower and allowed": {
+			image: "etcd:v3.6.10", ready: true, revision: "old", known: "3.6.16", allowed: true, want: "3.6.10",
+		},
 	} {
 		vault := newVault(1)
 		vault.Spec.AllowDowngrade = tt.allowed
@@ -311,21 +375,41 @@ func TestClusterState(t *testing.T) {
 		want    string
 		lost    int
 	}{
-		"not founded":              {members: 3, claims: map[int]string{0: "a"}},
-		"three as they were":       {members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 1: "b", 2: "c"}},
-		"one is new":               {members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 1: "new", 2: "c"}, lost: 1},
-		"one is missing":           {members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 2: "c"}, lost: 1},
-		"two are new":              {members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 1: "new", 2: "new"}, want: stateLost, lost: 2},
-		"all are":                  {members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "n", 1: "n", 2: "n"}, want: stateLost, lost: 3},
-		"two are being deleted":    {members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 1: "b", 2: "c"}, going: []int{1, 2}, want: stateLost, lost: 2},
-		"two of five are new":      {members: 5, known: []string{"a", "b", "c", "d", "e"}, claims: map[int]string{0: "a", 1: "b", 2: "c"}, lost: 2},
-		"a single one":             {members: 1, known: []string{"a"}, claims: map[int]string{0: "a"}, want: stateExisting},
-		"a single one that is new": {members: 1, known: []string{"a"}, claims: map[int]string{0: "new"}, want: stateExisting, lost: 1},
+		"not founded": {members: 3, claims: map[int]string{0: "a"}},
+		"three as they were": {
+			members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 1: "b", 2: "c"},
+		},
+		"one is new": {
+			members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 1: "new", 2: "c"}, lost: 1,
+		},
+		"one is missing": {
+			members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 2: "c"}, lost: 1,
+		},
+		"two are new": {
+			members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 1: "new", 2: "new"},
+			want: stateLost, lost: 2,
+		},
+		"all are": {
+			members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "n", 1: "n", 2: "n"}, want: stateLost,
+			lost: 3,
+		},
+		"two are being deleted": {
+			members: 3, known: []string{"a", "b", "c"}, claims: map[int]string{0: "a", 1: "b", 2: "c"}, going: []int{1, 2},
+			want: stateLost, lost: 2,
+		},
+		"two of five are new": {
+			members: 5, known: []string{"a", "b", "c", "d", "e"}, claims: map[int]string{0: "a", 1: "b", 2: "c"}, lost: 2,
+		},
+		"a single one": {members: 1, known: []string{"a"}, claims: map[int]string{0: "a"}, want: stateExisting},
+		"a single one that is new": {
+			members: 1, known: []string{"a"}, claims: map[int]string{0: "new"}, want: stateExisting, lost: 1,
+		},
 	} {
 		vault := newVault(tt.members)
 		vault.Status.Storage = &v1alpha1.StorageStatus{}
 		for i, uid := range tt.known {
-			vault.Status.Storage.Volumes = append(vault.Status.Storage.Volumes, v1alpha1.StorageVolume{Claim: vault.EtcdClaimName(i), UID: types.UID(uid)})
+			vault.Status.Storage.Volumes = append(vault.Status.Storage.Volumes,
+				v1alpha1.StorageVolume{Claim: vault.EtcdClaimName(i), UID: types.UID(uid)})
 		}
 		s := stateOf(vault, newSet(vault, nil))
 		for i, uid := range tt.claims {
@@ -340,7 +424,9 @@ func TestClusterState(t *testing.T) {
 			t.Errorf("%s: %q with %v lost, want %q with %d", name, got, s.Lost(), tt.want, tt.lost)
 		}
 		// While most are lost those that are new are not believed, ready or not.
-		if believed := !slices.Equal(s.Volumes(), vault.StorageVolumes()); believed != (tt.lost > 0 && !s.MostLost() && len(tt.claims) == int(tt.members) || name == "not founded") {
+		believed := !slices.Equal(s.Volumes(), vault.StorageVolumes())
+		want := tt.lost > 0 && !s.MostLost() && len(tt.claims) == int(tt.members) || name == "not founded"
+		if believed != want {
 			t.Errorf("%s: %v after %v", name, s.Volumes(), vault.StorageVolumes())
 		}
 	}
@@ -355,7 +441,8 @@ func TestVolumesOfMembersThatAreReady(t *testing.T) {
 	}
 	// The pod of the last is still that of an earlier claim.
 	s.Claims[2].CreationTimestamp = metav1.NewTime(now)
-	if got, want := s.Volumes(), []v1alpha1.StorageVolume{{Claim: "data-example-etcd-0", UID: "claim-0"}}; !slices.Equal(got, want) {
+	want := []v1alpha1.StorageVolume{{Claim: "data-example-etcd-0", UID: "claim-0"}}
+	if got := s.Volumes(); !slices.Equal(got, want) {
 		t.Errorf("volumes %v, want %v", got, want)
 	}
 }
@@ -369,13 +456,16 @@ func unscheduled(p *corev1.Pod, since time.Time) {
 
 func waiting(reason string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
-		p.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}}}
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{
+			{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}},
+		}
 	}
 }
 
 func TestMissing(t *testing.T) {
 	const typo = `storageclass.storage.k8s.io "fast-typo" not found`
-	const quota = `create Pod example-etcd-0 in StatefulSet example-etcd failed error: pods "example-etcd-0" is forbidden: failed quota: q: must specify limits.cpu for: etcd`
+	const quota = `create Pod example-etcd-0 in StatefulSet example-etcd failed error: ` +
+		`pods "example-etcd-0" is forbidden: failed quota: q: must specify limits.cpu for: etcd`
 	for name, tt := range map[string]struct {
 		noPod   bool
 		change  func(*corev1.Pod)
@@ -384,19 +474,37 @@ func TestMissing(t *testing.T) {
 		why     string
 		failing bool
 	}{
-		"no pod":                 {noPod: true, why: "it has no pod"},
-		"no pod for a quota":     {noPod: true, causes: map[types.UID][]string{"set-uid": {"about example-etcd-1", quota}}, why: "it has no pod: " + quota, failing: true},
-		"it starts":              {change: waiting("ContainerCreating"), why: "ContainerCreating"},
-		"no image":               {change: waiting("ErrImagePull"), why: "ImagePullBackOff", failing: true},
-		"still no image":         {change: waiting("ImagePullBackOff"), why: "ImagePullBackOff", failing: true},
-		"no machine":             {change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Minute)) }, why: "Unschedulable: 0/3 nodes are available", failing: true},
-		"no machine for now":     {change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Second)) }, why: "Unschedulable: 0/3 nodes are available"},
-		"no class":               {change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Minute)) }, unbound: true, causes: map[types.UID][]string{"claim-0": {shorten(typo)}}, why: "unbound claim data-example-etcd-0: StorageClass fast-typo not found", failing: true},
-		"unbound without a word": {change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Minute)) }, unbound: true, why: "unbound claim data-example-etcd-0: 0/3 nodes are available", failing: true},
+		"no pod": {noPod: true, why: "it has no pod"},
+		"no pod for a quota": {
+			noPod: true, causes: map[types.UID][]string{"set-uid": {"about example-etcd-1", quota}},
+			why: "it has no pod: " + quota, failing: true,
+		},
+		"it starts":      {change: waiting("ContainerCreating"), why: "ContainerCreating"},
+		"no image":       {change: waiting("ErrImagePull"), why: "ImagePullBackOff", failing: true},
+		"still no image": {change: waiting("ImagePullBackOff"), why: "ImagePullBackOff", failing: true},
+		"no machine": {
+			change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Minute)) },
+			why:    "Unschedulable: 0/3 nodes are available", failing: true,
+		},
+		"no machine for now": {
+			change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Second)) },
+			why:    "Unschedulable: 0/3 nodes are available",
+		},
+		"no class": {
+			change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Minute)) }, unbound: true,
+			causes: map[types.UID][]string{"claim-0": {shorten(typo)}},
+			why:    "unbound claim data-example-etcd-0: StorageClass fast-typo not found", failing: true,
+		},
+		"unbound without a word": {
+			change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Minute)) }, unbound: true,
+			why: "unbound claim data-example-etcd-0: 0/3 nodes are available", failing: true,
+		},
 		"it was told to stay out": {change: func(p *corev1.Pod) {
-			p.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-				Message: `{"level":"warn","msg":"failed to verify flags","error":"invalid value \"volumes-lost\" for ETCD_INITIAL_CLUSTER_STATE: invalid value"}`,
-			}}}}
+			terminated := &corev1.ContainerStateTerminated{
+				Message: `{"level":"warn","msg":"failed to verify flags","error":` +
+					`"invalid value \"volumes-lost\" for ETCD_INITIAL_CLUSTER_STATE: invalid value"}`,
+			}
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Terminated: terminated}}}
 		}, why: `invalid value "volumes-lost" for ETCD_INITIAL_CLUSTER_STATE: invalid value`, failing: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -433,22 +541,34 @@ func TestRollout(t *testing.T) {
 		pods                 []corev1.Pod
 		want                 *Rollout
 	}{
-		"the first start":         {generation: 1},
-		"not seen yet":            {observed: 1, generation: 2, want: &Rollout{Pending: true}},
-		"at rest":                 {observed: 1, generation: 1, current: "b", update: "b", pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, true, "b"), pod(newVault(3), 2, true, "b")}},
-		"a member is away, later": {observed: 1, generation: 1, current: "b", update: "b", pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, false, "b")}},
-		"it begins": {observed: 2, generation: 2, current: "a", update: "b", pods: []corev1.Pod{pod(newVault(3), 0, true, "a"), pod(newVault(3), 1, true, "a")},
+		"the first start": {generation: 1},
+		"not seen yet":    {observed: 1, generation: 2, want: &Rollout{Pending: true}},
+		"at rest": {
+			observed: 1, generation: 1, current: "b", update: "b",
+			pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, true, "b"), pod(newVault(3), 2, true, "b")},
+		},
+		"a member is away, later": {
+			observed: 1, generation: 1, current: "b", update: "b",
+			pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, false, "b")},
+		},
+		"it begins": {observed: 2, generation: 2, current: "a", update: "b",
+			pods: []corev1.Pod{pod(newVault(3), 0, true, "a"), pod(newVault(3), 1, true, "a")},
 			want: &Rollout{Old: []string{"example-etcd-0", "example-etcd-1"}, Starting: []string{"example-etcd-2"}}},
-		"it fails": {observed: 2, generation: 2, current: "a", update: "b", pods: []corev1.Pod{pod(newVault(3), 0, true, "a"), pod(newVault(3), 1, true, "a"),
-			func() corev1.Pod { p := pod(newVault(3), 2, false, "b"); waiting("ErrImagePull")(&p); return p }()},
-			want: &Rollout{Old: []string{"example-etcd-0", "example-etcd-1"}, Failing: []string{"example-etcd-2 (ImagePullBackOff)"}}},
-		"it was set back": {observed: 3, generation: 3, current: "a", update: "a", pods: []corev1.Pod{pod(newVault(3), 0, true, "a"), pod(newVault(3), 1, true, "a"), pod(newVault(3), 2, false, "b")},
+		"it fails": {observed: 2, generation: 2, current: "a", update: "b",
+			pods: []corev1.Pod{pod(newVault(3), 0, true, "a"), pod(newVault(3), 1, true, "a"),
+				func() corev1.Pod { p := pod(newVault(3), 2, false, "b"); waiting("ErrImagePull")(&p); return p }()},
+			want: &Rollout{Old: []string{"example-etcd-0", "example-etcd-1"},
+				Failing: []string{"example-etcd-2 (ImagePullBackOff)"}}},
+		"it was set back": {observed: 3, generation: 3, current: "a", update: "a",
+			pods: []corev1.Pod{pod(newVault(3), 0, true, "a"), pod(newVault(3), 1, true, "a"), pod(newVault(3), 2, false, "b")},
 			want: &Rollout{Old: []string{"example-etcd-2"}}},
 	} {
 		vault := newVault(3)
 		set := newSet(vault, nil)
 		set.Generation = tt.generation
-		set.Status = appsv1.StatefulSetStatus{ObservedGeneration: tt.observed, CurrentRevision: tt.current, UpdateRevision: tt.update}
+		set.Status = appsv1.StatefulSetStatus{
+			ObservedGeneration: tt.observed, CurrentRevision: tt.current, UpdateRevision: tt.update,
+		}
 		s := stateOf(vault, set)
 		s.Members = tt.pods
 		got := s.Rollout()
@@ -467,7 +587,8 @@ func TestShared(t *testing.T) {
 	if got := Shared([]corev1.Pod{on("a", "x"), on("b", "y"), on("c", ""), on("e", ""), gone}); got != "" {
 		t.Errorf("%q", got)
 	}
-	if got, want := Shared([]corev1.Pod{on("a", "x"), on("b", "y"), on("c", "x")}), "a, c share Kubernetes node x"; got != want {
+	const want = "a, c share Kubernetes node x"
+	if got := Shared([]corev1.Pod{on("a", "x"), on("b", "y"), on("c", "x")}); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -477,7 +598,9 @@ func TestTemplateRefusal(t *testing.T) {
 	template := func(image, memory string) corev1.PodTemplateSpec {
 		return corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
 			Name: "etcd", Image: image,
-			Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(memory)}},
+			Resources: corev1.ResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(memory)},
+			},
 		}}}}
 	}
 	for name, tt := range map[string]struct {
@@ -489,30 +612,39 @@ func TestTemplateRefusal(t *testing.T) {
 		fresh         bool
 		waits         bool
 	}{
-		"no change":                        {image: "etcd:1", memory: "1Gi", away: waiting("CrashLoopBackOff")},
-		"no change in other words":         {image: "etcd:1", memory: "1024Mi", away: waiting("CrashLoopBackOff")},
-		"all are ready":                    {image: "etcd:2", memory: "1Gi"},
-		"a member starts":                  {image: "etcd:2", memory: "1Gi", away: waiting("ContainerCreating"), waits: true},
-		"a member has no pod":              {image: "etcd:2", memory: "1Gi", gone: true, waits: true},
-		"a member's machine is lost":       {image: "etcd:2", memory: "1Gi", away: func(*corev1.Pod) {}, waits: true},
-		"other resources":                  {image: "etcd:1", memory: "2Gi", away: func(*corev1.Pod) {}, waits: true},
-		"a selector":                       {image: "etcd:1", memory: "1Gi", selector: map[string]string{"a": "b"}, away: func(*corev1.Pod) {}, waits: true},
-		"another image for a bad one":      {image: "etcd:2", memory: "1Gi", away: waiting("ErrImagePull")},
-		"less memory for no machine":       {image: "etcd:1", memory: "512Mi", away: func(p *corev1.Pod) { unscheduled(p, now) }},
-		"another image for no machine":     {image: "etcd:2", memory: "1Gi", away: func(p *corev1.Pod) { unscheduled(p, now) }, waits: true},
+		"no change":                  {image: "etcd:1", memory: "1Gi", away: waiting("CrashLoopBackOff")},
+		"no change in other words":   {image: "etcd:1", memory: "1024Mi", away: waiting("CrashLoopBackOff")},
+		"all are ready":              {image: "etcd:2", memory: "1Gi"},
+		"a member starts":            {image: "etcd:2", memory: "1Gi", away: waiting("ContainerCreating"), waits: true},
+		"a member has no pod":        {image: "etcd:2", memory: "1Gi", gone: true, waits: true},
+		"a member's machine is lost": {image: "etcd:2", memory: "1Gi", away: func(*corev1.Pod) {}, waits: true},
+		"other resources":            {image: "etcd:1", memory: "2Gi", away: func(*corev1.Pod) {}, waits: true},
+		"a selector": {
+			image: "etcd:1", memory: "1Gi", selector: map[string]string{"a": "b"}, away: func(*corev1.Pod) {}, waits: true,
+		},
+		"another image for a bad one": {image: "etcd:2", memory: "1Gi", away: waiting("ErrImagePull")},
+		"less memory for no machine": {
+			image: "etcd:1", memory: "512Mi", away: func(p *corev1.Pod) { unscheduled(p, now) },
+		},
+		"another image for no machine": {
+			image: "etcd:2", memory: "1Gi", away: func(p *corev1.Pod) { unscheduled(p, now) }, waits: true,
+		},
 		"back from a change that fails":    {image: "etcd:0", memory: "1Gi", away: func(*corev1.Pod) {}, rolling: true},
 		"a first start that does not work": {image: "etcd:2", memory: "1Gi", away: func(*corev1.Pod) {}, fresh: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			vault := newVault(3)
 			if !tt.fresh {
-				vault.Status.Storage = &v1alpha1.StorageStatus{Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-etcd-0", UID: "claim-0"}}}
+				vault.Status.Storage = &v1alpha1.StorageStatus{
+					Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-etcd-0", UID: "claim-0"}},
+				}
 			}
 			set := newSet(vault, nil)
 			set.Spec.Template = template("etcd:1", "1Gi")
 			// What the API server fills in.
 			set.Spec.Template.Spec.Containers[0].LivenessProbe = &corev1.Probe{TimeoutSeconds: 1, PeriodSeconds: 10}
-			set.Spec.Template.Spec.RestartPolicy, set.Spec.Template.Spec.DNSPolicy = corev1.RestartPolicyAlways, corev1.DNSClusterFirst
+			set.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyAlways
+			set.Spec.Template.Spec.DNSPolicy = corev1.DNSClusterFirst
 			rendered := &appsv1.StatefulSet{}
 			rendered.Spec.Template = template(tt.image, tt.memory)
 			rendered.Spec.Template.Spec.Containers[0].LivenessProbe = &corev1.Probe{PeriodSeconds: 10}

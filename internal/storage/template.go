@@ -106,7 +106,8 @@ func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
 	if len(away) == 0 {
 		return nil
 	}
-	return fmt.Errorf("the etcd pods are not replaced while a member is not ready, which could cost the quorum: waiting for %s", strings.Join(away, ", "))
+	return fmt.Errorf("the etcd pods are not replaced while a member is not ready, which could cost the quorum: "+
+		"waiting for %s", strings.Join(away, ", "))
 }
 
 // fixes says that the rendered pods may be what the member that is not ready needs:
@@ -114,7 +115,8 @@ func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
 // something that the rendered template changes.
 func (s *State) fixes(pod *corev1.Pod, rendered *appsv1.StatefulSet) bool {
 	status := &s.Set.Status
-	if status.CurrentRevision != status.UpdateRevision && pod.Labels[appsv1.StatefulSetRevisionLabel] == status.UpdateRevision {
+	if status.CurrentRevision != status.UpdateRevision &&
+		pod.Labels[appsv1.StatefulSetRevisionLabel] == status.UpdateRevision {
 		return true
 	}
 	why := failure(pod)

@@ -32,7 +32,9 @@ type Secret struct {
 // EnsureSecret makes the immutable Secret that holds the configuration. Another
 // configuration is another Secret, so a pod keeps what it was made with. That the
 // Secret is there is believed of the cache.
-func EnsureSecret(ctx context.Context, c client.Client, cache, live client.Reader, vault *v1alpha1.Vault, config Config) (Secret, error) {
+func EnsureSecret(
+	ctx context.Context, c client.Client, cache, live client.Reader, vault *v1alpha1.Vault, config Config,
+) (Secret, error) {
 	if len(config) == 0 {
 		return Secret{}, nil
 	}
@@ -119,7 +121,8 @@ func KeepConfigMap(ctx context.Context, c client.Client, cache, live client.Read
 	if metadata.Annotations[kube.ResourcePolicyAnno] == kube.KeepPolicy {
 		return nil
 	}
-	patch := fmt.Sprintf(`{"metadata": {"uid": %q, "annotations": {%q: %q}}}`, metadata.UID, kube.ResourcePolicyAnno, kube.KeepPolicy)
+	patch := fmt.Sprintf(`{"metadata": {"uid": %q, "annotations": {%q: %q}}}`,
+		metadata.UID, kube.ResourcePolicyAnno, kube.KeepPolicy)
 	if err := c.Patch(ctx, metadata, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
 		return fmt.Errorf("keeping ConfigMap %q for the pods that have it mounted: %w", key.Name, err)
 	}

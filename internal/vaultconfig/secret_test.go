@@ -62,13 +62,17 @@ func TestLoad(t *testing.T) {
 			configMap: "map", secret: "secret", objects: []client.Object{configMap, good},
 			want: Config{"configmap.hcl": []byte(ui), "secret.hcl": []byte(lease)},
 		},
-		"no such ConfigMap": {configMap: "map", reason: v1alpha1.ReasonConfigMapNotFound, mentions: `spec.configMapName: ConfigMap "map" does not exist`},
+		"no such ConfigMap": {
+			configMap: "map", reason: v1alpha1.ReasonConfigMapNotFound,
+			mentions: `spec.configMapName: ConfigMap "map" does not exist`,
+		},
 		"no such Secret": {
 			configMap: "map", secret: "secret", objects: []client.Object{configMap},
 			reason: v1alpha1.ReasonConfigSecretNotFound, mentions: `spec.configSecretName: Secret "secret" does not exist`,
 		},
 		"a Secret without the key": {
-			secret: "secret", objects: []client.Object{secret(nil)}, reason: v1alpha1.ReasonConfigInvalid, mentions: `Secret "secret" has no key "vault.hcl"`,
+			secret: "secret", objects: []client.Object{secret(nil)}, reason: v1alpha1.ReasonConfigInvalid,
+			mentions: `Secret "secret" has no key "vault.hcl"`,
 		},
 		"a Secret that sets what the operator owns": {
 			secret: "secret", objects: []client.Object{secret(map[string][]byte{"vault.hcl": []byte(owned)})},
@@ -108,11 +112,13 @@ func TestEnsureSecret(t *testing.T) {
 	}
 	config := Config{"configmap.hcl": []byte("ui = true"), "secret.hcl": []byte("x = 1")}
 	first := ensure(c, config)
-	if !regexp.MustCompile(`^example-vault-config-[0-9a-f]{10}$`).MatchString(first.Name) || !reflect.DeepEqual(first.Keys, []string{"configmap.hcl", "secret.hcl"}) {
+	if !regexp.MustCompile(`^example-vault-config-[0-9a-f]{10}$`).MatchString(first.Name) ||
+		!reflect.DeepEqual(first.Keys, []string{"configmap.hcl", "secret.hcl"}) {
 		t.Errorf("the Secret is %+v", first)
 	}
 	made := get(t, c, first.Name, &corev1.Secret{})
-	if !*made.Immutable || !metav1.IsControlledBy(made, vault) || !reflect.DeepEqual(made.Labels, vault.ConfigLabels()) || !reflect.DeepEqual(Config(made.Data), config) {
+	if !*made.Immutable || !metav1.IsControlledBy(made, vault) || !reflect.DeepEqual(made.Labels, vault.ConfigLabels()) ||
+		!reflect.DeepEqual(Config(made.Data), config) {
 		t.Errorf("the Secret is %+v", made)
 	}
 	// The cache may not have it yet.
@@ -144,7 +150,10 @@ func TestEnsureSecret(t *testing.T) {
 	if err := c.Delete(t.Context(), made); err != nil {
 		t.Fatal(err)
 	}
-	made = &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: first.Name}, Data: map[string][]byte{"a": []byte("MARKER")}}
+	made = &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: first.Name},
+		Data:       map[string][]byte{"a": []byte("MARKER")},
+	}
 	if err := c.Create(t.Context(), made); err != nil {
 		t.Fatal(err)
 	}
@@ -159,9 +168,13 @@ func TestKeepConfigMap(t *testing.T) {
 		kept  bool
 	}{"the operator's": {"vault-uid", true}, "another Vault's": {"x", false}, "a user's": {"", false}} {
 		t.Run(name, func(t *testing.T) {
-			configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-config", UID: "map"}}
+			configMap := &corev1.ConfigMap{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-config", UID: "map"},
+			}
 			if tt.owner != "" {
-				configMap.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Owner", Name: "o", UID: tt.owner, Controller: new(true)}}
+				configMap.OwnerReferences = []metav1.OwnerReference{
+					{APIVersion: "v1", Kind: "Owner", Name: "o", UID: tt.owner, Controller: new(true)},
+				}
 			}
 			c := newClient(t, configMap)
 			for range 2 {

@@ -127,7 +127,9 @@ func checkNesting(bad *error, next func() (levels int, at position, more bool)) 
 			return *bad
 		}
 		if open += levels; open > maxNesting {
-			return syntaxError{at, fmt.Sprintf("blocks and lists are nested deeper than %d levels, which is the limit", maxNesting)}
+			return syntaxError{
+				at, fmt.Sprintf("blocks and lists are nested deeper than %d levels, which is the limit", maxNesting),
+			}
 		}
 	}
 }

@@ -23,17 +23,21 @@ import (
 
 // apiErrors are what comes from an API server that is busy, broken, slow or away.
 var apiErrors = map[string]error{
-	"conflict":            apierrors.NewConflict(schema.GroupResource{Resource: "vaults"}, "example", errors.New("the object has been modified")),
-	"too many requests":   apierrors.NewTooManyRequests("the server has received too many requests", 1),
-	"internal error":      apierrors.NewInternalError(errors.New("etcdserver: request timed out")),
-	"connection refused":  &url.Error{Op: "Patch", URL: "https://10.96.0.1:443", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}},
+	"conflict": apierrors.NewConflict(schema.GroupResource{Resource: "vaults"}, "example",
+		errors.New("the object has been modified")),
+	"too many requests": apierrors.NewTooManyRequests("the server has received too many requests", 1),
+	"internal error":    apierrors.NewInternalError(errors.New("etcdserver: request timed out")),
+	"connection refused": &url.Error{
+		Op: "Patch", URL: "https://10.96.0.1:443", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
+	},
 	"deadline has passed": &url.Error{Op: "Patch", URL: "https://10.96.0.1:443", Err: context.DeadlineExceeded},
 }
 
 // intercept asks fail before, and after a write failAfter, what to answer.
 func (f *fixture) intercept(fail, failAfter func(request string) error) {
 	f.Client = interceptor.NewClient(f.Client.(client.WithWatch), interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
+			opts ...client.GetOption) error {
 			if err := fail(fmt.Sprintf("get %T", obj)); err != nil {
 				return err
 			}
@@ -45,7 +49,8 @@ func (f *fixture) intercept(fail, failAfter func(request string) error) {
 			}
 			return c.List(ctx, list, opts...)
 		},
-		SubResourceApply: func(ctx context.Context, c client.Client, sub string, obj runtime.ApplyConfiguration, opts ...client.SubResourceApplyOption) error {
+		SubResourceApply: func(ctx context.Context, c client.Client, sub string, obj runtime.ApplyConfiguration,
+			opts ...client.SubResourceApplyOption) error {
 			if err := fail("apply " + sub); err != nil {
 				return err
 			}
@@ -68,7 +73,8 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 			"get *v1.StatefulSet", "apply status",
 		} {
 			t.Run(name+" to "+request, func(t *testing.T) {
-				f := newFixture(t, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "deployment-uid"}})
+				f := newFixture(t,
+					&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "deployment-uid"}})
 				f.run(t, "a", fakevault.Active)
 				broken, asked := true, 0
 				f.intercept(func(r string) error {
@@ -111,7 +117,8 @@ func TestStatusStaysWhileTheAPIServerIsAway(t *testing.T) {
 	if _, events, err := f.reconcile(t); err == nil || len(events) > 0 {
 		t.Errorf("error %v, events %q", err, events)
 	}
-	if after := f.status(t); after.Phase != v1alpha1.PhaseRunning || after.VaultStatus.Active != before.VaultStatus.Active {
+	if after := f.status(t); after.Phase != v1alpha1.PhaseRunning ||
+		after.VaultStatus.Active != before.VaultStatus.Active {
 		t.Errorf("status %+v, was %+v", after, before)
 	}
 }

@@ -30,7 +30,9 @@ func (s *situation) holding(serial string, known time.Duration, notice, left tim
 // serves says what a pod serves, which has been made with the Secret.
 func (s *situation) serves(name, secret, serial string, left time.Duration) *situation {
 	s.pod(name, probe.Standby, func(pod *corev1.Pod) {
-		pod.Spec.Volumes = []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: secret}}}}
+		pod.Spec.Volumes = []corev1.Volume{
+			{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: secret}}},
+		}
 	})
 	uid := types.UID(name + "-uid")
 	o := s.observations[uid]
@@ -48,15 +50,21 @@ func TestCertificatesThatAreServed(t *testing.T) {
 		next      time.Duration
 	}{
 		"served": {
-			newSituation().holding("a", 0, year/2, year).serves("p", mine, "a", year), "True SecretsValid", []string{mine}, longestWait,
+			newSituation().holding("a", 0, year/2, year).serves("p", mine, "a", year), "True SecretsValid", []string{mine},
+			longestWait,
 		},
-		"nobody answers yet": {newSituation().holding("a", 0, time.Hour, year).pod("p", probe.Unreachable), "True SecretsValid", nil, time.Hour + time.Second},
+		"nobody answers yet": {
+			newSituation().holding("a", 0, time.Hour, year).pod("p", probe.Unreachable), "True SecretsValid", nil,
+			time.Hour + time.Second,
+		},
 		"just renewed": {
-			newSituation().holding("b", time.Minute, year/2, year).serves("p", mine, "a", time.Hour).serves("q", mine, "b", year),
+			newSituation().holding("b", time.Minute, year/2, year).serves("p", mine, "a", time.Hour).
+				serves("q", mine, "b", year),
 			"Unknown CertificatePending", []string{mine, ": p"}, 2*time.Minute + time.Second,
 		},
 		"not taken up": {
-			newSituation().holding("b", serveWithin, year/2, year).serves("p", mine, "a", time.Hour).serves("q", mine, "b", year),
+			newSituation().holding("b", serveWithin, year/2, year).serves("p", mine, "a", time.Hour).
+				serves("q", mine, "b", year),
 			"False CertificateNotServed", []string{mine, ": p."}, time.Hour + time.Second,
 		},
 		"another Secret, for as long as the rollout takes": {
@@ -64,10 +72,12 @@ func TestCertificatesThatAreServed(t *testing.T) {
 			"Unknown CertificatePending", []string{"Updated", ": p"}, time.Hour + time.Second,
 		},
 		"another Secret with the same certificate": {
-			newSituation().holding("b", year, year/2, year).serves("p", "before", "b", year), "True SecretsValid", nil, longestWait,
+			newSituation().holding("b", year, year/2, year).serves("p", "before", "b", year), "True SecretsValid", nil,
+			longestWait,
 		},
 		"expired while it was served": {
-			newSituation().holding("b", 0, year/2, year).serves("p", mine, "a", -time.Hour), "False CertificateExpired", []string{": p."}, longestWait,
+			newSituation().holding("b", 0, year/2, year).serves("p", mine, "a", -time.Hour), "False CertificateExpired",
+			[]string{": p."}, longestWait,
 		},
 		"about to expire": {
 			newSituation().holding("a", year, -time.Hour, time.Hour).serves("p", mine, "a", time.Hour),
@@ -90,7 +100,8 @@ func TestCertificatesThatAreServed(t *testing.T) {
 			}
 			// Nothing may be written at each look.
 			tt.s.now = tt.s.now.Add(time.Second)
-			if again := meta.FindStatusCondition(compute(&tt.s.facts).Conditions, v1alpha1.TLSReadyCondition).Message; again != message {
+			if again := meta.FindStatusCondition(compute(&tt.s.facts).Conditions, v1alpha1.TLSReadyCondition).
+				Message; again != message {
 				t.Errorf("a second later the message is %q, was %q", again, message)
 			}
 		})
@@ -113,10 +124,16 @@ func TestCertificateExpiryIsMeasured(t *testing.T) {
 		s    *situation
 		want time.Duration
 	}{
-		"that of the Secret":            {newSituation().holding("a", 0, 0, time.Hour).serves("p", "x", "a", time.Hour), time.Hour},
-		"that which is served for now":  {newSituation().holding("b", 0, 0, year).serves("p", "x", "a", time.Minute), time.Minute},
-		"that of the Secret is over":    {newSituation().holding("b", 0, 0, -time.Hour), -time.Hour},
-		"the Secret's ends before that": {newSituation().holding("b", 0, 0, time.Hour).serves("p", "x", "a", year), time.Hour},
+		"that of the Secret": {
+			newSituation().holding("a", 0, 0, time.Hour).serves("p", "x", "a", time.Hour), time.Hour,
+		},
+		"that which is served for now": {
+			newSituation().holding("b", 0, 0, year).serves("p", "x", "a", time.Minute), time.Minute,
+		},
+		"that of the Secret is over": {newSituation().holding("b", 0, 0, -time.Hour), -time.Hour},
+		"the Secret's ends before that": {
+			newSituation().holding("b", 0, 0, time.Hour).serves("p", "x", "a", year), time.Hour,
+		},
 	} {
 		measureCertificates(&tt.s.facts)
 		got := testutil.ToFloat64(certificateExpiry.WithLabelValues("default", "example"))
@@ -132,7 +149,8 @@ func TestRenewals(t *testing.T) {
 		vault, serial string
 		want          int
 	}{{"a", "1", 0}, {"a", "1", 0}, {"b", "1", 2}, {"a", "2", 3}, {"a", "2", 3}, {"a", "1", 5}} {
-		if got := r.since(types.UID(tt.vault), tt.serial, now.Add(time.Duration(i)*time.Hour)); !got.Equal(now.Add(time.Duration(tt.want) * time.Hour)) {
+		got := r.since(types.UID(tt.vault), tt.serial, now.Add(time.Duration(i)*time.Hour))
+		if !got.Equal(now.Add(time.Duration(tt.want) * time.Hour)) {
 			t.Errorf("call %d: since %s", i, got)
 		}
 	}

@@ -122,13 +122,16 @@ func unavailable(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
 	switch {
 	case len(nodes.ActiveClaims) > 0:
 		return isFalse(v1alpha1.ReasonMultipleActiveNodes,
-			"More than one node says that it is active, so the Service points at none: %s%s", join(nodes.ActiveClaims), storageHint(f))
+			"More than one node says that it is active, so the Service points at none: %s%s",
+			join(nodes.ActiveClaims), storageHint(f))
 	case len(nodes.Unreachable) > 0 && len(nodes.Standby) == 0:
 		return unanswered(f, nodes)
 	case len(nodes.Standby) == 0:
-		return isFalse(v1alpha1.ReasonNoActiveNode, "No node is active, and none is unsealed%s%s", waitingHint(f), storageHint(f))
+		return isFalse(v1alpha1.ReasonNoActiveNode, "No node is active, and none is unsealed%s%s",
+			waitingHint(f), storageHint(f))
 	default:
-		return isFalse(v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s%s", join(nodes.Standby), storageHint(f))
+		return isFalse(v1alpha1.ReasonNoActiveNode, "No node is active; unsealed nodes: %s%s",
+			join(nodes.Standby), storageHint(f))
 	}
 }
 
@@ -194,7 +197,8 @@ func notInService(f *facts, name string) string {
 }
 
 // foundHint is for a Vault that nobody has initialized since it was created.
-const foundHint = "The storage holds the data of a Vault that was initialized before: it is unsealed with the keys of that one"
+const foundHint = "The storage holds the data of a Vault that was initialized before: " +
+	"it is unsealed with the keys of that one"
 
 // dataFound says that all nodes are sealed, and that none was ever seen uninitialized or
 // unsealed: the data was there before, on volumes that were kept or restored.

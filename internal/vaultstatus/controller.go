@@ -295,7 +295,8 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 func (r *Reconciler) previous(vault *v1alpha1.Vault) v1alpha1.VaultStatus {
 	if last, ok := r.written.Load(vault.UID); ok {
 		last := last.(writtenStatus)
-		if order, err := resourceversion.CompareResourceVersion(vault.ResourceVersion, last.version); err == nil && order < 0 {
+		order, err := resourceversion.CompareResourceVersion(vault.ResourceVersion, last.version)
+		if err == nil && order < 0 {
 			return last.status
 		}
 	}
@@ -330,7 +331,8 @@ func (r *Reconciler) write(ctx context.Context, vault *v1alpha1.Vault, status v1
 	applied.SetNamespace(vault.Namespace)
 	applied.SetName(vault.Name)
 	applied.SetUID(vault.UID)
-	if err := r.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), fieldOwner, client.ForceOwnership); err != nil {
+	configuration := client.ApplyConfigurationFromUnstructured(applied)
+	if err := r.Status().Apply(ctx, configuration, fieldOwner, client.ForceOwnership); err != nil {
 		return fmt.Errorf("writing the status: %w", err)
 	}
 	r.written.Store(vault.UID, writtenStatus{status, applied.GetResourceVersion()})
@@ -350,12 +352,14 @@ func (r *Reconciler) deployment(ctx context.Context, vault *v1alpha1.Vault) (*ap
 	}
 	var sets metav1.PartialObjectMetadataList
 	sets.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSetList"))
-	if err := r.List(ctx, &sets, client.InNamespace(vault.Namespace), client.MatchingLabels(vault.PodLabels())); err != nil {
+	inNamespace, ofVault := client.InNamespace(vault.Namespace), client.MatchingLabels(vault.PodLabels())
+	if err := r.List(ctx, &sets, inNamespace, ofVault); err != nil {
 		return nil, "", fmt.Errorf("listing the ReplicaSets of Deployment %q: %w", vault.Name, err)
 	}
 	for i := range sets.Items {
 		set := &sets.Items[i]
-		if metav1.IsControlledBy(set, &deployment) && set.Annotations[revisionAnnotation] == deployment.Annotations[revisionAnnotation] {
+		if metav1.IsControlledBy(set, &deployment) &&
+			set.Annotations[revisionAnnotation] == deployment.Annotations[revisionAnnotation] {
 			return &deployment, set.Labels[appsv1.DefaultDeploymentUniqueLabelKey], nil
 		}
 	}

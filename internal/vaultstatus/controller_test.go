@@ -60,18 +60,21 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	}
 	f.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).
 		WithObjects(append(objects, f.vault)...).Build()
-	if _, err := certs.Ensure(t.Context(), certs.Clients{Client: f.api, Cache: f.api, APIReader: f.api}, f.vault); err != nil {
+	clients := certs.Clients{Client: f.api, Cache: f.api, APIReader: f.api}
+	if _, err := certs.Ensure(t.Context(), clients, f.vault); err != nil {
 		t.Fatal(err)
 	}
 	intercepted := interceptor.NewClient(f.api, interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
+			opts ...client.GetOption) error {
 			if vault, ok := obj.(*v1alpha1.Vault); ok && f.stale != nil {
 				f.stale.DeepCopyInto(vault)
 				return nil
 			}
 			return c.Get(ctx, key, obj, opts...)
 		},
-		SubResourceApply: func(ctx context.Context, c client.Client, sub string, obj runtime.ApplyConfiguration, opts ...client.SubResourceApplyOption) error {
+		SubResourceApply: func(ctx context.Context, c client.Client, sub string, obj runtime.ApplyConfiguration,
+			opts ...client.SubResourceApplyOption) error {
 			if f.fail != nil {
 				return f.fail
 			}
@@ -150,7 +153,8 @@ func (f *fixture) create(t *testing.T, objects ...client.Object) {
 func (f *fixture) run(t *testing.T, name string, state fakevault.State) *fakevault.Node {
 	t.Helper()
 	var server, ca corev1.Secret
-	for secret, key := range map[*corev1.Secret]string{&server: f.vault.ServerSecretName(), &ca: f.vault.ClientSecretName()} {
+	for secret, key := range map[*corev1.Secret]string{&server: f.vault.ServerSecretName(),
+		&ca: f.vault.ClientSecretName()} {
 		if err := f.api.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: key}, secret); err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +162,8 @@ func (f *fixture) run(t *testing.T, name string, state fakevault.State) *fakevau
 	node := fakevault.Start(t, fakevault.Pair(t, server.Data["server.crt"], server.Data["server.key"]), state)
 	f.create(t, newPod(f.vault, name, node.IP))
 	f.ask(t, probe.Target{
-		UID: types.UID(name + "-uid"), Address: node.Address, ServerName: f.vault.ServerName(), CA: string(ca.Data["vault-client-ca.crt"]),
+		UID: types.UID(name + "-uid"), Address: node.Address, ServerName: f.vault.ServerName(),
+		CA: string(ca.Data["vault-client-ca.crt"]),
 	})
 	return node
 }
@@ -217,7 +222,8 @@ func TestReconcileWritesOnceAndTellsOnce(t *testing.T) {
 	if events := f.mustReconcile(t); !slices.Equal(events, []string{"Normal BecameActive Pod a became active"}) {
 		t.Errorf("events %q", events)
 	}
-	if status := f.status(t); status.VaultStatus.Active != "a" || status.Phase != v1alpha1.PhaseRunning || status.Version != "1.21.0" || status.DataVersion != "1.21.0" {
+	if status := f.status(t); status.VaultStatus.Active != "a" || status.Phase != v1alpha1.PhaseRunning ||
+		status.Version != "1.21.0" || status.DataVersion != "1.21.0" {
 		t.Errorf("status %+v", status)
 	}
 	writes := f.writes
@@ -273,7 +279,8 @@ func TestStatusWaitsWhileManyFailOver(t *testing.T) {
 	f.run(t, "a", fakevault.Active)
 	busy := true
 	f.Busy = func() bool { return busy }
-	if result, events, err := f.reconcile(t); err != nil || f.writes != 0 || len(events) != 0 || result.RequeueAfter != busyCheck {
+	if result, events, err := f.reconcile(t); err != nil || f.writes != 0 || len(events) != 0 ||
+		result.RequeueAfter != busyCheck {
 		t.Errorf("while many fail over: %d writes, events %q, result %+v, error %v", f.writes, events, result, err)
 	}
 	f.wait(postponeFor)
@@ -291,10 +298,13 @@ func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
 	f := newFixture(t)
 	node := f.run(t, "a", fakevault.Active)
 	f.mustReconcile(t)
-	other := &Reconciler{Client: f.Client, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Inputs: f.Inputs, Clock: f.Clock}
+	other := &Reconciler{
+		Client: f.Client, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Inputs: f.Inputs, Clock: f.Clock,
+	}
 	node.Set(fakevault.Standby)
 	f.waitFor(t, func(o probe.Observation) bool { return o.State == probe.Standby })
-	if _, err := other.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(f.vault)}); err != nil {
+	request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(f.vault)}
+	if _, err := other.Reconcile(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
 	for len(f.recorder.Events) > 0 {
@@ -391,7 +401,10 @@ func TestOwnedIsWhatThisControllerWrites(t *testing.T) {
 	status := v1alpha1.VaultStatus{
 		Phase:           v1alpha1.PhaseRunning,
 		DeployedRelease: &v1alpha1.DeployedRelease{Name: "example"},
-		Conditions:      []metav1.Condition{{Type: v1alpha1.DeployedCondition}, {Type: v1alpha1.AvailableCondition}, {Type: v1alpha1.IrreconcilableCondition}, {Type: v1alpha1.UnsealedCondition}},
+		Conditions: []metav1.Condition{
+			{Type: v1alpha1.DeployedCondition}, {Type: v1alpha1.AvailableCondition},
+			{Type: v1alpha1.IrreconcilableCondition}, {Type: v1alpha1.UnsealedCondition},
+		},
 	}
 	got := owned(status)
 	if got.Phase != v1alpha1.PhaseRunning || got.DeployedRelease != nil || len(got.Conditions) != 2 ||
@@ -435,7 +448,8 @@ func TestReconcileOfAVaultThatIsBeingDeleted(t *testing.T) {
 func TestReconcileReportsErrorsOfTheAPIServer(t *testing.T) {
 	f := newFixture(t)
 	f.Client = interceptor.NewClient(f.api, interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
+			opts ...client.GetOption) error {
 			if _, ok := obj.(*appsv1.StatefulSet); ok {
 				return errAPI
 			}
@@ -462,10 +476,13 @@ func TestDeployment(t *testing.T) {
 		return &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{
 			Namespace: "default", Name: name, Annotations: map[string]string{revisionAnnotation: revision},
 			Labels: map[string]string{
-				v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "example", v1alpha1.ComponentLabel: v1alpha1.ServerComponent,
+				v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "example",
+				v1alpha1.ComponentLabel:                v1alpha1.ServerComponent,
 				appsv1.DefaultDeploymentUniqueLabelKey: "hash-of-" + name,
 			},
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "example", UID: owner, Controller: &controller}},
+			OwnerReferences: []metav1.OwnerReference{
+				{APIVersion: "apps/v1", Kind: "Deployment", Name: "example", UID: owner, Controller: &controller},
+			},
 		}}
 	}
 	tests := []struct {
@@ -475,9 +492,19 @@ func TestDeployment(t *testing.T) {
 	}{
 		{name: "no Deployment yet"},
 		{name: "no ReplicaSet yet", objects: []client.Object{deployment(2, 2)}},
-		{name: "the newest", objects: []client.Object{deployment(2, 2), set("old", "1", "deployment-uid"), set("new", "2", "deployment-uid")}, want: "hash-of-new"},
-		{name: "a change that was not seen yet", objects: []client.Object{deployment(3, 2), set("new", "2", "deployment-uid")}},
-		{name: "of a Deployment that was deleted and made anew", objects: []client.Object{deployment(2, 2), set("other", "2", "other-uid")}},
+		{
+			name:    "the newest",
+			objects: []client.Object{deployment(2, 2), set("old", "1", "deployment-uid"), set("new", "2", "deployment-uid")},
+			want:    "hash-of-new",
+		},
+		{
+			name:    "a change that was not seen yet",
+			objects: []client.Object{deployment(3, 2), set("new", "2", "deployment-uid")},
+		},
+		{
+			name:    "of a Deployment that was deleted and made anew",
+			objects: []client.Object{deployment(2, 2), set("other", "2", "other-uid")},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

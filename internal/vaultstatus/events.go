@@ -41,7 +41,8 @@ func transitions(before, after *v1alpha1.VaultStatus) []event {
 		add(corev1.EventTypeNormal, eventBecameActive, "Pod %s became active", is.Active)
 	}
 	if len(is.ActiveClaims) > 0 && len(was.ActiveClaims) == 0 {
-		add(corev1.EventTypeWarning, v1alpha1.ReasonMultipleActiveNodes, "Pods %s all say that they are active", join(is.ActiveClaims))
+		add(corev1.EventTypeWarning, v1alpha1.ReasonMultipleActiveNodes, "Pods %s all say that they are active",
+			join(is.ActiveClaims))
 	}
 	if is.Active == "" && was.Active != "" && len(is.ActiveClaims) == 0 {
 		add(corev1.EventTypeWarning, eventNoActiveNode, "Pod %s is not active any more, and no other is yet", was.Active)
@@ -82,7 +83,8 @@ func initializationEvents(before, after *v1alpha1.VaultStatus) []event {
 func releaseEvents(before, after *v1alpha1.VaultStatus) []event {
 	was := meta.FindStatusCondition(before.Conditions, v1alpha1.ReadyCondition)
 	is := meta.FindStatusCondition(after.Conditions, v1alpha1.ReadyCondition)
-	if is == nil || was != nil && was.Message == is.Message || !strings.HasPrefix(is.Message, v1alpha1.ReleaseFailedCondition+": ") {
+	if is == nil || was != nil && was.Message == is.Message ||
+		!strings.HasPrefix(is.Message, v1alpha1.ReleaseFailedCondition+": ") {
 		return nil
 	}
 	return []event{{corev1.EventTypeWarning, is.Reason, is.Message}}

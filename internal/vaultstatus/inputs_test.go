@@ -24,7 +24,8 @@ func TestSecretsThatCannotBeReadAreReadAgain(t *testing.T) {
 			f.run(t, "a", fakevault.Active)
 			live := f.Inputs.APIReader
 			f.Inputs.APIReader = interceptor.NewClient(f.api, interceptor.Funcs{
-				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
+					opts ...client.GetOption) error {
 					if _, content := obj.(*corev1.Secret); content {
 						return answer
 					}

@@ -24,7 +24,8 @@ var required = slices.Concat(forChecks(func(check references.Check) requirement 
 	return requirement{check.Condition, metav1.ConditionTrue, nil}
 }), []requirement{
 	{v1alpha1.TLSReadyCondition, metav1.ConditionTrue, []string{
-		v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretInvalid, v1alpha1.ReasonAuthorityLost, v1alpha1.ReasonCertificateExpired,
+		v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretInvalid, v1alpha1.ReasonAuthorityLost,
+		v1alpha1.ReasonCertificateExpired,
 	}},
 	{v1alpha1.StorageReadyCondition, metav1.ConditionTrue, []string{
 		v1alpha1.ReasonVolumesMismatch, v1alpha1.ReasonVolumesLost, v1alpha1.ReasonNoSpace, v1alpha1.ReasonMembersDisagree,
@@ -49,7 +50,8 @@ func ready(all []metav1.Condition) (sum metav1.Condition, stalled bool) {
 		if first == nil {
 			first = c
 		}
-		if stalling == nil && c.Status != metav1.ConditionUnknown && (r.stalls == nil || slices.Contains(r.stalls, c.Reason)) {
+		if stalling == nil && c.Status != metav1.ConditionUnknown &&
+			(r.stalls == nil || slices.Contains(r.stalls, c.Reason)) {
 			stalling = c
 		}
 	}

@@ -100,7 +100,8 @@ func progressOf(f *facts, status *v1alpha1.VaultStatus, updated []*corev1.Pod) p
 		}
 	}
 	if c := replicaFailure(f.deployment, f.templateHash); c != nil && int32(len(updated)) < f.vault.WantedNodes() {
-		p.failing = append(p.failing, fmt.Sprintf("a pod that cannot be created (%s, see 'kubectl describe replicaset')", c.Reason))
+		p.failing = append(p.failing,
+			fmt.Sprintf("a pod that cannot be created (%s, see 'kubectl describe replicaset')", c.Reason))
 	}
 	return p
 }
@@ -117,14 +118,17 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		return isTrue(v1alpha1.ReasonUpdated, "All nodes are of the pod template that the spec asks for")
 	case len(p.failing) > 0:
 		return isFalse(v1alpha1.ReasonNodeFailing, "No other node is replaced, because an updated one cannot start: %s. "+
-			"'kubectl describe pod' and 'kubectl logs --previous' say more; setting the spec back undoes the change", join(p.failing))
+			"'kubectl describe pod' and 'kubectl logs --previous' say more; setting the spec back undoes the change",
+			join(p.failing))
 	// Without an old node nothing waits for an updated one.
 	case len(p.sealed) > 0 && len(old) > 0 && !status.Initialized:
 		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
 	case len(p.sealed) > 0 && len(old) > 0:
-		return isFalse(v1alpha1.ReasonAwaitingUnseal, "The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))
+		return isFalse(v1alpha1.ReasonAwaitingUnseal,
+			"The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))
 	case len(p.silent) > 0:
-		return isUnknown(v1alpha1.ReasonNodesUnreachable, "No answer from %s: the rollout does not go on until updated nodes answer and are unsealed", join(p.silent))
+		return isUnknown(v1alpha1.ReasonNodesUnreachable,
+			"No answer from %s: the rollout does not go on until updated nodes answer and are unsealed", join(p.silent))
 	default:
 		return isFalse(v1alpha1.ReasonRollingOut, "%d of %d nodes are updated; starting: %s; to be replaced: %s",
 			len(updated), f.vault.WantedNodes(), join(p.starting), join(namesOf(old)))

@@ -32,7 +32,8 @@ func (s *situation) rendered(generation string) *situation {
 
 // wasUpdated says that the last rollout was seen to end.
 func wasUpdated(status *v1alpha1.VaultStatus) {
-	status.Conditions = append(status.Conditions, metav1.Condition{Type: v1alpha1.UpdatedCondition, Status: metav1.ConditionTrue})
+	status.Conditions = append(status.Conditions,
+		metav1.Condition{Type: v1alpha1.UpdatedCondition, Status: metav1.ConditionTrue})
 }
 
 func activeWith(version string) func(*v1alpha1.VaultStatus) {
@@ -74,7 +75,10 @@ func TestUpdated(t *testing.T) {
 		// message is a part of the condition's, not is what it must not say.
 		message, not string
 	}{
-		{name: "nothing is deployed yet", facts: newSituation(), want: "False ReleasePending", message: "not deployed yet", not: "Irreconcilable"},
+		{
+			name: "nothing is deployed yet", facts: newSituation(), want: "False ReleasePending",
+			message: "not deployed yet", not: "Irreconcilable",
+		},
 		{
 			name:  "the spec was changed and is not deployed yet",
 			facts: old(rollingOut().before(wasUpdated).rendered("2")), want: "False ReleasePending",
@@ -82,12 +86,16 @@ func TestUpdated(t *testing.T) {
 		{
 			name: "the spec cannot be deployed", want: "False ReleasePending", message: "the condition Irreconcilable says why",
 			facts: changed(old(rollingOut().rendered("2")), func(s *situation) {
-				s.vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.IrreconcilableCondition, Status: metav1.ConditionTrue}}
+				s.vault.Status.Conditions = []metav1.Condition{
+					{Type: v1alpha1.IrreconcilableCondition, Status: metav1.ConditionTrue},
+				}
 			}),
 		},
 		{
-			name:  "a Deployment of before the annotation",
-			facts: changed(old(rollingOut()), func(s *situation) { s.deployment.Annotations = nil }), want: "False ReleasePending",
+			name: "a Deployment of before the annotation",
+			facts: changed(old(rollingOut()), func(s *situation) {
+				s.deployment.Annotations = nil
+			}), want: "False ReleasePending",
 		},
 		{
 			name: "the Deployment's controller lags", want: "False RollingOut", message: "not been acted on",
@@ -95,18 +103,23 @@ func TestUpdated(t *testing.T) {
 		},
 		{
 			name:  "no updated pod yet",
-			facts: old(rollingOut().before(wasUpdated)), want: "False RollingOut", message: "0 of 2 nodes are updated; starting: none; to be replaced: a, b",
+			facts: old(rollingOut().before(wasUpdated)), want: "False RollingOut",
+			message: "0 of 2 nodes are updated; starting: none; to be replaced: a, b",
 		},
 		{
-			name:  "an updated pod that is being made",
-			facts: old(rollingOut()).pod("c", probe.Unknown, newTemplate, inContainer(waitingFor("ContainerCreating"), corev1.ContainerState{})), want: "False RollingOut", message: "starting: c;",
+			name: "an updated pod that is being made",
+			facts: old(rollingOut()).
+				pod("c", probe.Unknown, newTemplate, inContainer(waitingFor("ContainerCreating"), corev1.ContainerState{})),
+			want: "False RollingOut", message: "starting: c;",
 		},
 		{
 			name:  "an updated node that has just started",
-			facts: old(rollingOut()).pod("c", probe.Unreachable, newTemplate, justStarted), want: "False RollingOut", message: "starting: c;",
+			facts: old(rollingOut()).pod("c", probe.Unreachable, newTemplate, justStarted), want: "False RollingOut",
+			message: "starting: c;",
 		},
 		{
-			name: "a node is silent because its only etcd member cannot start anew", want: "False NodeFailing", message: "example-etcd-0 (ImagePullBackOff)",
+			name: "a node is silent because its only etcd member cannot start anew", want: "False NodeFailing",
+			message: "example-etcd-0 (ImagePullBackOff)",
 			facts: changed(rollingOut().pod("a", probe.Unreachable, newTemplate), func(s *situation) {
 				s.vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{Nodes: new(int32(1))}
 				s.etcd = newEtcd(1)
@@ -114,45 +127,59 @@ func TestUpdated(t *testing.T) {
 				s.etcd.Status = appsv1.StatefulSetStatus{ObservedGeneration: 2, CurrentRevision: "old", UpdateRevision: "new"}
 				s.members = newMembers(1)
 				s.members[0].Labels = map[string]string{appsv1.StatefulSetRevisionLabel: "new"}
-				s.members[0].Status = corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{State: waitingFor("ImagePullBackOff")}}}
+				s.members[0].Status = corev1.PodStatus{
+					ContainerStatuses: []corev1.ContainerStatus{{State: waitingFor("ImagePullBackOff")}},
+				}
 			}),
 		},
 		{
 			name:  "an updated node waits to be unsealed",
-			facts: old(rollingOut()).pod("c", probe.Sealed, newTemplate), want: "False AwaitingUnseal", message: "'vault operator unseal' on each: c",
+			facts: old(rollingOut()).pod("c", probe.Sealed, newTemplate), want: "False AwaitingUnseal",
+			message: "'vault operator unseal' on each: c",
 		},
 		{
-			name: "of a Vault that was never initialized", want: "False AwaitingInit", message: "'vault operator init' on one of a, c",
+			name: "of a Vault that was never initialized", want: "False AwaitingInit",
+			message: "'vault operator init' on one of a, c",
 			facts: rollingOut().before(func(status *v1alpha1.VaultStatus) { status.Initialized = false }).
 				pod("a", probe.Uninitialized, oldTemplate).pod("c", probe.Uninitialized, newTemplate),
 		},
 		{
-			name:  "an old node that is sealed holds up nothing",
-			facts: rollingOut().pod("a", probe.Active, oldTemplate).pod("b", probe.Sealed, oldTemplate).pod("c", probe.Standby, newTemplate), want: "False RollingOut", message: "1 of 2 nodes are updated; starting: none; to be replaced: a, b",
+			name: "an old node that is sealed holds up nothing",
+			facts: rollingOut().pod("a", probe.Active, oldTemplate).pod("b", probe.Sealed, oldTemplate).
+				pod("c", probe.Standby, newTemplate), want: "False RollingOut",
+			message: "1 of 2 nodes are updated; starting: none; to be replaced: a, b",
 		},
 		{
-			name:  "the old active node goes last",
-			facts: rollingOut().pod("a", probe.Active, oldTemplate).pod("c", probe.Standby, newTemplate).pod("d", probe.Standby, newTemplate), want: "False RollingOut", message: "to be replaced: a",
+			name: "the old active node goes last",
+			facts: rollingOut().pod("a", probe.Active, oldTemplate).pod("c", probe.Standby, newTemplate).
+				pod("d", probe.Standby, newTemplate), want: "False RollingOut", message: "to be replaced: a",
 		},
 		{
-			name:  "it is going",
-			facts: rollingOut().pod("a", probe.Active, oldTemplate, terminating).pod("c", probe.Standby, newTemplate).pod("d", probe.Standby, newTemplate), want: "True Updated",
+			name: "it is going",
+			facts: rollingOut().pod("a", probe.Active, oldTemplate, terminating).pod("c", probe.Standby, newTemplate).
+				pod("d", probe.Standby, newTemplate), want: "True Updated",
 		},
 		{
 			name:  "a node on whose seal nobody can tell",
-			facts: old(rollingOut()).pod("c", probe.Unreachable, newTemplate), want: "Unknown NodesUnreachable", message: "No answer from c: the rollout does not go on until",
+			facts: old(rollingOut()).pod("c", probe.Unreachable, newTemplate), want: "Unknown NodesUnreachable",
+			message: "No answer from c: the rollout does not go on until",
 		},
 		{
-			name:  "an old node that does not answer holds up nothing",
-			facts: rollingOut().pod("a", probe.Active, oldTemplate).pod("b", probe.Unreachable, oldTemplate).pod("c", probe.Standby, newTemplate), want: "False RollingOut",
+			name: "an old node that does not answer holds up nothing",
+			facts: rollingOut().pod("a", probe.Active, oldTemplate).pod("b", probe.Unreachable, oldTemplate).
+				pod("c", probe.Standby, newTemplate), want: "False RollingOut",
 		},
 		{
-			name:  "the image is missing",
-			facts: old(rollingOut()).pod("c", probe.Unknown, newTemplate, inContainer(waitingFor("ImagePullBackOff"), corev1.ContainerState{})), want: "False NodeFailing", message: ": c (ImagePullBackOff).",
+			name: "the image is missing",
+			facts: old(rollingOut()).
+				pod("c", probe.Unknown, newTemplate, inContainer(waitingFor("ImagePullBackOff"), corev1.ContainerState{})),
+			want: "False NodeFailing", message: ": c (ImagePullBackOff).",
 		},
 		{
-			name:  "a crash comes before who waits",
-			facts: old(rollingOut()).pod("c", probe.Sealed, newTemplate).pod("d", probe.Unknown, newTemplate, inContainer(waitingFor("CrashLoopBackOff"), endedWith(1, "Error"))), want: "False NodeFailing", message: "d (exited with code 1 Error)",
+			name: "a crash comes before who waits",
+			facts: old(rollingOut()).pod("c", probe.Sealed, newTemplate).
+				pod("d", probe.Unknown, newTemplate, inContainer(waitingFor("CrashLoopBackOff"), endedWith(1, "Error"))),
+			want: "False NodeFailing", message: "d (exited with code 1 Error)",
 		},
 		{
 			name: "no pod can be created", want: "False NodeFailing", message: "a pod that cannot be created (FailedCreate, see",
@@ -164,12 +191,15 @@ func TestUpdated(t *testing.T) {
 			}),
 		},
 		{
-			name:  "back to what it was: the failing pod is an old one now",
-			facts: rollingOut().pod("a", probe.Active, newTemplate).pod("b", probe.Standby, newTemplate).pod("c", probe.Unknown, oldTemplate, notRunning), want: "False RollingOut", message: "2 of 2 nodes are updated; starting: none; to be replaced: c",
+			name: "back to what it was: the failing pod is an old one now",
+			facts: rollingOut().pod("a", probe.Active, newTemplate).pod("b", probe.Standby, newTemplate).
+				pod("c", probe.Unknown, oldTemplate, notRunning), want: "False RollingOut",
+			message: "2 of 2 nodes are updated; starting: none; to be replaced: c",
 		},
 		{
-			name:  "and gone",
-			facts: rollingOut().pod("a", probe.Active, newTemplate).pod("b", probe.Standby, newTemplate).pod("c", probe.Unknown, oldTemplate, notRunning, terminating), want: "True Updated",
+			name: "and gone",
+			facts: rollingOut().pod("a", probe.Active, newTemplate).pod("b", probe.Standby, newTemplate).
+				pod("c", probe.Unknown, oldTemplate, notRunning, terminating), want: "True Updated",
 		},
 		{
 			name:  "a new Vault waits for its pods",
@@ -177,31 +207,41 @@ func TestUpdated(t *testing.T) {
 		},
 		{
 			name:  "it is up: to be unsealed is no update",
-			facts: rollingOut().pod("a", probe.Uninitialized, newTemplate).pod("b", probe.Uninitialized, newTemplate), want: "True Updated",
+			facts: rollingOut().pod("a", probe.Uninitialized, newTemplate).pod("b", probe.Uninitialized, newTemplate),
+			want:  "True Updated",
 		},
 		{
 			name:  "a node that is replaced after the rollout is no rollout",
 			facts: rollingOut().before(wasUpdated).pod("a", probe.Active, newTemplate), want: "True Updated",
 		},
 		{
-			name:  "nor is one that crashes",
-			facts: rollingOut().before(wasUpdated).pod("a", probe.Active, newTemplate).pod("b", probe.Unknown, newTemplate, notRunning), want: "True Updated",
+			name: "nor is one that crashes",
+			facts: rollingOut().before(wasUpdated).pod("a", probe.Active, newTemplate).
+				pod("b", probe.Unknown, newTemplate, notRunning), want: "True Updated",
 		},
 		{
 			name:  "nor one that is unreachable",
-			facts: rollingOut().before(wasUpdated).pod("a", probe.Active, newTemplate).pod("b", probe.Unreachable, newTemplate), want: "True Updated",
+			facts: rollingOut().before(wasUpdated).pod("a", probe.Active, newTemplate).pod("b", probe.Unreachable, newTemplate),
+			want:  "True Updated",
 		},
 		{
-			name:  "a pod that was evicted",
-			facts: rollingOut().pod("a", probe.Active, newTemplate).pod("b", probe.Standby, newTemplate).pod("c", probe.Unknown, oldTemplate, notRunning, func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodFailed }), want: "True Updated",
+			name: "a pod that was evicted",
+			facts: rollingOut().pod("a", probe.Active, newTemplate).pod("b", probe.Standby, newTemplate).
+				pod("c", probe.Unknown, oldTemplate, notRunning, func(pod *corev1.Pod) {
+					pod.Status.Phase = corev1.PodFailed
+				}), want: "True Updated",
 		},
 		{
-			name:  "a downgrade",
-			facts: rollingOut().before(wasUpdated).before(activeWith("1.21.2")).rendered("2").pod("a", probe.Active, newTemplate).pod("b", probe.Standby, newTemplate), want: "False DowngradeRefused", message: "spec.allowDowngrade",
+			name: "a downgrade",
+			facts: rollingOut().before(wasUpdated).before(activeWith("1.21.2")).rendered("2").
+				pod("a", probe.Active, newTemplate).pod("b", probe.Standby, newTemplate), want: "False DowngradeRefused",
+			message: "spec.allowDowngrade",
 		},
 		{
 			name: "a downgrade that is allowed", want: "False ReleasePending",
-			facts: changed(old(rollingOut().before(activeWith("1.21.2")).rendered("2")), func(s *situation) { s.vault.Spec.AllowDowngrade = true }),
+			facts: changed(old(rollingOut().before(activeWith("1.21.2")).rendered("2")), func(s *situation) {
+				s.vault.Spec.AllowDowngrade = true
+			}),
 		},
 	}
 	for _, tt := range tests {
@@ -226,7 +266,9 @@ func TestFailure(t *testing.T) {
 	none := corev1.ContainerState{}
 	unschedulable := func(pod *corev1.Pod) {
 		pod.Status.ContainerStatuses = nil
-		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable}}
+		pod.Status.Conditions = []corev1.PodCondition{
+			{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable},
+		}
 	}
 	tests := []struct {
 		name   string
@@ -239,14 +281,32 @@ func TestFailure(t *testing.T) {
 		{"being made", v1alpha1.NodeStarting, inContainer(waitingFor("ContainerCreating"), none), ""},
 		{"volumes are mounted", v1alpha1.NodeStarting, inContainer(waitingFor("PodInitializing"), none), ""},
 		{"no such image", v1alpha1.NodeStarting, inContainer(waitingFor("ErrImagePull"), none), "ImagePullBackOff"},
-		{"no such image, between attempts", v1alpha1.NodeStarting, inContainer(waitingFor("ImagePullBackOff"), none), "ImagePullBackOff"},
-		{"no such key", v1alpha1.NodeStarting, inContainer(waitingFor("CreateContainerConfigError"), none), "CreateContainerConfigError"},
+		{
+			"no such image, between attempts", v1alpha1.NodeStarting, inContainer(waitingFor("ImagePullBackOff"), none),
+			"ImagePullBackOff",
+		},
+		{
+			"no such key", v1alpha1.NodeStarting, inContainer(waitingFor("CreateContainerConfigError"), none),
+			"CreateContainerConfigError",
+		},
 		{"it has crashed", v1alpha1.NodeStarting, inContainer(endedWith(1, "Error"), none), "exited with code 1 Error"},
-		{"it waits for the next attempt", v1alpha1.NodeStarting, inContainer(waitingFor("CrashLoopBackOff"), endedWith(1, "Error")), "exited with code 1 Error"},
-		{"and tries", v1alpha1.NodeStarting, inContainer(runningSince(time.Second), endedWith(1, "Error")), "exited with code 1 Error"},
-		{"and is silent", v1alpha1.NodeUnreachable, inContainer(runningSince(time.Hour), endedWith(137, "OOMKilled")), "exited with code 137 OOMKilled"},
+		{
+			"it waits for the next attempt", v1alpha1.NodeStarting,
+			inContainer(waitingFor("CrashLoopBackOff"), endedWith(1, "Error")), "exited with code 1 Error",
+		},
+		{
+			"and tries", v1alpha1.NodeStarting, inContainer(runningSince(time.Second), endedWith(1, "Error")),
+			"exited with code 1 Error",
+		},
+		{
+			"and is silent", v1alpha1.NodeUnreachable, inContainer(runningSince(time.Hour), endedWith(137, "OOMKilled")),
+			"exited with code 137 OOMKilled",
+		},
 		{"and answers", v1alpha1.NodeSealed, inContainer(runningSince(time.Second), endedWith(1, "Error")), ""},
-		{"it waits, for what is not known", v1alpha1.NodeStarting, inContainer(waitingFor("CrashLoopBackOff"), none), "CrashLoopBackOff"},
+		{
+			"it waits, for what is not known", v1alpha1.NodeStarting, inContainer(waitingFor("CrashLoopBackOff"), none),
+			"CrashLoopBackOff",
+		},
 		{"it does not answer", v1alpha1.NodeUnreachable, inContainer(runningSince(time.Hour), none), ""},
 	}
 	for _, tt := range tests {

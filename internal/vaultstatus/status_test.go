@@ -105,7 +105,9 @@ func awaitedInit(s *v1alpha1.VaultStatus) {
 func wasInitialized(status *v1alpha1.VaultStatus) { status.Initialized = true }
 
 func notRunning(pod *corev1.Pod) {
-	pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	pod.Status.ContainerStatuses[0].State = corev1.ContainerState{
+		Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"},
+	}
 }
 
 func justStarted(pod *corev1.Pod) {
@@ -158,13 +160,15 @@ func TestComputeNodes(t *testing.T) {
 			available: "False NodesStarting", vaultInit: "Unknown NotObserved", unsealed: "Unknown NodesStarting",
 		},
 		{
-			name:  "pods that do not run yet",
-			facts: newSituation().pod("a", probe.Unknown, notRunning).pod("b", probe.Unknown, notRunning), phase: v1alpha1.PhaseCreating,
+			name:      "pods that do not run yet",
+			facts:     newSituation().pod("a", probe.Unknown, notRunning).pod("b", probe.Unknown, notRunning),
+			phase:     v1alpha1.PhaseCreating,
 			available: "False NodesStarting", vaultInit: "Unknown NotObserved", unsealed: "Unknown NodesStarting",
 		},
 		{
-			name:  "pods that start are not called unreachable",
-			facts: newSituation().pod("a", probe.Unreachable, justStarted).pod("b", probe.Unreachable, justStarted), phase: v1alpha1.PhaseCreating,
+			name:      "pods that start are not called unreachable",
+			facts:     newSituation().pod("a", probe.Unreachable, justStarted).pod("b", probe.Unreachable, justStarted),
+			phase:     v1alpha1.PhaseCreating,
 			available: "False NodesStarting", vaultInit: "Unknown NotObserved", unsealed: "Unknown NodesStarting",
 		},
 		{
@@ -174,14 +178,16 @@ func TestComputeNodes(t *testing.T) {
 			available: "Unknown NodesUnreachable", vaultInit: "Unknown NotObserved", unsealed: "Unknown NodesUnreachable",
 		},
 		{
-			name:  "uninitialized nodes are sealed",
-			facts: newSituation().pod("a", probe.Uninitialized).pod("b", probe.Uninitialized), phase: v1alpha1.PhaseUninitialized,
+			name:      "uninitialized nodes are sealed",
+			facts:     newSituation().pod("a", probe.Uninitialized).pod("b", probe.Uninitialized),
+			phase:     v1alpha1.PhaseUninitialized,
 			nodes:     v1alpha1.NodesStatus{Sealed: []string{"a", "b"}},
 			available: "False AwaitingInit", vaultInit: "False AwaitingInit", unsealed: "False AwaitingInit",
 		},
 		{
-			name:  "one of two nodes has answered, uninitialized",
-			facts: newSituation().pod("a", probe.Uninitialized).pod("b", probe.Unreachable, justStarted), phase: v1alpha1.PhaseUninitialized,
+			name:      "one of two nodes has answered, uninitialized",
+			facts:     newSituation().pod("a", probe.Uninitialized).pod("b", probe.Unreachable, justStarted),
+			phase:     v1alpha1.PhaseUninitialized,
 			nodes:     v1alpha1.NodesStatus{Sealed: []string{"a"}},
 			available: "False AwaitingInit", vaultInit: "False AwaitingInit", unsealed: "False AwaitingInit",
 		},
@@ -207,43 +213,50 @@ func TestComputeNodes(t *testing.T) {
 		},
 		{
 			name:  "the first node was unsealed",
-			facts: newSituation().pod("a", probe.Active).pod("b", probe.Sealed), phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Sealed), phase: v1alpha1.PhaseRunning, initialized: true,
+			ready:     1,
 			nodes:     v1alpha1.NodesStatus{Active: "a", Sealed: []string{"b"}},
 			available: "True Active", vaultInit: "True Initialized", unsealed: "False AwaitingUnseal",
 		},
 		{
 			name:  "all is well",
-			facts: newSituation().pod("a", probe.Standby).pod("b", probe.Active), phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
+			facts: newSituation().pod("a", probe.Standby).pod("b", probe.Active), phase: v1alpha1.PhaseRunning,
+			initialized: true, ready: 2,
 			nodes:     v1alpha1.NodesStatus{Active: "b", Standby: []string{"a"}},
 			available: "True Active", vaultInit: "True Initialized", unsealed: "True Unsealed",
 		},
 		{
 			name:  "unsealed nodes without an active one",
-			facts: newSituation().pod("a", probe.Standby).pod("b", probe.Standby), phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 2,
+			facts: newSituation().pod("a", probe.Standby).pod("b", probe.Standby), phase: v1alpha1.PhaseUnavailable,
+			initialized: true, ready: 2,
 			nodes:     v1alpha1.NodesStatus{Standby: []string{"a", "b"}},
 			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "True Unsealed",
 		},
 		{
 			name:  "two nodes that both say that they are active contradict each other",
-			facts: newSituation().pod("a", probe.Active).pod("b", probe.Active), phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 2,
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Active), phase: v1alpha1.PhaseUnavailable,
+			initialized: true, ready: 2,
 			nodes:     v1alpha1.NodesStatus{ActiveClaims: []string{"a", "b"}},
 			available: "False MultipleActiveNodes", vaultInit: "True Initialized", unsealed: "True Unsealed",
 		},
 		{
 			name:  "the claim of a pod that is being deleted does not stand against its successor's",
-			facts: newSituation().pod("a", probe.Active, terminating).pod("b", probe.Active), phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
+			facts: newSituation().pod("a", probe.Active, terminating).pod("b", probe.Active), phase: v1alpha1.PhaseRunning,
+			initialized: true, ready: 1,
 			nodes:     v1alpha1.NodesStatus{Active: "b"},
 			available: "True Active", vaultInit: "True Initialized", unsealed: "Unknown NodesStarting",
 		},
 		{
 			name:  "an active node without the label is not served",
-			facts: newSituation().pod("a", probe.Active, notLabelled).pod("b", probe.Standby), phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
+			facts: newSituation().pod("a", probe.Active, notLabelled).pod("b", probe.Standby), phase: v1alpha1.PhaseRunning,
+			initialized: true, ready: 2,
 			nodes:     v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}},
 			available: "False NotInService", vaultInit: "True Initialized", unsealed: "True Unsealed",
 		},
 		{
 			name:  "nor is one whose pod is not ready",
-			facts: newSituation().pod("a", probe.Active, notReady).pod("b", probe.Standby), phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
+			facts: newSituation().pod("a", probe.Active, notReady).pod("b", probe.Standby), phase: v1alpha1.PhaseRunning,
+			initialized: true, ready: 2,
 			nodes:     v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}},
 			available: "False NotInService", vaultInit: "True Initialized", unsealed: "True Unsealed",
 		},
@@ -263,19 +276,22 @@ func TestComputeNodes(t *testing.T) {
 		},
 		{
 			name:  "a young node that answered before and is lost",
-			facts: newSituation().pod("a", probe.Active).pod("b", probe.Unreachable, justStarted).lost("b"), phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Unreachable, justStarted).lost("b"),
+			phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
 			nodes:     v1alpha1.NodesStatus{Active: "a", Unreachable: []string{"b"}},
 			available: "True Active", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
 		},
 		{
 			name:  "a standby that does not answer",
-			facts: newSituation().pod("a", probe.Active).pod("b", probe.Unreachable), phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Unreachable), phase: v1alpha1.PhaseRunning,
+			initialized: true, ready: 1,
 			nodes:     v1alpha1.NodesStatus{Active: "a", Unreachable: []string{"b"}},
 			available: "True Active", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
 		},
 		{
 			name:  "an active node that does not answer, with a standby",
-			facts: newSituation().pod("a", probe.Unreachable).pod("b", probe.Standby), phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 1,
+			facts: newSituation().pod("a", probe.Unreachable).pod("b", probe.Standby), phase: v1alpha1.PhaseUnavailable,
+			initialized: true, ready: 1,
 			nodes:     v1alpha1.NodesStatus{Standby: []string{"b"}, Unreachable: []string{"a"}},
 			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
 		},
@@ -299,7 +315,8 @@ func TestComputeNodes(t *testing.T) {
 		},
 		{
 			name: "a terminating pod is named only while it is active",
-			facts: newSituation().pod("a", probe.Active, terminating).pod("b", probe.Standby).pod("c", probe.Sealed, terminating).
+			facts: newSituation().pod("a", probe.Active, terminating).pod("b", probe.Standby).
+				pod("c", probe.Sealed, terminating).
 				pod("d", probe.Standby, terminating).pod("e", probe.Unreachable, terminating),
 			phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
 			nodes:     v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}},
@@ -307,13 +324,15 @@ func TestComputeNodes(t *testing.T) {
 		},
 		{
 			name:  "what a container said before it ended does not count",
-			facts: newSituation().pod("a", probe.Active, notRunning).pod("b", probe.Standby), phase: v1alpha1.PhaseUnavailable, initialized: true, ready: 1,
+			facts: newSituation().pod("a", probe.Active, notRunning).pod("b", probe.Standby), phase: v1alpha1.PhaseUnavailable,
+			initialized: true, ready: 1,
 			nodes:     v1alpha1.NodesStatus{Standby: []string{"b"}},
 			available: "False NoActiveNode", vaultInit: "True Initialized", unsealed: "Unknown NodesStarting",
 		},
 		{
 			name:  "the third pod of an upgrade",
-			facts: newSituation().pod("a", probe.Active).pod("b", probe.Standby).pod("c", probe.Sealed), phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
+			facts: newSituation().pod("a", probe.Active).pod("b", probe.Standby).pod("c", probe.Sealed),
+			phase: v1alpha1.PhaseRunning, initialized: true, ready: 2,
 			nodes:     v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}, Sealed: []string{"c"}},
 			available: "True Active", vaultInit: "True Initialized", unsealed: "False AwaitingUnseal",
 		},
@@ -330,11 +349,13 @@ func TestComputeNodes(t *testing.T) {
 			if status.Initialized != tt.initialized {
 				t.Errorf("initialized %v, want %v", status.Initialized, tt.initialized)
 			}
-			if status.ReadyNodes != tt.ready || status.StandbyNodes != int32(len(tt.nodes.Standby)) || status.SealedNodes != int32(len(tt.nodes.Sealed)) {
+			if status.ReadyNodes != tt.ready || status.StandbyNodes != int32(len(tt.nodes.Standby)) ||
+				status.SealedNodes != int32(len(tt.nodes.Sealed)) {
 				t.Errorf("counts ready %d, standby %d, sealed %d", status.ReadyNodes, status.StandbyNodes, status.SealedNodes)
 			}
 			for conditionType, want := range map[string]string{
-				v1alpha1.AvailableCondition: tt.available, v1alpha1.InitializedCondition: tt.vaultInit, v1alpha1.UnsealedCondition: tt.unsealed,
+				v1alpha1.AvailableCondition: tt.available, v1alpha1.InitializedCondition: tt.vaultInit,
+				v1alpha1.UnsealedCondition: tt.unsealed,
 			} {
 				if got := brief(status.Conditions, conditionType); got != want {
 					t.Errorf("%s is %q, want %q", conditionType, got, want)
@@ -404,18 +425,21 @@ func checkInvariants(t *testing.T, name string, s *situation, status v1alpha1.Va
 			}
 			continue
 		}
-		if condition.Reason == "" || condition.Message == "" || condition.LastTransitionTime.IsZero() || condition.ObservedGeneration != 3 {
+		if condition.Reason == "" || condition.Message == "" || condition.LastTransitionTime.IsZero() ||
+			condition.ObservedGeneration != 3 {
 			t.Errorf("%s: incomplete condition %+v", name, *condition)
 		}
 		for _, pod := range s.pods {
 			// No pod is asked of people that is not there for them.
-			if words := strings.Fields(strings.ReplaceAll(condition.Message, ",", "")); conditionType == v1alpha1.UnsealedCondition &&
-				condition.Status == metav1.ConditionFalse && slices.Contains(words, pod.Name) && !slices.Contains(nodes.Sealed, pod.Name) {
+			words := strings.Fields(strings.ReplaceAll(condition.Message, ",", ""))
+			if conditionType == v1alpha1.UnsealedCondition && condition.Status == metav1.ConditionFalse &&
+				slices.Contains(words, pod.Name) && !slices.Contains(nodes.Sealed, pod.Name) {
 				t.Errorf("%s: %q asks to unseal %s", name, condition.Message, pod.Name)
 			}
 		}
 	}
-	if available := brief(status.Conditions, v1alpha1.AvailableCondition); (available == "True Active") != isServed(s, nodes.Active) {
+	available := brief(status.Conditions, v1alpha1.AvailableCondition)
+	if (available == "True Active") != isServed(s, nodes.Active) {
 		t.Errorf("%s: Available is %s with active %q", name, available, nodes.Active)
 	}
 	if again := compute(&s.facts); !reflect.DeepEqual(again, status) {
@@ -457,17 +481,22 @@ func checkNodeStatuses(t *testing.T, name string, s *situation, status v1alpha1.
 		}
 	}
 	nodes := status.VaultStatus
-	if !slices.Equal(standby, nodes.Standby) || !slices.Equal(sealed, nodes.Sealed) || !slices.Equal(unreachable, nodes.Unreachable) {
+	if !slices.Equal(standby, nodes.Standby) || !slices.Equal(sealed, nodes.Sealed) ||
+		!slices.Equal(unreachable, nodes.Unreachable) {
 		t.Errorf("%s: nodes %+v, one by one %+v", name, nodes, status.NodeStatuses)
 	}
 	if (nodes.Active != "") != (len(active) == 1) || nodes.Active != "" && active[0] != nodes.Active {
 		t.Errorf("%s: active %q, one by one %q", name, nodes.Active, active)
 	}
-	if !slices.IsSortedFunc(status.NodeStatuses, func(a, b v1alpha1.NodeStatus) int { return strings.Compare(a.Name, b.Name) }) {
+	if !slices.IsSortedFunc(status.NodeStatuses, func(a, b v1alpha1.NodeStatus) int {
+		return strings.Compare(a.Name, b.Name)
+	}) {
 		t.Errorf("%s: in another order than the pods: %+v", name, status.NodeStatuses)
 	}
 	for _, pod := range s.pods {
-		listed := slices.ContainsFunc(status.NodeStatuses, func(node v1alpha1.NodeStatus) bool { return node.Name == pod.Name })
+		listed := slices.ContainsFunc(status.NodeStatuses, func(node v1alpha1.NodeStatus) bool {
+			return node.Name == pod.Name
+		})
 		if !listed && pod.DeletionTimestamp == nil {
 			t.Errorf("%s: pod %s is missing: %+v", name, pod.Name, status.NodeStatuses)
 		}
@@ -501,8 +530,9 @@ func TestComputeNodeStatuses(t *testing.T) {
 		t.Errorf("nodes\n%+v, want\n%+v", got, want)
 	}
 	byState := map[v1alpha1.NodeState][]string{
-		v1alpha1.NodeActive: {"active"}, v1alpha1.NodeStandby: {"standby"}, v1alpha1.NodeSealed: {"sealed"}, v1alpha1.NodeUninitialized: {"new"},
-		v1alpha1.NodeStarting: {"crashed", "young"}, v1alpha1.NodeUnreachable: {"lost", "silent"},
+		v1alpha1.NodeActive: {"active"}, v1alpha1.NodeStandby: {"standby"}, v1alpha1.NodeSealed: {"sealed"},
+		v1alpha1.NodeUninitialized: {"new"},
+		v1alpha1.NodeStarting:      {"crashed", "young"}, v1alpha1.NodeUnreachable: {"lost", "silent"},
 	}
 	if !equality.Semantic.DeepEqual(status.PodStatuses, byState) {
 		t.Errorf("by state %v, want %v", status.PodStatuses, byState)
@@ -522,17 +552,36 @@ func TestDataVersion(t *testing.T) {
 		{name: "sealed nodes leave data alone", states: []probe.State{probe.Sealed, probe.Uninitialized, probe.Unreachable}},
 		{name: "so do standby ones", states: []probe.State{probe.Standby}, versions: map[string]string{"a": "1.21.1"}},
 		{name: "the first active node", states: []probe.State{probe.Active}, want: "1.21.0"},
-		{name: "what was known stays while none is active", before: "1.21.1", states: []probe.State{probe.Standby}, want: "1.21.1"},
-		{name: "and after a fall back to an old node", before: "1.21.1", states: []probe.State{probe.Active}, want: "1.21.1"},
-		{name: "a newer one became active", before: "1.21.0", states: []probe.State{probe.Standby, probe.Active}, versions: map[string]string{"b": "1.21.1"}, want: "1.21.1"},
 		{
-			name: "of two that say so the higher one counts", before: "1.20.0", states: []probe.State{probe.Active, probe.Active},
+			name: "what was known stays while none is active", before: "1.21.1", states: []probe.State{probe.Standby},
+			want: "1.21.1",
+		},
+		{name: "and after a fall back to an old node", before: "1.21.1", states: []probe.State{probe.Active}, want: "1.21.1"},
+		{
+			name: "a newer one became active", before: "1.21.0", states: []probe.State{probe.Standby, probe.Active},
+			versions: map[string]string{"b": "1.21.1"}, want: "1.21.1",
+		},
+		{
+			name: "of two that say so the higher one counts", before: "1.20.0",
+			states:   []probe.State{probe.Active, probe.Active},
 			versions: map[string]string{"a": "1.21.1"}, want: "1.21.1",
 		},
-		{name: "one that names no version", before: "1.21.0", states: []probe.State{probe.Active}, versions: map[string]string{"a": "unknown"}, want: "1.21.0"},
-		{name: "another edition is no other version", before: "1.21.0", states: []probe.State{probe.Active}, versions: map[string]string{"a": "1.21.0+ent"}, want: "1.21.0"},
-		{name: "a downgrade that is allowed and not done yet", before: "1.21.1", allowed: true, states: []probe.State{probe.Standby}, want: "1.21.1"},
-		{name: "a downgrade that is allowed and done", before: "1.21.1", allowed: true, states: []probe.State{probe.Active}, want: "1.21.0"},
+		{
+			name: "one that names no version", before: "1.21.0", states: []probe.State{probe.Active},
+			versions: map[string]string{"a": "unknown"}, want: "1.21.0",
+		},
+		{
+			name: "another edition is no other version", before: "1.21.0", states: []probe.State{probe.Active},
+			versions: map[string]string{"a": "1.21.0+ent"}, want: "1.21.0",
+		},
+		{
+			name: "a downgrade that is allowed and not done yet", before: "1.21.1", allowed: true,
+			states: []probe.State{probe.Standby}, want: "1.21.1",
+		},
+		{
+			name: "a downgrade that is allowed and done", before: "1.21.1", allowed: true,
+			states: []probe.State{probe.Active}, want: "1.21.0",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -572,7 +621,10 @@ func TestComputeVersion(t *testing.T) {
 		{name: "they differ", versions: []string{"1.21.0", "1.21.1"}, want: ""},
 		{name: "they differ, the same again", versions: []string{"1.21.0", "1.21.1", "1.21.0"}, want: ""},
 		{name: "some do not answer", versions: []string{"", "1.21.0", ""}, want: "1.21.0"},
-		{name: "the old one is leaving", versions: []string{"1.21.0", "1.21.1"}, changes: []func(*corev1.Pod){terminating}, want: "1.21.1"},
+		{
+			name: "the old one is leaving", versions: []string{"1.21.0", "1.21.1"},
+			changes: []func(*corev1.Pod){terminating}, want: "1.21.1",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -612,14 +664,32 @@ func TestConditionMessages(t *testing.T) {
 		want          string
 		message       string
 	}{
-		{"the active pod", newSituation().pod("a", probe.Active), v1alpha1.AvailableCondition, "True Active", "Pod a is active and serves requests at https://example.default.svc:8200"},
-		{"whom to initialize", newSituation().pod("a", probe.Uninitialized).pod("b", probe.Uninitialized), v1alpha1.AvailableCondition, "False AwaitingInit", "'vault operator init' on one of a, b"},
-		{"whom to unseal", newSituation().pod("a", probe.Sealed).pod("b", probe.Active), v1alpha1.UnsealedCondition, "False AwaitingUnseal", "'vault operator unseal' on each: a"},
-		{"who does not answer", newSituation().pod("a", probe.Unreachable).pod("b", probe.Active), v1alpha1.UnsealedCondition, "Unknown NodesUnreachable", "No answer from a"},
-		{"why containers do not run", newSituation().pod("a", probe.Unknown, notRunning), v1alpha1.AvailableCondition, "False NodesStarting", "a CrashLoopBackOff"},
+		{
+			"the active pod", newSituation().pod("a", probe.Active), v1alpha1.AvailableCondition, "True Active",
+			"Pod a is active and serves requests at https://example.default.svc:8200",
+		},
+		{
+			"whom to initialize", newSituation().pod("a", probe.Uninitialized).pod("b", probe.Uninitialized),
+			v1alpha1.AvailableCondition, "False AwaitingInit", "'vault operator init' on one of a, b",
+		},
+		{
+			"whom to unseal", newSituation().pod("a", probe.Sealed).pod("b", probe.Active), v1alpha1.UnsealedCondition,
+			"False AwaitingUnseal", "'vault operator unseal' on each: a",
+		},
+		{
+			"who does not answer", newSituation().pod("a", probe.Unreachable).pod("b", probe.Active),
+			v1alpha1.UnsealedCondition, "Unknown NodesUnreachable", "No answer from a",
+		},
+		{
+			"why containers do not run", newSituation().pod("a", probe.Unknown, notRunning), v1alpha1.AvailableCondition,
+			"False NodesStarting", "a CrashLoopBackOff",
+		},
 		{"no ConfigMap", newSituation(), v1alpha1.ConfigValidCondition, "True ConfigAccepted", "No ConfigMap"},
 		{"a ConfigMap", other, v1alpha1.ConfigValidCondition, "True ConfigAccepted", `"mine"`},
-		{"the Secrets", newSituation(), v1alpha1.TLSReadyCondition, "True SecretsValid", `"example-default-vault-server-tls" and "example-default-vault-client-tls"`},
+		{
+			"the Secrets", newSituation(), v1alpha1.TLSReadyCondition, "True SecretsValid",
+			`"example-default-vault-server-tls" and "example-default-vault-client-tls"`,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -645,16 +715,20 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 	}{
 		{name: "good", tls: "True SecretsValid", config: "True ConfigAccepted"},
 		{
-			name: "a Secret is missing", static: true, tlsErr: fmt.Errorf("wrapped: %w", &problem.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`}),
+			name: "a Secret is missing", static: true,
+			tlsErr: fmt.Errorf("wrapped: %w",
+				&problem.Error{Reason: v1alpha1.ReasonSecretNotFound, Message: `Secret "x" does not exist`}),
 			tls: "False SecretNotFound", config: "True ConfigAccepted", message: `Secret "x" does not exist`,
 		},
 		{
-			name: "a Secret that the operator is about to make is nothing to fix", tlsErr: &problem.Error{Reason: v1alpha1.ReasonAuthorityLost, Generated: true},
-			tls: "Unknown SecretsPending", config: "True ConfigAccepted",
+			name:   "a Secret that the operator is about to make is nothing to fix",
+			tlsErr: &problem.Error{Reason: v1alpha1.ReasonAuthorityLost, Generated: true},
+			tls:    "Unknown SecretsPending", config: "True ConfigAccepted",
 		},
 		{
-			name: "nor while it is still at it", was: metav1.ConditionUnknown, tlsErr: &problem.Error{Reason: v1alpha1.ReasonSecretNotFound, Generated: true},
-			tls: "Unknown SecretsPending", config: "True ConfigAccepted",
+			name: "nor while it is still at it", was: metav1.ConditionUnknown,
+			tlsErr: &problem.Error{Reason: v1alpha1.ReasonSecretNotFound, Generated: true},
+			tls:    "Unknown SecretsPending", config: "True ConfigAccepted",
 		},
 		{
 			name: "a Secret of the user's is, at any time", was: metav1.ConditionUnknown,
@@ -676,16 +750,19 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 			tls: "False SecretInvalid", config: "True ConfigAccepted", message: "100% wrong %s",
 		},
 		{
-			name: "a ConfigMap is missing", cfgErr: &problem.Error{Reason: v1alpha1.ReasonConfigMapNotFound, Message: `ConfigMap "x" does not exist`},
-			tls: "True SecretsValid", config: "False ConfigMapNotFound", message: `ConfigMap "x" does not exist`,
+			name:   "a ConfigMap is missing",
+			cfgErr: &problem.Error{Reason: v1alpha1.ReasonConfigMapNotFound, Message: `ConfigMap "x" does not exist`},
+			tls:    "True SecretsValid", config: "False ConfigMapNotFound", message: `ConfigMap "x" does not exist`,
 		},
 		{
-			name: "a ConfigMap is unusable", cfgErr: &problem.Error{Reason: v1alpha1.ReasonConfigInvalid, Message: "sets storage"},
-			tls: "True SecretsValid", config: "False ConfigInvalid", message: "sets storage",
+			name:   "a ConfigMap is unusable",
+			cfgErr: &problem.Error{Reason: v1alpha1.ReasonConfigInvalid, Message: "sets storage"},
+			tls:    "True SecretsValid", config: "False ConfigInvalid", message: "sets storage",
 		},
 		{
-			name: "the API server could not be asked: not known is not false", tlsErr: errors.New("timeout"), cfgErr: errors.New("timeout"),
-			tls: "Unknown NotObserved", config: "Unknown NotObserved", message: "timeout",
+			name: "the API server could not be asked: not known is not false", tlsErr: errors.New("timeout"),
+			cfgErr: errors.New("timeout"),
+			tls:    "Unknown NotObserved", config: "Unknown NotObserved", message: "timeout",
 		},
 	}
 	for _, tt := range tests {
@@ -697,7 +774,9 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 			}
 			if tt.was != "" {
 				reasons := map[metav1.ConditionStatus]string{metav1.ConditionUnknown: v1alpha1.ReasonSecretsPending}
-				s.previous.Conditions = []metav1.Condition{{Type: v1alpha1.TLSReadyCondition, Status: tt.was, Reason: reasons[tt.was]}}
+				s.previous.Conditions = []metav1.Condition{
+					{Type: v1alpha1.TLSReadyCondition, Status: tt.was, Reason: reasons[tt.was]},
+				}
 			}
 			conditions := compute(&s.facts).Conditions
 			if got := brief(conditions, v1alpha1.TLSReadyCondition); got != tt.tls {
@@ -706,7 +785,9 @@ func TestConditionsOfWhatUsersBring(t *testing.T) {
 			if got := brief(conditions, v1alpha1.ConfigValidCondition); got != tt.config {
 				t.Errorf("ConfigValid is %q, want %q", got, tt.config)
 			}
-			if !slices.ContainsFunc(conditions, func(c metav1.Condition) bool { return strings.Contains(c.Message, tt.message) }) {
+			if !slices.ContainsFunc(conditions, func(c metav1.Condition) bool {
+				return strings.Contains(c.Message, tt.message)
+			}) {
 				t.Errorf("no condition says %q", tt.message)
 			}
 		})
@@ -724,7 +805,8 @@ func TestTransitionTimes(t *testing.T) {
 	unsealed := func(status v1alpha1.VaultStatus) metav1.Condition {
 		return *meta.FindStatusCondition(status.Conditions, v1alpha1.UnsealedCondition)
 	}
-	if got := unsealed(second); !got.LastTransitionTime.Equal(ptr(unsealed(first).LastTransitionTime)) || got.Message == unsealed(first).Message {
+	if got := unsealed(second); !got.LastTransitionTime.Equal(ptr(unsealed(first).LastTransitionTime)) ||
+		got.Message == unsealed(first).Message {
 		t.Errorf("Unsealed stayed False: %+v", got)
 	}
 	available := meta.FindStatusCondition(second.Conditions, v1alpha1.AvailableCondition)
@@ -769,7 +851,8 @@ func TestLongMessagesAreCut(t *testing.T) {
 	s.inputs = map[string]error{v1alpha1.TLSReadyCondition: errors.New(strings.Repeat("世", 20000))}
 	for _, condition := range compute(&s.facts).Conditions {
 		if len(condition.Message) > message.Max || !utf8.ValidString(condition.Message) {
-			t.Errorf("%s has a message of %d bytes, valid: %v", condition.Type, len(condition.Message), utf8.ValidString(condition.Message))
+			t.Errorf("%s has a message of %d bytes, valid: %v", condition.Type, len(condition.Message),
+				utf8.ValidString(condition.Message))
 		}
 	}
 }

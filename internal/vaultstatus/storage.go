@@ -71,20 +71,24 @@ func storageReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 	switch {
 	case s.hasQuorum() && s.full:
 		return isFalse(v1alpha1.ReasonNoSpace,
-			"etcd has used up the space that its volumes allow: Vault can read and delete, but not write, and no other node can become active. "+
-				"Delete what is not needed, then have etcd compacted, defragmented and its alarm disarmed")
+			"etcd has used up the space that its volumes allow: Vault can read and delete, but not write, "+
+				"and no other node can become active. Delete what is not needed, then have etcd compacted, "+
+				"defragmented and its alarm disarmed")
 	case len(s.missing) == 0:
 		return isTrue(v1alpha1.ReasonQuorum, "%d of %d etcd members are ready%s", ready, s.members, sharedHint(f))
 	case s.hasQuorum():
 		return isTrue(v1alpha1.ReasonMembersNotReady, "%d of %d etcd members are ready, which is enough; not ready: %s%s",
 			ready, s.members, join(s.missing), sharedHint(f))
 	case firstStart(f) && s.failing:
-		return isFalse(v1alpha1.ReasonMembersFailing, "%d of %d etcd members are ready, %d are needed; not ready: %s", ready, s.members, s.quorum, join(s.missing))
+		return isFalse(v1alpha1.ReasonMembersFailing, "%d of %d etcd members are ready, %d are needed; not ready: %s",
+			ready, s.members, s.quorum, join(s.missing))
 	case firstStart(f):
 		// Members that start for the first time are not a failure.
-		return isUnknown(v1alpha1.ReasonNodesStarting, "%d of %d etcd members are ready, %d are needed; not ready: %s", ready, s.members, s.quorum, join(s.missing))
+		return isUnknown(v1alpha1.ReasonNodesStarting, "%d of %d etcd members are ready, %d are needed; not ready: %s",
+			ready, s.members, s.quorum, join(s.missing))
 	default:
-		return isFalse(v1alpha1.ReasonNoQuorum, "%d of %d etcd members are ready, %d are needed; not ready: %s", ready, s.members, s.quorum, join(s.missing))
+		return isFalse(v1alpha1.ReasonNoQuorum, "%d of %d etcd members are ready, %d are needed; not ready: %s",
+			ready, s.members, s.quorum, join(s.missing))
 	}
 }
 
@@ -92,7 +96,8 @@ func storageReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 func firstStart(f *facts) bool {
 	old := meta.FindStatusCondition(f.previous.Conditions, v1alpha1.StorageReadyCondition)
 	return len(f.previousVolumes()) == 0 &&
-		(old == nil || old.Status == metav1.ConditionUnknown || old.Reason == v1alpha1.ReasonMembersFailing || old.Reason == v1alpha1.ReasonVolumesMismatch)
+		(old == nil || old.Status == metav1.ConditionUnknown || old.Reason == v1alpha1.ReasonMembersFailing ||
+			old.Reason == v1alpha1.ReasonVolumesMismatch)
 }
 
 func (f *facts) previousVolumes() []v1alpha1.StorageVolume {
@@ -112,8 +117,9 @@ func storageWrong(f *facts) *metav1.Condition {
 		condition = refused(wrong)
 	case state.MostLost():
 		condition = isFalse(v1alpha1.ReasonVolumesLost,
-			"The volumes of most etcd members are gone, being deleted or new: %s. A member that starts with an empty volume is kept from "+
-				"founding an empty cluster; bring the volumes back, or give their data up as docs/recovery.md says", join(state.Lost()))
+			"The volumes of most etcd members are gone, being deleted or new: %s. A member that starts with an empty "+
+				"volume is kept from founding an empty cluster; bring the volumes back, or give their data up as "+
+				"docs/recovery.md says", join(state.Lost()))
 	case f.disagree != "":
 		condition = isFalse(v1alpha1.ReasonMembersDisagree,
 			"The etcd members are not of one cluster: %s. Vault may read other data from each", f.disagree)
@@ -158,8 +164,10 @@ func storageRollout(f *facts) *metav1.Condition {
 	case r.Pending:
 		condition = isFalse(v1alpha1.ReasonRollingOut, "The StatefulSet %q has not been acted on yet", f.etcd.Name)
 	case len(r.Failing) > 0:
-		condition = isFalse(v1alpha1.ReasonNodeFailing, "No other etcd member is replaced, because an updated one cannot start: %s. "+
-			"'kubectl describe pod' and 'kubectl logs --previous' say more; setting the spec back undoes the change", join(r.Failing))
+		condition = isFalse(v1alpha1.ReasonNodeFailing,
+			"No other etcd member is replaced, because an updated one cannot start: %s. "+
+				"'kubectl describe pod' and 'kubectl logs --previous' say more; setting the spec back undoes the change",
+			join(r.Failing))
 	default:
 		condition = isFalse(v1alpha1.ReasonRollingOut, "etcd members are being replaced; starting: %s; to be replaced: %s",
 			join(r.Starting), join(r.Old))

@@ -49,7 +49,10 @@ func TestStorageReady(t *testing.T) {
 		{name: "no StatefulSet yet", want: "Unknown NotObserved"},
 		{name: "a StatefulSet without replicas", etcd: &appsv1.StatefulSet{}, want: "Unknown NotObserved"},
 		{name: "members that start for the first time are not a failure", etcd: newEtcd(3), want: "Unknown NodesStarting"},
-		{name: "nor the next of them", was: metav1.ConditionUnknown, etcd: newEtcd(3), ready: 1, want: "Unknown NodesStarting"},
+		{
+			name: "nor the next of them", was: metav1.ConditionUnknown, etcd: newEtcd(3), ready: 1,
+			want: "Unknown NodesStarting",
+		},
 		{name: "2 of 3", was: metav1.ConditionUnknown, etcd: newEtcd(3), ready: 2, want: "True MembersNotReady"},
 		{name: "3 of 3", etcd: newEtcd(3), ready: 3, want: "True Quorum"},
 		{name: "1 of 1", etcd: newEtcd(1), ready: 1, want: "True Quorum"},
@@ -59,12 +62,27 @@ func TestStorageReady(t *testing.T) {
 		{name: "0 of 1", was: metav1.ConditionTrue, etcd: newEtcd(1), want: "False NoQuorum"},
 		{name: "2 of 5", was: metav1.ConditionTrue, etcd: newEtcd(5), ready: 2, want: "False NoQuorum"},
 		{name: "no space", was: metav1.ConditionTrue, etcd: newEtcd(3), ready: 3, alarm: etcd.NoSpace, want: "False NoSpace"},
-		{name: "no space, and no quorum to make any", was: metav1.ConditionFalse, etcd: newEtcd(3), ready: 1, alarm: etcd.NoSpace, want: "False NoQuorum"},
+		{
+			name: "no space, and no quorum to make any", was: metav1.ConditionFalse, etcd: newEtcd(3), ready: 1,
+			alarm: etcd.NoSpace, want: "False NoQuorum",
+		},
 		{name: "members that cannot start for the first time", etcd: newEtcd(3), broken: true, want: "False MembersFailing"},
-		{name: "nor later", was: metav1.ConditionFalse, reason: v1alpha1.ReasonMembersFailing, etcd: newEtcd(3), want: "Unknown NodesStarting"},
-		{name: "members of two clusters", etcd: newEtcd(3), ready: 3, disagree: "a of a cluster of 1", want: "False MembersDisagree"},
-		{name: "most volumes are new", etcd: newEtcd(3), ready: 3, volumes: []string{"new", "old", "new"}, want: "False VolumesLost"},
-		{name: "one volume is new", etcd: newEtcd(3), ready: 2, volumes: []string{"old", "old", "new"}, want: "True MembersNotReady"},
+		{
+			name: "nor later", was: metav1.ConditionFalse, reason: v1alpha1.ReasonMembersFailing, etcd: newEtcd(3),
+			want: "Unknown NodesStarting",
+		},
+		{
+			name: "members of two clusters", etcd: newEtcd(3), ready: 3, disagree: "a of a cluster of 1",
+			want: "False MembersDisagree",
+		},
+		{
+			name: "most volumes are new", etcd: newEtcd(3), ready: 3, volumes: []string{"new", "old", "new"},
+			want: "False VolumesLost",
+		},
+		{
+			name: "one volume is new", etcd: newEtcd(3), ready: 2, volumes: []string{"old", "old", "new"},
+			want: "True MembersNotReady",
+		},
 		{name: "the only volume is new", etcd: newEtcd(1), volumes: []string{"new"}, want: "False VolumesLost"},
 		{name: "volumes of another number of members", volumes: []string{"kept"}, want: "False VolumesMismatch"},
 		{name: "an alarm of another kind", etcd: newEtcd(3), ready: 3, alarm: "X", want: "True Quorum"},
@@ -77,11 +95,20 @@ func TestStorageReady(t *testing.T) {
 				s.vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{Nodes: tt.etcd.Spec.Replicas}
 			}
 			if tt.was != "" {
-				s.previous.Conditions = []metav1.Condition{{Type: v1alpha1.StorageReadyCondition, Status: tt.was, Reason: tt.reason}}
+				s.previous.Conditions = []metav1.Condition{
+					{Type: v1alpha1.StorageReadyCondition, Status: tt.was, Reason: tt.reason},
+				}
 			}
 			if tt.broken {
-				pull := corev1.ContainerStatus{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}}}
-				s.members = []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Name: "example-etcd-0"}, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{pull}}}}
+				pull := corev1.ContainerStatus{
+					State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}},
+				}
+				s.members = []corev1.Pod{
+					{
+						ObjectMeta: metav1.ObjectMeta{Name: "example-etcd-0"},
+						Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{pull}},
+					},
+				}
 			}
 			s.disagree = tt.disagree
 			s.withVolumes(tt.etcd != nil, tt.volumes)
@@ -117,7 +144,8 @@ func (s *situation) withVolumes(founded bool, uids []string) {
 // lostVolume is how etcd ends when it is started on an empty volume, cut as the
 // kubelet cuts it.
 const lostVolume = `tcdserver.NewServer\n\tserver.go:309"}
-{"level":"fatal","ts":"2025-11-24T01:44:51.522324Z","caller":"etcdmain/etcd.go:183","msg":"discovery failed","error":"member 17bad4cb7ea34e77 has already been bootstrapped","stacktrace":"go.etcd.io/etcd"}
+{"level":"fatal","ts":"2025-11-24T01:44:51.522324Z","caller":"etcdmain/etcd.go:183","msg":"discovery failed",` +
+	`"error":"member 17bad4cb7ea34e77 has already been bootstrapped","stacktrace":"go.etcd.io/etcd"}
 `
 
 // TestMissingMembers checks what is said of a member that is not ready.
@@ -131,21 +159,37 @@ func TestMissingMembers(t *testing.T) {
 		conditions []corev1.PodCondition
 		want       string
 	}{
-		"it starts":               {container: corev1.ContainerStatus{State: running}, want: "example-etcd-1"},
-		"it has ended":            {container: corev1.ContainerStatus{State: ended}, want: lost},
-		"it waits to start again": {container: corev1.ContainerStatus{State: waiting, LastTerminationState: ended}, want: lost},
-		"it has started again":    {container: corev1.ContainerStatus{State: running, LastTerminationState: ended, Started: ptr(false)}, want: lost},
-		"it has overcome that":    {container: corev1.ContainerStatus{State: running, LastTerminationState: ended, Started: ptr(true)}, want: "example-etcd-1"},
-		"it ends without a word":  {container: corev1.ContainerStatus{State: waiting}, want: "example-etcd-1 (CrashLoopBackOff)"},
+		"it starts":    {container: corev1.ContainerStatus{State: running}, want: "example-etcd-1"},
+		"it has ended": {container: corev1.ContainerStatus{State: ended}, want: lost},
+		"it waits to start again": {
+			container: corev1.ContainerStatus{State: waiting, LastTerminationState: ended}, want: lost,
+		},
+		"it has started again": {
+			container: corev1.ContainerStatus{State: running, LastTerminationState: ended, Started: ptr(false)},
+			want:      lost,
+		},
+		"it has overcome that": {
+			container: corev1.ContainerStatus{State: running, LastTerminationState: ended, Started: ptr(true)},
+			want:      "example-etcd-1",
+		},
+		"it ends without a word": {
+			container: corev1.ContainerStatus{State: waiting}, want: "example-etcd-1 (CrashLoopBackOff)",
+		},
 		"no machine for it": {
-			conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes are available"}},
-			want:       "example-etcd-1 (Unschedulable: 0/3 nodes are available)",
+			conditions: []corev1.PodCondition{
+				{
+					Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable",
+					Message: "0/3 nodes are available",
+				},
+			},
+			want: "example-etcd-1 (Unschedulable: 0/3 nodes are available)",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSituation()
 			member := &s.members[1]
-			member.Status.Conditions = slices.Concat(test.conditions, []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}})
+			member.Status.Conditions = slices.Concat(test.conditions,
+				[]corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}})
 			member.Status.ContainerStatuses = []corev1.ContainerStatus{test.container}
 			got := meta.FindStatusCondition(compute(&s.facts).Conditions, v1alpha1.StorageReadyCondition).Message
 			if want := "2 of 3 etcd members are ready, which is enough; not ready: " + test.want; got != want {

@@ -66,7 +66,7 @@ func Check(spec *v1alpha1.VaultSpec, dataVersion string) error {
 		return nil
 	}
 	return problem.New(v1alpha1.UpdatedCondition, v1alpha1.ReasonDowngradeRefused,
-		"spec.version %s is refused: a node has been active with %s, and a lower version may not read the data that it left. "+
-			"Set spec.version to %s or higher, or restore older data and set spec.allowDowngrade",
+		"spec.version %s is refused: a node has been active with %s, and a lower version may not read the data that "+
+			"it left. Set spec.version to %s or higher, or restore older data and set spec.allowDowngrade",
 		spec.Version, dataVersion, dataVersion)
 }

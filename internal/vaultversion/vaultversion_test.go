@@ -20,7 +20,10 @@ func TestOrder(t *testing.T) {
 		{"1.21.0-rc1", "1.21.0-rc1+ent", "1.21.0-rc.1", "1.21.0-rc1-ent"},
 		{"1.21.0-rc2"},
 		{"1.21.0-rc10"},
-		{"1.21.0", "v1.21.0", "1.21.0+ent", "1.21.0-ent", "1.21.0-ent.hsm.fips1403", "1.21.0-ubi", "1.21.0.7", "1.21.0-mine.2"},
+		{
+			"1.21.0", "v1.21.0", "1.21.0+ent", "1.21.0-ent", "1.21.0-ent.hsm.fips1403", "1.21.0-ubi", "1.21.0.7",
+			"1.21.0-mine.2",
+		},
 		{"1.21.1-rc1"},
 		{"1.21.1"},
 		{"1.21.10", "1.21.10-ubi"},
@@ -62,7 +65,8 @@ func TestCheck(t *testing.T) {
 			if (err != nil) != tt.refused {
 				t.Fatalf("Check() = %v", err)
 			}
-			if err != nil && (problem.In(err) == nil || !strings.Contains(err.Error(), tt.version) || !strings.Contains(err.Error(), tt.data)) {
+			if err != nil &&
+				(problem.In(err) == nil || !strings.Contains(err.Error(), tt.version) || !strings.Contains(err.Error(), tt.data)) {
 				t.Errorf("Check() = %v", err)
 			}
 		})

@@ -68,7 +68,9 @@ func Start(t testing.TB, cert tls.Certificate, state State) *Node {
 	for range 100 {
 		// Test binaries that run at the same time take different addresses.
 		ip := net.IPv4(127, 82, byte(rand.IntN(250)), byte(1+rand.IntN(250))).String()
-		n := &Node{IP: ip, Address: net.JoinHostPort(ip, strconv.Itoa(Port)), t: t, cert: cert, state: state, version: "1.21.0"}
+		n := &Node{
+			IP: ip, Address: net.JoinHostPort(ip, strconv.Itoa(Port)), t: t, cert: cert, state: state, version: "1.21.0",
+		}
 		n.thawed = make(chan struct{})
 		close(n.thawed)
 		if err = n.listen(); err == nil {
