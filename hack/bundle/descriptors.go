@@ -47,9 +47,9 @@ type description struct {
 // types are the Go types of an API package by their names.
 type types map[string]*markers.TypeInfo
 
-// describe reads what the types of a package say of a kind. Parts come after what
-// they are parts of: consoles draw the fields in this order, and take what is said of
-// a part of something that comes later for something else.
+// describe reads what the types of a package say of a kind. Nested fields come after
+// their parents: consoles draw the fields in this order, and misplace a nested field that
+// comes before its parent.
 func describe(dir, kind string) (d description, err error) {
 	all, err := load(dir)
 	if err != nil {

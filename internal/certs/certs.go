@@ -28,7 +28,7 @@ type KeyPair struct {
 	Cert, Key []byte
 }
 
-// NewCA makes a certificate authority.
+// NewCA makes a CA.
 func NewCA(commonName string) (KeyPair, error) {
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: commonName},

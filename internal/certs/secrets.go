@@ -316,7 +316,7 @@ func adopt(ctx context.Context, c Clients, vault *v1alpha1.Vault, name string) e
 	}
 	labels := secret.Labels
 	if labels[v1alpha1.NameLabel] != v1alpha1.AppName || labels[v1alpha1.InstanceLabel] != vault.Name {
-		return nil // somebody else's, or made by hand: good to use, and not ours to delete
+		return nil // made by hand or by another tool: usable, and not the operator's to delete
 	}
 	before := secret.DeepCopy()
 	if err := controllerutil.SetControllerReference(vault, secret, c.Scheme()); err != nil {

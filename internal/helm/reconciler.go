@@ -182,7 +182,7 @@ func newReconciler(
 		//nolint:staticcheck // the reconciler takes this kind of recorder only
 		reconciler.WithEventRecorder(message.Recorder(mgr.GetEventRecorderFor("vault-operator"))),
 		reconciler.WithValueTranslator(&translator{
-			client: mgr.GetClient(), cache: mgr.GetCache(), live: mgr.GetAPIReader(),
+			client: mgr.GetClient(), cache: mgr.GetCache(), apiReader: mgr.GetAPIReader(),
 			inputs: inputs, clock: clock.RealClock{}, records: records, openshift: openshift,
 			// Kubernetes tells each pod the address of the API server's Service, which is of
 			// the family that pods have first.

@@ -46,7 +46,7 @@ func (c unlockingClient) Get(name string, opts ...helmclient.GetOption) (*releas
 
 // Upgrade upgrades the release. Of revisions that failed Helm has patched what the API
 // server accepted, and it merges with the last deployed one alone: what only a failed one
-// had would stay for good. So that is taken away before.
+// had would stay forever. So that is taken away before.
 func (c unlockingClient) Upgrade(
 	name, namespace string, chrt *chart.Chart, vals map[string]any, opts ...helmclient.UpgradeOption,
 ) (*release.Release, error) {

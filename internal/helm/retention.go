@@ -18,8 +18,8 @@ import (
 // deleted as its spec says when it is uninstalled, be it deployed or not.
 type retaining struct {
 	helmclient.ActionClientGetter
-	live   client.Reader
-	writer client.Writer
+	apiReader client.Reader
+	writer    client.Writer
 }
 
 func (r retaining) ActionClientFor(ctx context.Context, obj client.Object) (helmclient.ActionInterface, error) {
@@ -36,7 +36,7 @@ func (r retaining) ActionClientFor(ctx context.Context, obj client.Object) (helm
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content.Object, &vault); err != nil {
 			return err
 		}
-		return storage.ApplyRetention(ctx, r.live, r.writer, &vault)
+		return storage.ApplyRetention(ctx, r.apiReader, r.writer, &vault)
 	}}, nil
 }
 

@@ -54,7 +54,7 @@ func (c helmClient) Update(ctx context.Context, obj client.Object, _ ...client.U
 	update := controllerutil.RemoveFinalizer
 	if controllerutil.ContainsFinalizer(obj, finalizer) {
 		update = controllerutil.AddFinalizer
-		// A new Vault was read a moment ago and is as it was.
+		// A new Vault was read a moment ago, so that it has hardly changed since.
 		if err := c.Client.Update(ctx, obj); !apierrors.IsConflict(err) {
 			return err
 		}

@@ -33,17 +33,17 @@ var identityMapper = values.MapperFunc(func(v chartutil.Values) chartutil.Values
 // translator turns the spec of a Vault into the values of the chart.
 //
 // It is also the gate before everything that runs: while the version, the user's
-// configuration or certificates cannot be used, or the names of the Vault are
-// another's, it fails, the release stays as it is, and the Vault that runs is not
-// touched. The reconciler is called again
-// when the spec or one of the objects that it names has changed.
+// configuration or certificates cannot be used, or the names of the Vault are taken,
+// it fails, the release is not changed, and the running Vault is not touched. The
+// reconciler is called again when the spec or one of the objects that it names has
+// changed.
 type translator struct {
 	client client.Client
 	// cache has the metadata of Secrets as well, which the client does not look up
 	// in it.
 	cache client.Reader
-	// live reads from the API server.
-	live client.Reader
+	// apiReader reads from the API server.
+	apiReader client.Reader
 	// inputs reads and checks what users bring, and certificates.
 	inputs *references.Inputs
 	// openshift says that the cluster is OpenShift, where security context
@@ -57,9 +57,9 @@ type translator struct {
 	records *releases.Store
 }
 
-// Translate returns the values: the spec, with the name of the Secret that holds the
-// configuration in place of where it is from, and without what is for this gate
-// alone, and what the chart has to know beside the spec.
+// Translate returns the values: the spec without the fields that only this gate uses,
+// the name of the Secret with the user's configuration, and what the chart has to know
+// beside the spec.
 func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructured) (chartutil.Values, error) {
 	var vault v1alpha1.Vault
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &vault); err != nil {
@@ -80,12 +80,12 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err := t.inputs.Gate(ctx, &vault); err != nil {
 		return nil, err
 	}
-	config, err := vaultconfig.Load(ctx, t.live, &vault)
+	config, err := vaultconfig.Load(ctx, t.apiReader, &vault)
 	if err != nil {
 		return nil, err
 	}
 	// Certificates come first, so that no pod has to wait for a Secret to mount.
-	made, err := certs.Ensure(ctx, certs.Clients{Client: t.client, Cache: t.cache, APIReader: t.live}, &vault)
+	made, err := certs.Ensure(ctx, certs.Clients{Client: t.client, Cache: t.cache, APIReader: t.apiReader}, &vault)
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +96,11 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if _, err := material.Check(t.clock.Now()); err != nil {
 		return nil, err
 	}
-	configSecret, err := vaultconfig.EnsureSecret(ctx, t.client, t.cache, t.live, &vault, config)
+	configSecret, err := vaultconfig.EnsureSecret(ctx, t.client, t.cache, t.apiReader, &vault, config)
 	if err != nil {
 		return nil, err
 	}
-	if err := vaultconfig.KeepConfigMap(ctx, t.client, t.cache, t.live, &vault); err != nil {
+	if err := vaultconfig.KeepConfigMap(ctx, t.client, t.cache, t.apiReader, &vault); err != nil {
 		return nil, err
 	}
 	spec, _, err := unstructured.NestedMap(obj.Object, "spec")
@@ -131,9 +131,9 @@ func toAny(list []string) []any {
 	return result
 }
 
-// relatedImages are what takes the place of default images: whoever installs the
-// operator names them in its environment, by the version that they hold, where no
-// other registry can be reached. OLM calls them related images.
+// relatedImages are the images to use in place of the default ones. Where the default
+// registries cannot be reached, whoever installs the operator sets them in its
+// environment, by version. OLM calls them related images.
 // https://sdk.operatorframework.io/docs/olm-integration/generation/#digest-pinning-and-image-references
 func relatedImages(vault *v1alpha1.Vault) map[string]any {
 	images := map[string]any{}

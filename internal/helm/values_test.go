@@ -40,7 +40,7 @@ func newTranslator(t *testing.T, deployed string) *translator {
 	}
 	api := builder.Build()
 	return &translator{
-		client: api, cache: api, live: api, records: &releases.Store{}, clock: clock.RealClock{},
+		client: api, cache: api, apiReader: api, records: &releases.Store{}, clock: clock.RealClock{},
 		inputs: &references.Inputs{Cache: api, APIReader: api},
 	}
 }

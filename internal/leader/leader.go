@@ -1,6 +1,6 @@
-// Package leader tells whether the replica that leads is alive, sooner than its
-// lease runs out: a lease that ran out on every hiccup would change hands all
-// the time, but the status of a Vault cannot wait that long for the truth.
+// Package leader tells whether the leader is alive, sooner than its lease expires. A
+// short lease would change its holder on every hiccup, and the status of a Vault must
+// not be wrong for as long as a long one lasts.
 package leader
 
 import (
@@ -23,8 +23,8 @@ const (
 // Heartbeat follows the lease of the leader.
 type Heartbeat struct {
 	mu          sync.Mutex
-	renewed     string    // what the lease said last
-	lastRenewal time.Time // when it began to say so, by this machine's clock
+	renewed     string    // holder and time of the last renewal, as the lease has them
+	lastRenewal time.Time // when this process saw that renewal first
 }
 
 // Follow begins to follow the lease that the manager's cache holds.
@@ -41,8 +41,8 @@ func Follow(ctx context.Context, mgr manager.Manager) (*Heartbeat, error) {
 	return h, err
 }
 
-// observe takes note of a lease. The time in it is by another machine's clock, so
-// all that counts is that it changes.
+// observe takes note of a lease. The time in it is by the clock of another
+// Kubernetes node, so all that counts is that it changes.
 func (h *Heartbeat) observe(obj any, now time.Time) {
 	lease, ok := obj.(*coordinationv1.Lease)
 	if !ok || lease.Spec.RenewTime == nil || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" {

@@ -1,6 +1,6 @@
-// Package message keeps what conditions and events say short: the API server
-// refuses a status with a message of more than 32 KiB altogether, and nobody reads
-// on after some lines.
+// Package message keeps the messages of conditions and events short: the API server
+// refuses a whole status for one message of more than 32 KiB, and few read beyond the
+// first lines.
 package message
 
 import (

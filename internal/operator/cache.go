@@ -18,8 +18,8 @@ import (
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
-// Anybody who may write in one namespace decides how large the objects there are,
-// and the caches of the operator have one memory for all. So an object is reduced to
+// Users decide how large the objects of their namespaces are, and the caches of the
+// operator have one memory for all. So an object is reduced to
 // what is used of it before it is kept, and what is still far larger than anything
 // that belongs to a Vault is reduced to its name.
 const (
@@ -138,10 +138,10 @@ func (c metadataClient) List(ctx context.Context, list client.ObjectList, opts .
 	return c.Client.List(ctx, list, opts...)
 }
 
-// newInformer is an informer that never holds a whole list as it is: it is read in
-// pages, and each is made slim before the next. An API server that streams lists is
-// not asked for one at all, but one without WatchList answers a list from its cache
-// as a whole, whatever limit is asked for.
+// newInformer is an informer that never holds a whole list in full: lists are read in
+// pages, and each page is made slim before the next is read. From an API server with
+// WatchList no list is requested at all; one without it serves a list from its cache as
+// a whole, whatever the limit of the request.
 func newInformer(
 	lister toolscache.ListerWatcher, example runtime.Object, resync time.Duration, indexers toolscache.Indexers,
 ) toolscache.SharedIndexInformer {

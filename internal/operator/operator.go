@@ -138,9 +138,9 @@ func newManager(ctx context.Context, config *rest.Config, options Options) (ctrl
 	return manager, nil
 }
 
-// spamKey makes events of one reason count together. After 25 of them client-go
-// leaves all out but one in five minutes, and what tells an administrator to act must not
-// be left out for what goes up and down.
+// spamKey limits events per Vault and reason. After 25 events of a key client-go drops all
+// but one in five minutes, so a condition that goes up and down would otherwise hide the
+// events that an administrator has to act on.
 func spamKey(event *corev1.Event) string {
 	return strings.Join([]string{string(event.InvolvedObject.UID), event.InvolvedObject.Name, event.Reason}, "/")
 }

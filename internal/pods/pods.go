@@ -39,8 +39,8 @@ func list(
 	return list.Items, nil
 }
 
-// Ended says that the pod will never run again, for example because it was
-// evicted or has done what it was told when it was deleted.
+// Ended says that the pod will never run again, for example because it was evicted, or
+// deleted and has stopped.
 func Ended(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
@@ -72,7 +72,7 @@ func Running(pod *corev1.Pod) bool {
 	return container != nil && container.State.Running != nil && pod.Status.PodIP != ""
 }
 
-// Container tells one start of the Vault container from the next.
+// Container identifies one start of the Vault container, and changes with the next.
 func Container(pod *corev1.Pod) string {
 	container := vaultContainer(pod)
 	if container == nil {

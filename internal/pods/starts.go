@@ -12,8 +12,8 @@ import (
 const startingFor = 30 * time.Second
 
 // Starts tells which Vault containers run for so short a time that they need not
-// answer yet. The kubelet's times are by the clock of another machine, so what
-// counts is when this process has first seen a container run.
+// answer yet. The kubelet's times are by the clock of another Kubernetes node, so
+// what counts is when this process has first seen a container run.
 type Starts struct {
 	mu     sync.Mutex
 	vaults map[types.NamespacedName]map[start]time.Time

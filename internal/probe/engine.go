@@ -21,22 +21,22 @@ const (
 	// steady is the pause between probes while nothing is expected to happen.
 	steady = 750 * time.Millisecond
 	// burst is the pause while a node is expected to change its state soon. An
-	// unsealed node reads from its storage for each answer.
+	// unsealed node reads from its storage for each response.
 	burst = 100 * time.Millisecond
 	// jitter is by which part a pause may be shorter, so that probes that began
 	// together spread.
 	jitter = 0.1
 	// timeout of one probe.
 	timeout = 450 * time.Millisecond
-	// failures is how many probes in a row go unanswered before a node is
-	// Unreachable, so that one lost packet does not take a node out.
+	// failures is how many probes in a row fail before a node is Unreachable, so that
+	// one lost packet does not take a node out.
 	failures = 2
 	// grace is how much later than its timeout a probe may end, before that is a sign
 	// that the process is late.
 	grace = 100 * time.Millisecond
 	// maxInconclusive is how many probes in a row may prove nothing because the
-	// process was late. Then the node is called Unreachable all the same, for people
-	// to see; that its silence does not count is another matter.
+	// process was late. Then the node is shown as Unreachable all the same, although its
+	// silence does not count for routing.
 	maxInconclusive = 10
 )
 
@@ -48,7 +48,7 @@ type Engine struct {
 	mu     sync.Mutex
 	vaults map[types.NamespacedName]*group
 	notify []func(reconcile.Request)
-	// ended says that nobody is to be probed any more.
+	// ended says that the engine has stopped, and no node is to be probed any more.
 	ended bool
 }
 
@@ -74,14 +74,14 @@ type worker struct {
 	silent bool
 }
 
-// NewEngine returns an Engine that probes nobody yet.
+// NewEngine returns an Engine without nodes to probe.
 func NewEngine() *Engine {
 	return &Engine{vaults: map[types.NamespacedName]*group{}, load: newLoad()}
 }
 
-// Source makes a controller reconcile a Vault when what is known of one of its
-// nodes has changed, and so long after: a controller that has no hurry lets others
-// go first, and does in one what happens meanwhile.
+// Source makes a controller reconcile a Vault when what is known of one of its nodes
+// has changed, after a delay: a controller that is less urgent lets others go first,
+// and handles several changes in one reconcile.
 func (e *Engine) Source(after time.Duration) source.Source {
 	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 		e.mu.Lock()
@@ -116,7 +116,7 @@ func (e *Engine) SetTargets(vault types.NamespacedName, targets []Target, expect
 		if w != nil {
 			w.stop()
 			if w.target.Container != target.Container {
-				delete(g.observations, target.UID) // another process said it
+				delete(g.observations, target.UID) // it is of an earlier process
 			}
 		}
 		e.startWorker(vault, g, target, expectChange)
@@ -168,7 +168,7 @@ func (e *Engine) Observations(vault types.NamespacedName) map[types.UID]Observat
 }
 
 // Confirm probes a node now, apart from its regular probes, and returns what it
-// says. It is for whoever is about to act on an answer that may be a pause old.
+// says. Use it before acting on an observation, which may be a whole pause old.
 func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid types.UID) Observation {
 	e.mu.Lock()
 	var w *worker

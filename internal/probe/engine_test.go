@@ -87,7 +87,7 @@ func (h *harness) waitFor(t *testing.T, uid types.UID, want State) time.Duration
 
 func startNode(t *testing.T, state fakevault.State) (*fakevault.Node, Target) {
 	t.Helper()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	node := fakevault.Start(t, ca.Certificate(t, serverName), state)
 	return node, Target{UID: "a", Address: node.Address, ServerName: serverName, CA: ca.PEM}
 }
@@ -125,7 +125,7 @@ func TestObservesEachState(t *testing.T) {
 
 func TestNotVerified(t *testing.T) {
 	t.Parallel()
-	ca, other := fakevault.NewAuthority(t), fakevault.NewAuthority(t)
+	ca, other := fakevault.NewCA(t), fakevault.NewCA(t)
 	node := fakevault.Start(t, ca.Certificate(t, serverName), fakevault.Active)
 	good := Target{UID: "a", Address: node.Address, ServerName: serverName, CA: ca.PEM}
 	tests := []struct {
@@ -168,7 +168,7 @@ func TestNotVerified(t *testing.T) {
 
 func TestAnAnswerThatIsNotVaultsIsUnreachable(t *testing.T) {
 	t.Parallel()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, serverName)
 	for name, answer := range map[string]string{
 		"an error":            "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
@@ -253,7 +253,7 @@ func TestParseHealth(t *testing.T) {
 
 func TestCertificateThatIsServed(t *testing.T) {
 	t.Parallel()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, serverName)
 	node := fakevault.Start(t, cert, fakevault.Active)
 	h := newHarness(t)
@@ -302,7 +302,7 @@ func TestHangingNodeDelaysNoOther(t *testing.T) {
 // packet, must not take a node out of the Service.
 func TestOneUnansweredQuestionIsNotUnreachable(t *testing.T) {
 	t.Parallel()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	node := fakevault.Start(t, ca.Certificate(t, serverName), fakevault.Active)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -401,7 +401,7 @@ func TestPace(t *testing.T) {
 	node, target := startNode(t, fakevault.Standby)
 	h := newHarness(t)
 	h.SetTargets(exampleVault, []Target{target}, true)
-	questions := func() int { return len(node.Asked()) }
+	questions := func() int { return len(node.Probes()) }
 	waitForQuestions := func(count int) {
 		t.Helper()
 		begin := time.Now()
@@ -413,7 +413,7 @@ func TestPace(t *testing.T) {
 		}
 	}
 	waitForQuestions(8)
-	asked := node.Asked()
+	asked := node.Probes()
 	// The gaps begin with a connection, so the lower bound is loose. Timers never
 	// fire early; the upper bound is what a burst is for.
 	shortest := time.Hour
@@ -427,7 +427,7 @@ func TestPace(t *testing.T) {
 	// The next pause may still be that of the burst.
 	h.SetTargets(exampleVault, []Target{target}, false)
 	waitForQuestions(questions() + 2)
-	asked = node.Asked()
+	asked = node.Probes()
 	if pause := asked[len(asked)-1].Sub(asked[len(asked)-2]); pause < steady/2 {
 		t.Errorf("at rest the pause is %s, want about %s", pause, steady)
 	}
@@ -450,8 +450,8 @@ func TestNotifiesOnlyOfChanges(t *testing.T) {
 	h.SetTargets(exampleVault, []Target{target}, true)
 	h.waitFor(t, target.UID, Sealed)
 
-	quiet := len(node.Asked()) + 4
-	for begin := time.Now(); len(node.Asked()) < quiet && time.Since(begin) < slack; {
+	quiet := len(node.Probes()) + 4
+	for begin := time.Now(); len(node.Probes()) < quiet && time.Since(begin) < slack; {
 		time.Sleep(time.Millisecond)
 	}
 	if got := h.notified.Load(); got != 1 {
@@ -509,7 +509,7 @@ func TestChangedTargetIsAskedByOneWorker(t *testing.T) {
 	h.waitFor(t, target.UID, Standby)
 	node.Thaw()
 	waitForWorkers(t, 1)
-	for count := len(second.Asked()); len(second.Asked()) < count+3; time.Sleep(time.Millisecond) {
+	for count := len(second.Probes()); len(second.Probes()) < count+3; time.Sleep(time.Millisecond) {
 		if state := h.observation(target.UID).State; state != Standby {
 			t.Fatalf("the node is %s, want Standby", state)
 		}
@@ -597,12 +597,12 @@ func TestEnvironmentDoesNotChangeWhoIsAsked(t *testing.T) {
 	h := newHarness(t)
 	h.SetTargets(exampleVault, []Target{target}, true)
 	h.waitFor(t, target.UID, Sealed)
-	if asked := len(impostor.Asked()); asked > 0 {
+	if asked := len(impostor.Probes()); asked > 0 {
 		t.Errorf("%d questions went elsewhere", asked)
 	}
 
 	untrusted := target
-	untrusted.CA = fakevault.NewAuthority(t).PEM
+	untrusted.CA = fakevault.NewCA(t).PEM
 	h.SetTargets(exampleVault, []Target{untrusted}, true)
 	h.waitFor(t, target.UID, Unverified)
 }

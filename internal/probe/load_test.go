@@ -144,13 +144,13 @@ func TestBurstsShareABudget(t *testing.T) {
 	h.SetTargets(exampleVault, []Target{target}, true)
 	h.waitFor(t, target.UID, Standby)
 	begin := time.Now()
-	for len(node.Asked()) < 3 {
+	for len(node.Probes()) < 3 {
 		if time.Since(begin) > slack {
 			t.Fatal("the node is not probed any more")
 		}
 		time.Sleep(time.Millisecond)
 	}
-	asked := node.Asked()
+	asked := node.Probes()
 	if pause := asked[2].Sub(asked[1]); pause < steady/2 {
 		t.Errorf("the pause is %s, want about %s", pause, steady)
 	}

@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	// maxAnswer is the most bytes that are read of an answer, of its headers and of
+	// maxResponse is the most bytes that are read of a response, of its headers and of
 	// its body each. Vault's has less than a kilobyte.
-	maxAnswer = 64 << 10
+	maxResponse = 64 << 10
 	// bufferSize of a connection, read and write: the default is four times as much,
 	// for each of thousands of nodes.
 	bufferSize = 1 << 10
@@ -69,11 +69,11 @@ type Observation struct {
 	// Version of Vault that the node runs; empty when it did not answer.
 	Version string
 	// Certificate that the node serves with; nil when none was seen. That of an
-	// Unverified node is only what somebody claims.
+	// Unverified node proves nothing.
 	Certificate *Certificate
 	// Err says why the node is Unreachable or Unverified.
 	Err error
-	// Silent says that an Unreachable node gave no answer at all, as opposed to one
+	// Silent says that an Unreachable node gave no response at all, as opposed to one
 	// that is not Vault's.
 	Silent bool
 	// Refused says that no process listens at the address of an Unreachable node:
@@ -92,7 +92,7 @@ type Observation struct {
 // not one that has yet to start.
 func (o Observation) Lost() bool { return !o.State.Answered() && o.Last != Unknown }
 
-// same says that two observations mean the same to whoever acts on them.
+// same says that nothing that is acted on has changed between two observations.
 func (o Observation) same(other Observation) bool {
 	return o.State == other.State && o.Version == other.Version && o.Connected == other.Connected &&
 		o.Silent == other.Silent && o.Refused == other.Refused && o.Certificate.same(other.Certificate)
@@ -163,68 +163,68 @@ func newProber(target Target, roots *x509.CertPool) *prober {
 		roots.AppendCertsFromPEM([]byte(target.CA))
 	}
 	health := &url.URL{Scheme: "https", Host: target.Address, Path: healthPath, RawQuery: healthQuery}
-	a := &prober{request: &http.Request{Method: http.MethodGet, URL: health, Header: http.Header{}}}
-	// HTTP/1: a connection on which an answer did not come is not used again. It may
+	p := &prober{request: &http.Request{Method: http.MethodGet, URL: health, Header: http.Header{}}}
+	// HTTP/1: a connection on which a response did not come is not used again. It may
 	// lead to a process that hangs or a node that is gone.
-	a.transport = &http.Transport{
+	p.transport = &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: target.ServerName, MinVersion: tls.VersionTLS12},
 		Proxy:           nil, // pods are reached directly, whatever the operator's environment says
-		DialContext:     a.dial,
+		DialContext:     p.dial,
 		// A connection attempt may outlive the request that it was begun for.
 		TLSHandshakeTimeout:    2 * timeout,
 		MaxIdleConnsPerHost:    1,
 		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxAnswer,
+		MaxResponseHeaderBytes: maxResponse,
 		ReadBufferSize:         bufferSize,
 		WriteBufferSize:        bufferSize,
 	}
-	return a
+	return p
 }
 
 // roots are the CAs that the node is verified with.
-func (a *prober) roots() *x509.CertPool { return a.transport.TLSClientConfig.RootCAs }
+func (p *prober) roots() *x509.CertPool { return p.transport.TLSClientConfig.RootCAs }
 
-func (a *prober) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (p *prober) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: 2 * timeout}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err == nil {
-		a.connected.Store(time.Now().UnixNano())
+		p.connected.Store(time.Now().UnixNano())
 	}
 	return conn, err
 }
 
-func (a *prober) close() { a.transport.CloseIdleConnections() }
+func (p *prober) close() { p.transport.CloseIdleConnections() }
 
 // probe probes the node once.
-func (a *prober) probe(ctx context.Context, timeout time.Duration) Observation {
+func (p *prober) probe(ctx context.Context, timeout time.Duration) Observation {
 	begin := time.Now()
-	if begin.UnixNano()-a.connected.Load() > int64(reconnectAfter) {
-		a.transport.CloseIdleConnections()
+	if begin.UnixNano()-p.connected.Load() > int64(reconnectAfter) {
+		p.transport.CloseIdleConnections()
 	}
-	o := a.probeNow(ctx, timeout)
+	o := p.probeNow(ctx, timeout)
 	if o.State == Unreachable {
 		// Whether there is a way to the node shows on a new connection only.
-		a.transport.CloseIdleConnections()
+		p.transport.CloseIdleConnections()
 	}
-	o.Connected = o.State == Unreachable && a.connected.Load() >= begin.UnixNano()
-	if ctx.Err() == nil { // a probe that nobody waits for any more says nothing of the node
+	o.Connected = o.State == Unreachable && p.connected.Load() >= begin.UnixNano()
+	if ctx.Err() == nil { // a probe that was cancelled says nothing of the node
 		probeDuration.WithLabelValues(label(o.State)).Observe(time.Since(begin).Seconds())
 	}
 	return o
 }
 
-func (a *prober) probeNow(ctx context.Context, timeout time.Duration) Observation {
+func (p *prober) probeNow(ctx context.Context, timeout time.Duration) Observation {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// Not through an http.Client, which would follow redirects.
-	response, err := a.transport.RoundTrip(a.request.WithContext(ctx))
+	response, err := p.transport.RoundTrip(p.request.WithContext(ctx))
 	if err != nil {
-		return a.failed(err)
+		return p.failed(err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	health, err := readHealth(response)
 	if err != nil {
-		return a.failed(err)
+		return p.failed(err)
 	}
 	return Observation{
 		State:       health.state(),
@@ -234,7 +234,7 @@ func (a *prober) probeNow(ctx context.Context, timeout time.Duration) Observatio
 }
 
 // failed is what is known of a node after a probe that has failed.
-func (a *prober) failed(err error) Observation {
+func (p *prober) failed(err error) Observation {
 	var unverified *tls.CertificateVerificationError
 	if !errors.As(err, &unverified) {
 		return Observation{State: Unreachable, Err: err, Silent: isSilence(err)}
@@ -243,14 +243,14 @@ func (a *prober) failed(err error) Observation {
 	if len(unverified.UnverifiedCertificates) > 0 {
 		o.Certificate = CertificateOf(unverified.UnverifiedCertificates[0])
 	}
-	if a.roots().Equal(x509.NewCertPool()) {
+	if p.roots().Equal(x509.NewCertPool()) {
 		o.Err = errNoCA
 	}
 	return o
 }
 
-// health is the part of a node's answer that is used. An answer without one of
-// the first three is not Vault's.
+// health is the part of a node's response that is used. A response without one of
+// the first three fields is not Vault's.
 type health struct {
 	Initialized        *bool  `json:"initialized"`
 	Sealed             *bool  `json:"sealed"`
@@ -261,19 +261,19 @@ type health struct {
 
 func readHealth(response *http.Response) (*health, error) {
 	// Read to its end, so that the connection can be used again.
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxResponse+1))
 	switch {
 	case err != nil:
 		return nil, err
 	case response.StatusCode != http.StatusOK && response.StatusCode != 299:
 		return nil, fmt.Errorf("the answer has the HTTP status %d", response.StatusCode)
-	case len(body) > maxAnswer:
-		return nil, fmt.Errorf("the answer has more than %d bytes", maxAnswer)
+	case len(body) > maxResponse:
+		return nil, fmt.Errorf("the answer has more than %d bytes", maxResponse)
 	}
 	return parseHealth(body)
 }
 
-// errNotHealth never quotes the answer.
+// errNotHealth never quotes the response.
 var errNotHealth = errors.New("the answer is not one of Vault")
 
 func parseHealth(body []byte) (*health, error) {
@@ -305,7 +305,7 @@ func (h *health) version() string {
 	return h.Version
 }
 
-// isSilence says that the error means that no answer came, and not a wrong one.
+// isSilence says that the error means that no response came, and not a wrong one.
 func isSilence(err error) bool {
 	var network net.Error
 	var dial *net.OpError

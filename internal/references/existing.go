@@ -12,8 +12,8 @@ import (
 // existing reads Secrets that were made a moment ago, or else from the API server what
 // the cache knows to exist.
 type existing struct {
-	live, cache client.Reader
-	made        []*corev1.Secret
+	apiReader, cache client.Reader
+	made             []*corev1.Secret
 }
 
 // Get reads a Secret or its metadata.
@@ -36,7 +36,7 @@ func (e existing) Get(ctx context.Context, key client.ObjectKey, obj client.Obje
 	if err := e.cache.Get(ctx, key, metadataOf("Secret")); err != nil {
 		return err
 	}
-	return e.live.Get(ctx, key, obj, opts...)
+	return e.apiReader.Get(ctx, key, obj, opts...)
 }
 
 // List is not needed.

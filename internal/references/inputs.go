@@ -97,7 +97,7 @@ type loaded struct {
 func (i *Inputs) Certificates(
 	ctx context.Context, vault *v1alpha1.Vault, made ...*corev1.Secret,
 ) (*certs.Material, error) {
-	reader := existing{live: i.APIReader, cache: i.Cache, made: made}
+	reader := existing{apiReader: i.APIReader, cache: i.Cache, made: made}
 	// While one is being made the others need not be read.
 	if err := certs.Missing(ctx, reader, vault); err != nil {
 		return nil, err

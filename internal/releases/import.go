@@ -19,7 +19,7 @@ import (
 )
 
 // maxOld is how many records of a name are looked at in the namespace of a Vault,
-// where people may have made any number.
+// where users may have made any number.
 const maxOld = 100
 
 // importOld looks in the namespace of the Vault for a release of its name, when

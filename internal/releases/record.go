@@ -104,7 +104,7 @@ func parse(text []byte, vault client.Object) (*release.Release, error) {
 	return rel, nil
 }
 
-// tenantRecord is what is read of a record that people of the Vault's namespace
+// tenantRecord is what is read of a record that users of the Vault's namespace
 // can write: no more than is needed, so that it cannot need more memory either.
 type tenantRecord struct {
 	Name      string       `json:"name"`

@@ -87,7 +87,7 @@ func (f *fixture) neverTwo(t *testing.T) {
 // wrongly, and what has to be done is done soon after it is well again.
 func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 	t.Parallel()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, newVault().ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Standby), fakevault.Start(t, cert, fakevault.Active)
 	requests := []string{
@@ -112,7 +112,7 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 				}
 				f.fail = refuse
 				f.failRead = func(_ context.Context, what string) error { return refuse(what) }
-				f.manage(t, limit, vault)
+				f.manage(t, reconcileTimeout, vault)
 				eventually(t, "the label is where it belongs", func() bool { return slices.Equal(f.labelled(t), []string{"b"}) })
 				if got, want := f.patched(), []string{"-a", "+b"}; !slices.Equal(got, want) {
 					t.Errorf("patches %v, want %v", got, want)
@@ -129,7 +129,7 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 func TestNothingIsDoneWithoutTheAPIServer(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false))
@@ -143,7 +143,7 @@ func TestNothingIsDoneWithoutTheAPIServer(t *testing.T) {
 	}
 	f.fail = func(string) error { return refuse() }
 	f.failRead = func(context.Context, string) error { return refuse() }
-	f.manage(t, limit, vault)
+	f.manage(t, reconcileTimeout, vault)
 	key := client.ObjectKeyFromObject(vault)
 	sees := func(pod string, state probe.State) func() bool {
 		return func() bool { return f.Engine.Observations(key)[types.UID("uid-of-"+pod)].State == state }
@@ -165,7 +165,7 @@ func TestNothingIsDoneWithoutTheAPIServer(t *testing.T) {
 func TestLostAnswersDoNoHarm(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Standby), fakevault.Start(t, cert, fakevault.Active)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false))
@@ -180,7 +180,7 @@ func TestLostAnswersDoNoHarm(t *testing.T) {
 		lost[patch] = true
 		return apiErrors["deadline has passed"]
 	}
-	f.manage(t, limit, vault)
+	f.manage(t, reconcileTimeout, vault)
 	eventually(t, "the label is where it belongs", func() bool { return slices.Equal(f.labelled(t), []string{"b"}) })
 	if got, want := f.patched(), []string{"-a", "+b"}; !slices.Equal(got, want) {
 		t.Errorf("patches %v, want %v", got, want)
@@ -188,12 +188,12 @@ func TestLostAnswersDoNoHarm(t *testing.T) {
 }
 
 // More Vaults than there are workers, whose requests all hang: each holds a
-// worker for no longer than the limit, and the one that is well gets its turn.
+// worker for no longer than the reconcileTimeout, and the one that is well gets its turn.
 func TestRequestsThatHangHoldNobodyElseUp(t *testing.T) {
 	t.Parallel()
 	const short = 200 * time.Millisecond
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	node := fakevault.Start(t, ca.Certificate(t, vault.ServerName()), fakevault.Active)
 	objects := []client.Object{vault, newCASecret(vault, ca.PEM), newPod(vault, "a", node.IP, false)}
 	var vaults []*v1alpha1.Vault
@@ -238,7 +238,7 @@ func TestRequestsThatHangHoldNobodyElseUp(t *testing.T) {
 // The labels do not wait for a Secret that cannot be read.
 func TestSecretThatHangsDoesNotHoldUpTheLabels(t *testing.T) {
 	vault := newVault()
-	first := fakevault.NewAuthority(t).PEM
+	first := fakevault.NewCA(t).PEM
 	secret := newCASecret(vault, first)
 	f := newFixture(t, secret)
 	list := []corev1.Pod{*newPod(vault, "a", "10.0.0.1", true)}
@@ -255,7 +255,7 @@ func TestSecretThatHangsDoesNotHoldUpTheLabels(t *testing.T) {
 		}
 		return ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(t.Context(), reconcileTimeout)
 	defer cancel()
 	got, err := f.trust.cas(ctx, f.api, f.APIReader, vault, list)
 	if !errors.Is(err, context.DeadlineExceeded) || got["uid-of-a"] != first || ctx.Err() != nil {

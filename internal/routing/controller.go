@@ -45,12 +45,12 @@ const (
 	activeDeletionCost = "100"
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 16
-	// limit is how long one reconciliation may take, so that requests that hang
-	// hold no worker up, and no pod is promoted long after its node was probed. It
-	// is several times what one request takes in a cluster that is well. Watches
-	// are not cut by it.
+	// reconcileTimeout is how long one reconciliation may take, so that requests that
+	// hang hold no worker up, and no pod is promoted long after its node was probed. It
+	// is several times what one request takes in a healthy cluster. It does not end
+	// watches.
 	// https://github.com/kubernetes/community/blob/master/sig-scalability/slos/api_call_latency.md
-	limit = 5 * time.Second
+	reconcileTimeout = 5 * time.Second
 )
 
 // Reconciler points the probe engine at the pods of each Vault and patches the
@@ -78,7 +78,7 @@ type Reconciler struct {
 }
 
 // many is how many Vaults have labels changed at a time when more than a few fail over
-// at once, as when a machine is lost.
+// at once, as when a Kubernetes node is lost.
 const many = 4
 
 // Busy says that many labels are being changed. Clients wait for these, so that what is
@@ -147,7 +147,7 @@ func options() controller.Options {
 		MaxConcurrentReconciles: concurrency,
 		// A failed patch is an outage: it is tried again soon, and not in minutes.
 		RateLimiter:           pods.FastRetries(),
-		ReconciliationTimeout: limit,
+		ReconciliationTimeout: reconcileTimeout,
 	}
 }
 

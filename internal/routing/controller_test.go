@@ -454,7 +454,7 @@ func TestTargetsOf(t *testing.T) {
 func TestReconcileMovesTheLabelWithTheActiveNode(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, false), newPod(vault, "b", b.IP, false))
@@ -478,7 +478,7 @@ func TestReconcileMovesTheLabelWithTheActiveNode(t *testing.T) {
 func TestReconcileIsIdempotent(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false))
@@ -512,7 +512,7 @@ func TestReconcileIsIdempotent(t *testing.T) {
 func TestReconcileLeavesLabelsAloneWithoutTheCA(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Standby), fakevault.Start(t, cert, fakevault.Active)
 	f := newFixture(t, vault, newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false))
@@ -538,7 +538,7 @@ func TestReconcileLeavesLabelsAloneWithoutTheCA(t *testing.T) {
 func TestReconcileForgetsADeletedVault(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	node := fakevault.Start(t, ca.Certificate(t, vault.ServerName()), fakevault.Active)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", node.IP, true))
 	f.run(t, vault)

@@ -137,9 +137,9 @@ func replaceable(node vaultNode, nodes []vaultNode) bool {
 		case other.UID == node.UID, other.Terminating:
 		case other.State == probe.Standby, other.State == probe.Active:
 			return true
-		// While the storage is away all nodes are silent and none could take over. But
-		// when this one cannot even be connected to its machine is lost, and the others
-		// wait for the storage, which is about to elect a leader.
+		// While the storage is unavailable all nodes are silent and none could take over.
+		// But one that cannot even be connected to has lost its Kubernetes node, and the
+		// others wait for the storage, which is about to elect a leader.
 		case other.Standby && other.Connected && !node.Connected:
 			return true
 		}

@@ -123,7 +123,7 @@ func TestMoved(t *testing.T) {
 // No test runs beside this one: the metrics are those of the process.
 func TestFailoverIsMeasured(t *testing.T) {
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, false), newPod(vault, "b", b.IP, false))
@@ -133,7 +133,7 @@ func TestFailoverIsMeasured(t *testing.T) {
 	has := func(name string) func() bool {
 		return func() bool { labelled := f.labelled(t); return len(labelled) == 1 && labelled[0] == name }
 	}
-	f.manage(t, limit, vault)
+	f.manage(t, reconcileTimeout, vault)
 	eventually(t, "the active node has the label", has("a"))
 	// It is at rest now, so that the time since its last answer is what counts.
 	began := time.Now()

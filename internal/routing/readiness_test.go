@@ -10,7 +10,7 @@ import (
 func TestReadinessWaitsForEveryNode(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	b.Freeze()

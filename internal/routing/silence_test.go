@@ -57,7 +57,7 @@ func (f *fixture) sees(pod, ip string) {
 func TestReplicasThatSeeDifferentThingsSettle(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	nothing := fakevault.Start(t, cert, fakevault.Active)
@@ -98,7 +98,7 @@ func TestHungNodeLeavesTheServiceOnlyForOneThatCouldTakeOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			vault := newVault()
-			ca := fakevault.NewAuthority(t)
+			ca := fakevault.NewCA(t)
 			cert := ca.Certificate(t, vault.ServerName())
 			a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, tt.other)
 			f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true),
@@ -155,7 +155,7 @@ func TestClaimsAreProbedAgain(t *testing.T) {
 func TestSilenceOfAllTakesNobodyOut(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, vault.ServerName())
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false))
@@ -240,7 +240,7 @@ func TestVouchers(t *testing.T) {
 
 func TestLabelProblem(t *testing.T) {
 	vault := newVault()
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	a := fakevault.Start(t, ca.Certificate(t, vault.ServerName()), fakevault.Active)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, false))
 	key := client.ObjectKeyFromObject(vault)

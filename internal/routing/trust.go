@@ -65,9 +65,9 @@ type caEntry struct {
 
 // cas returns for each pod the CAs in PEM that it is verified with. When one
 // cannot be read it returns those that could be before, with the error. The
-// metadata, from the cache, says whether it is still current; live reads the content.
+// metadata, from the cache, says whether it is still current; apiReader reads the content.
 func (t *trust) cas(
-	ctx context.Context, cached, live client.Reader, vault *v1alpha1.Vault, list []corev1.Pod,
+	ctx context.Context, cached, apiReader client.Reader, vault *v1alpha1.Vault, list []corev1.Pod,
 ) (map[types.UID]string, error) {
 	key := client.ObjectKeyFromObject(vault)
 	t.mu.Lock()
@@ -81,7 +81,7 @@ func (t *trust) cas(
 		entry, ok := after[source]
 		if !ok {
 			var err error
-			if entry, err = refresh(ctx, cached, live, vault.Namespace, source, before[source]); err != nil {
+			if entry, err = refresh(ctx, cached, apiReader, vault.Namespace, source, before[source]); err != nil {
 				failed = append(failed, err)
 			}
 			after[source] = entry
@@ -99,7 +99,7 @@ func (t *trust) cas(
 
 // refresh returns the entry as the Secret has it now.
 func refresh(
-	ctx context.Context, cached, live client.Reader, namespace string, source caSource, entry caEntry,
+	ctx context.Context, cached, apiReader client.Reader, namespace string, source caSource, entry caEntry,
 ) (caEntry, error) {
 	name := types.NamespacedName{Namespace: namespace, Name: source.secret}
 	var metadata metav1.PartialObjectMetadata
@@ -111,10 +111,10 @@ func refresh(
 		return entry, nil
 	}
 	// The labels must not wait for it.
-	ctx, cancel := context.WithTimeout(ctx, limit/2)
+	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout/2)
 	defer cancel()
 	var secret corev1.Secret
-	if err := live.Get(ctx, name, &secret); err != nil {
+	if err := apiReader.Get(ctx, name, &secret); err != nil {
 		return entry, fmt.Errorf("reading Secret %q: %w", source.secret, err)
 	}
 	return entry.with(secret.ResourceVersion, string(secret.Data[source.key])), nil

@@ -44,7 +44,7 @@ func TestCASourceOf(t *testing.T) {
 
 func TestTrust(t *testing.T) {
 	vault := newVault()
-	first, second, third := fakevault.NewAuthority(t).PEM, fakevault.NewAuthority(t).PEM, fakevault.NewAuthority(t).PEM
+	first, second, third := fakevault.NewCA(t).PEM, fakevault.NewCA(t).PEM, fakevault.NewCA(t).PEM
 	secret := newCASecret(vault, first)
 	f := newFixture(t, secret)
 	pod := mounts(newPod(vault, "a", "10.0.0.1", true), secret.Name)
@@ -104,7 +104,7 @@ func TestTrust(t *testing.T) {
 func TestChangedCertificatesCostNoMoreThanOneHandover(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
-	ours, theirs := fakevault.NewAuthority(t), fakevault.NewAuthority(t)
+	ours, theirs := fakevault.NewCA(t), fakevault.NewCA(t)
 	before := newCASecret(vault, ours.PEM)
 	a := fakevault.Start(t, ours.Certificate(t, vault.ServerName()), fakevault.Active)
 	b := fakevault.Start(t, ours.Certificate(t, vault.ServerName()), fakevault.Standby)

@@ -27,7 +27,7 @@ const (
 )
 
 // Causes reads from events why a pod of etcd is not made or a claim is not bound:
-// nothing else says so. Anybody may write events, so they are shown and never acted
+// nothing else says so. Many may write events, so they are shown and never acted
 // on.
 type Causes struct {
 	// APIReader reads events, which are not cached.

@@ -52,7 +52,7 @@ const (
 //
 // So there is no ConfigMap while less than a quorum of the known volumes is lost. When
 // more are, it holds a value that etcd refuses: none starts any more, which costs
-// nothing, since those with data are no quorum. A single member has nobody to ask and
+// nothing, since those with data are no quorum. A single member has no other to ask and
 // nothing to join, so "existing" is right for it at all times.
 type Reconciler struct {
 	client.Client

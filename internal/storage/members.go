@@ -64,7 +64,7 @@ func whyEnded(pod *corev1.Pod) string {
 	return ""
 }
 
-// settled is how long a pod may be without a machine, or not be made, before that
+// settled is how long a pod may be without a Kubernetes node, or not be made, before that
 // is a failure: a volume is made for it meanwhile.
 const settled = 10 * time.Second
 
@@ -132,8 +132,8 @@ func (s *State) missing(ordinal int, pod *corev1.Pod, now time.Time, causes func
 	return Member{}
 }
 
-// Asks are the objects whose events Missing wants to know.
-func (s *State) Asks() []types.UID {
+// Unexplained are the objects whose events may tell Missing why a member is missing.
+func (s *State) Unexplained() []types.UID {
 	var uids []types.UID
 	for ordinal := range s.Vault.WantedMembers() {
 		pod, claim := s.member(ordinal), s.Claims[ordinal]

@@ -11,7 +11,7 @@ import (
 
 // SetPlacement says in the values whether the etcd pods follow spec.pod. Those of an
 // etcd that was made before they did stay where they are: a selector could keep
-// them from the machines that their volumes are on.
+// them from the Kubernetes nodes that their volumes are on.
 func SetPlacement(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, values map[string]any) error {
 	etcd := vault.Spec.Storage.Etcd
 	if etcd == nil || etcd.Pod != nil {

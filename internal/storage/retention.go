@@ -30,11 +30,11 @@ const (
 // value, because the release was refused since. It returns when the StatefulSet
 // controller has taken the value over, by the owner references of the claims, after
 // which the StatefulSet can be deleted. The reader must not be a cache.
-func ApplyRetention(ctx context.Context, live client.Reader, writer client.Writer, vault *v1alpha1.Vault) error {
+func ApplyRetention(ctx context.Context, apiReader client.Reader, writer client.Writer, vault *v1alpha1.Vault) error {
 	if vault.Spec.Storage.Etcd == nil {
 		return nil
 	}
-	s, err := Load(ctx, live, vault)
+	s, err := Load(ctx, apiReader, vault)
 	if err != nil || s.Set == nil || s.Set.DeletionTimestamp != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func ApplyRetention(ctx context.Context, live client.Reader, writer client.Write
 		return err
 	}
 	for deadline := time.Now().Add(followFor); ; {
-		current, err := claims(ctx, live, vault)
+		current, err := claims(ctx, apiReader, vault)
 		if err != nil {
 			return err
 		}

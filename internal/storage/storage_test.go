@@ -519,7 +519,7 @@ func TestMissing(t *testing.T) {
 				tt.change(&p)
 				s.Members = []corev1.Pod{p}
 			}
-			asked := s.Asks()
+			asked := s.Unexplained()
 			got := s.Missing(now, func(uid types.UID) []string { return tt.causes[uid] })
 			want := []Member{{Name: "example-etcd-0", Why: tt.why, Failing: tt.failing}}
 			if !slices.Equal(got, want) {

@@ -33,7 +33,7 @@ type Secret struct {
 // configuration is another Secret, so a pod keeps what it was made with. That the
 // Secret is there is believed of the cache.
 func EnsureSecret(
-	ctx context.Context, c client.Client, cache, live client.Reader, vault *v1alpha1.Vault, config Config,
+	ctx context.Context, c client.Client, cache, apiReader client.Reader, vault *v1alpha1.Vault, config Config,
 ) (Secret, error) {
 	if len(config) == 0 {
 		return Secret{}, nil
@@ -58,7 +58,7 @@ func EnsureSecret(
 	}
 	err = c.Create(ctx, secret)
 	if apierrors.IsAlreadyExists(err) {
-		err = adopt(ctx, c, live, vault, secret)
+		err = adopt(ctx, c, apiReader, vault, secret)
 	}
 	if err != nil {
 		return Secret{}, fmt.Errorf("making Secret %q with the configuration: %w", name, err)
@@ -68,16 +68,18 @@ func EnsureSecret(
 
 // adopt takes over a Secret that the cache did not have, or that a backup tool has
 // restored without its owner.
-func adopt(ctx context.Context, c client.Client, live client.Reader, vault *v1alpha1.Vault, want *corev1.Secret) error {
+func adopt(
+	ctx context.Context, c client.Client, apiReader client.Reader, vault *v1alpha1.Vault, want *corev1.Secret,
+) error {
 	var secret corev1.Secret
-	if err := live.Get(ctx, client.ObjectKeyFromObject(want), &secret); err != nil {
+	if err := apiReader.Get(ctx, client.ObjectKeyFromObject(want), &secret); err != nil {
 		return err
 	}
 	if !equality.Semantic.DeepEqual(secret.Data, want.Data) {
 		return fmt.Errorf("one of this name exists and holds something else: delete it")
 	}
 	if metav1.IsControlledBy(&secret, vault) || !equality.Semantic.DeepDerivative(want.Labels, secret.Labels) {
-		return nil // made by hand: good to use, and not ours to delete
+		return nil // made by hand: usable, and not the operator's to delete
 	}
 	before := secret.DeepCopy()
 	if err := controllerutil.SetControllerReference(vault, &secret, c.Scheme()); err != nil {
@@ -105,7 +107,9 @@ func secretName(vault *v1alpha1.Vault, config Config) (string, error) {
 
 // KeepConfigMap makes Helm keep the ConfigMap that an operator of version 0.1.0 has
 // rendered, when it is not rendered any more: pods of that time have it mounted.
-func KeepConfigMap(ctx context.Context, c client.Client, cache, live client.Reader, vault *v1alpha1.Vault) error {
+func KeepConfigMap(
+	ctx context.Context, c client.Client, cache, apiReader client.Reader, vault *v1alpha1.Vault,
+) error {
 	key := types.NamespacedName{Namespace: vault.Namespace, Name: vault.OldConfigMapName()}
 	metadata := metadataOf("ConfigMap")
 	if err := cache.Get(ctx, key, metadata); err != nil {
@@ -115,7 +119,7 @@ func KeepConfigMap(ctx context.Context, c client.Client, cache, live client.Read
 		return nil // a user's
 	}
 	metadata = metadataOf("ConfigMap") // the cache may be without annotations
-	if err := live.Get(ctx, key, metadata); err != nil {
+	if err := apiReader.Get(ctx, key, metadata); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	if metadata.Annotations[kube.ResourcePolicyAnno] == kube.KeepPolicy {

@@ -85,8 +85,8 @@ func isUnknown(reason, format string, args ...any) metav1.Condition {
 func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	nodes := &status.VaultStatus
 	switch {
-	case len(nodes.ActiveClaims) == 0 && nodes.Active == "" && servedButUnheard(f):
-		return unanswered(f, nodes)
+	case len(nodes.ActiveClaims) == 0 && nodes.Active == "" && servedButUnreachable(f):
+		return unreachable(f, nodes)
 	case nodes.Active != "":
 		if problem := notInService(f, nodes.Active); problem != "" {
 			return isFalse(v1alpha1.ReasonNotInService, "Pod %s is active, but %s", nodes.Active, problem)
@@ -100,7 +100,7 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	case status.Initialized:
 		return unavailable(f, nodes)
 	case len(nodes.Unreachable) > 0:
-		return unanswered(f, nodes)
+		return unreachable(f, nodes)
 	default:
 		return isFalse(v1alpha1.ReasonNodesStarting, "No Vault node runs yet%s", waitingHint(f))
 	}
@@ -125,7 +125,7 @@ func unavailable(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
 			"More than one node says that it is active, so the Service points at none: %s%s",
 			join(nodes.ActiveClaims), storageHint(f))
 	case len(nodes.Unreachable) > 0 && len(nodes.Standby) == 0:
-		return unanswered(f, nodes)
+		return unreachable(f, nodes)
 	case len(nodes.Standby) == 0:
 		return isFalse(v1alpha1.ReasonNoActiveNode, "No node is active, and none is unsealed%s%s",
 			waitingHint(f), storageHint(f))
@@ -135,8 +135,8 @@ func unavailable(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
 	}
 }
 
-// unanswered is what is known of a Vault whose nodes do not tell their state.
-func unanswered(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
+// unreachable is the condition of a Vault whose nodes do not tell their state.
+func unreachable(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
 	if pod, err := unverified(f); pod != "" {
 		return isUnknown(v1alpha1.ReasonNodesUnverified, "Pod %s cannot be verified: %s%s", pod, err, storageHint(f))
 	}
@@ -154,8 +154,8 @@ func unverified(f *facts) (pod, reason string) {
 	return "", ""
 }
 
-// reasonOf is the text of an error without the time of the look, which would make
-// a new status of each.
+// reasonOf is the text of an error without the time of the probe, which would make
+// each probe a change of the status.
 func reasonOf(err error) string {
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil {
@@ -165,9 +165,9 @@ func reasonOf(err error) string {
 	return fmt.Sprint(err)
 }
 
-// servedButUnheard says that a pod is in the Service whose node does not answer
+// servedButUnreachable says that a pod is in the Service whose node does not answer
 // this replica. Another one may reach it, and clients too.
-func servedButUnheard(f *facts) bool {
+func servedButUnreachable(f *facts) bool {
 	for i := range f.pods {
 		state := nodeState(f, &f.pods[i])
 		if pods.InService(&f.pods[i]) && (state == v1alpha1.NodeUnreachable || state == v1alpha1.NodeUnverified) {

@@ -41,9 +41,9 @@ const (
 	fieldOwner = client.FieldOwner("vault-operator")
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 8
-	// limit is how long one reconciliation may take, so that requests that hang
-	// hold no worker up. Watches are not cut by it.
-	limit = 5 * time.Second
+	// reconcileTimeout is how long one reconciliation may take, so that requests that
+	// hang hold no worker up. It does not end watches.
+	reconcileTimeout = 5 * time.Second
 	// startingCheck is how often a pod that is starting is looked at: no event
 	// tells that it has been starting for too long.
 	startingCheck = 10 * time.Second
@@ -125,7 +125,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 			NeedLeaderElection:      new(false), // every replica
 			MaxConcurrentReconciles: concurrency,
 			RateLimiter:             pods.FastRetries(),
-			ReconciliationTimeout:   limit,
+			ReconciliationTimeout:   reconcileTimeout,
 		}).
 		Complete(r)
 }
@@ -281,7 +281,7 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 	f.alarm = r.Alarms.Raised(client.ObjectKeyFromObject(f.vault))
 	f.disagree = r.Alarms.Disagreement(f.vault)
 	f.causes = map[types.UID][]string{}
-	for _, uid := range state.Asks() {
+	for _, uid := range state.Unexplained() {
 		// A status without the cause is better than none.
 		if f.causes[uid], err = r.Causes.Of(ctx, f.vault.Namespace, uid); err != nil {
 			log.FromContext(ctx).V(1).Info("No cause is known of what the storage lacks", "error", err.Error())
@@ -340,7 +340,7 @@ func (r *Reconciler) write(ctx context.Context, vault *v1alpha1.Vault, status v1
 }
 
 // deployment returns the Deployment of the nodes, or nil, and the
-// pod-template-hash of the pods that it asks for, or nothing while its controller
+// pod-template-hash of the pods that it wants, or nothing while its controller
 // has not seen the last change.
 func (r *Reconciler) deployment(ctx context.Context, vault *v1alpha1.Vault) (*appsv1.Deployment, string, error) {
 	var deployment appsv1.Deployment

@@ -53,7 +53,7 @@ func transitions(before, after *v1alpha1.VaultStatus) []event {
 	for _, pod := range added(was.Sealed, is.Sealed) {
 		kind := corev1.EventTypeNormal
 		if pod == was.Active || slices.Contains(was.Standby, pod) {
-			kind = corev1.EventTypeWarning // a new node is sealed by nature, this one was not
+			kind = corev1.EventTypeWarning // a new node is always sealed at first, this one was not
 		}
 		add(kind, eventSealed, "Pod %s is sealed", pod)
 	}

@@ -111,7 +111,7 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	updated, old := byTemplate(f)
 	p := progressOf(f, status, updated)
 	started := int32(len(updated)) >= f.vault.WantedNodes() && len(p.failing)+len(p.silent)+len(p.starting) == 0
-	// What happens to nodes after a rollout is no rollout.
+	// Updated stays True once a rollout has completed: a later restart is no rollout.
 	ended := meta.IsStatusConditionTrue(f.previous.Conditions, v1alpha1.UpdatedCondition)
 	switch {
 	case len(old) == 0 && (started || ended):

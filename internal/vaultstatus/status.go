@@ -69,7 +69,7 @@ func (f *facts) complete() bool {
 }
 
 // unread is why inputs could not be read; nil when they could be, whatever was in them.
-// No event tells that the API server is well again.
+// No event tells when the API server works again.
 func (f *facts) unread() error {
 	var unread []error
 	for _, conditionType := range slices.Sorted(maps.Keys(f.inputs)) {
@@ -223,8 +223,8 @@ func version(f *facts) string {
 }
 
 // dataVersion is the highest version that a node has been active with, those
-// included that were written down before. Whoever allows a downgrade vouches for
-// the data, so then it is what the active node says.
+// included that were written down before. With allowDowngrade the user
+// vouches for the data, so then it is what the active node says.
 func dataVersion(f *facts) string {
 	active := ""
 	for i := range f.pods {

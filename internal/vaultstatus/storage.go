@@ -129,7 +129,7 @@ func storageWrong(f *facts) *metav1.Condition {
 	return &condition
 }
 
-// sharedHint says which pods a lost machine would take together.
+// sharedHint says which pods would be lost together with one Kubernetes node.
 func sharedHint(f *facts) string {
 	var hints []string
 	for _, list := range [][]corev1.Pod{f.members, f.pods} {

@@ -11,10 +11,9 @@ import (
 	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
-// form is what tags of Vault images and Vault itself call a version: 1.21.0,
-// 1.21.0-rc1, 1.21.0-ent.hsm, 1.21.0-rc1+ent. Of what follows the number only
-// that of a pre-release is about the order; all else is the same Vault in another
-// edition or on another base.
+// form matches the versions in tags of Vault images and in responses of Vault: 1.21.0,
+// 1.21.0-rc1, 1.21.0-ent.hsm, 1.21.0-rc1+ent. Only the suffix of a pre-release counts
+// for the order. Any other names an edition or a base image of the same version.
 var form = regexp.MustCompile(`^v?([0-9]+\.[0-9]+\.[0-9]+)(?:-(alpha|beta|rc)[.]?([0-9]*))?`)
 
 // parse returns nil for what is not a version.
@@ -40,7 +39,7 @@ func parse(text string) *version.Version {
 // maxLength of a version: those of Vault have less than 30 characters.
 const maxLength = 64
 
-// complete is what a version may look like to its end.
+// complete matches what the whole text of a version may consist of.
 var complete = regexp.MustCompile(`^[0-9A-Za-z.+-]+$`)
 
 // Valid says that the text is a version of Vault, and nothing else.

@@ -323,7 +323,7 @@ func TestImpostorIsUnverified(t *testing.T) {
 	startOperator(t)
 	vault := deployVault(t, namespace)
 	startPod(t, vault, "a", fakevault.Standby)
-	impostor := fakevault.Start(t, fakevault.NewAuthority(t).Certificate(t, vault.ServerName()), fakevault.Active)
+	impostor := fakevault.Start(t, fakevault.NewCA(t).Certificate(t, vault.ServerName()), fakevault.Active)
 	createPod(t, vault, "b")
 	setRunning(t, vault, "b", impostor.IP)
 	nodesAre(t, vault, v1alpha1.NodesStatus{Standby: []string{"a"}, Unreachable: []string{"b"}})

@@ -165,7 +165,7 @@ func TestChangedCertificatesCostOneHandover(t *testing.T) {
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}})
 	awaitLabel(t, namespace, "a")
 
-	ca := fakevault.NewAuthority(t)
+	ca := fakevault.NewCA(t)
 	server, trusted := ca.Secrets(t, namespace, vault.ServerName())
 	for _, secret := range []*corev1.Secret{server, trusted} {
 		if err := admin.Create(t.Context(), secret); err != nil {

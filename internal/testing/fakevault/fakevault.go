@@ -24,7 +24,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/certs"
 )
 
-// Port is the port that the operator asks Vault nodes at.
+// Port is the port that the operator probes Vault nodes at.
 const Port = 8200
 
 // State is what a node says of itself.
@@ -55,7 +55,7 @@ type Node struct {
 	mu      sync.Mutex
 	state   State
 	version string
-	asked   []time.Time
+	probes  []time.Time
 	// thawed is closed while the node runs, and open while it hangs.
 	thawed chan struct{}
 	server *http.Server
@@ -96,11 +96,11 @@ func (n *Node) SetVersion(version string) {
 	n.version = version
 }
 
-// Asked returns when the node was asked.
-func (n *Node) Asked() []time.Time {
+// Probes returns when the node was probed.
+func (n *Node) Probes() []time.Time {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return append([]time.Time(nil), n.asked...)
+	return append([]time.Time(nil), n.probes...)
 }
 
 // Freeze makes the node hang like a process that got SIGSTOP: the kernel still
@@ -178,7 +178,7 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n.mu.Lock()
-	n.asked = append(n.asked, time.Now())
+	n.probes = append(n.probes, time.Now())
 	state, version := n.state, n.version
 	n.mu.Unlock()
 
@@ -244,27 +244,27 @@ func (c *freezableConn) Close() error {
 	return c.Conn.Close()
 }
 
-// Authority signs the certificates of fake nodes.
-type Authority struct {
+// CA signs the certificates of fake nodes.
+type CA struct {
 	// PEM is what clients trust.
 	PEM  string
 	pair certs.KeyPair
 }
 
-// NewAuthority makes an authority.
-func NewAuthority(t testing.TB) Authority {
+// NewCA makes a CA.
+func NewCA(t testing.TB) CA {
 	t.Helper()
 	pair, err := certs.NewCA("test CA")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Authority{PEM: string(pair.Cert), pair: pair}
+	return CA{PEM: string(pair.Cert), pair: pair}
 }
 
 // Certificate makes a server certificate for the DNS name.
-func (a Authority) Certificate(t testing.TB, name string) tls.Certificate {
+func (ca CA) Certificate(t testing.TB, name string) tls.Certificate {
 	t.Helper()
-	leaf, err := certs.Sign(a.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
+	leaf, err := certs.Sign(ca.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,9 +272,9 @@ func (a Authority) Certificate(t testing.TB, name string) tls.Certificate {
 }
 
 // Secrets are those that spec.tls.static names, with a certificate for the DNS name.
-func (a Authority) Secrets(t testing.TB, namespace, name string) (server, client *corev1.Secret) {
+func (ca CA) Secrets(t testing.TB, namespace, name string) (server, client *corev1.Secret) {
 	t.Helper()
-	leaf, err := certs.Sign(a.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
+	leaf, err := certs.Sign(ca.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +283,7 @@ func (a Authority) Secrets(t testing.TB, namespace, name string) (server, client
 			Data:       map[string][]byte{v1alpha1.ServerCertKey: leaf.Cert, v1alpha1.ServerKeyKey: leaf.Key},
 		}, &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "static-client"},
-			Data:       map[string][]byte{v1alpha1.ClientCAKey: []byte(a.PEM)},
+			Data:       map[string][]byte{v1alpha1.ClientCAKey: []byte(ca.PEM)},
 		}
 }
 
