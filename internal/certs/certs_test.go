@@ -59,7 +59,7 @@ func TestNewCA(t *testing.T) {
 		t.Error("is not a certificate authority")
 	}
 	if cert.MaxPathLen != 0 || !cert.MaxPathLenZero {
-		t.Error("may sign other authorities")
+		t.Error("may sign other CAs")
 	}
 	if cert.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign {
 		t.Errorf("key usage %b", cert.KeyUsage)
@@ -76,7 +76,7 @@ func TestNewCA(t *testing.T) {
 	checkLifetime(t, cert)
 	if other := parse(t, newCA(t).Cert); other.SerialNumber.Cmp(cert.SerialNumber) == 0 ||
 		other.PublicKey.(*ecdsa.PublicKey).Equal(cert.PublicKey) {
-		t.Error("two authorities share their serial number or key")
+		t.Error("two CAs share their serial number or key")
 	}
 }
 
@@ -89,7 +89,7 @@ func TestSign(t *testing.T) {
 	}
 	cert := parse(t, leaf.Cert)
 	if err := cert.CheckSignatureFrom(parse(t, ca.Cert)); err != nil {
-		t.Errorf("is not signed by the authority: %v", err)
+		t.Errorf("is not signed by the CA: %v", err)
 	}
 	if cert.IsCA || cert.KeyUsage != x509.KeyUsageDigitalSignature || !slices.Equal(cert.ExtKeyUsage, serverAuth) {
 		t.Errorf("is CA %v, key usage %b, extended %v", cert.IsCA, cert.KeyUsage, cert.ExtKeyUsage)
@@ -104,7 +104,7 @@ func TestSign(t *testing.T) {
 	}
 	checkLifetime(t, cert)
 	if parse(t, ca.Cert).NotAfter.Before(cert.NotAfter) {
-		t.Error("outlives its authority")
+		t.Error("outlives its CA")
 	}
 }
 
@@ -172,7 +172,7 @@ func custom(t *testing.T, change func(*x509.Certificate), ca *KeyPair) KeyPair {
 	}
 }
 
-func authorityTemplate(template *x509.Certificate) {
+func caTemplate(template *x509.Certificate) {
 	template.DNSNames, template.ExtKeyUsage = nil, nil
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage = x509.KeyUsageCertSign
@@ -182,8 +182,8 @@ func TestVerify(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
 	good := sign(t, ca, testName, "localhost")
 	elsewhere := sign(t, ca, "other.default.svc")
-	root := custom(t, authorityTemplate, nil)
-	intermediate := custom(t, authorityTemplate, &root)
+	root := custom(t, caTemplate, nil)
+	intermediate := custom(t, caTemplate, &root)
 	below := sign(t, intermediate, testName)
 	expired := custom(t, func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
@@ -201,8 +201,8 @@ func TestVerify(t *testing.T) {
 		at      time.Duration
 		wantErr string
 	}{
-		{name: "signed by the authority", server: good, ca: ca.Cert},
-		{name: "a bundle of authorities", server: good, ca: join(other.Cert, ca.Cert)},
+		{name: "signed by the CA", server: good, ca: ca.Cert},
+		{name: "a bundle of CAs", server: good, ca: join(other.Cert, ca.Cert)},
 		{
 			name: "a chain with an intermediate", server: KeyPair{join(below.Cert, intermediate.Cert), below.Key},
 			ca: root.Cert,
@@ -218,7 +218,7 @@ func TestVerify(t *testing.T) {
 			ca: root.Cert, wantErr: "private key does not match",
 		},
 		{name: "another name", server: elsewhere, ca: ca.Cert, wantErr: "valid for other.default.svc, not " + testName},
-		{name: "another authority", server: good, ca: other.Cert, wantErr: "signed by unknown authority"},
+		{name: "another CA", server: good, ca: other.Cert, wantErr: "signed by unknown authority"},
 		{name: "expired", server: expired, ca: ca.Cert, wantErr: "has expired"},
 		{name: "expired later", server: good, ca: ca.Cert, at: lifetime, wantErr: "has expired"},
 		{name: "not valid yet", server: early, ca: ca.Cert, wantErr: "not yet valid"},
@@ -246,10 +246,10 @@ func TestVerify(t *testing.T) {
 			ca:     ca.Cert, wantErr: "malformed certificate",
 		},
 		{
-			name: "an authority that is garbage", server: good, ca: []byte("garbage"),
+			name: "a CA that is garbage", server: good, ca: []byte("garbage"),
 			wantErr: "the certificate authority holds no PEM certificate",
 		},
-		{name: "an empty authority", server: good, wantErr: "the certificate authority holds no PEM certificate"},
+		{name: "an empty CA", server: good, wantErr: "the certificate authority holds no PEM certificate"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -284,8 +284,8 @@ func noKeyMaterial(t *testing.T, text string, keys ...[]byte) {
 // The operator verifies with Verify what clients then verify with crypto/tls.
 func TestVerifyAgreesWithTLS(t *testing.T) {
 	ca := newCA(t)
-	root := custom(t, authorityTemplate, nil)
-	intermediate := custom(t, authorityTemplate, &root)
+	root := custom(t, caTemplate, nil)
+	intermediate := custom(t, caTemplate, &root)
 	below := sign(t, intermediate, testName)
 	for name, tt := range map[string]struct {
 		server KeyPair

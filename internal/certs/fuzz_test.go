@@ -19,7 +19,7 @@ func FuzzVerify(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	add := func(cert, key, authority []byte, name string) { f.Add(cert, key, authority, name) }
+	add := func(cert, key, ca []byte, name string) { f.Add(cert, key, ca, name) }
 	add(pair.Cert, pair.Key, ca.Cert, "example.default.svc")
 	add(pair.Cert, pair.Key, ca.Cert, "elsewhere")
 	add(append(bytes.Clone(pair.Cert), ca.Cert...), pair.Key, append(bytes.Clone(ca.Cert), ca.Cert...), "")
@@ -28,8 +28,8 @@ func FuzzVerify(f *testing.F) {
 	add(pair.Cert[:len(pair.Cert)/2], pair.Key[:len(pair.Key)/2], ca.Cert[:len(ca.Cert)/2], "\x00")
 	add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), nil, nil, "x")
 	now := time.Now()
-	f.Fuzz(func(t *testing.T, cert, key, authority []byte, name string) {
-		err := verify(KeyPair{Cert: cert, Key: key}, authority, name, now)
+	f.Fuzz(func(t *testing.T, cert, key, ca []byte, name string) {
+		err := verify(KeyPair{Cert: cert, Key: key}, ca, name, now)
 		if err == nil {
 			return
 		}

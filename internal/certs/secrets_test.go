@@ -26,7 +26,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
-var errAPI = errors.New("the API server is away")
+var errAPI = errors.New("the API server is unavailable")
 
 func newVault() *v1alpha1.Vault {
 	return &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid"}}
@@ -165,7 +165,7 @@ func checkEtcd(t *testing.T, vault *v1alpha1.Vault, made map[string]corev1.Secre
 	server, user := made[vault.EtcdServerSecretName()].Data, made[vault.EtcdClientSecretName()].Data
 	ca := server["ca.crt"]
 	if string(ca) != string(user["ca.crt"]) || string(ca) != string(made["example-etcd-ca"].Data["ca.crt"]) {
-		t.Error("the members and Vault do not trust the same authority")
+		t.Error("the members and Vault do not trust the same CA")
 	}
 	pair := KeyPair{Cert: server["server.crt"], Key: server["server.key"]}
 	for _, name := range []string{"example-etcd.default.svc", "example-etcd-0.example-etcd.default.svc",
@@ -181,7 +181,7 @@ func checkEtcd(t *testing.T, vault *v1alpha1.Vault, made map[string]corev1.Secre
 	}
 	if vaultCA, ok := made["example-default-vault-ca"]; ok {
 		if err := verify(pair, vaultCA.Data["ca.crt"], "localhost", time.Now()); err == nil {
-			t.Error("the authority of Vault's clients vouches for etcd")
+			t.Error("the CA of Vault's clients vouches for etcd")
 		}
 	}
 }
@@ -327,14 +327,14 @@ func TestEnsureMakesNoSecondAuthority(t *testing.T) {
 		objects []client.Object
 		wantErr []string
 	}{
-		{name: "the authority alone was lost: nothing is missing to serve with", lost: []string{"example-default-vault-ca"}},
+		{name: "the CA alone was lost: nothing is missing to serve with", lost: []string{"example-default-vault-ca"}},
 		{
-			name:    "the authority and a leaf were lost",
+			name:    "the CA and a leaf were lost",
 			lost:    []string{"example-default-vault-ca", "example-default-vault-client-tls"},
 			wantErr: []string{`"example-default-vault-ca"`, `"example-default-vault-client-tls"`, "restore"},
 		},
 		{
-			name: "etcd's authority and a leaf were lost", lost: []string{"example-etcd-ca", "example-etcd-server-tls"},
+			name: "etcd's CA and a leaf were lost", lost: []string{"example-etcd-ca", "example-etcd-server-tls"},
 			wantErr: []string{`"example-etcd-ca"`, `"example-etcd-server-tls"`},
 		},
 		{name: "all were lost, and nothing runs: there is nothing to fit", lost: vaultSecrets},
@@ -563,7 +563,7 @@ func TestEnsureSignsWithAnAuthorityThatAPersonMade(t *testing.T) {
 	member := made["example-etcd-server-tls"].Data
 	pair := KeyPair{Cert: member["server.crt"], Key: member["server.key"]}
 	if err := verify(pair, ca.Cert, "example-etcd-client.default.svc", time.Now()); err != nil {
-		t.Errorf("the members are not of the new authority: %v", err)
+		t.Errorf("the members are not of the new CA: %v", err)
 	}
 	verifyClient(t, "Vault with its old certificate", old["client.crt"], old["client.key"], member["ca.crt"])
 }
@@ -655,7 +655,7 @@ func TestCheck(t *testing.T) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	}
 	expired := custom(t, past, &ca)
-	expiredCA := custom(t, func(c *x509.Certificate) { authorityTemplate(c); past(c) }, nil)
+	expiredCA := custom(t, func(c *x509.Certificate) { caTemplate(c); past(c) }, nil)
 	orphan := custom(t, func(*x509.Certificate) {}, &expiredCA)
 	secret := func(name string, data map[string][]byte) *corev1.Secret {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Data: data}
@@ -709,7 +709,7 @@ func TestCheck(t *testing.T) {
 			wantReason: v1alpha1.ReasonCertificateExpired, wantMessage: []string{`"my-server"`, "it was valid until 20"},
 		},
 		{
-			name: "its authority expired", objects: []client.Object{
+			name: "its CA expired", objects: []client.Object{
 				secret("my-server", map[string][]byte{"tls.crt": orphan.Cert, "tls.key": orphan.Key}),
 				secret("my-ca", map[string][]byte{"ca.crt": expiredCA.Cert}),
 			},
@@ -728,7 +728,7 @@ func TestCheck(t *testing.T) {
 			wantReason: v1alpha1.ReasonSecretInvalid, wantMessage: []string{`"my-server"`, testName},
 		},
 		{
-			name:       "another authority",
+			name:       "another CA",
 			objects:    []client.Object{goodServer, secret("my-ca", map[string][]byte{"vault-client-ca.crt": newCA(t).Cert})},
 			wantReason: v1alpha1.ReasonSecretInvalid, wantMessage: []string{`"my-server"`, `"my-ca"`, "unknown authority"},
 		},
@@ -805,10 +805,10 @@ func TestCheckLooksAtEtcd(t *testing.T) {
 		"Vault's certificate is missing": {
 			"example-etcd-client-tls", "client.crt", nil, v1alpha1.ReasonSecretInvalid, `has no key ["client.crt"]`,
 		},
-		"members trust another authority": {
+		"members trust another CA": {
 			"example-etcd-server-tls", "ca.crt", other.Cert, v1alpha1.ReasonSecretInvalid, "unknown authority",
 		},
-		"Vault trusts another authority": {
+		"Vault trusts another CA": {
 			"example-etcd-client-tls", "ca.crt", other.Cert, v1alpha1.ReasonSecretInvalid, "unknown authority",
 		},
 		"Vault's certificate is garbage": {
@@ -817,7 +817,7 @@ func TestCheckLooksAtEtcd(t *testing.T) {
 		"the key of the members is wrong": {
 			"example-etcd-server-tls", "server.key", other.Key, v1alpha1.ReasonSecretInvalid, "private key does not match",
 		},
-		"the authority of Vault's is none": {
+		"the CA of Vault's is none": {
 			"example-etcd-client-tls", "ca.crt", []byte("garbage"), v1alpha1.ReasonSecretInvalid, "no PEM certificate",
 		},
 	} {
@@ -878,7 +878,7 @@ func TestExpiries(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			all := Expiries{
 				newExpiry("leaf", certificate(tt.lifetime, tt.left)),
-				newExpiry("authority", certificate(36500*day, 36000*day)),
+				newExpiry("CA", certificate(36500*day, 36000*day)),
 			}
 			if due := all.Due(now); (due != nil) != tt.due || due != nil && due.Name != "leaf" {
 				t.Errorf("due: %+v, want %v", due, tt.due)

@@ -23,7 +23,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-var errAPI = errors.New("the API server is away")
+var errAPI = errors.New("the API server is unavailable")
 
 func newVault() *v1alpha1.Vault {
 	return &v1alpha1.Vault{

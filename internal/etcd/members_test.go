@@ -102,7 +102,7 @@ func TestDisagreement(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := alarms.Disagreement(vault); got != round.want || asked != round.asked {
-			t.Errorf("%s: %q after %d questions, want %q after %d", round.name, got, asked, round.want, round.asked)
+			t.Errorf("%s: %q after %d requests, want %q after %d", round.name, got, asked, round.want, round.asked)
 		}
 	}
 
@@ -116,7 +116,7 @@ func TestDisagreement(t *testing.T) {
 	if got := alarms.Disagreement(vault); got != want {
 		t.Errorf("two clusters: %q, want %q", got, want)
 	}
-	// A member was replaced, and all have heard of it when they are asked again.
+	// A member was replaced, and all know of it when they are asked again.
 	answers = map[string][]string{"10.0.0.1:2381": abc, "10.0.0.2:2381": abc, "10.0.0.3:2381": abc}
 	if err := alarms.round(t.Context()); err != nil {
 		t.Fatal(err)

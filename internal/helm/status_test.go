@@ -142,7 +142,7 @@ func TestFinalizersAreUpdated(t *testing.T) {
 }
 
 var (
-	errAPI        = errors.New("the API server is away")
+	errAPI        = errors.New("the API server is unavailable")
 	manyConflicts = []error{errConflict, errConflict, errConflict, errConflict, errConflict, errConflict, errConflict}
 )
 

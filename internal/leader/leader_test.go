@@ -20,7 +20,7 @@ func TestHeartbeat(t *testing.T) {
 	theirs := func(d time.Duration) time.Time { return now.Add(d - time.Hour) }
 	h := &Heartbeat{lastRenewal: now}
 	if !h.Alive(after(time.Second)) {
-		t.Error("a leader was given up before it could be heard")
+		t.Error("a leader was given up before it could renew")
 	}
 	h.observe(lease("a", theirs(0)), after(time.Second))
 	h.observe(lease("a", theirs(RenewEvery)), after(2*time.Second))

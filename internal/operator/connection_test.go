@@ -83,7 +83,7 @@ func setDeployedEnvironment(t *testing.T) {
 }
 
 // cable leads connections to a server. Those that were there when it was cut
-// stay open and carry nothing any more, and new ones work: another machine has
+// stay open and carry nothing any more, and new ones work: another host has
 // taken over.
 type cable struct {
 	address string

@@ -14,17 +14,17 @@ import (
 func TestIsOpenShift(t *testing.T) {
 	for name, tt := range map[string]struct {
 		groups      []string
-		away        bool
+		unavailable bool
 		want, fails bool
 	}{
 		"Kubernetes":         {groups: []string{"apps", "policy"}},
 		"OpenShift":          {groups: []string{"apps", "security.openshift.io"}, want: true},
-		"no answer":          {away: true, fails: true},
+		"no answer":          {unavailable: true, fails: true},
 		"another of its own": {groups: []string{"route.openshift.io"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if tt.away {
+				if tt.unavailable {
 					w.WriteHeader(http.StatusServiceUnavailable)
 					return
 				}

@@ -23,7 +23,7 @@ const serverName = "example.default.svc"
 // hangBound is what the package promises for a node that hangs.
 const hangBound = steady + failures*timeout
 
-// slack is for busy machines.
+// slack is for machines that are busy.
 const slack = 5 * time.Second
 
 var exampleVault = types.NamespacedName{Namespace: "default", Name: "example"}
@@ -134,15 +134,15 @@ func TestNotVerified(t *testing.T) {
 		wantErr string
 	}{
 		{
-			"signed by another authority", func(target *Target) { target.CA = other.PEM },
+			"signed by another CA", func(target *Target) { target.CA = other.PEM },
 			"certificate signed by unknown authority",
 		},
 		{
 			"a certificate for another name", func(target *Target) { target.ServerName = "other.default.svc" },
 			"certificate is valid for",
 		},
-		{"no authority", func(target *Target) { target.CA = "" }, errNoCA.Error()},
-		{"an authority that is not PEM", func(target *Target) { target.CA = "garbage" }, errNoCA.Error()},
+		{"no CA", func(target *Target) { target.CA = "" }, errNoCA.Error()},
+		{"a CA that is not PEM", func(target *Target) { target.CA = "garbage" }, errNoCA.Error()},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestNotVerified(t *testing.T) {
 			if o.Certificate == nil || o.Silent {
 				t.Errorf("certificate %v, silent %t; want what the node serves with, and no silence", o.Certificate, o.Silent)
 			}
-			// Once the authority is known the node is asked without further ado.
+			// Once the CA is known the node is probed at once.
 			h.SetTargets(exampleVault, []Target{good}, true)
 			h.waitFor(t, target.UID, Active)
 		})
@@ -298,7 +298,7 @@ func TestHangingNodeDelaysNoOther(t *testing.T) {
 	}
 }
 
-// A single question that goes unanswered, for example because of a lost
+// A single probe without a response, for example because of a lost
 // packet, must not take a node out of the Service.
 func TestOneUnansweredQuestionIsNotUnreachable(t *testing.T) {
 	t.Parallel()
@@ -337,7 +337,7 @@ func TestOneUnansweredQuestionIsNotUnreachable(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	if o := h.observation("a"); o.State != Active {
-		t.Errorf("the node is %s (%v) after one unanswered question, want Active", o.State, o.Err)
+		t.Errorf("the node is %s (%v) after one probe without a response, want Active", o.State, o.Err)
 	}
 }
 
@@ -401,18 +401,18 @@ func TestPace(t *testing.T) {
 	node, target := startNode(t, fakevault.Standby)
 	h := newHarness(t)
 	h.SetTargets(exampleVault, []Target{target}, true)
-	questions := func() int { return len(node.Probes()) }
-	waitForQuestions := func(count int) {
+	probes := func() int { return len(node.Probes()) }
+	waitForProbes := func(count int) {
 		t.Helper()
 		begin := time.Now()
-		for questions() < count {
+		for probes() < count {
 			if time.Since(begin) > 2*slack {
-				t.Fatalf("only %d questions, want %d", questions(), count)
+				t.Fatalf("only %d probes, want %d", probes(), count)
 			}
 			time.Sleep(time.Millisecond)
 		}
 	}
-	waitForQuestions(8)
+	waitForProbes(8)
 	asked := node.Probes()
 	// The gaps begin with a connection, so the lower bound is loose. Timers never
 	// fire early; the upper bound is what a burst is for.
@@ -426,17 +426,17 @@ func TestPace(t *testing.T) {
 
 	// The next pause may still be that of the burst.
 	h.SetTargets(exampleVault, []Target{target}, false)
-	waitForQuestions(questions() + 2)
+	waitForProbes(probes() + 2)
 	asked = node.Probes()
 	if pause := asked[len(asked)-1].Sub(asked[len(asked)-2]); pause < steady/2 {
 		t.Errorf("at rest the pause is %s, want about %s", pause, steady)
 	}
 
 	// A burst begins at once, and not when the pause is over.
-	before := questions()
+	before := probes()
 	begin := time.Now()
 	h.SetTargets(exampleVault, []Target{target}, true)
-	waitForQuestions(before + 1)
+	waitForProbes(before + 1)
 	t.Logf("a burst began after %s", time.Since(begin))
 	if took := time.Since(begin); took > steady*9/10 {
 		t.Errorf("a burst began after %s", took)
@@ -576,7 +576,7 @@ func waitForWorkers(t *testing.T, want int) {
 }
 
 // What is set for Vault's own command line in the operator's environment must
-// not send its questions, and least of all its trust, elsewhere.
+// not send its probes, and least of all its trust, elsewhere.
 func TestEnvironmentDoesNotChangeWhoIsAsked(t *testing.T) {
 	impostor, _ := startNode(t, fakevault.Active)
 	for key, value := range map[string]string{
@@ -598,7 +598,7 @@ func TestEnvironmentDoesNotChangeWhoIsAsked(t *testing.T) {
 	h.SetTargets(exampleVault, []Target{target}, true)
 	h.waitFor(t, target.UID, Sealed)
 	if asked := len(impostor.Probes()); asked > 0 {
-		t.Errorf("%d questions went elsewhere", asked)
+		t.Errorf("%d probes went elsewhere", asked)
 	}
 
 	untrusted := target

@@ -88,7 +88,7 @@ func TestProbeDuration(t *testing.T) {
 	if answers(Sealed) == sealed || answers(Unreachable) != unreachable {
 		t.Errorf("%d answers of sealed, %d of unreachable nodes", answers(Sealed)-sealed, answers(Unreachable)-unreachable)
 	}
-	// A question that is given up says nothing of the node.
+	// A probe that is cancelled says nothing of the node.
 	node.Freeze()
 	stop(h.Engine)
 	waitForWorkers(t, 0)

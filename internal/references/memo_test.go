@@ -66,7 +66,7 @@ func TestMemo(t *testing.T) {
 	expect("forgotten", 8)
 
 	// What could not be read is read again.
-	vault.Generation, failure = 3, errors.New("the API server is away")
+	vault.Generation, failure = 3, errors.New("the API server is unavailable")
 	for want := 9; want <= 10; want++ {
 		if got, err := get(); got != want || !errors.Is(err, failure) {
 			t.Fatalf("got %d, %v", got, err)

@@ -28,7 +28,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
-// apiErrors are what comes from an API server that is busy, broken, slow or away.
+// apiErrors are what comes from an API server that is busy, broken, slow or unavailable.
 var apiErrors = map[string]error{
 	"conflict":          apierrors.NewConflict(podResource, "a", errors.New("the object has been modified")),
 	"too many requests": apierrors.NewTooManyRequests("the server has received too many requests", 1),
@@ -125,7 +125,7 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 	}
 }
 
-// An API server that stays away changes nothing, and nothing is forgotten.
+// An API server that stays unavailable changes nothing, and nothing is forgotten.
 func TestNothingIsDoneWithoutTheAPIServer(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
@@ -134,9 +134,9 @@ func TestNothingIsDoneWithoutTheAPIServer(t *testing.T) {
 	a, b := fakevault.Start(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
 	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true), newPod(vault, "b", b.IP, false))
 	f.neverTwo(t)
-	var away atomic.Bool
+	var unavailable atomic.Bool
 	refuse := func() error {
-		if away.Load() {
+		if unavailable.Load() {
 			return apiErrors["connection refused"]
 		}
 		return nil
@@ -150,14 +150,14 @@ func TestNothingIsDoneWithoutTheAPIServer(t *testing.T) {
 	}
 	eventually(t, "a is known to be active", sees("a", probe.Active))
 
-	away.Store(true)
+	unavailable.Store(true)
 	a.Set(fakevault.Standby)
 	b.Set(fakevault.Active)
-	eventually(t, "b is known to be active although the API server is away", sees("b", probe.Active))
+	eventually(t, "b is known to be active although the API server is unavailable", sees("b", probe.Active))
 	if got := f.patched(); len(got) != 0 {
 		t.Errorf("patches %v, want none", got)
 	}
-	away.Store(false)
+	unavailable.Store(false)
 	eventually(t, "the label has followed", func() bool { return slices.Equal(f.labelled(t), []string{"b"}) })
 }
 

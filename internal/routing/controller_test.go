@@ -96,7 +96,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
 		end()
-		_ = f.Engine.Start(ended) // stops all questions
+		_ = f.Engine.Start(ended) // stops all probes
 	})
 	return f
 }
@@ -564,7 +564,7 @@ func TestReconcileReportsErrorsOfTheAPIServer(t *testing.T) {
 	f := newFixture(t, vault)
 	f.Client = interceptor.NewClient(f.api.(client.WithWatch), interceptor.Funcs{
 		List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error {
-			return errors.New("the API server is away")
+			return errors.New("the API server is unavailable")
 		},
 	})
 	if _, err := f.Reconcile(t.Context(), requestFor(vault)); err == nil {

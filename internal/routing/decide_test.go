@@ -161,7 +161,7 @@ func onlyTheseLoseTheLabel(nodes []vaultNode, d decision, silenceCounts bool) st
 	for _, uid := range d.Demote {
 		node := find(nodes, uid)
 		anotherIsServed := number(nodes, isClaimant) == 1 && node.State != probe.Active && number(nodes, isServed) == 1 ||
-			number(nodes, isClaimant) == 0 && number(nodes, isLeavingServed) == 1
+			number(nodes, isClaimant) == 0 && number(nodes, isTerminatingServed) == 1
 		switch {
 		case node.State.Answered() && (node.State != probe.Active || number(nodes, isClaimant) > 1):
 		case node.Ended:
@@ -252,26 +252,28 @@ func dependsOnNothingElse(nodes []vaultNode, d decision, silenceCounts bool) str
 
 func asksFastWhileTheActiveIsNotKnown(nodes []vaultNode, d decision) string {
 	unsealed := number(nodes, func(n vaultNode) bool { return n.State == probe.Active || n.State == probe.Standby })
-	young := number(nodes, func(n vaultNode) bool { return n.Starting && !n.State.Answered() })
+	startingNodes := number(nodes, func(n vaultNode) bool { return n.Starting && !n.State.Answered() })
 	switch {
 	case unsealed > 0 && number(nodes, isClaimant) != 1 && !d.ExpectChange:
 		return "does not ask fast while it looks for the active node"
 	case number(nodes, isUndecided) > 0 && !d.ExpectChange:
 		return "does not ask fast while a labelled pod was not asked"
-	case unsealed == 0 && young == 0 && number(nodes, isUndecided) == 0 && d.ExpectChange:
+	case unsealed == 0 && startingNodes == 0 && number(nodes, isUndecided) == 0 && d.ExpectChange:
 		return "asks fast although only people can change something"
-	case number(nodes, isClaimant) == 1 && young == 0 && number(nodes, isUndecided) == 0 && d.ExpectChange:
+	case number(nodes, isClaimant) == 1 && startingNodes == 0 && number(nodes, isUndecided) == 0 && d.ExpectChange:
 		return "asks fast although the active node is known"
 	}
 	return ""
 }
 
 // isReady says that the Service sends requests to the node.
-func isReady(n vaultNode) bool         { return n.Labelled && !n.Terminating }
-func isClaimant(n vaultNode) bool      { return n.State == probe.Active && !n.Terminating }
-func isServed(n vaultNode) bool        { return n.State == probe.Active && isReady(n) }
-func isLeavingServed(n vaultNode) bool { return n.State == probe.Active && n.Terminating && n.Labelled }
-func isUndecided(n vaultNode) bool     { return isReady(n) && n.State == probe.Unknown }
+func isReady(n vaultNode) bool    { return n.Labelled && !n.Terminating }
+func isClaimant(n vaultNode) bool { return n.State == probe.Active && !n.Terminating }
+func isServed(n vaultNode) bool   { return n.State == probe.Active && isReady(n) }
+func isTerminatingServed(n vaultNode) bool {
+	return n.State == probe.Active && n.Terminating && n.Labelled
+}
+func isUndecided(n vaultNode) bool { return isReady(n) && n.State == probe.Unknown }
 
 func number(nodes []vaultNode, is func(vaultNode) bool) int {
 	result := 0
@@ -333,7 +335,7 @@ func TestDecide(t *testing.T) {
 			UID: types.UID(uid), State: probe.Unreachable, Silent: true, Connected: true, Standby: last == probe.Standby,
 		}
 	}
-	leaving := func(uid string, state probe.State) vaultNode {
+	terminating := func(uid string, state probe.State) vaultNode {
 		return vaultNode{UID: types.UID(uid), State: state, Labelled: true, Terminating: true}
 	}
 	tests := []struct {
@@ -519,22 +521,22 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name:  "a deleted active pod serves until it hands over",
-			nodes: []vaultNode{leaving("a", probe.Active), node("b", probe.Standby)},
+			nodes: []vaultNode{terminating("a", probe.Active), node("b", probe.Standby)},
 			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "a deleted pod is out of the Service, so its label is left alone",
-			nodes: []vaultNode{leaving("a", probe.Unreachable), node("b", probe.Standby)},
+			nodes: []vaultNode{terminating("a", probe.Unreachable), node("b", probe.Standby)},
 			want:  decision{ExpectChange: true},
 		},
 		{
 			name:  "the successor of a deleted pod waits for nothing",
-			nodes: []vaultNode{leaving("a", probe.Unknown), node("b", probe.Active)},
+			nodes: []vaultNode{terminating("a", probe.Unknown), node("b", probe.Active)},
 			want:  decision{Promote: "b"},
 		},
 		{
 			name:  "what a deleted pod said last does not stand against its successor",
-			nodes: []vaultNode{leaving("a", probe.Active), node("b", probe.Active)},
+			nodes: []vaultNode{terminating("a", probe.Active), node("b", probe.Active)},
 			want:  decision{Promote: "b"},
 		},
 		{
@@ -543,7 +545,7 @@ func TestDecide(t *testing.T) {
 			want:  decision{Demote: []types.UID{"a"}},
 		},
 		{
-			name:  "the storage is away from all nodes: the active one keeps its label",
+			name:  "the storage is unavailable: the active one keeps its label",
 			nodes: []vaultNode{hung, waiting("b", probe.Standby), waiting("c", probe.Standby)},
 		},
 		{

@@ -112,7 +112,7 @@ func TestMoved(t *testing.T) {
 		t.Error("the same pod is a failover")
 	}
 	if took, failedOver := s.promoted(vault, "b", now.Add(3*time.Second)); !failedOver || took != 2*time.Second {
-		t.Errorf("moved() = %s, %v, want 2s", took, failedOver)
+		t.Errorf("promoted() = %s, %v, want 2s", took, failedOver)
 	}
 	s.forget(vault)
 	if _, failedOver := s.promoted(vault, "a", now.Add(time.Hour)); failedOver {
@@ -164,7 +164,7 @@ func TestRefusedPatchesAreNotCounted(t *testing.T) {
 	pod := newPod(vault, "a", "10.0.0.1", true)
 	f := newFixture(t, pod)
 	before := testutil.ToFloat64(relabels.WithLabelValues("demote"))
-	f.fail = func(string) error { return errors.New("the API server is away") }
+	f.fail = func(string) error { return errors.New("the API server is unavailable") }
 	if err := f.setActive(t.Context(), pod, false); err == nil {
 		t.Error("the error is lost")
 	}

@@ -124,7 +124,7 @@ func TestHungNodeLeavesTheServiceOnlyForOneThatCouldTakeOver(t *testing.T) {
 	}
 }
 
-// An answer may be a pause old: two claims are heard once more before one counts
+// An answer may be a pause old: two claims are probed once more before one counts
 // against the other.
 func TestClaimsAreProbedAgain(t *testing.T) {
 	vault := newVault()
@@ -150,7 +150,7 @@ func TestClaimsAreProbedAgain(t *testing.T) {
 	}
 }
 
-// What silences the active node may be the storage, which is away from all: an
+// What silences the active node may be the storage, which is unavailable: an
 // answer from before does not count against it.
 func TestSilenceOfAllTakesNobodyOut(t *testing.T) {
 	t.Parallel()

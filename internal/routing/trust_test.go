@@ -80,10 +80,10 @@ func TestTrust(t *testing.T) {
 	update(first)
 	get(5, first, third, second)
 
-	// The CAs are better than none while the API server is away.
+	// The CAs are better than none while the API server is unavailable.
 	broken := interceptor.NewClient(f.api.(client.WithWatch), interceptor.Funcs{
 		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
-			return errors.New("the API server is away")
+			return errors.New("the API server is unavailable")
 		},
 	})
 	got, err := f.trust.cas(t.Context(), broken, broken, vault, list)

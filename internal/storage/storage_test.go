@@ -482,11 +482,11 @@ func TestMissing(t *testing.T) {
 		"it starts":      {change: waiting("ContainerCreating"), why: "ContainerCreating"},
 		"no image":       {change: waiting("ErrImagePull"), why: "ImagePullBackOff", failing: true},
 		"still no image": {change: waiting("ImagePullBackOff"), why: "ImagePullBackOff", failing: true},
-		"no machine": {
+		"no Kubernetes node": {
 			change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Minute)) },
 			why:    "Unschedulable: 0/3 nodes are available", failing: true,
 		},
-		"no machine for now": {
+		"no Kubernetes node for now": {
 			change: func(p *corev1.Pod) { unscheduled(p, now.Add(-time.Second)) },
 			why:    "Unschedulable: 0/3 nodes are available",
 		},
@@ -547,7 +547,7 @@ func TestRollout(t *testing.T) {
 			observed: 1, generation: 1, current: "b", update: "b",
 			pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, true, "b"), pod(newVault(3), 2, true, "b")},
 		},
-		"a member is away, later": {
+		"a member is missing, later": {
 			observed: 1, generation: 1, current: "b", update: "b",
 			pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, false, "b")},
 		},
@@ -593,7 +593,7 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// A change of the etcd pods waits while a member is away, unless it may be what that needs.
+// A change of the etcd pods waits while a member is not ready, unless it may be what that needs.
 func TestTemplateRefusal(t *testing.T) {
 	template := func(image, memory string) corev1.PodTemplateSpec {
 		return corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
@@ -606,31 +606,33 @@ func TestTemplateRefusal(t *testing.T) {
 	for name, tt := range map[string]struct {
 		image, memory string
 		selector      map[string]string
-		away          func(*corev1.Pod)
+		unready       func(*corev1.Pod)
 		gone          bool
 		rolling       bool
 		fresh         bool
 		waits         bool
 	}{
-		"no change":                  {image: "etcd:1", memory: "1Gi", away: waiting("CrashLoopBackOff")},
-		"no change in other words":   {image: "etcd:1", memory: "1024Mi", away: waiting("CrashLoopBackOff")},
-		"all are ready":              {image: "etcd:2", memory: "1Gi"},
-		"a member starts":            {image: "etcd:2", memory: "1Gi", away: waiting("ContainerCreating"), waits: true},
-		"a member has no pod":        {image: "etcd:2", memory: "1Gi", gone: true, waits: true},
-		"a member's machine is lost": {image: "etcd:2", memory: "1Gi", away: func(*corev1.Pod) {}, waits: true},
-		"other resources":            {image: "etcd:1", memory: "2Gi", away: func(*corev1.Pod) {}, waits: true},
+		"no change":                {image: "etcd:1", memory: "1Gi", unready: waiting("CrashLoopBackOff")},
+		"no change in other words": {image: "etcd:1", memory: "1024Mi", unready: waiting("CrashLoopBackOff")},
+		"all are ready":            {image: "etcd:2", memory: "1Gi"},
+		"a member starts": {
+			image: "etcd:2", memory: "1Gi", unready: waiting("ContainerCreating"), waits: true,
+		},
+		"a member has no pod":                {image: "etcd:2", memory: "1Gi", gone: true, waits: true},
+		"a member's Kubernetes node is lost": {image: "etcd:2", memory: "1Gi", unready: func(*corev1.Pod) {}, waits: true},
+		"other resources":                    {image: "etcd:1", memory: "2Gi", unready: func(*corev1.Pod) {}, waits: true},
 		"a selector": {
-			image: "etcd:1", memory: "1Gi", selector: map[string]string{"a": "b"}, away: func(*corev1.Pod) {}, waits: true,
+			image: "etcd:1", memory: "1Gi", selector: map[string]string{"a": "b"}, unready: func(*corev1.Pod) {}, waits: true,
 		},
-		"another image for a bad one": {image: "etcd:2", memory: "1Gi", away: waiting("ErrImagePull")},
-		"less memory for no machine": {
-			image: "etcd:1", memory: "512Mi", away: func(p *corev1.Pod) { unscheduled(p, now) },
+		"another image for a bad one": {image: "etcd:2", memory: "1Gi", unready: waiting("ErrImagePull")},
+		"less memory for no Kubernetes node": {
+			image: "etcd:1", memory: "512Mi", unready: func(p *corev1.Pod) { unscheduled(p, now) },
 		},
-		"another image for no machine": {
-			image: "etcd:2", memory: "1Gi", away: func(p *corev1.Pod) { unscheduled(p, now) }, waits: true,
+		"another image for no Kubernetes node": {
+			image: "etcd:2", memory: "1Gi", unready: func(p *corev1.Pod) { unscheduled(p, now) }, waits: true,
 		},
-		"back from a change that fails":    {image: "etcd:0", memory: "1Gi", away: func(*corev1.Pod) {}, rolling: true},
-		"a first start that does not work": {image: "etcd:2", memory: "1Gi", away: func(*corev1.Pod) {}, fresh: true},
+		"back from a change that fails":    {image: "etcd:0", memory: "1Gi", unready: func(*corev1.Pod) {}, rolling: true},
+		"a first start that does not work": {image: "etcd:2", memory: "1Gi", unready: func(*corev1.Pod) {}, fresh: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			vault := newVault(3)
@@ -651,9 +653,9 @@ func TestTemplateRefusal(t *testing.T) {
 			rendered.Spec.Template.Spec.NodeSelector = tt.selector
 			s := stateOf(vault, set)
 			s.Members = []corev1.Pod{pod(vault, 0, true, "old"), pod(vault, 1, true, "old")}
-			last := pod(vault, 2, tt.away == nil, "old")
-			if tt.away != nil {
-				tt.away(&last)
+			last := pod(vault, 2, tt.unready == nil, "old")
+			if tt.unready != nil {
+				tt.unready(&last)
 			}
 			if tt.rolling {
 				set.Status.UpdateRevision = "new"

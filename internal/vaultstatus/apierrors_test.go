@@ -21,7 +21,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
-// apiErrors are what comes from an API server that is busy, broken, slow or away.
+// apiErrors are what comes from an API server that is busy, broken, slow or unavailable.
 var apiErrors = map[string]error{
 	"conflict": apierrors.NewConflict(schema.GroupResource{Resource: "vaults"}, "example",
 		errors.New("the object has been modified")),

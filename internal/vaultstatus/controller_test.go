@@ -31,7 +31,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
-var errAPI = errors.New("the API server is away")
+var errAPI = errors.New("the API server is unavailable")
 
 // fixture is the status controller over a fake API server.
 type fixture struct {
@@ -99,7 +99,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
 		end()
-		_ = f.Engine.Start(ended) // stops all questions
+		_ = f.Engine.Start(ended) // stops all probes
 	})
 	return f
 }
@@ -161,14 +161,14 @@ func (f *fixture) run(t *testing.T, name string, state fakevault.State) *fakevau
 	}
 	node := fakevault.Start(t, fakevault.Pair(t, server.Data["server.crt"], server.Data["server.key"]), state)
 	f.create(t, newPod(f.vault, name, node.IP))
-	f.ask(t, probe.Target{
+	f.probe(t, probe.Target{
 		UID: types.UID(name + "-uid"), Address: node.Address, ServerName: f.vault.ServerName(),
 		CA: string(ca.Data["vault-client-ca.crt"]),
 	})
 	return node
 }
 
-func (f *fixture) ask(t *testing.T, target probe.Target) {
+func (f *fixture) probe(t *testing.T, target probe.Target) {
 	t.Helper()
 	key := client.ObjectKeyFromObject(f.vault)
 	f.Engine.SetTargets(key, []probe.Target{target}, true)
@@ -383,7 +383,7 @@ func TestReconcileLooksAgainAtStartingPods(t *testing.T) {
 	pod := newPod(f.vault, "a", "127.0.0.1")
 	pod.Status.ContainerStatuses[0].Started = new(false)
 	f.create(t, pod)
-	f.ask(t, probe.Target{UID: pod.UID}) // without an authority it cannot answer
+	f.probe(t, probe.Target{UID: pod.UID}) // without a CA it cannot answer
 	result, _, err := f.reconcile(t)
 	if err != nil || result.RequeueAfter == 0 || result.RequeueAfter > time.Minute {
 		t.Errorf("result %+v, error %v", result, err)

@@ -275,7 +275,7 @@ func TestComputeNodes(t *testing.T) {
 			available: "Unknown NodesUnverified", vaultInit: "True Initialized", unsealed: "Unknown NodesUnreachable",
 		},
 		{
-			name:  "a young node that answered before and is lost",
+			name:  "a starting node that answered before and is lost",
 			facts: newSituation().pod("a", probe.Active).pod("b", probe.Unreachable, justStarted).lost("b"),
 			phase: v1alpha1.PhaseRunning, initialized: true, ready: 1,
 			nodes:     v1alpha1.NodesStatus{Active: "a", Unreachable: []string{"b"}},
@@ -508,13 +508,13 @@ func TestComputeNodeStatuses(t *testing.T) {
 		pod("active", probe.Active).
 		pod("crashed", probe.Standby, notRunning).
 		pod("ended", probe.Unknown, notRunning, func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodFailed }).
-		pod("leaving", probe.Standby, terminating).
+		pod("terminating", probe.Standby, terminating).
 		pod("lost", probe.Unreachable, justStarted).lost("lost").
 		pod("new", probe.Uninitialized).
 		pod("sealed", probe.Sealed).
 		pod("silent", probe.Unreachable).
 		pod("standby", probe.Standby).
-		pod("young", probe.Unreachable, justStarted)
+		pod("starting", probe.Unreachable, justStarted)
 	want := []v1alpha1.NodeStatus{
 		{Name: "active", State: v1alpha1.NodeActive, Version: "1.21.0"},
 		{Name: "crashed", State: v1alpha1.NodeStarting},
@@ -523,7 +523,7 @@ func TestComputeNodeStatuses(t *testing.T) {
 		{Name: "sealed", State: v1alpha1.NodeSealed, Version: "1.21.0"},
 		{Name: "silent", State: v1alpha1.NodeUnreachable},
 		{Name: "standby", State: v1alpha1.NodeStandby, Version: "1.21.0"},
-		{Name: "young", State: v1alpha1.NodeStarting},
+		{Name: "starting", State: v1alpha1.NodeStarting},
 	}
 	status := compute(&s.facts)
 	if got := status.NodeStatuses; !slices.Equal(got, want) {
@@ -532,7 +532,7 @@ func TestComputeNodeStatuses(t *testing.T) {
 	byState := map[v1alpha1.NodeState][]string{
 		v1alpha1.NodeActive: {"active"}, v1alpha1.NodeStandby: {"standby"}, v1alpha1.NodeSealed: {"sealed"},
 		v1alpha1.NodeUninitialized: {"new"},
-		v1alpha1.NodeStarting:      {"crashed", "young"}, v1alpha1.NodeUnreachable: {"lost", "silent"},
+		v1alpha1.NodeStarting:      {"crashed", "starting"}, v1alpha1.NodeUnreachable: {"lost", "silent"},
 	}
 	if !equality.Semantic.DeepEqual(status.PodStatuses, byState) {
 		t.Errorf("by state %v, want %v", status.PodStatuses, byState)
@@ -622,7 +622,7 @@ func TestComputeVersion(t *testing.T) {
 		{name: "they differ, the same again", versions: []string{"1.21.0", "1.21.1", "1.21.0"}, want: ""},
 		{name: "some do not answer", versions: []string{"", "1.21.0", ""}, want: "1.21.0"},
 		{
-			name: "the old one is leaving", versions: []string{"1.21.0", "1.21.1"},
+			name: "the old one is terminating", versions: []string{"1.21.0", "1.21.1"},
 			changes: []func(*corev1.Pod){terminating}, want: "1.21.1",
 		},
 	}
@@ -834,10 +834,10 @@ func TestComplete(t *testing.T) {
 		want  bool
 	}{
 		{"no pods", newSituation(), true},
-		{"all were asked", newSituation().pod("a", probe.Sealed).pod("b", probe.Unreachable), true},
-		{"one was not asked", newSituation().pod("a", probe.Sealed).pod("b", probe.Unknown), false},
+		{"all were probed", newSituation().pod("a", probe.Sealed).pod("b", probe.Unreachable), true},
+		{"one was not probed", newSituation().pod("a", probe.Sealed).pod("b", probe.Unknown), false},
 		{"one does not run", newSituation().pod("a", probe.Sealed).pod("b", probe.Unknown, notRunning), true},
-		{"one is leaving", newSituation().pod("a", probe.Sealed).pod("b", probe.Unknown, terminating), true},
+		{"one is terminating", newSituation().pod("a", probe.Sealed).pod("b", probe.Unknown, terminating), true},
 	}
 	for _, tt := range tests {
 		if got := tt.facts.complete(); got != tt.want {

@@ -175,7 +175,7 @@ func TestMissingMembers(t *testing.T) {
 		"it ends without a word": {
 			container: corev1.ContainerStatus{State: waiting}, want: "example-etcd-1 (CrashLoopBackOff)",
 		},
-		"no machine for it": {
+		"no Kubernetes node for it": {
 			conditions: []corev1.PodCondition{
 				{
 					Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable",
@@ -205,7 +205,7 @@ func TestMissingMembers(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with the nodes while the storage is away is likely its fault.
+// Whatever is wrong with the nodes while the storage is unavailable is likely its fault.
 func TestStorageHint(t *testing.T) {
 	for name, s := range map[string]*situation{
 		"an active node that cannot write": newSituation().pod("a", probe.Active),
