@@ -187,5 +187,6 @@ cluster-down: ## Stop and remove the local cluster.
 	@$(CLUSTER) down
 
 .PHONY: env
-env: ## Print the shell lines that make kubectl and vault use the local cluster.
+env: ## Print the shell lines that make kubectl and vault use the local cluster, and go what make has compiled.
 	@$(CLUSTER) env
+	@echo "export CGO_ENABLED=$(CGO_ENABLED) GOFLAGS=$(GOFLAGS) LOCAL_CLUSTER='go run -C $(CURDIR)/test/cluster .'"
