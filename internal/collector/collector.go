@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,12 +41,11 @@ type Reconciler struct {
 	Cache client.Reader
 	// APIReader reads from the API server.
 	APIReader client.Reader
+	Clock     clock.PassiveClock
 
 	mu sync.Mutex
 	// unusedSince is when the objects of each Vault were first found to be unused.
 	unusedSince map[types.NamespacedName]map[types.UID]time.Time
-	// now is a clock for tests.
-	now func() time.Time
 }
 
 // SetupWithManager adds the reconciler to the manager.
@@ -216,10 +216,7 @@ func (r *Reconciler) due(
 ) []*metav1.PartialObjectMetadata {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	if r.now != nil {
-		now = r.now()
-	}
+	now := r.Clock.Now()
 	before := r.unusedSince[vault]
 	since := map[types.UID]time.Time{}
 	var due []*metav1.PartialObjectMetadata

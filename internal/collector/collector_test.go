@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -189,8 +190,8 @@ func TestReconcile(t *testing.T) {
 				clones = append(clones, object.DeepCopyObject().(client.Object))
 			}
 			c := newClient(t, clones...)
-			now := time.Now()
-			r := &Reconciler{Client: c, Cache: c, APIReader: c, now: func() time.Time { return now }}
+			now := testclock.NewFakePassiveClock(time.Now())
+			r := &Reconciler{Client: c, Cache: c, APIReader: c, Clock: now}
 			before := left(t, c)
 			request := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "default", Name: "example"}}
 			result, err := r.Reconcile(t.Context(), request)
@@ -204,7 +205,7 @@ func TestReconcile(t *testing.T) {
 			if later := len(want) < len(before); (result.RequeueAfter > 0) != later {
 				t.Errorf("looks again after %s, want that: %t", result.RequeueAfter, later)
 			}
-			now = now.Add(grace)
+			now.SetTime(now.Now().Add(grace))
 			if _, err := r.Reconcile(t.Context(), request); err != nil {
 				t.Fatal(err)
 			}
@@ -219,14 +220,14 @@ func TestReconcile(t *testing.T) {
 func TestTheCacheIsNotBelievedThatNothingUsesIt(t *testing.T) {
 	cache := newClient(t, newVault(), secret("a"), deployment("3", "b"))
 	live := newClient(t, newVault(), secret("a"), deployment("3", "b"), pod("old", projected("a")))
-	now := time.Now()
-	r := &Reconciler{Client: cache, Cache: cache, APIReader: live, now: func() time.Time { return now }}
+	now := testclock.NewFakePassiveClock(time.Now())
+	r := &Reconciler{Client: cache, Cache: cache, APIReader: live, Clock: now}
 	for range 3 {
 		request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(newVault())}
 		if _, err := r.Reconcile(t.Context(), request); err != nil {
 			t.Fatal(err)
 		}
-		now = now.Add(grace)
+		now.SetTime(now.Now().Add(grace))
 	}
 	if got := left(t, cache); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("left %q", got)
@@ -236,8 +237,8 @@ func TestTheCacheIsNotBelievedThatNothingUsesIt(t *testing.T) {
 // What was used again in between is unused only from then on.
 func TestUnusedForAMinuteOnEnd(t *testing.T) {
 	c := newClient(t, newVault(), secret("a"), deployment("3", "b"))
-	now := time.Now()
-	r := &Reconciler{Client: c, Cache: c, APIReader: c, now: func() time.Time { return now }}
+	now := testclock.NewFakePassiveClock(time.Now())
+	r := &Reconciler{Client: c, Cache: c, APIReader: c, Clock: now}
 	step := func(names string) {
 		t.Helper()
 		current := deployment("3", names)
@@ -248,7 +249,7 @@ func TestUnusedForAMinuteOnEnd(t *testing.T) {
 		if _, err := r.Reconcile(t.Context(), request); err != nil {
 			t.Fatal(err)
 		}
-		now = now.Add(grace - time.Second)
+		now.SetTime(now.Now().Add(grace - time.Second))
 	}
 	step("b")
 	step("a")
@@ -281,15 +282,15 @@ func TestNothingGoesWhenTheAPIServerFails(t *testing.T) {
 			return c.List(ctx, list, opts...)
 		}},
 	} {
-		now := time.Now()
+		now := testclock.NewFakePassiveClock(time.Now())
 		r := &Reconciler{
-			Client: api, Cache: api, APIReader: interceptor.NewClient(api, funcs), now: func() time.Time { return now },
+			Client: api, Cache: api, APIReader: interceptor.NewClient(api, funcs), Clock: now,
 		}
 		request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(newVault())}
 		if _, err := r.Reconcile(t.Context(), request); err != nil {
 			t.Fatal(err)
 		}
-		now = now.Add(grace)
+		now.SetTime(now.Now().Add(grace))
 		if _, err := r.Reconcile(t.Context(), request); !errors.Is(err, errAPI) {
 			t.Errorf("%s: Reconcile() = %v", name, err)
 		}

@@ -60,7 +60,7 @@ func NewAlarms(reader client.Reader) *Alarms {
 	client := &http.Client{
 		Timeout:   timeout,
 		Transport: &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10},
-		// Whatever answers may send the operator nowhere else.
+		// No response may redirect the operator to another address.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return &Alarms{
@@ -194,7 +194,7 @@ func alarm(ctx context.Context, client *http.Client, address string) (alarm stri
 	}
 	alarm, _ = strings.CutPrefix(health.Reason, "ALARM ")
 	if alarm == health.Reason {
-		return "", nil // it is healthy, or ill for another reason
+		return "", nil // it is healthy, or unhealthy for another reason
 	}
 	return alarm, nil
 }

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// viewFor is how long an answer about the members is taken for true: they change
+	// viewFor is how long a response about the members is taken for true: they change
 	// only when an administrator replaces one, or a pod starts anew.
 	viewFor = 5 * time.Minute
 	// maxMetrics is how much of the metrics is read, about ten times what etcd has.

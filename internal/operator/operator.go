@@ -203,6 +203,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	}
 	unused := &collector.Reconciler{
 		Client: manager.GetClient(), Cache: manager.GetCache(), APIReader: manager.GetAPIReader(),
+		Clock: clock.RealClock{},
 	}
 	if err := unused.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("collector: %w", err)

@@ -29,7 +29,7 @@ import (
 const (
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 4
-	// replaceCheck is how often the replacement of a StatefulSet is looked after.
+	// replaceCheck is how often it is checked whether a StatefulSet has been replaced.
 	replaceCheck = time.Second
 	// stateKey is read by the etcd pods, see the chart.
 	stateKey = "initial-cluster-state"
@@ -43,8 +43,8 @@ const (
 //
 //   - Without it (etcd's "new") an empty member asks the others, and is refused when
 //     one answers that knows it: "has already been bootstrapped". That is right for
-//     one lost volume of three. But if most volumes are lost while the others are
-//     away, or all are, the empty members found a cluster, of the same ID, since etcd
+//     one lost volume of three. But if most volumes are lost while the other members do
+//     not respond, or all are lost, the empty members found a cluster, of the same ID, since etcd
 //     derives that from the addresses; a member with data that comes back joins it.
 //   - "existing" never founds. But a member that is empty joins under its old ID and
 //     has forgotten what it has voted for: it panics until another leader is elected,
@@ -84,7 +84,7 @@ var volumesChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool 
 	return !slices.Equal(before.StorageVolumes(), after.StorageVolumes())
 }}
 
-// Reconcile looks after the storage of one Vault.
+// Reconcile guards the volume claims of one Vault.
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var vault v1alpha1.Vault
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
