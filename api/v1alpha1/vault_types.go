@@ -127,10 +127,10 @@ type VaultSpec struct {
 	// telemetry or max_lease_ttl. What the operator owns must not be in it:
 	// storage, ha_storage, listener, api_addr, cluster_addr, disable_mlock and
 	// service_registration. It may have at most 64 KiB and 32 levels of nesting. A
-	// ConfigMap that is missing or wrong is reported by
-	// the condition ConfigValid and changes nothing that runs; a changed one is
-	// rolled out as an upgrade is. Whoever may read ConfigMaps can read it: secrets,
-	// such as the token of a seal, belong into the Secret of configSecretName.
+	// ConfigMap that is missing or wrong is reported by the condition ConfigValid and
+	// changes nothing that runs; a changed one is rolled out as an upgrade is. Secrets,
+	// such as the token of a seal, belong into the Secret of configSecretName: more
+	// users may read ConfigMaps.
 	// https://developer.hashicorp.com/vault/docs/configuration
 	// +kubebuilder:validation:MinLength=1
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="ConfigMap with more configuration",order=3,xDescriptors={"urn:alm:descriptor:io.kubernetes:ConfigMap"}
@@ -562,12 +562,11 @@ type EtcdStorage struct {
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
 
-	// volumeSize is the size of each member's volume, such as "8Gi", at least 512Mi. Defaults to
-	// 2Gi. It can be corrected until a volume is bound, and not be changed
-	// afterwards. The data of Vault may take up half of what is
-	// above 256Mi, and 8Gi at most: then etcd refuses to write, and StorageReady
-	// is False. The rest is for etcd's log, and for a second copy of the data
-	// while etcd is being repaired.
+	// volumeSize is the size of each member's volume, such as "8Gi", at least 512Mi.
+	// Defaults to 2Gi. It can be corrected until a volume is bound, and not be changed
+	// afterwards. The data of Vault may take up half of what is above 256Mi, and 8Gi at
+	// most: then etcd refuses to write, and StorageReady is False. The rest is for
+	// etcd's log, and for a second copy of the data while etcd is being repaired.
 	// https://etcd.io/docs/v3.6/op-guide/maintenance/#space-quota
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=string
@@ -588,15 +587,13 @@ type EtcdStorage struct {
 	// +optional
 	StorageClassName *ObjectName `json:"storageClassName,omitempty"`
 
-	// lockTimeoutSeconds is how long the lock of an active Vault node that died
-	// without giving it up outlives it: nothing is served for that long, and then
-	// another node takes over. An active node that is held up for longer, by a
-	// slow disk or a paused machine, loses the lock needlessly. Defaults to 13:
-	// when the machine of etcd's leader is lost, the other members hold up a
-	// renewal of the lock for 7 seconds, and it is renewed when a third of the
-	// time has gone, so with 12 or less the active node can lose the lock, and
-	// those that wait for it begin anew, 10 seconds later. It is lock_timeout in
-	// Vault's configuration; a change replaces the nodes, the active one last.
+	// lockTimeoutSeconds is how many seconds after a crash of the active Vault node
+	// its lock expires and another node takes over; nothing is served until then.
+	// Defaults to 13. Lower is faster, but a healthy active node loses the lock when
+	// a slow disk or a paused Kubernetes node keeps it from renewing it for that
+	// long; below 13 the loss of etcd's leader alone can do that, see
+	// docs/availability.md. It is lock_timeout in Vault's configuration; a change
+	// replaces the nodes, the active one last.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage/etcd#lock_timeout
 	// +kubebuilder:default=13
 	// +kubebuilder:validation:Minimum=2
