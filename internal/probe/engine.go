@@ -23,6 +23,9 @@ const (
 	// burst is the pause while a node is expected to change its state soon. An
 	// unsealed node reads from its storage for each response.
 	burst = 100 * time.Millisecond
+	// uninitialized is the pause before a node is probed again that waits for "vault operator
+	// init": Vault writes a line into its log for each probe until then.
+	uninitialized = 2 * time.Second
 	// jitter is by which part a pause may be shorter, so that probes that began
 	// together spread.
 	jitter = 0.1
@@ -318,13 +321,16 @@ func (w *worker) setSilent(silent bool) {
 
 // pause waits until the next probe is due. A node whose burst finds the shared
 // budget used up goes on at the steady pace.
-func (w *worker) pause(ctx context.Context) {
+func (w *worker) pause(ctx context.Context, last State) {
 	w.mu.Lock()
 	inService, fast := w.target.InService, w.burst
 	w.mu.Unlock()
 	pause := w.load.pause(inService)
 	if fast && w.load.bursts.Allow() {
 		pause = burst
+	}
+	if last == Uninitialized {
+		pause = max(pause, uninitialized)
 	}
 	//nolint:gosec // to spread probes, not to keep a secret
 	timer := time.NewTimer(pause - time.Duration(jitter*rand.Float64()*float64(pause)))
@@ -356,7 +362,7 @@ func (w *worker) run(ctx context.Context, record func(Observation)) {
 			failed, refused, inconclusive = 0, 0, 0
 		case inconclusive < maxInconclusive && w.overdue(o, time.Since(begin)):
 			inconclusive++
-			w.pause(ctx)
+			w.pause(ctx, o.State)
 			continue
 		default:
 			failed++
@@ -369,7 +375,7 @@ func (w *worker) run(ctx context.Context, record func(Observation)) {
 		}
 		o.Refused = refused >= failures && connectionRefused(o.Err)
 		record(o)
-		w.pause(ctx)
+		w.pause(ctx, o.State)
 	}
 }
 

@@ -443,6 +443,20 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// Vault writes a line into its log for each probe before it is initialized.
+func TestUninitializedNodeIsProbedRarely(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Uninitialized)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	h.waitFor(t, target.UID, Uninitialized)
+	before := len(node.Probes())
+	time.Sleep(2 * uninitialized)
+	if probes := len(node.Probes()) - before; probes > 3 {
+		t.Errorf("%d probes within %s", probes, 2*uninitialized)
+	}
+}
+
 func TestNotifiesOnlyOfChanges(t *testing.T) {
 	t.Parallel()
 	node, target := startNode(t, fakevault.Sealed)
