@@ -104,10 +104,11 @@ func (i *Inputs) Certificates(
 	}
 	result, err := i.certificates.Get(ctx, reader, vault, certificates(vault), func() (loaded, error) {
 		material, err := certs.Load(ctx, reader, vault)
-		if wrong := problem.In(err); wrong != nil {
-			return loaded{problem: wrong}, nil
+		wrong := problem.In(err)
+		if wrong != nil {
+			err = nil // it is kept for as long as the Secrets stay as they are
 		}
-		return loaded{material: material}, err
+		return loaded{material: material, problem: wrong}, err
 	})
 	if err == nil && result.problem != nil {
 		err = result.problem

@@ -78,7 +78,9 @@ func TestOperatorUpgrade(t *testing.T) {
 
 	// "make undeploy" removes the Vaults that are left before the operator that uninstalls them.
 	shell.Run(t, "../../hack/undeploy.sh")
-	if left := shell.Run(t, "kubectl get crds,namespaces,clusterroles -o name | grep -i -e vault-operator -e vaults || true"); left != "" {
+	left := shell.Run(t,
+		"kubectl get crds,namespaces,clusterroles -o name | grep -i -e vault-operator -e vaults || true")
+	if left != "" {
 		t.Errorf("after the operator was removed there is\n%s", left)
 	}
 	shell.Run(t, "../../hack/deploy.sh") // with the CRD
