@@ -1,0 +1,256 @@
+package plugin
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	vaultapi "github.com/hashicorp/vault/api"
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+type initOptions struct {
+	shares, threshold int
+	pgpKeys           []string
+	rootTokenPGPKey   string
+	output            string
+}
+
+func (p *plugin) initCommand() *cobra.Command {
+	var o initOptions
+	cmd := &cobra.Command{
+		Use:   "init NAME",
+		Short: "Initialize a Vault, and print its unseal keys and root token once",
+		Long: `Initialize a Vault, and print its unseal keys and root token once, as "vault operator init"
+does. Nobody can get them a second time. A Vault with auto-unseal has recovery keys instead.
+
+With --pgp-keys each key share is printed encrypted to one of the public keys, so that
+nobody sees the shares of others.`,
+		Example: `  # Five key shares, three of which unseal
+  kubectl vault init example
+
+  # A share for each of three people, whose public keys are in files
+  kubectl vault init example --key-shares=3 --key-threshold=2 \
+    --pgp-keys=ann.asc,ben.asc,cleo.asc --root-token-pgp-key=ann.asc`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: p.vaultNames,
+		RunE:              func(cmd *cobra.Command, args []string) error { return p.init(cmd.Context(), args[0], o) },
+	}
+	cmd.Flags().IntVar(&o.shares, "key-shares", 5, "Number of key shares to split the root key into")
+	cmd.Flags().IntVar(&o.threshold, "key-threshold", 3, "Number of key shares that unseal Vault")
+	cmd.Flags().StringSliceVar(&o.pgpKeys, "pgp-keys", nil,
+		"Files with public PGP keys, one for each key share, in their order")
+	cmd.Flags().StringVar(&o.rootTokenPGPKey, "root-token-pgp-key", "",
+		"File with the public PGP key that the root token is encrypted to")
+	addOutput(cmd, &o.output)
+	return cmd
+}
+
+// addOutput adds the flag -o.
+func addOutput(cmd *cobra.Command, output *string) {
+	cmd.Flags().StringVarP(output, "output", "o", "", "Output format: json or yaml")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "yaml"},
+		cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+}
+
+// encode prints a value in an output format.
+func encode(w io.Writer, format string, value any) error {
+	text, err := json.MarshalIndent(value, "", "  ")
+	switch {
+	case err != nil:
+	case format == "yaml":
+		text, err = yaml.JSONToYAML(text)
+	case format != "json":
+		err = fmt.Errorf("unknown output format %q: json and yaml are known", format)
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(w, strings.TrimSuffix(string(text), "\n"))
+	}
+	return err
+}
+
+func checkOutput(format string) error {
+	if format != "" && format != "json" && format != "yaml" {
+		return fmt.Errorf("unknown output format %q: json and yaml are known", format)
+	}
+	return nil
+}
+
+func (p *plugin) init(ctx context.Context, name string, o initOptions) error {
+	if err := checkOutput(o.output); err != nil {
+		return err
+	}
+	if len(o.pgpKeys) > 0 && len(o.pgpKeys) != o.shares {
+		return fmt.Errorf("%d PGP keys were given for %d key shares", len(o.pgpKeys), o.shares)
+	}
+	pgpKeys, rootKey, err := o.publicKeys()
+	if err != nil {
+		return err
+	}
+	t, err := p.target(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	node, seal, err := t.uninitialized(ctx)
+	if err != nil {
+		return err
+	}
+	request := &vaultapi.InitRequest{RootTokenPGPKey: rootKey}
+	if seal.RecoverySeal {
+		request.RecoveryShares, request.RecoveryThreshold, request.RecoveryPGPKeys = o.shares, o.threshold, pgpKeys
+	} else {
+		request.SecretShares, request.SecretThreshold, request.PGPKeys = o.shares, o.threshold, pgpKeys
+	}
+	fmt.Fprintf(p.errOut, "Initializing Vault %s through %s\n", line(name), node.Pod)
+	// Whoever interrupts this would lose the keys.
+	answer, err := node.api.Sys().InitWithContext(context.WithoutCancel(ctx), request)
+	switch {
+	case status(err) >= 400 && status(err) < 500:
+		return fmt.Errorf("%s did not initialize Vault: %s", node.Pod, reason(err))
+	case err != nil:
+		return fmt.Errorf("%s did not answer with keys (%s). If Vault is initialized now, its keys are lost: "+
+			"delete it together with its data, and begin again",
+			node.Pod, reason(err))
+	}
+	if err := p.printKeys(answer, o); err != nil {
+		return fmt.Errorf("the keys could not be printed, and are lost: %w", err)
+	}
+	if !seal.RecoverySeal {
+		fmt.Fprintf(p.errOut, "\nNext: kubectl vault unseal %s -n %s\n", line(name), t.namespace)
+	}
+	return nil
+}
+
+// uninitialized finds the node to initialize a Vault through, which must not be initialized
+// as far as any node knows.
+func (t *target) uninitialized(ctx context.Context) (*Node, *SealStatus, error) {
+	all, err := t.look(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var reasons []string
+	for _, s := range all {
+		if s.err == nil && s.seal.Initialized {
+			return nil, nil, exit(exitRefused, "Vault %s is initialized already, as %s says", t.vault.Name, s.pod.Name)
+		}
+		if s.err != nil {
+			reasons = append(reasons, s.pod.Name+": "+reason(s.err))
+		}
+	}
+	for _, s := range all {
+		// Each node with storage of its own could be initialized for itself: the first one of
+		// a StatefulSet is the one that the others join.
+		owner := metav1.GetControllerOf(&s.pod)
+		first := owner == nil || owner.Kind != "StatefulSet" || strings.HasSuffix(s.pod.Name, "-0")
+		if s.err == nil && first {
+			return s.node, s.seal, nil
+		}
+	}
+	if len(all) == 0 {
+		reasons = append(reasons, "there are no pods yet")
+	}
+	return nil, nil, fmt.Errorf("no node of Vault %s can be initialized: %s", t.vault.Name, strings.Join(reasons, ", "))
+}
+
+// publicKeys reads the files with public keys.
+func (o *initOptions) publicKeys() (keys []string, root string, err error) {
+	for _, file := range o.pgpKeys {
+		key, err := publicKey(file)
+		if err != nil {
+			return nil, "", err
+		}
+		keys = append(keys, key)
+	}
+	if o.rootTokenPGPKey != "" {
+		root, err = publicKey(o.rootTokenPGPKey)
+	}
+	return keys, root, err
+}
+
+// publicKey reads a public PGP key as gpg exports it, armored or not, or as base64, and
+// returns it as Vault takes it.
+func publicKey(file string) (string, error) {
+	content, err := readFile(file)
+	if err != nil {
+		return "", err
+	}
+	if block, err := armor.Decode(bytes.NewReader(content)); err == nil {
+		if block.Type != "PGP PUBLIC KEY BLOCK" {
+			return "", fmt.Errorf("%s holds a %s and no public key", file, line(block.Type))
+		}
+		if content, err = io.ReadAll(block.Body); err != nil {
+			return "", fmt.Errorf("%s: %w", file, err)
+		}
+	} else if decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(content))); err == nil {
+		content = decoded
+	}
+	if len(content) == 0 {
+		return "", errors.New(file + " is empty")
+	}
+	return base64.StdEncoding.EncodeToString(content), nil
+}
+
+// initOutput is named as "vault operator init -format=json" prints it.
+type initOutput struct {
+	UnsealKeysB64         []string `json:"unseal_keys_b64"`
+	UnsealKeysHex         []string `json:"unseal_keys_hex"`
+	UnsealShares          int      `json:"unseal_shares"`
+	UnsealThreshold       int      `json:"unseal_threshold"`
+	RecoveryKeysB64       []string `json:"recovery_keys_b64"`
+	RecoveryKeysHex       []string `json:"recovery_keys_hex"`
+	RecoveryKeysShares    int      `json:"recovery_keys_shares"`
+	RecoveryKeysThreshold int      `json:"recovery_keys_threshold"`
+	RootToken             string   `json:"root_token"`
+}
+
+func (p *plugin) printKeys(answer *vaultapi.InitResponse, o initOptions) error {
+	kept := initOutput{
+		UnsealKeysB64: answer.KeysB64, UnsealKeysHex: answer.Keys,
+		RecoveryKeysB64: answer.RecoveryKeysB64, RecoveryKeysHex: answer.RecoveryKeys,
+		RootToken: answer.RootToken,
+	}
+	if len(answer.Keys) > 0 {
+		kept.UnsealShares, kept.UnsealThreshold = o.shares, o.threshold
+	}
+	if len(answer.RecoveryKeys) > 0 {
+		kept.RecoveryKeysShares, kept.RecoveryKeysThreshold = o.shares, o.threshold
+	}
+	if o.output != "" {
+		return encode(p.out, o.output, kept)
+	}
+	var text strings.Builder
+	for i, key := range answer.KeysB64 {
+		fmt.Fprintf(&text, "Unseal Key %d: %s\n", i+1, key)
+	}
+	for i, key := range answer.RecoveryKeysB64 {
+		fmt.Fprintf(&text, "Recovery Key %d: %s\n", i+1, key)
+	}
+	fmt.Fprintf(&text, "\nInitial Root Token: %s\n", cmp.Or(answer.RootToken, "none"))
+	if len(answer.KeysB64) > 0 {
+		fmt.Fprintf(&text, `
+Vault initialized with %d key shares and a key threshold of %d. Please securely
+distribute the key shares printed above. When a node is restarted, replaced or sealed, you
+must supply at least %[2]d of these keys to unseal it before it can serve requests.
+
+Vault does not store the generated root key. Without at least %[2]d keys to reconstruct
+the root key, Vault will remain permanently sealed!
+`, o.shares, o.threshold)
+	} else {
+		fmt.Fprintf(&text, `
+Vault initialized with %d recovery key shares and a key threshold of %d. Please securely
+distribute the key shares printed above. They do not unseal Vault.
+`, o.shares, o.threshold)
+	}
+	_, err := io.WriteString(p.out, text.String())
+	return err
+}

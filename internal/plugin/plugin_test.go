@@ -1,0 +1,398 @@
+package plugin
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
+)
+
+func lines(texts ...string) string { return strings.Join(texts, "\n") + "\n" }
+
+func TestUnsealSendsEachShareToAllSealedNodes(t *testing.T) {
+	h := newHarness(t)
+	a, b := &fakeNode{initialized: true, sealed: true}, &fakeNode{initialized: true, sealed: true,
+		progress: []string{good[3]}}
+	c := &fakeNode{initialized: true, active: true}
+	h.pods(map[string]string{"a": h.serve(a), "b": h.serve(b), "c": h.serve(c)})
+
+	r := h.run(lines(good[0], "", good[1], good[1], good[2]), "unseal", "example")
+	r.expect(t, 0, "a: 1 of 3 key shares", "b: 2 of 3 key shares", "a: unsealed", "b: unsealed", "All 3 nodes")
+	if !slices.Equal(a.keys, good[:3]) {
+		t.Errorf("a got %d shares, want each once", len(a.keys))
+	}
+	if len(b.keys) != 2 {
+		t.Errorf("b got %d shares, and had one already", len(b.keys))
+	}
+	if len(c.keys) != 0 {
+		t.Error("a node that is unsealed was sent a share")
+	}
+	for _, key := range good {
+		if strings.Contains(r.out+r.errOut, key) {
+			t.Error("a key share was printed")
+		}
+	}
+}
+
+func TestUnsealTellsAWrongKeyAndResets(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{initialized: true, sealed: true}
+	h.pods(map[string]string{"a": h.serve(node)})
+	h.run(lines(good[0], wrong, good[1]), "unseal", "example").expect(t, exitDenied, "a key share is wrong", "begin again")
+	if node.resets != 1 {
+		t.Error("the progress was not reset")
+	}
+	// What is no share is not sent.
+	sent := len(node.keys)
+	h.run(lines("hvs.a-token"), "unseal", "example").expect(t, exitDenied, "that is no key share")
+	if len(node.keys) != sent {
+		t.Error("what is no key share was sent")
+	}
+}
+
+func TestUnsealEndsWithoutEnoughShares(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{initialized: true, sealed: true}
+	h.pods(map[string]string{"a": h.serve(node)})
+	h.run(lines(good[0]), "unseal", "example").expect(t, exitSealed, "2 more key share(s) needed; still sealed: a")
+	// The next person goes on.
+	h.run(lines(good[1], good[2]), "unseal", "example").expect(t, 0, "a: unsealed")
+}
+
+func TestUnsealGoesOnWithNodesThatComeUp(t *testing.T) {
+	h := newHarness(t)
+	a, b := &fakeNode{initialized: true, sealed: true}, &fakeNode{initialized: true, sealed: true}
+	addresses := map[string]string{"a": h.serve(a), "b": h.serve(b)}
+	h.pods(map[string]string{"a": addresses["a"], "b": ""})
+	time.AfterFunc(300*time.Millisecond, func() { h.pods(addresses) })
+	h.run(lines(good[:3]...), "unseal", "example").expect(t, 0, "a: unsealed", "Waiting: b: it is starting",
+		"b: unsealed", "All 2 nodes")
+
+	// A node that does not come is in no time.
+	h.pods(map[string]string{"a": addresses["a"], "b": ""})
+	h.run("", "unseal", "example", "--timeout=100ms").expect(t, exitSealed, "1 node(s) unsealed", "b: it is starting")
+}
+
+func TestUnsealGoesOnWithARollout(t *testing.T) {
+	h := newHarness(t)
+	a, b := &fakeNode{initialized: true, sealed: true}, &fakeNode{initialized: true, sealed: true}
+	addresses := map[string]string{"a": h.serve(a), "b": h.serve(b)}
+	h.vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.UpdatedCondition, Status: metav1.ConditionFalse,
+		Reason: v1alpha1.ReasonRollingOut, Message: "1 of 2"}}
+	h.pods(map[string]string{"a": addresses["a"]})
+	time.AfterFunc(300*time.Millisecond, func() {
+		h.vault.Status.Conditions = nil
+		h.pods(addresses)
+	})
+	h.run(lines(good[:3]...), "unseal", "example").expect(t, 0, "a rollout is on: 1 of 2", "b: unsealed", "All 2 nodes")
+}
+
+func TestUnsealRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		node *fakeNode
+		want string
+	}{
+		"a Vault that is not initialized": {&fakeNode{sealed: true}, "kubectl vault init example -n default"},
+		"a Vault with auto-unseal": {&fakeNode{initialized: true, sealed: true, sealType: "awskms"},
+			"unseals itself by awskms"},
+		"a migration without the flag": {&fakeNode{initialized: true, sealed: true, migration: true}, "--migrate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			h.pods(map[string]string{"a": h.serve(test.node)})
+			h.run(lines(good...), "unseal", "example").expect(t, exitRefused, test.want)
+			if len(test.node.keys) > 0 {
+				t.Error("a key share was sent")
+			}
+		})
+	}
+	t.Run("not a migration with the flag", func(t *testing.T) {
+		h := newHarness(t)
+		node := &fakeNode{initialized: true, sealed: true, migration: true, sealType: "awskms"}
+		h.pods(map[string]string{"a": h.serve(node)})
+		h.run(lines(good...), "unseal", "example", "--migrate").expect(t, 0, "a: unsealed")
+	})
+}
+
+// TestKeysGoToVerifiedNodesOnly fails when a pod with the labels of a Vault gets a key by
+// having any certificate.
+func TestKeysGoToVerifiedNodesOnly(t *testing.T) {
+	h := newHarness(t)
+	impostor, other := &fakeNode{initialized: true, sealed: true}, &fakeNode{initialized: true, sealed: true}
+	foreign, err := certs.NewCA("foreign")
+	if err != nil {
+		t.Fatal(err)
+	}
+	byForeign, err := certs.Sign(foreign, "vault", nil, []string{serverName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherName, err := certs.Sign(h.ca, "vault", nil, []string{"localhost", "other.default.svc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The environment must not turn this off.
+	t.Setenv("VAULT_SKIP_VERIFY", "true")
+	t.Setenv("VAULT_CACERT", "/is/not/there")
+	t.Setenv("VAULT_TOKEN", "hvs.of-the-environment")
+	real := &fakeNode{initialized: true, sealed: true}
+	h.pods(map[string]string{"a": serveTLS(t, impostor, byForeign), "b": serveTLS(t, other, otherName),
+		"c": h.serve(real)})
+	h.run(lines(good...), "unseal", "example", "--timeout=100ms").expect(t, exitSealed, "c: unsealed",
+		"a: its certificate cannot be verified", "b: its certificate cannot be verified")
+	if len(impostor.keys)+len(other.keys) > 0 {
+		t.Error("a key share was sent to a node that is not verified")
+	}
+	if len(real.tokens) > 0 {
+		t.Error("the token of the environment was sent")
+	}
+	if os.Getenv("VAULT_TOKEN") == "" {
+		t.Error("the environment was not put back")
+	}
+}
+
+func TestAnswersOfNodesAreNotTrusted(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{initialized: true, sealed: true, answer: map[string]http.HandlerFunc{
+		"unseal": func(w http.ResponseWriter, r *http.Request) {
+			refuse(w, http.StatusBadRequest, "bad\x1b[2J\u202e\nAll 9 nodes are unsealed"+strings.Repeat("x", 1<<20))
+		},
+	}}
+	h.pods(map[string]string{"a": h.serve(node)})
+	r := h.run(lines(good...), "unseal", "example")
+	if strings.ContainsAny(r.errOut, "\x1b\u202e") || strings.Contains(r.errOut, "\nAll 9") || len(r.errOut) > 8000 {
+		t.Error("the answer of a node was printed as it was")
+	}
+
+	// More than is read of an answer, and an answer that sends elsewhere.
+	node.answer = map[string]http.HandlerFunc{"seal-status": func(w http.ResponseWriter, r *http.Request) {
+		reply(w, map[string]any{"initialized": true, "sealed": true, "t": 3, "x": strings.Repeat("x", 8<<20)})
+	}}
+	h.run(lines(good...), "unseal", "example", "--timeout=50ms").expect(t, exitSealed)
+	elsewhere := &fakeNode{initialized: true, active: true}
+	to := h.serve(elsewhere)
+	node.answer = map[string]http.HandlerFunc{"step-down": func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://"+to+"/v1/sys/step-down", http.StatusTemporaryRedirect)
+	}}
+	node.sealed, node.active = false, true
+	h.run("hvs.good\n", "step-down", "example").expect(t, exitError, "sends to another one")
+	if len(elsewhere.tokens) > 0 {
+		t.Error("the token was sent where a node sent to")
+	}
+}
+
+func TestInit(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{sealed: true}
+	address := h.serve(node)
+	h.pods(map[string]string{"example-0": address, "example-1": ""})
+	h.run("", "init", "example", "--pgp-keys=/is/not/there").expect(t, exitError, "1 PGP keys were given for 5 key shares")
+	h.run("", "init", "example").expect(t, 0, "Unseal Key 1: "+good[0], "Initial Root Token: hvs.root",
+		"5 key shares and a key threshold of 3", "kubectl vault unseal example -n default")
+	h.run("", "init", "example").expect(t, exitRefused, "is initialized already, as example-0 says")
+	node.initialized = false
+	// Vault may have been initialized nevertheless.
+	node.answer = map[string]http.HandlerFunc{"init": func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusInternalServerError, "no storage")
+	}}
+	h.run("", "init", "example").expect(t, exitError, "did not answer with keys (no storage)", "delete it together with")
+	node.answer = nil
+	r := h.run("", "init", "example", "-o", "json")
+	r.expect(t, 0, `"root_token": "hvs.root"`)
+	if !strings.HasPrefix(r.out, "{") {
+		t.Error("the output is not JSON alone")
+	}
+}
+
+// TestInitChoosesTheFirstOfAStatefulSet: each other one could be initialized for itself.
+func TestInitChoosesTheFirstOfAStatefulSet(t *testing.T) {
+	h := newHarness(t)
+	first, second := &fakeNode{sealed: true}, &fakeNode{sealed: true}
+	h.pods(map[string]string{"example-0": "", "example-1": h.serve(second)})
+	own := func() {
+		yes := true
+		h.api.mu.Lock()
+		defer h.api.mu.Unlock()
+		for _, pod := range h.api.objects["pods"] {
+			pod.(*corev1.Pod).OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet",
+				Name: "example", Controller: &yes}}
+		}
+	}
+	own()
+	h.run("", "init", "example").expect(t, exitError, "example-0: it is starting")
+	h.pods(map[string]string{"example-0": h.serve(first), "example-1": h.serve(second)})
+	own()
+	h.run("", "init", "example").expect(t, 0)
+	if !first.initialized || second.initialized {
+		t.Error("Vault was initialized through another node than the first")
+	}
+}
+
+func TestSealAndStepDown(t *testing.T) {
+	h := newHarness(t)
+	standby, active := &fakeNode{initialized: true}, &fakeNode{initialized: true, active: true}
+	h.pods(map[string]string{"a": h.serve(standby), "b": h.serve(active)})
+	h.run("hvs.bad\n", "step-down", "example").expect(t, exitDenied, "b refused: permission denied")
+	h.run("", "step-down", "example").expect(t, exitDenied, "no token was given")
+	h.run("hvs.good\n", "step-down", "example").expect(t, 0, "b has stepped down")
+	if len(standby.tokens) > 0 {
+		t.Error("a standby node got the token")
+	}
+	active.active = true
+	h.run("hvs.good\n", "seal", "example").expect(t, 0, "b is sealed")
+	h.run("hvs.good\n", "seal", "example").expect(t, exitError, "a is standby, b is sealed")
+	standby.sealed = true
+	h.run("hvs.good\n", "seal", "example").expect(t, exitSealed, "no node of Vault example is active")
+}
+
+func TestGenerateRoot(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{initialized: true, active: true}
+	h.pods(map[string]string{"a": h.serve(node)})
+	r := h.run(lines(good[0], good[0], good[1], good[2]), "generate-root", "example")
+	r.expect(t, 0, "3 of 3 key shares")
+	if r.out != "hvs.new-root\n" {
+		t.Errorf("printed %q", r.out)
+	}
+	h.run(lines(good...), "generate-root", "example").expect(t, exitRefused, "--cancel")
+	h.run("", "generate-root", "example", "--cancel").expect(t, 0)
+	h.run(lines(good[0], wrong, good[1]), "generate-root", "example").expect(t, exitDenied, "a key share is wrong",
+		"The attempt was cancelled")
+	h.run(lines(good[0]), "generate-root", "example").expect(t, exitDenied, "2 more key share(s) needed",
+		"The attempt was cancelled")
+	if node.root.started {
+		t.Error("an attempt was left")
+	}
+}
+
+func TestExec(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{initialized: true, active: true}
+	h.pods(map[string]string{"a": h.serve(node)})
+	t.Setenv("VAULT_SKIP_VERIFY", "true")
+	t.Setenv("VAULT_TOKEN", "hvs.mine")
+	r := h.run("typed\n", "exec", "example", "--", "sh", "-c",
+		`read line; echo "$line $VAULT_ADDR $VAULT_TLS_SERVER_NAME [$VAULT_SKIP_VERIFY] $VAULT_TOKEN"
+		head -1 "$VAULT_CACERT"; echo "$VAULT_CACERT" >&2; exit 7`)
+	r.expect(t, 7, "typed https://127.0.0.1:", serverName+" [] hvs.mine", "BEGIN CERTIFICATE")
+	if _, err := os.Stat(strings.TrimSpace(r.errOut)); !os.IsNotExist(err) {
+		t.Error("the file with the CA was left")
+	}
+	h.run("", "exec", "example", "vault").expect(t, exitError, "give the name of a Vault")
+	h.run("", "exec", "example", "--", "no-such-command").expect(t, exitError, "developer.hashicorp.com")
+}
+
+func TestMissingRight(t *testing.T) {
+	h := newHarness(t)
+	h.pods(map[string]string{"a": h.serve(&fakeNode{initialized: true, sealed: true})})
+	h.api.forbidden = true
+	h.run("", "unseal", "example").expect(t, exitError, "you may not forward ports")
+}
+
+func TestInterrupted(t *testing.T) {
+	h := newHarness(t)
+	h.pods(map[string]string{"a": ""})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	canceled, stop := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, stop)
+	h.runWith(canceled, strings.NewReader(""), "unseal", "example").expect(t, exitInterrupted, "interrupted")
+}
+
+func TestCompletion(t *testing.T) {
+	h := newHarness(t)
+	for _, command := range []string{"init", "unseal", "seal", "status", "step-down", "generate-root", "exec", "logs",
+		"report"} {
+		if r := h.run("", "__complete", command, ""); !strings.HasPrefix(r.out, "example\n") {
+			t.Errorf("%s completes to %q", command, r.out)
+		}
+	}
+}
+
+func TestEveryCommandHasExamples(t *testing.T) {
+	h := newHarness(t)
+	for _, command := range newPlugin(genericStreams(), "test").command().Commands() {
+		if command.Name() == "help" {
+			continue
+		}
+		r := h.run("", command.Name(), "--help")
+		r.expect(t, 0, "kubectl vault "+command.Name()+" NAME", "Examples:")
+		if strings.Contains(r.out, "--as-group") {
+			t.Errorf("the help of %s is full of flags of kubectl", command.Name())
+		}
+	}
+}
+
+func TestNoSuchVault(t *testing.T) {
+	h := newHarness(t)
+	h.run("", "status", "other").expect(t, exitError, "there is no Vault other in the namespace default")
+	h.run("", "unseal", "other").expect(t, exitError, "there is no Vault other in the namespace default")
+}
+
+// TestGPG decrypts a share that is encrypted as Vault does it, with a key of its own.
+func TestGPG(t *testing.T) {
+	if _, err := exec.LookPath("gpg"); err != nil {
+		t.Skip("there is no gpg")
+	}
+	// The socket of the agent must have a short name.
+	home, err := os.MkdirTemp("", "gpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GNUPGHOME", home)
+	t.Cleanup(func() {
+		_ = exec.Command("gpgconf", "--kill", "all").Run()
+		_ = os.RemoveAll(home)
+	})
+	gpg := func(input string, args ...string) string {
+		t.Helper()
+		cmd := exec.Command("gpg", append([]string{"--batch", "--quiet", "--yes"}, args...)...)
+		cmd.Stdin = strings.NewReader(input)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("gpg %s: %v", args, err)
+		}
+		return string(out)
+	}
+	gpg("", "--passphrase", "", "--quick-generate-key", "ann@example.com", "rsa2048", "encr", "never")
+	var files []string
+	for i, form := range [][]string{{"--armor"}, nil} {
+		file := filepath.Join(home, "share"+string(rune('0'+i)))
+		encrypted := gpg(good[i], append(form, "--trust-model", "always", "--encrypt", "-r", "ann@example.com")...)
+		if err := os.WriteFile(file, []byte(encrypted), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	h := newHarness(t)
+	node := &fakeNode{initialized: true, sealed: true}
+	h.pods(map[string]string{"a": h.serve(node)})
+	h.run(lines(good[2]), "unseal", "example", "--gpg", strings.Join(files, ",")).expect(t, 0, "a: unsealed")
+
+	key := filepath.Join(home, "ann")
+	for _, form := range [][]string{{"--armor"}, nil} {
+		if err := os.WriteFile(key, []byte(gpg("", append(form, "--export", "ann@example.com")...)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := publicKey(key); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := os.WriteFile(key, []byte(gpg("", "--armor", "--export-secret-keys", "ann@example.com")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := publicKey(key); err == nil {
+		t.Error("a private key would be sent to Vault")
+	}
+}

@@ -1,0 +1,69 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+
+	vaultapi "github.com/hashicorp/vault/api"
+	"github.com/spf13/cobra"
+)
+
+func (p *plugin) sealCommand() *cobra.Command {
+	return p.tokenCommand(&cobra.Command{
+		Use:   "seal NAME",
+		Short: "Seal the active node of a Vault",
+		Long: `Seal the active node of a Vault. A standby node takes over, if there is one: run it again
+until no node is active to seal them all. The token needs "update" and "sudo" on sys/seal.`,
+		Example: `  # Asks for a token without echo
+  kubectl vault seal example
+
+  # The token of "vault login"
+  kubectl vault seal example < ~/.vault-token`,
+	}, "is sealed. A standby node becomes active, if there is one", (*vaultapi.Sys).SealWithContext)
+}
+
+func (p *plugin) stepDownCommand() *cobra.Command {
+	return p.tokenCommand(&cobra.Command{
+		Use:   "step-down NAME",
+		Short: "Let a standby node take over from the active one",
+		Long: `Let a standby node take over from the active one, which becomes standby and stays unsealed.
+The token needs "update" and "sudo" on sys/step-down.`,
+		Example: `  # Asks for a token without echo
+  kubectl vault step-down example`,
+	}, "has stepped down", (*vaultapi.Sys).StepDownWithContext)
+}
+
+// tokenCommand completes a command that does something with the active node and a token.
+func (p *plugin) tokenCommand(cmd *cobra.Command, done string,
+	do func(*vaultapi.Sys, context.Context) error) *cobra.Command {
+	cmd.Args = cobra.ExactArgs(1)
+	cmd.ValidArgsFunction = p.vaultNames
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		t, err := p.target(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		defer t.close()
+		node, err := t.active(ctx)
+		if err != nil {
+			return err
+		}
+		secrets := p.secrets(nil)
+		defer secrets.close()
+		token, err := secrets.token(ctx)
+		if err != nil {
+			return err
+		}
+		api, err := node.withToken(token)
+		if err != nil {
+			return err
+		}
+		if err := do(api, ctx); err != nil {
+			return denied(err, "%s refused: %s", node.Pod, reason(err))
+		}
+		fmt.Fprintf(p.out, "%s %s\n", node.Pod, done)
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,100 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// openTerminal returns both ends of a pseudoterminal: that of whoever types, and that of a
+// program.
+func openTerminal(t *testing.T) (person, program *os.File) {
+	t.Helper()
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { _ = person.Close() })
+	fd := int(person.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = program.Close() })
+	return person, program
+}
+
+func echoes(t *testing.T, terminal *os.File) bool {
+	t.Helper()
+	state, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state.Lflag&unix.ECHO != 0
+}
+
+func awaitEcho(t *testing.T, terminal *os.File, on bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); echoes(t, terminal) != on; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the terminal does not have echo %t", on)
+		}
+	}
+}
+
+// TestTerminalDoesNotEchoKeys pastes all key shares at once, and one too many.
+func TestTerminalDoesNotEchoKeys(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{initialized: true, sealed: true}
+	h.pods(map[string]string{"a": h.serve(node)})
+	person, program := openTerminal(t)
+	done := make(chan result)
+	go func() { done <- h.runWith(t.Context(), program, "unseal", "example") }()
+	awaitEcho(t, program, false)
+	if _, err := person.WriteString(lines("nonsense", good[0], good[1], good[2], good[3])); err != nil {
+		t.Fatal(err)
+	}
+	r := <-done
+	r.expect(t, 0, "Key share 1, 3 more needed", "That is no key share", "a: unsealed")
+	awaitEcho(t, program, true)
+	if _, err := program.WriteString("end"); err != nil {
+		t.Fatal(err)
+	}
+	shown := make([]byte, 4096)
+	n, err := person.Read(shown)
+	if err != nil || !strings.HasSuffix(string(shown[:n]), "end") {
+		t.Fatalf("the terminal shows %d bytes, %v", n, err)
+	}
+	for _, key := range append(good, "nonsense") {
+		if bytes.Contains(shown[:n], []byte(key)) {
+			t.Error("the terminal echoed a key share")
+		}
+	}
+}
+
+func TestInterruptGivesTheTerminalBack(t *testing.T) {
+	h := newHarness(t)
+	h.pods(map[string]string{"a": h.serve(&fakeNode{initialized: true, active: true})})
+	_, program := openTerminal(t)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan result)
+	go func() { done <- h.runWith(ctx, program, "seal", "example") }()
+	awaitEcho(t, program, false)
+	stop()
+	r := <-done
+	r.expect(t, exitInterrupted, "Token (hidden)")
+	awaitEcho(t, program, true)
+}
