@@ -137,6 +137,10 @@ build: ## Build the operator.
 	@mkdir -p $(BUILD)
 	$(call step,building the operator,$(brief) go build -ldflags "-s -w" -o $(BUILD)/vault-operator .)
 
+.PHONY: plugin
+plugin: ## Build "kubectl vault" for all platforms, with a manifest for krew, into build/plugin.
+	$(call step,building the plugin for kubectl,hack/plugin.sh "$(VERSION)")
+
 .PHONY: image
 image: build ## Build the operator image from the Dockerfile into build/image.tar.
 	$(call step,building the image of the operator,hack/image.sh "$(BASE_IMAGE)" "$(IMAGE_NAME)")
