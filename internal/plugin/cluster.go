@@ -167,8 +167,8 @@ func (c *cluster) vault(ctx context.Context, name string) (*v1alpha1.Vault, erro
 // target is a Vault, and what is needed to speak to its nodes.
 type target struct {
 	*cluster
-	vault     *v1alpha1.Vault
-	authority []byte
+	vault *v1alpha1.Vault
+	ca    []byte
 
 	mu    sync.Mutex
 	nodes map[types.UID]*Node
@@ -179,15 +179,15 @@ func (c *cluster) target(ctx context.Context, name string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	authority, err := c.authority(ctx, vault)
+	ca, err := c.readCA(ctx, vault)
 	if err != nil {
 		return nil, err
 	}
-	return &target{cluster: c, vault: vault, authority: authority, nodes: map[types.UID]*Node{}}, nil
+	return &target{cluster: c, vault: vault, ca: ca, nodes: map[types.UID]*Node{}}, nil
 }
 
-// authority is the CA that clients verify the nodes with.
-func (c *cluster) authority(ctx context.Context, vault *v1alpha1.Vault) ([]byte, error) {
+// readCA reads the CA that clients verify the nodes with.
+func (c *cluster) readCA(ctx context.Context, vault *v1alpha1.Vault) ([]byte, error) {
 	name := vault.ClientSecretName()
 	secret, err := c.core.Secrets(c.namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -254,7 +254,7 @@ func (t *target) node(ctx context.Context, pod *corev1.Pod) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, err = NewNode(pod.Name, address, t.vault.ServerName(), t.authority)
+	node, err = NewNode(pod.Name, address, t.vault.ServerName(), t.ca)
 	if err != nil {
 		stop()
 		return nil, err

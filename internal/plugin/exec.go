@@ -49,12 +49,12 @@ func (p *plugin) exec(ctx context.Context, name string, command []string) error 
 	if err != nil {
 		return err
 	}
-	ca, err := temporary(t.authority)
+	ca, err := temporary(t.ca)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(ca)
-	child := exec.CommandContext(ctx, path, command[1:]...) //nolint:gosec // what the user asks for
+	child := exec.CommandContext(ctx, path, command[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = p.streams.In, p.streams.Out, p.streams.ErrOut
 	child.Env = childEnvironment(os.Environ(), node.Address, ca, t.vault.ServerName())
 	child.Cancel = func() error {
@@ -72,12 +72,12 @@ func (p *plugin) exec(ctx context.Context, name string, command []string) error 
 }
 
 // temporary writes the CA, which is public, to a file.
-func temporary(authority []byte) (string, error) {
+func temporary(ca []byte) (string, error) {
 	file, err := os.CreateTemp("", "vault-ca-*.crt")
 	if err != nil {
 		return "", err
 	}
-	_, err = file.Write(authority)
+	_, err = file.Write(ca)
 	if closed := file.Close(); err == nil {
 		err = closed
 	}

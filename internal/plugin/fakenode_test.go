@@ -125,7 +125,7 @@ func (n *fakeNode) unseal(w http.ResponseWriter, r *http.Request) {
 	n.status(w)
 }
 
-func (n *fakeNode) init(w http.ResponseWriter, r *http.Request) {
+func (n *fakeNode) init(w http.ResponseWriter, _ *http.Request) {
 	if n.initialized {
 		refuse(w, http.StatusBadRequest, "Vault is already initialized")
 		return

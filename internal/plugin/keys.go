@@ -191,7 +191,7 @@ func decrypt(ctx context.Context, file string, errOut io.Writer) (string, error)
 
 // readFile reads a file that is small.
 func readFile(name string) ([]byte, error) {
-	file, err := os.Open(name) //nolint:gosec // the user names it
+	file, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}

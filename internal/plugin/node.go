@@ -43,10 +43,10 @@ type Node struct {
 }
 
 // NewNode returns a connection to the node at an address, whose certificate has to be valid
-// for the name and signed by the authority.
-func NewNode(pod, address, serverName string, authority []byte) (*Node, error) {
+// for the name and signed by the CA.
+func NewNode(pod, address, serverName string, ca []byte) (*Node, error) {
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(authority) {
+	if !roots.AppendCertsFromPEM(ca) {
 		return nil, errors.New("the CA of Vault has no certificate in it")
 	}
 	transport := &http.Transport{

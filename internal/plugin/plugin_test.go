@@ -146,15 +146,15 @@ func TestKeysGoToVerifiedNodesOnly(t *testing.T) {
 	t.Setenv("VAULT_SKIP_VERIFY", "true")
 	t.Setenv("VAULT_CACERT", "/is/not/there")
 	t.Setenv("VAULT_TOKEN", "hvs.of-the-environment")
-	real := &fakeNode{initialized: true, sealed: true}
+	genuine := &fakeNode{initialized: true, sealed: true}
 	h.pods(map[string]string{"a": serveTLS(t, impostor, byForeign), "b": serveTLS(t, other, otherName),
-		"c": h.serve(real)})
+		"c": h.serve(genuine)})
 	h.run(lines(good...), "unseal", "example", "--timeout=100ms").expect(t, exitSealed, "c: unsealed",
 		"a: its certificate cannot be verified", "b: its certificate cannot be verified")
 	if len(impostor.keys)+len(other.keys) > 0 {
 		t.Error("a key share was sent to a node that is not verified")
 	}
-	if len(real.tokens) > 0 {
+	if len(genuine.tokens) > 0 {
 		t.Error("the token of the environment was sent")
 	}
 	if os.Getenv("VAULT_TOKEN") == "" {
@@ -165,7 +165,7 @@ func TestKeysGoToVerifiedNodesOnly(t *testing.T) {
 func TestAnswersOfNodesAreNotTrusted(t *testing.T) {
 	h := newHarness(t)
 	node := &fakeNode{initialized: true, sealed: true, answer: map[string]http.HandlerFunc{
-		"unseal": func(w http.ResponseWriter, r *http.Request) {
+		"unseal": func(w http.ResponseWriter, _ *http.Request) {
 			refuse(w, http.StatusBadRequest, "bad\x1b[2J\u202e\nAll 9 nodes are unsealed"+strings.Repeat("x", 1<<20))
 		},
 	}}
@@ -176,7 +176,7 @@ func TestAnswersOfNodesAreNotTrusted(t *testing.T) {
 	}
 
 	// More than is read of an answer, and an answer that sends elsewhere.
-	node.answer = map[string]http.HandlerFunc{"seal-status": func(w http.ResponseWriter, r *http.Request) {
+	node.answer = map[string]http.HandlerFunc{"seal-status": func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, map[string]any{"initialized": true, "sealed": true, "t": 3, "x": strings.Repeat("x", 8<<20)})
 	}}
 	h.run(lines(good...), "unseal", "example", "--timeout=50ms").expect(t, exitSealed)

@@ -170,14 +170,19 @@ func TestLogs(t *testing.T) {
 		done <- p.run(ctx, []string{"--server", h.api.URL, "--namespace", "default", "logs", "example", "-f"})
 	}()
 	scanner := bufio.NewScanner(reader)
-	for scanner.Scan() && scanner.Text() != "[example-a] one" {
+	await := func(line string) {
+		for scanner.Scan() {
+			if scanner.Text() == line {
+				return
+			}
+		}
 	}
+	await("[example-a] one")
 	h.pods(map[string]string{"example-a": "", "example-c": ""})
 	h.api.mu.Lock()
 	h.api.logs["example-c/vault"] = "four\n"
 	h.api.mu.Unlock()
-	for scanner.Scan() && scanner.Text() != "[example-c] four" {
-	}
+	await("[example-c] four")
 	cancel()
 	go func() { _, _ = io.Copy(io.Discard, reader) }()
 	if code := <-done; code != exitInterrupted {
