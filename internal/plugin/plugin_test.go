@@ -75,7 +75,7 @@ func TestUnsealGoesOnWithNodesThatComeUp(t *testing.T) {
 	a, b := &fakeNode{initialized: true, sealed: true}, &fakeNode{initialized: true, sealed: true}
 	addresses := map[string]string{"a": h.serve(a), "b": h.serve(b)}
 	h.pods(map[string]string{"a": addresses["a"], "b": ""})
-	time.AfterFunc(300*time.Millisecond, func() { h.pods(addresses) })
+	time.AfterFunc(2*time.Second, func() { h.pods(addresses) })
 	h.run(lines(good[:3]...), "unseal", "example").expect(t, 0, "a: unsealed", "Waiting: b: it is starting",
 		"b: unsealed", "All 2 nodes")
 
@@ -91,7 +91,7 @@ func TestUnsealGoesOnWithARollout(t *testing.T) {
 	h.vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.UpdatedCondition, Status: metav1.ConditionFalse,
 		Reason: v1alpha1.ReasonRollingOut, Message: "1 of 2"}}
 	h.pods(map[string]string{"a": addresses["a"]})
-	time.AfterFunc(300*time.Millisecond, func() {
+	time.AfterFunc(2*time.Second, func() {
 		h.vault.Status.Conditions = nil
 		h.pods(addresses)
 	})
