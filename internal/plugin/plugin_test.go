@@ -203,7 +203,7 @@ func TestInit(t *testing.T) {
 	h.run("", "init", "example").expect(t, exitRefused, "is initialized already, as example-0 says")
 	node.initialized = false
 	// Vault may have been initialized nevertheless.
-	node.answer = map[string]http.HandlerFunc{"init": func(w http.ResponseWriter, r *http.Request) {
+	node.answer = map[string]http.HandlerFunc{"init": func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusInternalServerError, "no storage")
 	}}
 	h.run("", "init", "example").expect(t, exitError, "did not answer with keys (no storage)", "delete it together with")
