@@ -29,6 +29,10 @@ const (
 	// names, separated by commas, of the Secrets with configuration that their pods mount.
 	ConfigSecretsAnnotation = "vault.security.coreos.com/config-secrets"
 
+	// SealAnnotation is on the pods of a Vault with spec.seal: the key that they are unsealed
+	// by.
+	SealAnnotation = "vault.security.coreos.com/seal"
+
 	// ConfigLabel is on Secrets with configuration.
 	ConfigLabel = "vault.security.coreos.com/configuration"
 

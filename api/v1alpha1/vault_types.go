@@ -182,6 +182,16 @@ type VaultSpec struct {
 	// +optional
 	TLS *TLSPolicy `json:"tls,omitempty"`
 
+	// seal is a key service by which the nodes unseal themselves. When it is not set,
+	// administrators unseal each node with Shamir's keys. Its kind and its key cannot be
+	// changed once Vault is initialized, nor can it be set or unset; what leads to the key
+	// can, such as an address or credentials. A change restarts the nodes one by one. A
+	// Vault whose key is lost can never be unsealed again, by nobody.
+	// https://developer.hashicorp.com/vault/docs/concepts/seal#auto-unseal
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Auto-unseal",order=52,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Seal *SealPolicy `json:"seal,omitempty"`
+
 	// storage is where Vault keeps its encrypted data. Its kind cannot be
 	// changed. Defaults to an etcd cluster of three members.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage
@@ -770,6 +780,11 @@ type VaultStatus struct {
 	// +optional
 	DataVersion string `json:"dataVersion,omitempty"`
 
+	// seal is what is known of the seal.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Seal",order=27,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Seal *SealStatus `json:"seal,omitempty"`
+
 	// storage is what is known of the storage.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Storage",order=24,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
@@ -782,7 +797,7 @@ type VaultStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// conditions of the Vault. Ready, Stalled, Available, VaultInitialized, Unsealed, Updated,
-	// TLSReady, ConfigValid and StorageReady are about Vault; Initialized,
+	// TLSReady, ConfigValid, SealReady and StorageReady are about Vault; Initialized,
 	// Deployed, ReleaseFailed and Irreconcilable are about the Helm release
 	// that renders its objects.
 	// +listType=map

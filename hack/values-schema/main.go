@@ -73,6 +73,9 @@ func Generate(crdYAML []byte) ([]byte, error) {
 			"ca": map[string]any{"type": "string"},
 		},
 	}
+	properties["sealKey"] = map[string]any{"type": "string", "description": "sealKey names the key of the seal."}
+	properties["sealCAKey"] = map[string]any{"type": "string", "description": "sealCAKey is the key of the Secret of " +
+		"seal.transit.caSecretName."}
 	properties["ownerUID"] = map[string]any{"type": "string", "description": "ownerUID is the UID of the Vault resource."}
 	properties["generation"] = map[string]any{
 		"type": "string", "description": "generation of the Vault resource that the values are of.",

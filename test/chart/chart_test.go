@@ -46,7 +46,7 @@ type rendered struct {
 	vault                appsv1.Deployment
 	etcd                 appsv1.StatefulSet
 	service, etcdService corev1.Service
-	config               corev1.Secret
+	config, seal         corev1.Secret
 	budgets              []policyv1.PodDisruptionBudget
 	secrets              []corev1.Secret
 	account              corev1.ServiceAccount
@@ -58,6 +58,8 @@ type release struct {
 	openshift bool
 	// kubernetes is the version of the API server; by default a recent one.
 	kubernetes string
+	// unchecked renders what the schema of the values refuses.
+	unchecked bool
 }
 
 func loadChart(t *testing.T) *chart.Chart {
@@ -86,8 +88,8 @@ func (r release) manifests(t *testing.T) (map[string]string, error) {
 		capabilities.APIVersions = append(capabilities.APIVersions, "security.openshift.io/v1")
 	}
 	c := loadChart(t)
-	all, err := chartutil.ToRenderValues(c, values, chartutil.ReleaseOptions{Name: r.name, Namespace: "default",
-		IsInstall: true}, capabilities)
+	options := chartutil.ReleaseOptions{Name: r.name, Namespace: "default", IsInstall: true}
+	all, err := chartutil.ToRenderValuesWithSchemaValidation(c, values, options, capabilities, r.unchecked)
 	if err != nil {
 		return nil, err
 	}
@@ -132,10 +134,13 @@ func (r *rendered) add(object runtime.Object) {
 	case *appsv1.StatefulSet:
 		r.etcd = *o
 	case *corev1.Secret:
-		if o.Labels[v1alpha1.ConfigLabel] != "" {
-			r.config = *o
-		} else {
+		switch _, isSeal := o.Data["seal.hcl"]; {
+		case o.Labels[v1alpha1.ConfigLabel] == "":
 			r.secrets = append(r.secrets, *o)
+		case isSeal:
+			r.seal = *o
+		default:
+			r.config = *o
 		}
 	case *policyv1.PodDisruptionBudget:
 		r.budgets = append(r.budgets, *o)
@@ -174,6 +179,7 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	want := defaults(t, &spec).(map[string]any)
 	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
 	want["images"], want["ownerUID"], want["ipv6"] = map[string]any{}, "", false
+	want["sealKey"], want["sealCAKey"] = "", "ca.crt"
 	want["configSecret"] = map[string]any{"name": "", "keys": []any{}}
 	want["tlsKeys"] = map[string]any{"cert": v1alpha1.ServerCertKey, "key": v1alpha1.ServerKeyKey,
 		"ca": v1alpha1.ClientCAKey}
