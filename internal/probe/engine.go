@@ -75,6 +75,8 @@ type worker struct {
 	burst  bool
 	// silent says that the node has given no answer since it gave the last one.
 	silent bool
+
+	seal sealWatch
 }
 
 // NewEngine returns an Engine without nodes to probe.
@@ -150,7 +152,7 @@ func (e *Engine) startWorker(vault types.NamespacedName, g *group, target Target
 		stop: cancel, kick: make(chan struct{}, 1), burst: expectChange,
 	}
 	g.workers[target.UID] = w
-	go w.run(ctx, func(o Observation) { e.record(vault, w, o) })
+	go w.run(ctx, func(o Observation) { e.record(vault, w, o) }, func(seal Seal) { e.recordSeal(vault, w, seal) })
 }
 
 // Forget probes the nodes of a Vault no more: it is gone.
@@ -267,7 +269,7 @@ func (e *Engine) record(vault types.NamespacedName, w *worker, o Observation) {
 		return
 	}
 	last, known := g.observations[uid]
-	o.LastActive, o.Last = last.LastActive, last.Last
+	o.LastActive, o.Last, o.Seal = last.LastActive, last.Last, last.Seal
 	if o.State.Answered() {
 		o.Last = o.State
 	}
@@ -279,6 +281,11 @@ func (e *Engine) record(vault types.NamespacedName, w *worker, o Observation) {
 	if known && last.same(o) {
 		return
 	}
+	e.call(vault)
+}
+
+// call makes the controllers reconcile a Vault.
+func (e *Engine) call(vault types.NamespacedName) {
 	for _, notify := range e.notify {
 		notify(reconcile.Request{NamespacedName: vault})
 	}
@@ -342,7 +349,7 @@ func (w *worker) pause(ctx context.Context, last State) {
 	}
 }
 
-func (w *worker) run(ctx context.Context, record func(Observation)) {
+func (w *worker) run(ctx context.Context, record func(Observation), recordSeal func(Seal)) {
 	defer w.prober.close()
 	// A pod that is in the Service has to be known first.
 	if inService, _ := w.service(); !inService && w.load.connects.Wait(ctx) != nil {
@@ -375,6 +382,9 @@ func (w *worker) run(ctx context.Context, record func(Observation)) {
 		}
 		o.Refused = refused >= failures && connectionRefused(o.Err)
 		record(o)
+		if o.State.Answered() {
+			w.readSeal(ctx, o.State, recordSeal)
+		}
 		w.pause(ctx, o.State)
 	}
 }

@@ -47,6 +47,8 @@ type load struct {
 	bursts   *rate.Limiter
 	connects *rate.Limiter
 	slots    chan struct{}
+	// seals are the turns of the nodes that are asked for their seal.
+	seals chan struct{}
 
 	mu sync.Mutex
 	// average is by how much timers fire late.
@@ -63,6 +65,7 @@ func newLoad() *load {
 		bursts:   rate.NewLimiter(burstRate, burstSize),
 		connects: rate.NewLimiter(connectRate, connectSize),
 		slots:    make(chan struct{}, inFlight),
+		seals:    make(chan struct{}, sealsInFlight),
 		slowdown: 1,
 	}
 }

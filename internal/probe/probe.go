@@ -86,6 +86,8 @@ type Observation struct {
 	Last State
 	// LastActive is when the node last said that it is active; zero if it never did.
 	LastActive time.Time
+	// Seal is what the node said of its seal last.
+	Seal Seal
 }
 
 // Lost says that the node does not tell its state and has answered before: it is

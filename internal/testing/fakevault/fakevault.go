@@ -1,5 +1,5 @@
-// Package fakevault has stand-ins for Vault nodes that answer /v1/sys/health
-// over TLS in whatever state a test puts them, and that can hang, crash and
+// Package fakevault has stand-ins for Vault nodes that answer /v1/sys/health, and what is
+// read of their seal, over TLS in whatever state a test puts them, and that can hang, crash and
 // come back. Real nodes are the business of the end-to-end tests.
 package fakevault
 
@@ -34,6 +34,13 @@ type State struct {
 	Standby     bool `json:"standby"`
 }
 
+// Seal is what a node says of its seal.
+type Seal struct {
+	Type string
+	// Unhealthy says that Vault could not use the key service.
+	Unhealthy bool
+}
+
 // The states of a node, as Vault 1.21 reports them.
 var (
 	Uninitialized = State{Sealed: true, Standby: true}
@@ -54,8 +61,11 @@ type Node struct {
 
 	mu      sync.Mutex
 	state   State
+	seal    Seal
 	version string
 	probes  []time.Time
+	// sealReads is how often the seal was read.
+	sealReads int
 	// thawed is closed while the node runs, and open while it hangs.
 	thawed chan struct{}
 	server *http.Server
@@ -70,6 +80,7 @@ func Start(t testing.TB, cert tls.Certificate, state State) *Node {
 		ip := net.IPv4(127, 82, byte(rand.IntN(250)), byte(1+rand.IntN(250))).String()
 		n := &Node{
 			IP: ip, Address: net.JoinHostPort(ip, strconv.Itoa(Port)), t: t, cert: cert, state: state, version: "1.21.0",
+			seal: Seal{Type: v1alpha1.ShamirSeal},
 		}
 		n.thawed = make(chan struct{})
 		close(n.thawed)
@@ -87,6 +98,20 @@ func (n *Node) Set(state State) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.state = state
+}
+
+// SetSeal changes what the node says of its seal. Without a type it tells none.
+func (n *Node) SetSeal(seal Seal) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.seal = seal
+}
+
+// SealReads is how often the seal was read, both requests counted.
+func (n *Node) SealReads() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sealReads
 }
 
 // SetVersion changes the Vault version that the node reports.
@@ -174,7 +199,7 @@ func (n *Node) listen() error {
 // https://developer.hashicorp.com/vault/api-docs/system/health
 func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/v1/sys/health" {
-		http.NotFound(w, r)
+		n.answerSeal(w, r)
 		return
 	}
 	n.mu.Lock()
@@ -197,6 +222,31 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
 		State
 		Version string `json:"version"`
 	}{state, version})
+}
+
+// answerSeal is Vault's /v1/sys/seal-status and /v1/sys/seal-backend-status.
+func (n *Node) answerSeal(w http.ResponseWriter, r *http.Request) {
+	n.mu.Lock()
+	n.sealReads++
+	state, seal := n.state, n.seal
+	n.mu.Unlock()
+	var answer any
+	switch {
+	case seal.Type == "":
+	case r.URL.Path == "/v1/sys/seal-status":
+		answer = map[string]any{"type": seal.Type, "initialized": state.Initialized, "sealed": state.Sealed}
+	case r.URL.Path == "/v1/sys/seal-backend-status":
+		answer = map[string]any{
+			"healthy": !seal.Unhealthy, "fully_wrapped": false,
+			"backends": []map[string]any{{"name": seal.Type, "healthy": !seal.Unhealthy}},
+		}
+	}
+	if answer == nil {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer)
 }
 
 func statusCode(r *http.Request, parameter string, fallback int) int {

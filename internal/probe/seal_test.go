@@ -1,0 +1,63 @@
+package probe
+
+import (
+	"testing"
+	"time"
+
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+)
+
+// The seal of a node is read once if that is Shamir's, and else now and then and whenever
+// its state changes.
+func TestSeal(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Sealed)
+	node.SetSeal(fakevault.Seal{Type: "transit", Unhealthy: true})
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	waitUntil(t, func() bool {
+		return h.observation(target.UID).Seal == Seal{Read: true, Type: "transit", Health: SealUnhealthy}
+	})
+	node.SetSeal(fakevault.Seal{Type: "transit"})
+	time.Sleep(3 * burst)
+	if reads := node.SealReads(); reads != 2 {
+		t.Errorf("the seal was read %d times, want 2 requests", reads)
+	}
+	node.Set(fakevault.Active)
+	waitUntil(t, func() bool {
+		return h.observation(target.UID).Seal == Seal{Read: true, Type: "transit", Health: SealHealthy}
+	})
+}
+
+func TestShamirIsReadOnce(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Sealed)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	waitUntil(t, func() bool { return h.observation(target.UID).Seal == Seal{Read: true, Type: "shamir"} })
+	for _, state := range []fakevault.State{fakevault.Active, fakevault.Standby} {
+		node.Set(state)
+		time.Sleep(3 * burst)
+	}
+	if reads := node.SealReads(); reads != 1 {
+		t.Errorf("the seal was read %d times, want once", reads)
+	}
+	// Another process may have another.
+	node.SetSeal(fakevault.Seal{Type: "awskms"})
+	target.Container = "again"
+	h.SetTargets(exampleVault, []Target{target}, true)
+	waitUntil(t, func() bool { return h.observation(target.UID).Seal.Type == "awskms" })
+}
+
+// What no seal can be called is not believed, and an endpoint that is not there, as in an
+// older Vault, delays no probe.
+func TestSealsThatAreNone(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"", "a b", "Transit", "x\n", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"} {
+		node, target := startNode(t, fakevault.Active)
+		node.SetSeal(fakevault.Seal{Type: kind})
+		h := newHarness(t)
+		h.SetTargets(exampleVault, []Target{target}, false)
+		waitUntil(t, func() bool { return h.observation(target.UID).Seal == Seal{Read: true} })
+	}
+}
