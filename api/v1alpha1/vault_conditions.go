@@ -32,6 +32,10 @@ const (
 	// ConfigValidCondition is True when the configuration of configMapName and of
 	// configSecretName is there and usable, or none was asked for.
 	ConfigValidCondition = "ConfigValid"
+	// SealReadyCondition is True when nodes can unseal themselves by the key service, as far
+	// as is known, or administrators unseal them. It is False when the key service, or
+	// what spec.seal says of it, keeps them from that.
+	SealReadyCondition = "SealReady"
 	// StorageReadyCondition is True when enough members of the storage are ready
 	// to read and write. The message names the members that are not.
 	StorageReadyCondition = "StorageReady"
@@ -51,7 +55,7 @@ const (
 // VaultConditions are all condition types that the Vault controller writes.
 var VaultConditions = []string{
 	ReadyCondition, StalledCondition, AvailableCondition, InitializedCondition, UnsealedCondition, UpdatedCondition,
-	TLSReadyCondition, ConfigValidCondition, StorageReadyCondition,
+	TLSReadyCondition, ConfigValidCondition, SealReadyCondition, StorageReadyCondition,
 }
 
 // Reasons of the conditions that the Vault controller writes.
@@ -82,6 +86,8 @@ const (
 	ReasonDataFound = "DataFound"
 	// ReasonAwaitingUnseal: nodes wait for "vault operator unseal".
 	ReasonAwaitingUnseal = "AwaitingUnseal"
+	// ReasonAwaitingAutoUnseal: nodes are sealed, and unseal themselves by the key service.
+	ReasonAwaitingAutoUnseal = "AwaitingAutoUnseal"
 	// ReasonUnsealed: all nodes are unsealed.
 	ReasonUnsealed = "Unsealed"
 	// ReasonNodesUnreachable: nodes do not answer.
@@ -103,7 +109,7 @@ const (
 	ReasonSecretsValid = "SecretsValid"
 	// ReasonSecretsPending: the operator is making the certificates.
 	ReasonSecretsPending = "SecretsPending"
-	// ReasonSecretNotFound: a Secret with certificates is missing.
+	// ReasonSecretNotFound: a Secret with certificates or credentials is missing.
 	ReasonSecretNotFound = "SecretNotFound"
 	// ReasonSecretInvalid: a Secret lacks a key, or a key's content is unusable.
 	ReasonSecretInvalid = "SecretInvalid"
@@ -129,6 +135,25 @@ const (
 	// ReasonConfigInvalid: the configuration does not parse, or sets what the
 	// operator owns.
 	ReasonConfigInvalid = "ConfigInvalid"
+	// ReasonShamir: no key service is needed, administrators unseal the nodes.
+	ReasonShamir = "Shamir"
+	// ReasonKeyServiceWorks: Vault could use the key service when it tried last.
+	ReasonKeyServiceWorks = "KeyServiceWorks"
+	// ReasonSealInvalid: spec.seal cannot work.
+	ReasonSealInvalid = "SealInvalid"
+	// ReasonSealChangeRefused: another kind of seal, or another key, than that which Vault is
+	// initialized with.
+	ReasonSealChangeRefused = "SealChangeRefused"
+	// ReasonKeyServiceUnavailable: the key service cannot be reached, or does not serve.
+	ReasonKeyServiceUnavailable = "KeyServiceUnavailable"
+	// ReasonKeyServiceUnverified: the certificate of the key service cannot be verified.
+	ReasonKeyServiceUnverified = "KeyServiceUnverified"
+	// ReasonCredentialsRefused: the key service refuses the credentials, or what they may do.
+	ReasonCredentialsRefused = "CredentialsRefused"
+	// ReasonKeyNotUsable: the key does not exist, or is disabled.
+	ReasonKeyNotUsable = "KeyNotUsable"
+	// ReasonKeyServiceFailing: Vault cannot use the key service, and its log says why.
+	ReasonKeyServiceFailing = "KeyServiceFailing"
 	// ReasonQuorum: all etcd members are ready.
 	ReasonQuorum = "Quorum"
 	// ReasonMembersNotReady: a majority of the etcd members is ready, which is

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
@@ -76,6 +77,25 @@ func memberBecameReady(reader client.Reader) predicate.Predicate {
 			}
 			return meta.IsStatusConditionTrue(vault.Status.Conditions, v1alpha1.IrreconcilableCondition) ||
 				meta.IsStatusConditionTrue(vault.Status.Conditions, v1alpha1.ReleaseFailedCondition)
+		},
+	}
+}
+
+// sealBecameReady passes what a change of the nodes may have waited for: that the key
+// service works again, or that something is known of it, while the spec of the Vault cannot
+// be deployed.
+func sealBecameReady() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		DeleteFunc:  func(event.DeleteEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			conditions := e.ObjectNew.(*v1alpha1.Vault).Status.Conditions
+			before := meta.FindStatusCondition(e.ObjectOld.(*v1alpha1.Vault).Status.Conditions, v1alpha1.SealReadyCondition)
+			after := meta.FindStatusCondition(conditions, v1alpha1.SealReadyCondition)
+			return after != nil && !seal.Fails(after) && (before == nil || before.Reason != after.Reason) &&
+				(meta.IsStatusConditionTrue(conditions, v1alpha1.IrreconcilableCondition) ||
+					meta.IsStatusConditionTrue(conditions, v1alpha1.ReleaseFailedCondition))
 		},
 	}
 }

@@ -53,3 +53,56 @@ func TestSecretsThatWereMade(t *testing.T) {
 		})
 	}
 }
+
+// What waits for the key service goes on when it works again.
+func TestSealBecameReady(t *testing.T) {
+	const none = ""
+	for name, test := range map[string]struct {
+		before, after  string
+		irreconcilable metav1.ConditionStatus
+		want           bool
+	}{
+		"it works again": {v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonKeyServiceWorks,
+			metav1.ConditionTrue, true},
+		"nothing waits for it": {v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonKeyServiceWorks,
+			metav1.ConditionFalse, false},
+		"it fails in another way": {v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonCredentialsRefused,
+			metav1.ConditionTrue, false},
+		"it fails": {v1alpha1.ReasonKeyServiceWorks, v1alpha1.ReasonKeyServiceFailing,
+			metav1.ConditionTrue, false},
+		"the first that is known": {none, v1alpha1.ReasonKeyServiceWorks, metav1.ConditionTrue, true},
+		"nothing is known any more": {v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonNotObserved,
+			metav1.ConditionTrue, true},
+		"it works as it did": {v1alpha1.ReasonKeyServiceWorks, v1alpha1.ReasonKeyServiceWorks, metav1.ConditionTrue,
+			false},
+		"the seal has been told":      {v1alpha1.ReasonNotObserved, v1alpha1.ReasonShamir, metav1.ConditionTrue, true},
+		"there is no condition of it": {none, none, metav1.ConditionTrue, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vault := func(reason string) *v1alpha1.Vault {
+				v := &v1alpha1.Vault{}
+				v.Status.Conditions = []metav1.Condition{{Type: v1alpha1.IrreconcilableCondition, Status: test.irreconcilable}}
+				if reason != none {
+					status := metav1.ConditionFalse
+					if reason == v1alpha1.ReasonKeyServiceWorks || reason == v1alpha1.ReasonShamir {
+						status = metav1.ConditionTrue
+					}
+					if reason == v1alpha1.ReasonNotObserved {
+						status = metav1.ConditionUnknown
+					}
+					v.Status.Conditions = append(v.Status.Conditions, metav1.Condition{Type: v1alpha1.SealReadyCondition,
+						Status: status, Reason: reason})
+				}
+				return v
+			}
+			p := sealBecameReady()
+			if got := p.Update(event.UpdateEvent{ObjectOld: vault(test.before),
+				ObjectNew: vault(test.after)}); got != test.want {
+				t.Errorf("got %v", got)
+			}
+			if p.Create(event.CreateEvent{}) || p.Delete(event.DeleteEvent{}) || p.Generic(event.GenericEvent{}) {
+				t.Error("something else is news")
+			}
+		})
+	}
+}

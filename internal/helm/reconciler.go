@@ -36,6 +36,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
+	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
@@ -87,7 +88,8 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		Named("helm").
 		// The generation also changes when deletion begins. No annotation of a Vault
 		// means anything to the reconciler, and tools set theirs as they like.
-		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.Vault{}, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, sealBecameReady()))).
 		Owns(&appsv1.Deployment{}, owned).
 		Owns(&appsv1.StatefulSet{}, owned).
 		Owns(&corev1.Service{}, owned, builder.OnlyMetadata).
@@ -167,6 +169,8 @@ func newReconciler(
 		}),
 		helmclient.AppendPostRenderers(func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
 			return storage.TemplateGate(mgr.GetClient(), client.ObjectKeyFromObject(obj))
+		}, func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
+			return seal.TemplateGate(mgr.GetClient(), client.ObjectKeyFromObject(obj))
 		}),
 	)
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
+	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
@@ -80,6 +81,13 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err := t.inputs.Gate(ctx, &vault); err != nil {
 		return nil, err
 	}
+	if err := seal.CheckChange(ctx, t.client, &vault); err != nil {
+		return nil, err
+	}
+	sealCAKey, err := seal.CAKey(ctx, t.apiReader, &vault)
+	if err != nil {
+		return nil, err
+	}
 	config, err := vaultconfig.Load(ctx, t.apiReader, &vault)
 	if err != nil {
 		return nil, err
@@ -115,6 +123,9 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		spec["configSecret"] = map[string]any{"name": configSecret.Name, "keys": toAny(configSecret.Keys)}
 	}
 	spec["tlsKeys"] = map[string]any{"cert": material.Keys.Cert, "key": material.Keys.Key, "ca": material.Keys.CA}
+	if vault.Spec.Seal != nil {
+		spec["sealKey"], spec["sealCAKey"] = vault.Spec.Seal.Key(), sealCAKey
+	}
 	spec["ownerUID"] = string(vault.UID)
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
@@ -190,6 +191,53 @@ func TestTranslateNamesTheConfigurationOnly(t *testing.T) {
 		if value, found := values[field]; found {
 			t.Errorf("%s is %v", field, value)
 		}
+	}
+}
+
+// The values of a seal have no content of a Secret, and tell the chart where the CA is.
+func TestTranslateSeal(t *testing.T) {
+	ca, err := certs.NewCA("root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seal := map[string]any{"transit": map[string]any{
+		"address": "https://root:8200", "keyName": "example", "credentialsSecretName": "token", "caSecretName": "ca",
+	}}
+	vault := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{"namespace": "default", "name": "example", "uid": "vault-uid"},
+		"spec":     map[string]any{"seal": seal},
+	}}
+	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
+	translator := newTranslator(t, "")
+	if _, err := translator.Translate(t.Context(), vault); err == nil || !strings.Contains(err.Error(),
+		`Secret "token" does not exist`) {
+		t.Errorf("without its Secret: %v", err)
+	}
+	for name, data := range map[string]map[string][]byte{"token": {"token": []byte("hvs.MARKER")},
+		"ca": {"vault-client-ca.crt": ca.Cert}} {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Data: data}
+		if err := translator.client.Create(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	values, err := translator.Translate(t.Context(), vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(values["seal"], seal) || values["sealKey"] != "transit:transit/keys/example" ||
+		values["sealCAKey"] != "vault-client-ca.crt" {
+		t.Errorf("the values are %v", values)
+	}
+	encoded, err := json.Marshal(values)
+	if err != nil || strings.Contains(string(encoded), "MARKER") || strings.Contains(string(encoded), "CERTIFICATE") {
+		t.Errorf("the values hold what is in the Secrets: %s, %v", encoded, err)
+	}
+
+	// The data of an initialized Vault is bound to its seal.
+	vault.Object["status"] = map[string]any{"initialized": true, "seal": map[string]any{"type": "shamir"}}
+	if _, err := translator.Translate(t.Context(), vault); err == nil || !strings.Contains(err.Error(),
+		"moved to another seal") {
+		t.Errorf("from Shamir to transit: %v", err)
 	}
 }
 

@@ -238,6 +238,8 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 		return administrator, "kubectl vault init " + vault.Name + in
 	case v1alpha1.ReasonAwaitingUnseal:
 		return administrator, "kubectl vault unseal " + vault.Name + in
+	case v1alpha1.ReasonAwaitingAutoUnseal, v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonKeyServiceFailing:
+		return "the key service", "kubectl vault logs " + vault.Name + in
 	case v1alpha1.ReasonNodeFailing, v1alpha1.ReasonNodesStarting:
 		return cluster, "kubectl describe " + pods + v1alpha1.ServerComponent
 	case v1alpha1.ReasonNodesUnreachable, v1alpha1.ReasonMultipleActiveNodes, v1alpha1.ReasonNodesUnverified:

@@ -11,6 +11,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 )
 
@@ -19,8 +20,11 @@ import (
 type Check struct {
 	// Condition is the type of the condition. It is one of v1alpha1.VaultConditions.
 	Condition string
-	// Accepted is the reason and the message of the condition when nothing is wrong.
+	// Accepted is the reason and the message of the condition when nothing is wrong. It is
+	// nil when it depends on more than what is checked.
 	Accepted func(*v1alpha1.VaultSpec) (reason, message string)
+	// Stalls are the reasons with which nothing goes on before the user acts; nil are all.
+	Stalls []string
 	// objects are what is checked, once for each version of them.
 	objects func(*v1alpha1.VaultSpec) []object
 	// check returns a *problem.Error of the condition for what the user has to fix; any
@@ -31,7 +35,8 @@ type Check struct {
 // Checks are all of them, in the order in which a Vault is refused. The check of the
 // certificates is not among them: the Helm reconciler makes those that are missing.
 var Checks = []Check{
-	{v1alpha1.ConfigValidCondition, vaultconfig.Accepted, configs, vaultconfig.Check},
+	{v1alpha1.ConfigValidCondition, vaultconfig.Accepted, nil, configs, vaultconfig.Check},
+	{v1alpha1.SealReadyCondition, nil, seal.Stalls, sealSecrets, seal.Check},
 }
 
 // Inputs reads what users bring and what the operator makes in its place, once for each

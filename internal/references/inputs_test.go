@@ -155,8 +155,12 @@ func TestChecksAreMadeOnce(t *testing.T) {
 
 // What is checked is watched, and has a condition.
 func TestChecksAreWatchedAndTold(t *testing.T) {
-	vault := &v1alpha1.Vault{Spec: v1alpha1.VaultSpec{ConfigMapName: "map", ConfigSecretName: "secret"}}
-	if !slices.Contains(configMapsOf(vault), "map") || !slices.Contains(secretsOf(vault), "secret") {
+	vault := &v1alpha1.Vault{Spec: v1alpha1.VaultSpec{ConfigMapName: "map", ConfigSecretName: "secret",
+		Seal: &v1alpha1.SealPolicy{
+			Transit: &v1alpha1.TransitSeal{CredentialsSecretName: "token", CASecretName: "ca"},
+		}}}
+	if !slices.Contains(configMapsOf(vault), "map") || !slices.Contains(secretsOf(vault), "secret") ||
+		!slices.Contains(secretsOf(vault), "token") || !slices.Contains(secretsOf(vault), "ca") {
 		t.Errorf("watched are %q and %q", configMapsOf(vault), secretsOf(vault))
 	}
 	for _, check := range Checks {

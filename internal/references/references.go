@@ -66,6 +66,17 @@ func certificates(vault *v1alpha1.Vault) []object {
 	return result
 }
 
+// sealSecrets are the Secrets for the key service of a Vault.
+func sealSecrets(spec *v1alpha1.VaultSpec) []object {
+	var result []object
+	for _, name := range []string{spec.Seal.CredentialsSecretName(), spec.Seal.CASecretName()} {
+		if name != "" {
+			result = append(result, object{"Secret", name})
+		}
+	}
+	return result
+}
+
 // configs are what a Vault names for more configuration.
 func configs(spec *v1alpha1.VaultSpec) []object {
 	var result []object

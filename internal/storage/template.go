@@ -15,6 +15,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -48,8 +49,8 @@ func (g templateGate) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
 	if err := g.reader.Get(ctx, g.vault, &vault); err != nil {
 		return nil, err
 	}
-	rendered, err := findSet(manifests.Bytes(), vault.EtcdName())
-	if err != nil || rendered == nil {
+	rendered := &appsv1.StatefulSet{}
+	if found, err := Rendered(manifests.Bytes(), "StatefulSet", vault.EtcdName(), rendered); err != nil || !found {
 		return manifests, err
 	}
 	s, err := Load(ctx, g.reader, &vault)
@@ -59,27 +60,26 @@ func (g templateGate) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
 	return manifests, s.templateRefusal(rendered)
 }
 
-// findSet returns the StatefulSet of a name, or nil.
-func findSet(manifests []byte, name string) (*appsv1.StatefulSet, error) {
+// Rendered reads the object of a kind and a name, if it is among the manifests.
+func Rendered(manifests []byte, kind, name string, into client.Object) (found bool, err error) {
 	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(manifests)))
 	for {
 		document, err := reader.Read()
 		if errors.Is(err, io.EOF) {
-			return nil, nil
+			return false, nil
 		}
 		if err != nil {
-			return nil, err
+			return false, err
 		}
-		if !bytes.Contains(document, []byte("kind: StatefulSet")) {
+		var meta metav1.PartialObjectMetadata
+		if !bytes.Contains(document, []byte("kind: "+kind)) || syaml.Unmarshal(document, &meta) != nil ||
+			meta.Kind != kind || meta.Name != name {
 			continue
 		}
-		var set appsv1.StatefulSet
-		if err := syaml.Unmarshal(document, &set); err != nil {
-			return nil, fmt.Errorf("reading the rendered StatefulSet: %w", err)
+		if err := syaml.Unmarshal(document, into); err != nil {
+			return false, fmt.Errorf("reading the rendered %s: %w", kind, err)
 		}
-		if set.Kind == "StatefulSet" && set.Name == name {
-			return &set, nil
-		}
+		return true, nil
 	}
 }
 
@@ -89,7 +89,7 @@ func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
 	if s.Set == nil || len(s.Vault.StorageVolumes()) == 0 {
 		return nil
 	}
-	if same, err := sameTemplate(&rendered.Spec.Template.Spec, &s.Set.Spec.Template.Spec); same || err != nil {
+	if same, err := SameTemplate(&rendered.Spec.Template.Spec, &s.Set.Spec.Template.Spec); same || err != nil {
 		return err
 	}
 	var away []string
@@ -131,9 +131,9 @@ func image(spec *corev1.PodSpec) string {
 	return spec.Containers[0].Image
 }
 
-// sameTemplate says that the living pod template is the rendered one, with what the
+// SameTemplate says that the living pod template is the rendered one, with what the
 // API server has filled in.
-func sameTemplate(rendered, living *corev1.PodSpec) (bool, error) {
+func SameTemplate(rendered, living *corev1.PodSpec) (bool, error) {
 	want, err := runtime.DefaultUnstructuredConverter.ToUnstructured(rendered)
 	if err != nil {
 		return false, err

@@ -32,13 +32,18 @@ var owned = []string{
 	"disable_mlock", "service_registration",
 }
 
+// seals are the top-level keys of seals, two of them old names.
+var seals = []string{"seal", "kms", "hsm"}
+
 // checkText says why a node could not be started with this HCL: it does not parse
 // by the parser that Vault uses, is too large, or sets what the operator owns.
 //
 // The error gives the position and the kind of the mistake and never a part of the
 // text, because the text may hold credentials and the error ends up in conditions,
 // events and the log.
-func checkText(text string) error {
+//
+// More are keys that are set elsewhere, too.
+func checkText(text string, more ...string) error {
 	if len(text) > maxBytes {
 		return fmt.Errorf("is larger than %d KiB, which is the limit", maxBytes>>10)
 	}
@@ -60,6 +65,9 @@ func checkText(text string) error {
 		key, ok := item.Keys[0].Token.Value().(string)
 		// HCL matches keys without regard to case.
 		key = strings.ToLower(key)
+		if ok && slices.Contains(more, key) {
+			return fmt.Errorf("sets %s, and so does spec.seal: only one of them may", key)
+		}
 		if ok && slices.Contains(owned, key) && !slices.Contains(conflicts, key) {
 			conflicts = append(conflicts, key)
 		}

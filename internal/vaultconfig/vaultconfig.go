@@ -32,7 +32,7 @@ func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (Con
 	config := Config{}
 	if name := string(vault.Spec.ConfigMapName); name != "" {
 		var configMap corev1.ConfigMap
-		from := origin{"configMapName", "ConfigMap", name, v1alpha1.ReasonConfigMapNotFound}
+		from := origin{"configMapName", "ConfigMap", name, v1alpha1.ReasonConfigMapNotFound, elsewhere(vault)}
 		if err := from.get(ctx, reader, vault.Namespace, &configMap); err != nil {
 			return nil, err
 		}
@@ -44,7 +44,7 @@ func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (Con
 	}
 	if name := string(vault.Spec.ConfigSecretName); name != "" {
 		var secret corev1.Secret
-		from := origin{"configSecretName", "Secret", name, v1alpha1.ReasonConfigSecretNotFound}
+		from := origin{"configSecretName", "Secret", name, v1alpha1.ReasonConfigSecretNotFound, elsewhere(vault)}
 		if err := from.get(ctx, reader, vault.Namespace, &secret); err != nil {
 			return nil, err
 		}
@@ -62,6 +62,15 @@ type origin struct {
 	field, kind, name string
 	// notFound is the reason of the condition when it is missing.
 	notFound string
+	// elsewhere are the keys that must not be in it because the spec sets them.
+	elsewhere []string
+}
+
+func elsewhere(vault *v1alpha1.Vault) []string {
+	if vault.Spec.Seal != nil {
+		return seals
+	}
+	return nil
 }
 
 func (o origin) get(ctx context.Context, reader client.Reader, namespace string, object client.Object) error {
@@ -79,7 +88,7 @@ func (o origin) check(text string, found bool) error {
 	if !found {
 		return refused(v1alpha1.ReasonConfigInvalid, "%s %q has no key %q", o.kind, o.name, v1alpha1.ConfigMapKey)
 	}
-	if err := checkText(text); err != nil {
+	if err := checkText(text, o.elsewhere...); err != nil {
 		return refused(v1alpha1.ReasonConfigInvalid, "%s %q, key %q: %v", o.kind, o.name, v1alpha1.ConfigMapKey, err)
 	}
 	return nil

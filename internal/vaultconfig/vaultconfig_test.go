@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/hcl"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
 func TestCheck(t *testing.T) {
@@ -51,6 +53,25 @@ func TestCheck(t *testing.T) {
 				t.Errorf("error %v, want one that mentions %q", err, test.mentions)
 			}
 		})
+	}
+}
+
+// A seal is in the spec or in the configuration, and not in both.
+func TestCheckSeal(t *testing.T) {
+	for text, refused := range map[string]string{
+		"ui = true": "", "seal \"transit\" {\n  token = \"hvsMARKER\"\n}": "seal", "KMS \"awskms\" {}": "kms",
+		"hsm \"pkcs11\" {}":          "hsm",
+		"telemetry {\n  seal = 1\n}": "",
+	} {
+		if err := checkText(text); err != nil {
+			t.Errorf("%s: refused without spec.seal: %v", text, err)
+		}
+		err := checkText(text, elsewhere(&v1alpha1.Vault{Spec: v1alpha1.VaultSpec{Seal: &v1alpha1.SealPolicy{}}})...)
+		if refused == "" && err != nil || refused != "" && (err == nil || !strings.Contains(err.Error(),
+			"sets "+refused+", and so does spec.seal")) ||
+			err != nil && strings.Contains(err.Error(), marker) {
+			t.Errorf("%s: error %v", text, err)
+		}
 	}
 }
 

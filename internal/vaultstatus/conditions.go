@@ -94,9 +94,10 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		return isTrue(v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s",
 			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort, storageHint(f))
 	case awaitsInit(status):
-		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(nodes))
+		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
 	case allSealed(status):
-		return isFalse(v1alpha1.ReasonAwaitingUnseal, "%s%s", unsealHint(nodes.Sealed), storageHint(f))
+		reason, hint := unsealHint(f, status)
+		return isFalse(reason, "%s%s", hint, storageHint(f))
 	case status.Initialized:
 		return unavailable(f, nodes)
 	case len(nodes.Unreachable) > 0:
@@ -197,8 +198,13 @@ func notInService(f *facts, name string) string {
 }
 
 // foundHint is for a Vault that nobody has initialized since it was created.
-const foundHint = "The storage holds the data of a Vault that was initialized before: " +
-	"it is unsealed with the keys of that one"
+func foundHint(f *facts, status *v1alpha1.VaultStatus) string {
+	const found = "The storage holds the data of a Vault that was initialized before: "
+	if autoUnseals(f, status) {
+		return found + "it unseals itself if its key is the one of that Vault"
+	}
+	return found + "it is unsealed with the keys of that one"
+}
 
 // dataFound says that all nodes are sealed, and that none was ever seen uninitialized or
 // unsealed: the data was there before, on volumes that were kept or restored.
@@ -223,11 +229,11 @@ func initializedReason(status *v1alpha1.VaultStatus) string {
 func vaultInitialized(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	switch {
 	case dataFound(f, status):
-		return isTrue(v1alpha1.ReasonDataFound, "%s", foundHint)
+		return isTrue(v1alpha1.ReasonDataFound, "%s", foundHint(f, status))
 	case status.Initialized:
 		return isTrue(v1alpha1.ReasonInitialized, "Vault is initialized")
 	case awaitsInit(status):
-		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
+		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
 	default:
 		return isUnknown(v1alpha1.ReasonNotObserved, "No Vault node has answered yet")
 	}
@@ -237,9 +243,10 @@ func unsealed(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	nodes := &status.VaultStatus
 	switch {
 	case awaitsInit(status):
-		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(nodes))
+		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
 	case len(nodes.Sealed) > 0:
-		return isFalse(v1alpha1.ReasonAwaitingUnseal, "%s", unsealHint(nodes.Sealed))
+		reason, hint := unsealHint(f, status)
+		return isFalse(reason, "%s", hint)
 	case len(nodes.Unreachable) > 0:
 		return isUnknown(v1alpha1.ReasonNodesUnreachable, "No answer from %s", join(nodes.Unreachable))
 	case status.ReadyNodes < f.vault.WantedNodes():
@@ -271,9 +278,12 @@ func refused(wrong *problem.Error) metav1.Condition {
 
 // checked computes the condition of a check.
 func checked(check references.Check) conditionFunc {
-	return conditionFunc{check.Condition, func(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
+	return conditionFunc{check.Condition, func(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		if condition := unusable(f, check.Condition); condition != nil {
 			return *condition
+		}
+		if check.Condition == v1alpha1.SealReadyCondition {
+			return sealReady(f, status) // the nodes have to tell more
 		}
 		reason, text := check.Accepted(&f.vault.Spec)
 		return isTrue(reason, "%s", text)
@@ -294,12 +304,26 @@ func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 	return tlsValid(f)
 }
 
-func initHint(nodes *v1alpha1.NodesStatus) string {
-	return fmt.Sprintf("Vault is not initialized: run 'vault operator init' on one of %s", join(nodes.Sealed))
+func initHint(f *facts, status *v1alpha1.VaultStatus) string {
+	command := "vault operator init"
+	if autoUnseals(f, status) {
+		command = "vault operator init -recovery-shares=5 -recovery-threshold=3"
+	}
+	return fmt.Sprintf("Vault is not initialized: run '%s' on one of %s", command, join(status.VaultStatus.Sealed))
 }
 
-func unsealHint(sealed []string) string {
-	return fmt.Sprintf("Sealed, run 'vault operator unseal' on each: %s", join(sealed))
+// unsealHint is the reason and the message for nodes that are sealed. Recovery keys cannot
+// do what the key service does, so whoever has them is not sent to the nodes with them.
+func unsealHint(f *facts, status *v1alpha1.VaultStatus) (reason, hint string) {
+	names := join(status.VaultStatus.Sealed)
+	if !autoUnseals(f, status) {
+		return v1alpha1.ReasonAwaitingUnseal, "Sealed, run 'vault operator unseal' on each: " + names
+	}
+	hint = "Sealed until Vault has unsealed them by the key service: " + names
+	if failing, _ := sealedByKeyService(f); len(failing) > 0 {
+		return v1alpha1.ReasonAwaitingAutoUnseal, hint + ". It fails, see the condition " + v1alpha1.SealReadyCondition
+	}
+	return v1alpha1.ReasonAwaitingAutoUnseal, hint + ". One that somebody has sealed stays so until its pod is deleted"
 }
 
 // waitingHint says why containers do not run, as the kubelet tells it, or why there are

@@ -172,7 +172,9 @@ func (f *fixture) probe(t *testing.T, target probe.Target) {
 	t.Helper()
 	key := client.ObjectKeyFromObject(f.vault)
 	f.Engine.SetTargets(key, []probe.Target{target}, true)
-	f.waitFor(t, func(o probe.Observation) bool { return o.State != probe.Unknown })
+	f.waitFor(t, func(o probe.Observation) bool {
+		return o.State != probe.Unknown && (o.Seal.Read || !o.State.Answered())
+	})
 }
 
 func (f *fixture) waitFor(t *testing.T, ok func(probe.Observation) bool) {
@@ -213,7 +215,8 @@ func TestReconcileWritesOnceAndTellsOnce(t *testing.T) {
 
 	node := f.run(t, "a", fakevault.Sealed)
 	// Nobody has initialized it since it was created.
-	want := []string{"Normal DataFound " + foundHint, "Normal Sealed Pod a is sealed"}
+	want := []string{"Normal DataFound The storage holds the data of a Vault that was initialized before: it is " +
+		"unsealed with the keys of that one", "Normal Sealed Pod a is sealed"}
 	if events := f.mustReconcile(t); !slices.Equal(events, want) {
 		t.Errorf("events %q, want %q", events, want)
 	}

@@ -13,8 +13,10 @@ import (
 var (
 	certificateExpiry = newGauge("certificate_expiry_timestamp_seconds",
 		"Unix time at which the first certificate of the Vault or its etcd ends that is served, or that a Secret holds.")
-	nodesWanted     = newGauge("nodes_wanted", "Number of nodes that the spec of the Vault asks for.")
-	nodesByState    = newGauge("nodes", "Number of nodes of the Vault in a state.", "state")
+	nodesWanted  = newGauge("nodes_wanted", "Number of nodes that the spec of the Vault asks for.")
+	nodesByState = newGauge("nodes", "Number of nodes of the Vault in a state.", "state")
+	sealHealthy  = newGauge("seal_healthy",
+		"Whether Vault could use the key service that unseals its nodes when it tried last: 1 or 0.", "type")
 	conditionStatus = newGauge("condition",
 		"Condition of the Vault: 1 for the status that it has, and 0 for the others.", "type", "status")
 )
@@ -46,6 +48,14 @@ func measure(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus) {
 		}
 		nodesByState.WithLabelValues(namespace, name, label).Set(float64(count))
 	}
+	sealHealthy.DeletePartialMatch(prometheus.Labels{"namespace": namespace, "name": name})
+	if s := status.Seal; s != nil && s.Healthy != nil {
+		healthy := 0.0
+		if *s.Healthy {
+			healthy = 1
+		}
+		sealHealthy.WithLabelValues(namespace, name, s.Type).Set(healthy)
+	}
 	for _, conditionType := range v1alpha1.VaultConditions {
 		is := metav1.ConditionFalse // Stalled is absent then
 		if c := meta.FindStatusCondition(status.Conditions, conditionType); c != nil {
@@ -64,7 +74,8 @@ func measure(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus) {
 // forgetMetrics drops those of a Vault that is gone.
 func forgetMetrics(namespace, name string) {
 	of := prometheus.Labels{"namespace": namespace, "name": name}
-	for _, gauge := range []*prometheus.GaugeVec{certificateExpiry, nodesWanted, nodesByState, conditionStatus} {
+	for _, gauge := range []*prometheus.GaugeVec{certificateExpiry, nodesWanted, nodesByState, sealHealthy,
+		conditionStatus} {
 		gauge.DeletePartialMatch(of)
 	}
 }

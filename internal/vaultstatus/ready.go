@@ -21,7 +21,7 @@ type requirement struct {
 // required are in the order in which one explains the next: what is refused comes before
 // what does not run because of it.
 var required = slices.Concat(forChecks(func(check references.Check) requirement {
-	return requirement{check.Condition, metav1.ConditionTrue, nil}
+	return requirement{check.Condition, metav1.ConditionTrue, check.Stalls}
 }), []requirement{
 	{v1alpha1.TLSReadyCondition, metav1.ConditionTrue, []string{
 		v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretInvalid, v1alpha1.ReasonAuthorityLost,

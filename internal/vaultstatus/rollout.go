@@ -122,7 +122,10 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 			join(p.failing))
 	// Without an old node nothing waits for an updated one.
 	case len(p.sealed) > 0 && len(old) > 0 && !status.Initialized:
-		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(&status.VaultStatus))
+		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
+	case len(p.sealed) > 0 && len(old) > 0 && autoUnseals(f, status):
+		return isFalse(v1alpha1.ReasonAwaitingAutoUnseal, "The rollout goes on when updated nodes have unsealed "+
+			"themselves by the key service: %s", join(p.sealed))
 	case len(p.sealed) > 0 && len(old) > 0:
 		return isFalse(v1alpha1.ReasonAwaitingUnseal,
 			"The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))

@@ -108,6 +108,7 @@ func compute(f *facts) v1alpha1.VaultStatus {
 	if nodes.Active != "" {
 		status.ReadyNodes++
 	}
+	status.Seal = sealStatus(f, status.Initialized)
 	status.Storage = storageStatus(f)
 	status.Conditions = conditions(f, &status)
 	status.Phase = phase(&status)

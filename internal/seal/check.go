@@ -1,0 +1,182 @@
+// Package seal checks spec.seal and the Secrets that it names, and tells why nodes cannot
+// unseal themselves by a key service.
+package seal
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
+)
+
+// Stalls are the reasons of the condition SealReady with which nothing goes on before
+// somebody changes the spec or a Secret. A key service that is away comes back by itself.
+var Stalls = []string{
+	v1alpha1.ReasonSealInvalid, v1alpha1.ReasonSealChangeRefused, v1alpha1.ReasonSecretNotFound,
+	v1alpha1.ReasonSecretInvalid,
+}
+
+func invalid(format string, args ...any) error {
+	return problem.New(v1alpha1.SealReadyCondition, v1alpha1.ReasonSealInvalid, format, args...)
+}
+
+func badSecret(format string, args ...any) error {
+	return problem.New(v1alpha1.SealReadyCondition, v1alpha1.ReasonSecretInvalid, format, args...)
+}
+
+// Check checks spec.seal and the Secrets that it names. What the user has to fix is a
+// *problem.Error; any other error says that the API server could not be read from.
+func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
+	policy := vault.Spec.Seal
+	if policy == nil {
+		return nil
+	}
+	if err := checkMounts(&vault.Spec.Pod); err != nil {
+		return err
+	}
+	if policy.Transit != nil {
+		if err := checkAddress(vault, policy.Transit.Address); err != nil {
+			return err
+		}
+	}
+	if name := policy.CredentialsSecretName(); name != "" {
+		secret, err := get(ctx, reader, vault, "credentialsSecretName", name)
+		if err != nil {
+			return err
+		}
+		if err := checkCredentials(policy, secret); err != nil {
+			return err
+		}
+	}
+	_, err := CAKey(ctx, reader, vault)
+	return err
+}
+
+// CAKey is the key under which the Secret with the CA of the key service holds it; empty
+// when there is no such Secret. Errors are as those of Check.
+func CAKey(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (string, error) {
+	name := vault.Spec.Seal.CASecretName()
+	if name == "" {
+		return "", nil
+	}
+	secret, err := get(ctx, reader, vault, "caSecretName", name)
+	if err != nil {
+		return "", err
+	}
+	for _, key := range []string{v1alpha1.ClientCAKey, "ca.crt"} {
+		value, found := secret.Data[key]
+		if !found {
+			continue
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(value) {
+			return "", badSecret("Secret %q, key %q holds no certificate", name, key)
+		}
+		return key, nil
+	}
+	return "", badSecret("Secret %q has neither a key %q nor %q", name, v1alpha1.ClientCAKey, "ca.crt")
+}
+
+func get(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, field, name string) (*corev1.Secret, error) {
+	var secret corev1.Secret
+	err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, &secret)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, problem.New(v1alpha1.SealReadyCondition, v1alpha1.ReasonSecretNotFound,
+			"spec.seal.%s.%s: Secret %q does not exist", vault.Spec.Seal.Type(), field, name)
+	case err != nil:
+		return nil, fmt.Errorf("reading Secret %q: %w", name, err)
+	}
+	return &secret, nil
+}
+
+// checkCredentials never quotes what is in the Secret.
+func checkCredentials(policy *v1alpha1.SealPolicy, secret *corev1.Secret) error {
+	for _, key := range policy.CredentialsKeys() {
+		value, found := secret.Data[key]
+		switch {
+		case !found:
+			return badSecret("Secret %q has no key %q", secret.Name, key)
+		case len(value) == 0:
+			return badSecret("Secret %q, key %q is empty", secret.Name, key)
+		case key == "credentials.json":
+			var file struct{ Type string }
+			if json.Unmarshal(value, &file) != nil || file.Type == "" {
+				return badSecret("Secret %q, key %q is not a key file of Google Cloud", secret.Name, key)
+			}
+		case key == "config" || key == "key.pem":
+		// Vault takes the file as it is, and refuses a token with a newline.
+		case slices.ContainsFunc(value, func(b byte) bool { return b <= ' ' || b > '~' }):
+			return badSecret("Secret %q, key %q has a space, a newline or something else that is not printable",
+				secret.Name, key)
+		}
+	}
+	return nil
+}
+
+// checkMounts refuses what would be in the place of the seal's volume.
+func checkMounts(pod *v1alpha1.PodPolicy) error {
+	for _, v := range pod.Volumes {
+		if v.Name == volume {
+			return invalid("spec.pod.volumes: with spec.seal the volume %q is the operator's", v.Name)
+		}
+	}
+	for _, mount := range pod.VolumeMounts {
+		if mount.MountPath == "/vault/seal" || strings.HasPrefix(mount.MountPath, "/vault/seal/") {
+			return invalid("spec.pod.volumeMounts: with spec.seal %q is the operator's", mount.MountPath)
+		}
+	}
+	return nil
+}
+
+// checkAddress refuses a Vault that would unseal itself by itself: once all of its nodes are
+// sealed nobody could unseal it.
+func checkAddress(vault *v1alpha1.Vault, address string) error {
+	parsed, err := url.Parse(address)
+	if err != nil || parsed.Hostname() == "" {
+		return invalid("spec.seal.transit.address is not a URL")
+	}
+	if isOwn(vault, parsed.Hostname()) {
+		return invalid("spec.seal.transit.address %q is this Vault itself, which could not be unsealed any more when "+
+			"all of its nodes are sealed: use the transit secrets engine of another Vault", address)
+	}
+	return nil
+}
+
+// isOwn says that a host is a node of the Vault, by any of the names that Kubernetes has
+// for it.
+// https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/
+func isOwn(vault *v1alpha1.Vault, host string) bool {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if address, err := netip.ParseAddr(host); err == nil {
+		return address.IsLoopback() || address.IsUnspecified()
+	}
+	if host == "localhost" {
+		return true
+	}
+	labels := strings.Split(host, ".")
+	services := []string{vault.Name, vault.Name + "-nodes"}
+	if slices.Contains(services, labels[0]) && inNamespace(vault, labels[1:]) {
+		return true
+	}
+	// One pod, by its address or its name. A name of two labels may also be somebody else's.
+	return len(labels) > 1 && (labels[1] == services[1] || labels[1] == services[0] && len(labels) > 2) &&
+		inNamespace(vault, labels[2:])
+}
+
+// inNamespace says that what follows the name of a Service leads to the namespace of the
+// Vault.
+func inNamespace(vault *v1alpha1.Vault, rest []string) bool {
+	return len(rest) == 0 || rest[0] == vault.Namespace && (len(rest) == 1 || rest[1] == "svc")
+}

@@ -1,0 +1,138 @@
+package seal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"helm.sh/helm/v3/pkg/postrender"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/storage"
+)
+
+// volume is the volume of the pods with all that is about the seal.
+const volume = "seal"
+
+// templateTimeout bounds the reads of one look.
+const templateTimeout = 10 * time.Second
+
+// TemplateGate returns a post-renderer that changes nothing. While nodes that start could
+// not unseal themselves it refuses manifests that would end nodes which are unsealed.
+func TemplateGate(reader client.Reader, vault client.ObjectKey) postrender.PostRenderer {
+	return templateGate{reader, vault}
+}
+
+type templateGate struct {
+	reader client.Reader
+	vault  client.ObjectKey
+}
+
+// Run returns the manifests as they are, or an error.
+func (g templateGate) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), templateTimeout)
+	defer cancel()
+	var vault v1alpha1.Vault
+	if err := g.reader.Get(ctx, g.vault, &vault); err != nil {
+		return nil, err
+	}
+	var rendered, living appsv1.Deployment
+	if found, err := storage.Rendered(manifests.Bytes(), "Deployment", g.vault.Name, &rendered); err != nil || !found {
+		return manifests, err
+	}
+	if err := g.reader.Get(ctx, g.vault, &living); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			return manifests, nil
+		}
+		return nil, err
+	}
+	if err := templateRefusal(&vault, &rendered, &living); err != nil {
+		return nil, err
+	}
+	return manifests, nil
+}
+
+// errUnobserved is for a status that this operator has not written yet.
+var errUnobserved = errors.New("no node is replaced or taken away before the condition SealReady says whether " +
+	"another could unseal itself")
+
+// templateRefusal is why the rendered Deployment must not take the place of the living one
+// now, or nil.
+func templateRefusal(vault *v1alpha1.Vault, rendered, living *appsv1.Deployment) error {
+	// What would mend a seal of the user's own configuration cannot be told from the rest.
+	if living.Spec.Template.Annotations[v1alpha1.SealAnnotation] == "" {
+		return nil
+	}
+	condition := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.SealReadyCondition)
+	switch {
+	case condition == nil:
+		// To wait costs moments, and not to wait may cost the last unsealed node.
+	case !vault.Status.Initialized || !Fails(condition):
+		// Also while it is Unknown: then no node tells anything, such as when none can be
+		// started with the spec as it is, and the change may be what brings them back.
+		return nil
+	}
+	ends, err := endsNodes(rendered, living)
+	switch {
+	case err != nil || !ends:
+		return err
+	case condition == nil:
+		return errUnobserved
+	default:
+		return fmt.Errorf("no node is replaced or taken away while another could not unseal itself "+
+			"(SealReady is False, %s): waiting for the key service, or for a change of spec.seal alone", condition.Reason)
+	}
+}
+
+// Fails says that a condition SealReady is about the key service, and not about the spec or
+// its Secrets, with which nothing is deployed anyway.
+func Fails(condition *metav1.Condition) bool {
+	return condition != nil && condition.Status == metav1.ConditionFalse && !slices.Contains(Stalls, condition.Reason)
+}
+
+// endsNodes says that pods would be replaced, or be fewer, for something else than the seal.
+func endsNodes(rendered, living *appsv1.Deployment) (bool, error) {
+	if rendered.Spec.Replicas != nil && living.Spec.Replicas != nil && *rendered.Spec.Replicas < *living.Spec.Replicas {
+		return true, nil
+	}
+	want, have := withoutSeal(&rendered.Spec.Template), withoutSeal(&living.Spec.Template)
+	if !maps.Equal(want.Labels, have.Labels) || !maps.Equal(want.Annotations, have.Annotations) {
+		return true, nil
+	}
+	for i := range want.Spec.Containers {
+		// It is missing when there is nothing in it.
+		if i >= len(have.Spec.Containers) ||
+			!equality.Semantic.DeepEqual(want.Spec.Containers[i].EnvFrom, have.Spec.Containers[i].EnvFrom) {
+			return true, nil
+		}
+	}
+	same, err := storage.SameTemplate(&want.Spec, &have.Spec)
+	return !same, err
+}
+
+// withoutSeal is a pod template without what is about the seal, and without what kubectl
+// writes into it.
+func withoutSeal(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
+	result := template.DeepCopy()
+	maps.DeleteFunc(result.Annotations, func(key, _ string) bool {
+		return key == v1alpha1.SealAnnotation || strings.HasPrefix(key, "kubectl.kubernetes.io/")
+	})
+	result.Spec.Volumes = slices.DeleteFunc(result.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == volume })
+	for i := range result.Spec.Containers {
+		container := &result.Spec.Containers[i]
+		container.VolumeMounts = slices.DeleteFunc(container.VolumeMounts,
+			func(m corev1.VolumeMount) bool { return m.Name == volume })
+	}
+	return result
+}

@@ -1,0 +1,130 @@
+package seal
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+func newDeployment(change func(*appsv1.Deployment)) *appsv1.Deployment {
+	d := &appsv1.Deployment{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "example"},
+		Spec: appsv1.DeploymentSpec{Replicas: new(int32(3)), Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{
+				Annotations: map[string]string{v1alpha1.SealAnnotation: "transit:transit/keys/example", "a": "b"},
+				Labels:      map[string]string{"l": "m"},
+			},
+			Spec: corev1.PodSpec{
+				Volumes: []corev1.Volume{{Name: "config"}, {Name: volume,
+					VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+						Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{
+							LocalObjectReference: corev1.LocalObjectReference{Name: "one"},
+						}}},
+					}}}},
+				Containers: []corev1.Container{{
+					Name: "vault", Image: "hashicorp/vault:1.21.0", EnvFrom: []corev1.EnvFromSource{{Prefix: "a"}},
+					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/vault/config"}, {Name: volume,
+						MountPath: "/vault/seal"}},
+				}},
+			},
+		}},
+	}
+	if change != nil {
+		change(d)
+	}
+	return d
+}
+
+func TestGate(t *testing.T) {
+	bad := func(reason string) []metav1.Condition {
+		return []metav1.Condition{{Type: v1alpha1.SealReadyCondition, Status: metav1.ConditionFalse, Reason: reason}}
+	}
+	good := []metav1.Condition{{Type: v1alpha1.SealReadyCondition, Status: metav1.ConditionTrue,
+		Reason: v1alpha1.ReasonKeyServiceWorks}}
+	unknown := []metav1.Condition{{Type: v1alpha1.SealReadyCondition, Status: metav1.ConditionUnknown,
+		Reason: v1alpha1.ReasonNotObserved}}
+	away := bad(v1alpha1.ReasonKeyServiceUnavailable)
+	upgrade := func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "hashicorp/vault:1.21.1" }
+	for name, tt := range map[string]struct {
+		conditions    []metav1.Condition
+		uninitialized bool
+		rendered      func(*appsv1.Deployment)
+		living        func(*appsv1.Deployment)
+		held          bool
+	}{
+		"an upgrade":                 {conditions: good, rendered: upgrade},
+		"an upgrade, and it is away": {conditions: away, rendered: upgrade, held: true},
+		"an upgrade, and it refuses": {conditions: bad(v1alpha1.ReasonCredentialsRefused), rendered: upgrade,
+			held: true},
+		"an upgrade of a new Vault":          {conditions: away, uninitialized: true, rendered: upgrade},
+		"an upgrade, and no node tells":      {conditions: unknown, rendered: upgrade},
+		"an upgrade, and nothing is written": {rendered: upgrade, held: true},
+		"nothing":                            {conditions: away},
+		"nothing, and nothing is written":    {},
+		"a Secret is missing":                {conditions: bad(v1alpha1.ReasonSecretNotFound), rendered: upgrade},
+		// the translation has failed then
+		"fewer nodes": {conditions: away,
+			rendered: func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(2)) }, held: true},
+		"more nodes": {conditions: away,
+			rendered: func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(4)) }},
+		"an annotation of the Deployment": {conditions: away,
+			rendered: func(d *appsv1.Deployment) { d.Annotations = map[string]string{"a": "b"} }},
+		"an annotation of the pods": {conditions: away,
+			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Annotations["a"] = "c" }, held: true},
+		"an annotation less": {conditions: away,
+			rendered: func(d *appsv1.Deployment) { delete(d.Spec.Template.Annotations, "a") }, held: true},
+		"a label": {conditions: away,
+			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Labels["x"] = "y" }, held: true},
+		"an environment less": {conditions: away,
+			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].EnvFrom = nil }, held: true},
+		"a volume": {conditions: away,
+			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Spec.Volumes[0].Name = "other" }, held: true},
+		"after kubectl rollout restart": {conditions: away, living: func(d *appsv1.Deployment) {
+			d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] = "now"
+		}},
+		"another stanza, or Secret": {conditions: away, rendered: func(d *appsv1.Deployment) {
+			d.Spec.Template.Spec.Volumes[1].Projected.Sources[0].Secret.Name = "two"
+		}},
+		"another stanza, and an upgrade": {conditions: away, rendered: func(d *appsv1.Deployment) {
+			d.Spec.Template.Spec.Volumes[1].Projected.Sources[0].Secret.Name = "two"
+			upgrade(d)
+		}, held: true},
+		"a seal of the user's configuration": {conditions: away, rendered: upgrade, living: func(d *appsv1.Deployment) {
+			delete(d.Spec.Template.Annotations, v1alpha1.SealAnnotation)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vault := newVault(nil)
+			vault.Status = v1alpha1.VaultStatus{Initialized: !tt.uninitialized, Conditions: tt.conditions}
+			manifest, err := yaml.Marshal(newDeployment(tt.rendered))
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := bytes.NewBufferString("kind: ServiceAccount\nmetadata: {name: example}\n---\n" + string(manifest))
+			want := in.String()
+			api := newClient(t, vault, newDeployment(tt.living))
+			out, err := TemplateGate(api, clientKey(vault)).Run(in)
+			switch {
+			case tt.held && (err == nil || !strings.Contains(err.Error(), "no node is replaced or taken away")):
+				t.Errorf("error %v, want a refusal", err)
+			case !tt.held && (err != nil || out.String() != want):
+				t.Errorf("error %v, manifests %v", err, out)
+			}
+		})
+	}
+	if _, err := TemplateGate(newClient(t, newVault(nil)),
+		clientKey(newVault(nil))).Run(bytes.NewBufferString("")); err != nil {
+		t.Errorf("nothing rendered: %v", err)
+	}
+}
+
+func clientKey(vault *v1alpha1.Vault) client.ObjectKey { return client.ObjectKeyFromObject(vault) }

@@ -1,0 +1,173 @@
+package vaultstatus
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/seal"
+)
+
+// maxKey bounds what is believed of the annotation of a pod, which others may write.
+const maxKey = 4 << 10
+
+// sealStatus is what is known of the seal, with what was written down before where nothing
+// newer is known.
+func sealStatus(f *facts, initialized bool) *v1alpha1.SealStatus {
+	status := v1alpha1.SealStatus{}
+	if f.previous.Seal != nil {
+		status = *f.previous.Seal.DeepCopy()
+	}
+	if !initialized {
+		status.Key = "" // its data is bound to none yet
+	}
+	for _, proven := range []bool{false, true} { // what comes later counts
+		for i := range f.pods {
+			pod := &f.pods[i]
+			o := f.observations[pod.UID]
+			unsealed := o.State == probe.Standby || o.State == probe.Active
+			// Only a node that is unsealed proves that Vault's data is of its seal.
+			if o.Seal.Type == "" || unsealed != proven || !proven && initialized && status.Type != "" {
+				continue
+			}
+			status.Type = o.Seal.Type
+			key := pod.Annotations[v1alpha1.SealAnnotation]
+			if proven && strings.HasPrefix(key, o.Seal.Type+":") && len(key) <= maxKey {
+				status.Key = key
+			}
+		}
+	}
+	status.Healthy = sealHealth(f)
+	if status == (v1alpha1.SealStatus{}) {
+		return nil
+	}
+	return &status
+}
+
+// sealHealth is what Vault says of the key service, or nil.
+func sealHealth(f *facts) *bool {
+	failing, working := sealedByKeyService(f)
+	switch {
+	case len(failing) > 0:
+		return new(false)
+	case working:
+		return new(true)
+	case f.previous.Seal != nil && sealPending(f):
+		return f.previous.Seal.Healthy
+	}
+	return nil
+}
+
+// sealedByKeyService returns the nodes that say that the key service fails, and whether one
+// says that it works. A standby node has what it found when it was unsealed.
+func sealedByKeyService(f *facts) (failing []string, working bool) {
+	for i := range f.pods {
+		pod := &f.pods[i]
+		o := f.observations[pod.UID]
+		if !pods.Running(pod) || pods.Terminating(pod) {
+			continue
+		}
+		state := o.State
+		if o.Lost() {
+			state = o.Last // that it does not respond mends nothing
+		}
+		working = working || o.Seal.Health == probe.SealHealthy
+		if o.Seal.Health == probe.SealUnhealthy && (state == probe.Active || state == probe.Sealed) {
+			failing = append(failing, pod.Name)
+		}
+	}
+	return failing, working
+}
+
+// sealPending says that seals have not been read yet, as a moment after the operator has
+// started.
+func sealPending(f *facts) bool {
+	return slices.ContainsFunc(f.pods, func(pod corev1.Pod) bool {
+		o := f.observations[pod.UID]
+		return pods.Running(&pod) && o.State.Answered() && !o.Seal.Read
+	})
+}
+
+// autoUnseals says that the nodes of the Vault unseal themselves.
+func autoUnseals(f *facts, status *v1alpha1.VaultStatus) bool {
+	return f.vault.Spec.Seal != nil || status.Seal != nil && status.Seal.Type != "" &&
+		status.Seal.Type != v1alpha1.ShamirSeal
+}
+
+// sealReady is about the key service, once nothing is wrong with spec.seal and its Secrets.
+func sealReady(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
+	if wrong := problem.In(changeOfSeal(f, status)); wrong != nil {
+		return refused(wrong)
+	}
+	if !autoUnseals(f, status) {
+		return isTrue(v1alpha1.ReasonShamir, "Administrators unseal the nodes, and no key service is needed")
+	}
+	if reason, names := startsFailing(f); reason != "" {
+		return isFalse(reason, "%s: %s. 'kubectl logs --previous' says more", sentences[reason], join(names))
+	}
+	failing, working := sealedByKeyService(f)
+	old := meta.FindStatusCondition(f.previous.Conditions, v1alpha1.SealReadyCondition)
+	switch {
+	case len(failing) > 0:
+		return isFalse(v1alpha1.ReasonKeyServiceFailing, "%s: %s. A node that is unsealed goes on for as long as it is "+
+			"not restarted; 'kubectl logs' says why the key service fails", sentences[v1alpha1.ReasonKeyServiceFailing],
+			join(failing))
+	case sealPending(f) && old != nil:
+		return *old
+	case working:
+		return isTrue(v1alpha1.ReasonKeyServiceWorks, "The key service %s worked when Vault used it last", status.Seal.Type)
+	case status.ReadyNodes > 0:
+		// As a Vault does that is too old to tell.
+		return isTrue(v1alpha1.ReasonKeyServiceWorks, "Nodes are unsealed, and none tells whether the key service works")
+	default:
+		return isUnknown(v1alpha1.ReasonNotObserved, "No node has told yet whether it can use the key service%s",
+			waitingHint(f))
+	}
+}
+
+// changeOfSeal is why the seal of the spec is refused, or nil.
+func changeOfSeal(f *facts, status *v1alpha1.VaultStatus) error {
+	if !status.Initialized {
+		return nil
+	}
+	return seal.Refusal(f.vault, status.Seal)
+}
+
+// sentences say what the reasons for which nodes cannot use a key service mean.
+var sentences = map[string]string{
+	v1alpha1.ReasonKeyServiceUnavailable: "The key service cannot be reached, or does not serve (a transit Vault may " +
+		"be sealed), for nodes that start",
+	v1alpha1.ReasonKeyServiceUnverified: "The certificate of the key service cannot be verified by nodes that start",
+	v1alpha1.ReasonCredentialsRefused: "The key service refuses the credentials of nodes that start, or does not " +
+		"let them use the key",
+	v1alpha1.ReasonKeyNotUsable:      "The key service does not have the key of nodes that start, or has disabled it",
+	v1alpha1.ReasonKeyServiceFailing: "Nodes cannot use the key service",
+}
+
+// startsFailing returns why nodes end when they start, by what they said last, and which: the
+// first reason in the order of the pods' names.
+func startsFailing(f *facts) (reason string, names []string) {
+	for i := range f.pods {
+		pod := &f.pods[i]
+		if pods.Terminating(pod) || pods.Ended(pod) || pods.Running(pod) && f.observations[pod.UID].State.Answered() {
+			continue
+		}
+		for j := range pod.Status.ContainerStatuses {
+			container := &pod.Status.ContainerStatuses[j]
+			if container.Name != v1alpha1.VaultContainer {
+				continue
+			}
+			if cause := seal.Cause(container); cause != "" && (reason == "" || cause == reason) {
+				reason, names = cause, append(names, pod.Name)
+			}
+		}
+	}
+	return reason, names
+}

@@ -1,0 +1,275 @@
+package vaultstatus
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/problem"
+)
+
+const exampleKey = "transit:transit/keys/example"
+
+// sealed says that the Vault has spec.seal.
+func (s *situation) sealed() *situation {
+	s.vault.Spec.Seal = &v1alpha1.SealPolicy{Transit: &v1alpha1.TransitSeal{Address: "https://root:8200",
+		KeyName: "example", CredentialsSecretName: "token"}}
+	return s
+}
+
+// says is what the last pod that was added says of its seal.
+func (s *situation) says(kind string, health probe.SealHealth) *situation {
+	uid := s.pods[len(s.pods)-1].UID
+	o := s.observations[uid]
+	o.Seal = probe.Seal{Read: true, Type: kind, Health: health}
+	s.observations[uid] = o
+	return s
+}
+
+// wasActive says that the last pod that was added was active when it responded last.
+func (s *situation) wasActive() *situation {
+	uid := s.pods[len(s.pods)-1].UID
+	o := s.observations[uid]
+	o.Last = probe.Active
+	s.observations[uid] = o
+	return s
+}
+
+func keyed(key string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.Annotations = map[string]string{v1alpha1.SealAnnotation: key} }
+}
+
+// endedSaying is a pod whose container has said something last.
+func endedSaying(message string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		notRunning(pod)
+		pod.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1,
+			Message: message}
+	}
+}
+
+const (
+	transitSealed = "error parsing Seal configuration: Error making API request.\n\nCode: 503. Errors:\n\n* Vault is " +
+		"sealed"
+	transitDenied = "error parsing Seal configuration: Error making API request.\n\nCode: 403. Errors:\n\n* permission " +
+		"denied hvs.MARKER"
+)
+
+func TestSealReady(t *testing.T) {
+	wasReady := func(s *v1alpha1.VaultStatus) {
+		s.Initialized = true
+		s.Seal = &v1alpha1.SealStatus{Type: "transit", Key: exampleKey, Healthy: new(true)}
+		s.Conditions = []metav1.Condition{{Type: v1alpha1.SealReadyCondition, Status: metav1.ConditionTrue,
+			Reason: v1alpha1.ReasonKeyServiceWorks, Message: "before"}}
+	}
+	restarted := func(pod *corev1.Pod) {
+		endedSaying(transitSealed)(pod)
+		pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	}
+	for name, tt := range map[string]struct {
+		facts    *situation
+		want     string
+		says     string
+		healthy  *bool
+		unsealed string
+	}{
+		"nothing is known": {facts: newSituation(), want: "True Shamir"},
+		"Shamir": {facts: newSituation().pod("a", probe.Sealed).says("shamir", 0), want: "True Shamir",
+			unsealed: "False AwaitingUnseal"},
+		"nodes start": {facts: newSituation().sealed().pod("a", probe.Unknown, notRunning),
+			want: "Unknown NotObserved"},
+		"not initialized": {facts: newSituation().sealed().pod("a", probe.Uninitialized).says("transit",
+			probe.SealHealthy), want: "True KeyServiceWorks", healthy: new(true), unsealed: "False AwaitingInit"},
+		"active": {facts: newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy),
+			want: "True KeyServiceWorks", says: "transit", healthy: new(true)},
+		"active, and it is away": {facts: newSituation().sealed().pod("a", probe.Active).says("transit",
+			probe.SealUnhealthy), want: "False KeyServiceFailing", says: ": a.", healthy: new(false)},
+		"a standby was active while it was away": {
+			facts: newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy).pod("b",
+				probe.Standby).says("transit", probe.SealUnhealthy),
+			want: "True KeyServiceWorks", healthy: new(true), unsealed: "True Unsealed",
+		},
+		"sealed, and it does not decrypt": {
+			facts: newSituation().sealed().pod("a", probe.Sealed).says("transit", probe.SealUnhealthy),
+			want:  "False KeyServiceFailing", healthy: new(false), unsealed: "False AwaitingAutoUnseal",
+		},
+		"sealed by somebody": {
+			facts: newSituation().sealed().pod("a", probe.Sealed).says("transit", probe.SealHealthy),
+			want:  "True KeyServiceWorks", healthy: new(true), unsealed: "False AwaitingAutoUnseal",
+		},
+		"a node cannot start, the transit Vault is sealed": {
+			facts: newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy).pod("b", probe.Unknown,
+				endedSaying(transitSealed)),
+			want: "False KeyServiceUnavailable", says: ": b.", healthy: new(true),
+		},
+		"a node cannot start, the token is refused": {
+			facts: newSituation().sealed().pod("a", probe.Unknown, endedSaying(transitDenied)).pod("b", probe.Unknown,
+				endedSaying(transitDenied)),
+			want: "False CredentialsRefused", says: ": a, b.",
+		},
+		"the container runs again, and has not answered yet": {
+			facts: newSituation().sealed().pod("a", probe.Unreachable, restarted, justStarted),
+			want:  "False KeyServiceUnavailable",
+		},
+		"the container runs again, and has answered": {
+			facts: newSituation().sealed().pod("a", probe.Active, restarted, serving).says("transit", probe.SealHealthy),
+			want:  "True KeyServiceWorks", healthy: new(true),
+		},
+		"it has failed for something else": {
+			facts: newSituation().sealed().pod("a", probe.Unknown, endedSaying("Error initializing core")),
+			want:  "Unknown NotObserved",
+		},
+		"the operator has just started": {
+			facts: newSituation().sealed().before(wasReady).pod("a", probe.Active, keyed(exampleKey)),
+			want:  "True KeyServiceWorks", says: "before", healthy: new(true),
+		},
+		"a Vault too old to tell": {
+			facts: newSituation().sealed().before(wasReady).pod("a", probe.Active, keyed(exampleKey)).says("", 0),
+			want:  "True KeyServiceWorks", says: "none tells",
+		},
+		"the active node does not respond, and it is away": {
+			facts: newSituation().sealed().pod("a", probe.Unreachable).says("transit", probe.SealUnhealthy).wasActive().
+				pod("b", probe.Standby).says("transit", probe.SealHealthy),
+			want: "False KeyServiceFailing", healthy: new(false),
+		},
+		"the seal is in the user's configuration": {
+			facts: newSituation().pod("a", probe.Sealed).says("awskms", probe.SealUnhealthy), want: "False KeyServiceFailing",
+			healthy: new(false), unsealed: "False AwaitingAutoUnseal",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status := compute(&tt.facts.facts)
+			if got := brief(status.Conditions, v1alpha1.SealReadyCondition); got != tt.want {
+				t.Errorf("SealReady is %s, want %s", got, tt.want)
+			}
+			condition := meta.FindStatusCondition(status.Conditions, v1alpha1.SealReadyCondition)
+			if !strings.Contains(condition.Message, tt.says) {
+				t.Errorf("message %q, want one with %q", condition.Message, tt.says)
+			}
+			if tt.unsealed != "" && brief(status.Conditions, v1alpha1.UnsealedCondition) != tt.unsealed {
+				t.Errorf("Unsealed is %s, want %s", brief(status.Conditions, v1alpha1.UnsealedCondition), tt.unsealed)
+			}
+			var healthy *bool
+			if status.Seal != nil {
+				healthy = status.Seal.Healthy
+			}
+			if !reflect.DeepEqual(healthy, tt.healthy) {
+				t.Errorf("healthy is %v, want %v", healthy, tt.healthy)
+			}
+			text := fmt.Sprintf("%+v", status)
+			if strings.Contains(text, "MARKER") {
+				t.Errorf("the status quotes what a container said: %s", text)
+			}
+			if autoUnseals(&tt.facts.facts, &status) && strings.Contains(text, "vault operator unseal") {
+				t.Errorf("somebody is sent to a Vault that unseals itself: %s", text)
+			}
+			if strings.Contains(tt.unsealed, "Init") && !strings.Contains(text, "-recovery-shares=5") {
+				t.Errorf("nobody is told of recovery keys: %s", text)
+			}
+		})
+	}
+}
+
+// What is wrong with a Secret or with the spec comes first.
+func TestSealIsRefused(t *testing.T) {
+	s := newSituation().sealed().pod("a", probe.Active, keyed(exampleKey)).says("transit", probe.SealHealthy)
+	s.inputs = map[string]error{v1alpha1.SealReadyCondition: problem.New(v1alpha1.SealReadyCondition,
+		v1alpha1.ReasonSecretNotFound, `Secret "token" does not exist`)}
+	status := compute(&s.facts)
+	if got := brief(status.Conditions, v1alpha1.SealReadyCondition); got != "False SecretNotFound" {
+		t.Errorf("SealReady is %s", got)
+	}
+	if got := brief(status.Conditions, v1alpha1.StalledCondition); got != "True SecretNotFound" {
+		t.Errorf("Stalled is %s", got)
+	}
+
+	s = newSituation().sealed().before(wasInitialized).pod("a", probe.Active,
+		keyed("transit:transit/keys/other")).says("transit", probe.SealHealthy)
+	status = compute(&s.facts)
+	if got := brief(status.Conditions, v1alpha1.SealReadyCondition); got != "False SealChangeRefused" {
+		t.Errorf("SealReady is %s", got)
+	}
+
+	s = newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealUnhealthy)
+	status = compute(&s.facts)
+	if got := brief(status.Conditions, v1alpha1.StalledCondition); got != "absent" {
+		t.Errorf("Stalled is %s, and the key service comes back by itself", got)
+	}
+	if got := brief(status.Conditions, v1alpha1.ReadyCondition); got != "False KeyServiceFailing" {
+		t.Errorf("Ready is %s", got)
+	}
+}
+
+// Only a node that is unsealed proves which seal and which key Vault's data is of.
+func TestSealStatus(t *testing.T) {
+	was := func(kind, key string) func(*v1alpha1.VaultStatus) {
+		return func(s *v1alpha1.VaultStatus) {
+			s.Initialized, s.Seal = true, &v1alpha1.SealStatus{Type: kind, Key: key}
+		}
+	}
+	for name, tt := range map[string]struct {
+		facts *situation
+		want  string
+	}{
+		"nothing is known": {newSituation().pod("a", probe.Unreachable), "none"},
+		"not initialized": {newSituation().pod("a", probe.Uninitialized,
+			keyed(exampleKey)).says("transit", 0), "transit "},
+		"sealed": {newSituation().pod("a", probe.Sealed, keyed(exampleKey)).says("transit",
+			0), "transit "},
+		"unsealed": {newSituation().pod("a", probe.Standby, keyed(exampleKey)).says("transit",
+			0), "transit " + exampleKey},
+		"nobody answers": {newSituation().before(was("transit", exampleKey)).pod("a",
+			probe.Unreachable), "transit " + exampleKey},
+		"a sealed node of another kind": {newSituation().before(was("transit", exampleKey)).pod("a", probe.Sealed,
+			keyed("awskms:r/k")).says("awskms", 0), "transit " + exampleKey},
+		"a sealed node with another key": {newSituation().before(was("transit", exampleKey)).pod("a", probe.Sealed,
+			keyed("transit:x")).says("transit", 0), "transit " + exampleKey},
+		"a seal of the user's configuration": {newSituation().pod("a", probe.Active).says("transit", 0), "transit "},
+		"a forged annotation": {newSituation().before(was("transit", exampleKey)).pod("a", probe.Active,
+			keyed("awskms:r/k")).says("transit", 0), "transit " + exampleKey},
+		"a very long annotation": {newSituation().pod("a", probe.Active, keyed("transit:"+strings.Repeat("x",
+			1<<20))).says("transit", 0), "transit "},
+		"new data": {newSituation().before(was("transit", exampleKey)).pod("a",
+			probe.Uninitialized).says("shamir", 0), "shamir "},
+		"moved by somebody to another seal": {newSituation().before(was("shamir", "")).pod("a",
+			probe.Active).says("awskms", 0), "awskms "},
+		"from the configuration into the spec": {newSituation().before(was("transit", "")).pod("a",
+			probe.Active).says("transit", 0).pod("b", probe.Standby, keyed(exampleKey)).says("transit", 0), "transit " +
+			exampleKey},
+		"an unsealed node and one that was not": {newSituation().pod("a", probe.Sealed).says("awskms", 0).pod("b",
+			probe.Active).says("shamir", 0), "shamir "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := "none"
+			if s := compute(&tt.facts.facts).Seal; s != nil {
+				got = s.Type + " " + s.Key
+			}
+			if got != tt.want {
+				t.Errorf("the seal is %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// A rollout of a Vault that unseals itself waits for nobody.
+func TestRolloutWaitsForTheKeyService(t *testing.T) {
+	s := newSituation().sealed().before(wasInitialized).
+		pod("a", probe.Active, ofTemplate("old")).says("transit", probe.SealHealthy).
+		pod("b", probe.Sealed, ofTemplate("new")).says("transit", probe.SealHealthy)
+	s.templateHash = "new"
+	s.deployment = &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
+		Annotations: map[string]string{v1alpha1.GenerationAnnotation: "3"},
+	}}
+	status := compute(&s.facts)
+	if got := brief(status.Conditions, v1alpha1.UpdatedCondition); got != "False AwaitingAutoUnseal" {
+		t.Errorf("Updated is %s", got)
+	}
+}
