@@ -1,11 +1,19 @@
 package docs
 
 import (
+	"reflect"
+	"strings"
 	"testing"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
+
+// unions are the fields of which exactly one part can be set. The other parts are shown
+// elsewhere: see TestEverySealIsShown.
+var unions = map[string]bool{"spec.seal": true}
 
 // vault_full.yaml says that it sets every field. Those of Kubernetes' own types are not
 // looked at.
@@ -28,17 +36,44 @@ func requireFields(t *testing.T, path string, schema apiextensionsv1.JSONSchemaP
 	ours := map[string]bool{
 		"spec": true, "spec.pod": true, "spec.service": true, "spec.tls": true, "spec.tls.static": true, "spec.storage": true,
 		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.listener": true, "spec.kubernetesAuth": true,
+		"spec.seal": true, "spec.seal.transit": true,
 	}
 	if !ours[path] {
 		return
 	}
+	if unions[path] && len(value) != 1 {
+		t.Errorf("%s has %d parts, want one", path, len(value))
+	}
 	for name, property := range schema.Properties {
 		field, set := value[name]
-		if !set {
+		if !set && !unions[path] {
 			t.Errorf("%s.%s is not set", path, name)
 		}
 		if nested, ok := field.(map[string]any); ok {
 			requireFields(t, path+"."+name, property, nested)
+		}
+	}
+}
+
+// Each key service has an example in docs/auto-unseal.md that could be applied, and sets what
+// is required.
+func TestEverySealIsShown(t *testing.T) {
+	shown := map[string]bool{}
+	for _, block := range strings.Split(read(t, "docs/auto-unseal.md"), "```yaml\n")[1:] {
+		text, _, _ := strings.Cut(block, "```")
+		var vault v1alpha1.Vault
+		if err := yaml.UnmarshalStrict([]byte(text), &vault); err != nil {
+			t.Errorf("%v in\n%s", err, text)
+			continue
+		}
+		if vault.Spec.Seal != nil {
+			shown[vault.Spec.Seal.Type()] = true
+		}
+	}
+	for i := range reflect.TypeFor[v1alpha1.SealPolicy]().NumField() {
+		name, _, _ := strings.Cut(reflect.TypeFor[v1alpha1.SealPolicy]().Field(i).Tag.Get("json"), ",")
+		if !shown[name] {
+			t.Errorf("docs/auto-unseal.md has no example of %s", name)
 		}
 	}
 }

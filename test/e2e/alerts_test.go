@@ -62,6 +62,15 @@ func TestAlerts(t *testing.T) {
 		f.restore(t)
 		p.awaitEnd(t, "VaultWithoutActiveNode", "VaultNodeSealed", "VaultNotReady")
 	})
+	t.Run("a key service that is away", func(t *testing.T) {
+		keyless := vaulttest.Vault{Namespace: v.Namespace, Name: "keyless"}
+		shell.Run(t, v.Kubectl("create secret generic nothing --from-literal=token=hvs.none"))
+		shell.Apply(t, manifest(keyless, `{nodes: 1, seal: {transit: {address: "https://nowhere.invalid:8200", keyName: `+
+			`a, credentialsSecretName: nothing}}, `+smallEtcd+`}`))
+		p.awaitFiring(t, "VaultKeyServiceFailing", keyless.Namespace+"/"+keyless.Name)
+		shell.Run(t, keyless.Kubectl("delete vault %s", keyless.Name))
+		p.awaitEnd(t, "VaultKeyServiceFailing", "VaultNotReady")
+	})
 	t.Run("an unsteady label", func(t *testing.T) {
 		active := f.AwaitHA(t, 1).VaultStatus.Active
 		for range 15 {
