@@ -66,22 +66,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &vault); err != nil {
 		return nil, err
 	}
-	if err := t.checkName(&vault); err != nil {
-		return nil, err
-	}
-	if err := t.checkVersion(ctx, &vault); err != nil {
-		return nil, err
-	}
-	if err := checkProxies(&vault); err != nil {
-		return nil, err
-	}
-	if err := storage.Check(ctx, t.client, &vault); err != nil {
-		return nil, err
-	}
-	if err := t.inputs.Gate(ctx, &vault); err != nil {
-		return nil, err
-	}
-	if err := seal.CheckChange(ctx, t.client, &vault); err != nil {
+	if err := t.check(ctx, &vault); err != nil {
 		return nil, err
 	}
 	sealCAKey, err := seal.CAKey(ctx, t.apiReader, &vault)
@@ -132,6 +117,27 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["openshift"] = t.openshift
 	spec["ipv6"] = t.ipv6
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
+}
+
+// check refuses what would harm what runs, and what cannot be deployed. Certificates are
+// checked when those that are missing are made.
+func (t *translator) check(ctx context.Context, vault *v1alpha1.Vault) error {
+	if err := t.checkName(vault); err != nil {
+		return err
+	}
+	if err := t.checkVersion(ctx, vault); err != nil {
+		return err
+	}
+	if err := checkProxies(vault); err != nil {
+		return err
+	}
+	if err := storage.Check(ctx, t.client, vault); err != nil {
+		return err
+	}
+	if err := t.inputs.Gate(ctx, vault); err != nil {
+		return err
+	}
+	return seal.CheckChange(ctx, t.client, vault)
 }
 
 func toAny(list []string) []any {
