@@ -146,7 +146,8 @@ func (p part) build(ctx context.Context, dir string) error {
 		return err
 	}
 	for _, name := range names {
-		if err := os.Rename(filepath.Join(unfinished, programOf(p.packages[name])), filepath.Join(unfinished, name)); err != nil {
+		program := filepath.Join(unfinished, programOf(p.packages[name]))
+		if err := os.Rename(program, filepath.Join(unfinished, name)); err != nil {
 			return err
 		}
 	}
