@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"go/ast"
-	"reflect"
 	"slices"
 	"strings"
 	"unicode"
@@ -134,7 +133,7 @@ func typeOf(field markers.FieldInfo) string {
 }
 
 func nameOf(field markers.FieldInfo) string {
-	name, _, _ := strings.Cut(reflect.StructTag(field.Tag).Get("json"), ",")
+	name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 	return name
 }
 
