@@ -4,10 +4,7 @@
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
 	// Clusters that users log in to by OpenID Connect.
 	_ "k8s.io/client-go/plugin/pkg/client/auth"
@@ -18,9 +15,4 @@ import (
 // version is set when the plugin is built.
 var version = "development"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := plugin.Main(ctx, version)
-	stop()
-	os.Exit(code)
-}
+func main() { os.Exit(plugin.Main(version)) }

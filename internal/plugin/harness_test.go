@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,23 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
 )
+
+// TestMain is the plugin itself where a test needs a process of its own.
+func TestMain(m *testing.M) {
+	if os.Getenv(beThePlugin) != "" {
+		os.Exit(Main("test"))
+	}
+	os.Exit(m.Run())
+}
+
+const beThePlugin = "BE_KUBECTL_VAULT"
+
+// process is the plugin as a process of its own.
+func (h *harness) process(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], append([]string{"--server", h.api.URL, "--namespace", "default"}, args...)...)
+	cmd.Env = append(os.Environ(), beThePlugin+"=yes")
+	return cmd
+}
 
 const serverName = "example.default.svc"
 

@@ -111,6 +111,7 @@ func (p *plugin) init(ctx context.Context, name string, o initOptions) error {
 	} else {
 		request.SecretShares, request.SecretThreshold, request.PGPKeys = o.shares, o.threshold, pgpKeys
 	}
+	surviveBrokenPipe()
 	fmt.Fprintf(p.errOut, "Initializing Vault %s through %s\n", line(name), node.Pod)
 	// Whoever interrupts this would lose the keys.
 	answer, err := node.api.Sys().InitWithContext(context.WithoutCancel(ctx), request)
@@ -123,7 +124,7 @@ func (p *plugin) init(ctx context.Context, name string, o initOptions) error {
 			node.Pod, reason(err))
 	}
 	if err := p.printKeys(answer, o); err != nil {
-		return fmt.Errorf("the keys could not be printed, and are lost: %w", err)
+		return err
 	}
 	if !seal.RecoverySeal {
 		fmt.Fprintf(p.errOut, "\nNext: kubectl vault unseal %s -n %s\n", line(name), t.namespace)
@@ -214,6 +215,22 @@ type initOutput struct {
 }
 
 func (p *plugin) printKeys(answer *vaultapi.InitResponse, o initOptions) error {
+	text, err := keysText(answer, o)
+	if err != nil {
+		return err
+	}
+	shown, err := p.printOnce(text)
+	switch {
+	case err == nil:
+		return nil
+	case shown:
+		return fmt.Errorf("standard output cannot be written to (%w): the keys are above, and nowhere else", err)
+	}
+	return fmt.Errorf("the keys could not be printed (%w), and are lost: delete the Vault together with its data, "+
+		"and begin again", err)
+}
+
+func keysText(answer *vaultapi.InitResponse, o initOptions) (string, error) {
 	kept := initOutput{
 		UnsealKeysB64: answer.KeysB64, UnsealKeysHex: answer.Keys,
 		RecoveryKeysB64: answer.RecoveryKeysB64, RecoveryKeysHex: answer.RecoveryKeys,
@@ -225,10 +242,11 @@ func (p *plugin) printKeys(answer *vaultapi.InitResponse, o initOptions) error {
 	if len(answer.RecoveryKeys) > 0 {
 		kept.RecoveryKeysShares, kept.RecoveryKeysThreshold = o.shares, o.threshold
 	}
-	if o.output != "" {
-		return encode(p.out, o.output, kept)
-	}
 	var text strings.Builder
+	if o.output != "" {
+		err := encode(&text, o.output, kept)
+		return text.String(), err
+	}
 	for i, key := range answer.KeysB64 {
 		fmt.Fprintf(&text, "Unseal Key %d: %s\n", i+1, key)
 	}
@@ -251,6 +269,5 @@ Vault initialized with %d recovery key shares and a key threshold of %d. Please 
 distribute the key shares printed above. They do not unseal Vault.
 `, o.shares, o.threshold)
 	}
-	_, err := io.WriteString(p.out, text.String())
-	return err
+	return text.String(), nil
 }

@@ -60,9 +60,9 @@ func (p *plugin) secrets(gpg []string) *secrets {
 	return &secrets{in: p.streams.In, prompt: p.errOut, gpg: gpg}
 }
 
-// terminal is where people type, if they do.
-func (s *secrets) terminal() (int, bool) {
-	file, ok := s.in.(*os.File)
+// terminal is the terminal that a stream is, if it is one.
+func terminal(stream any) (int, bool) {
+	file, ok := stream.(*os.File)
 	if !ok {
 		return 0, false
 	}
@@ -78,7 +78,7 @@ func (s *secrets) next(ctx context.Context, prompt string) (string, error) {
 		s.gpg = s.gpg[1:]
 		return decrypt(ctx, file, s.prompt)
 	}
-	if fd, ok := s.terminal(); ok {
+	if fd, ok := terminal(s.in); ok {
 		return s.ask(ctx, fd, prompt)
 	}
 	if s.lines == nil {
@@ -142,7 +142,7 @@ func (s *secrets) share(ctx context.Context, prompt string) (string, error) {
 		if isShare(text) {
 			return text, nil
 		}
-		if _, ok := s.terminal(); !ok {
+		if _, ok := terminal(s.in); !ok {
 			return "", exit(exitDenied, "that is no key share: it is neither hexadecimal nor base64, or too short or too long")
 		}
 		fmt.Fprintln(s.prompt, "That is no key share: it is neither hexadecimal nor base64, or too short or too long.")

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,7 +57,13 @@ type plugin struct {
 }
 
 // Main runs the plugin, and returns its exit code.
-func Main(ctx context.Context, version string) int {
+func Main(version string) int {
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	defer stop()
 	// What a port-forward prints of its own says less than the errors of its connections.
 	utilruntime.ErrorHandlers = nil
 	p := newPlugin(genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}, version)
@@ -128,6 +136,24 @@ func (p *plugin) command() *cobra.Command {
 	root.AddCommand(p.initCommand(), p.unsealCommand(), p.sealCommand(), p.statusCommand(), p.stepDownCommand(),
 		p.generateRootCommand(), p.execCommand(), p.logsCommand(), p.reportCommand())
 	return root
+}
+
+// surviveBrokenPipe lets a write to a pipe that nobody reads fail, instead of ending the
+// plugin: for what nobody can get a second time. A child process would inherit a signal that
+// is ignored.
+func surviveBrokenPipe() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
+// printOnce prints what nobody can get a second time. When standard output is broken it is
+// shown at the terminal, if standard error is one.
+func (p *plugin) printOnce(text string) (shown bool, err error) {
+	if _, err = io.WriteString(p.out, text); err == nil {
+		return true, nil
+	}
+	if _, ok := terminal(p.streams.ErrOut); ok {
+		_, again := io.WriteString(p.errOut, text)
+		shown = again == nil
+	}
+	return shown, err
 }
 
 // vaultNames completes the name of a Vault.

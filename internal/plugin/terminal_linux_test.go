@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -97,4 +98,61 @@ func TestInterruptGivesTheTerminalBack(t *testing.T) {
 	r := <-done
 	r.expect(t, exitInterrupted, "Token (hidden)")
 	awaitEcho(t, program, true)
+}
+
+// TestInitShowsKeysWhenStandardOutputIsBroken: nobody could get them again.
+func TestInitShowsKeysWhenStandardOutputIsBroken(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{sealed: true}
+	h.pods(map[string]string{"a": h.serve(node)})
+	person, program := openTerminal(t)
+	cmd := h.process("init", "example")
+	cmd.Stderr = program
+	breakOutput(t, cmd)
+	if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exitError {
+		t.Errorf("it ended with %v", err)
+	}
+	if _, err := program.WriteString("end"); err != nil {
+		t.Fatal(err)
+	}
+	shown := ""
+	for part := make([]byte, 4096); !strings.HasSuffix(shown, "end"); {
+		n, err := person.Read(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown += string(part[:n])
+	}
+	for _, text := range []string{good[0], "hvs.root", "the keys are above, and nowhere else"} {
+		if !strings.Contains(shown, text) {
+			t.Errorf("the terminal does not show %q", text)
+		}
+	}
+
+	// Where nobody looks they are not written.
+	node.initialized = false
+	var errOut strings.Builder
+	cmd = h.process("init", "example", "-o", "json")
+	cmd.Stderr = &errOut
+	breakOutput(t, cmd)
+	if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exitError {
+		t.Errorf("it ended with %v", err)
+	}
+	if text := errOut.String(); !strings.Contains(text, "are lost") || strings.Contains(text, good[0]) {
+		t.Errorf("it says\n%s", text)
+	}
+}
+
+// breakOutput makes the standard output of a command a pipe that nobody reads.
+func breakOutput(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = writer.Close() })
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = writer
 }
