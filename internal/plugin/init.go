@@ -9,14 +9,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http/httptrace"
 	"strings"
+	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	vaultapi "github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
+
+// initTimeout is for how long a node may take to initialize Vault, which gives itself 90
+// seconds for a request.
+const initTimeout = 3 * time.Minute
 
 type initOptions struct {
 	shares, threshold int
@@ -113,15 +120,9 @@ func (p *plugin) init(ctx context.Context, name string, o initOptions) error {
 	}
 	surviveBrokenPipe()
 	fmt.Fprintf(p.errOut, "Initializing Vault %s through %s\n", line(name), node.Pod)
-	// Whoever interrupts this would lose the keys.
-	answer, err := node.api.Sys().InitWithContext(context.WithoutCancel(ctx), request)
-	switch {
-	case status(err) >= 400 && status(err) < 500:
-		return fmt.Errorf("%s did not initialize Vault: %s", node.Pod, reason(err))
-	case err != nil:
-		return fmt.Errorf("%s did not answer with keys (%s). If Vault is initialized now, its keys are lost: "+
-			"delete it together with its data, and begin again",
-			node.Pod, reason(err))
+	answer, err := t.initialize(context.WithoutCancel(ctx), node, request)
+	if err != nil {
+		return err
 	}
 	if err := p.printKeys(answer, o); err != nil {
 		return err
@@ -130,6 +131,59 @@ func (p *plugin) init(ctx context.Context, name string, o initOptions) error {
 		fmt.Fprintf(p.errOut, "\nNext: kubectl vault unseal %s -n %s\n", line(name), t.namespace)
 	}
 	return nil
+}
+
+// initialize sends a request whose answer has the keys, and has to be waited for: whoever
+// interrupts it would lose them.
+func (t *target) initialize(ctx context.Context, node *Node, request *vaultapi.InitRequest) (*vaultapi.InitResponse,
+	error) {
+	connected := false
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected = true },
+	})
+	node.api.SetClientTimeout(initTimeout)
+	answer, err := node.api.Sys().InitWithContext(traced, request)
+	switch {
+	case err == nil:
+		return answer, nil
+	case !connected:
+		return nil, fmt.Errorf("%s cannot be reached any more (%s). Nothing was sent to it, so nothing was initialized",
+			node.Pod, reason(err))
+	}
+	return nil, fmt.Errorf("%s did not answer with keys (%s). %s", node.Pod, reason(err), t.afterInit(ctx, node.Pod))
+}
+
+// afterInit asks the nodes what has become of an initialization that has failed: Vault tells
+// in the same way of what comes before it has written anything and of what comes after.
+func (t *target) afterInit(ctx context.Context, pod string) string {
+	t.close() // the connections may be why it has failed
+	all, err := t.look(ctx)
+	if err != nil {
+		all = nil
+	}
+	answered := false
+	for _, s := range all {
+		if s.err != nil {
+			continue
+		}
+		if s.seal.Initialized {
+			return "Vault is initialized now, and these keys are lost, unless somebody else has initialized it. " +
+				"If nobody has keys, delete the Vault together with its data, and begin again"
+		}
+		answered = answered || s.pod.Name == pod || !ownStorage(&s.pod)
+	}
+	if answered {
+		return "Nothing was initialized: run it again"
+	}
+	return "No node tells whether Vault is initialized now. If 'kubectl vault status' says so later, these keys " +
+		"are lost: delete the Vault together with its data, and begin again"
+}
+
+// ownStorage says that a node may have storage of its own, which could be initialized for
+// itself.
+func ownStorage(pod *corev1.Pod) bool {
+	owner := metav1.GetControllerOf(pod)
+	return owner != nil && owner.Kind == "StatefulSet"
 }
 
 // uninitialized finds the node to initialize a Vault through, which must not be initialized
@@ -149,11 +203,8 @@ func (t *target) uninitialized(ctx context.Context) (*Node, *SealStatus, error) 
 		}
 	}
 	for _, s := range all {
-		// Each node with storage of its own could be initialized for itself: the first one of
-		// a StatefulSet is the one that the others join.
-		owner := metav1.GetControllerOf(&s.pod)
-		first := owner == nil || owner.Kind != "StatefulSet" || strings.HasSuffix(s.pod.Name, "-0")
-		if s.err == nil && first {
+		// The first one of a StatefulSet is the one that the others join.
+		if s.err == nil && (!ownStorage(&s.pod) || strings.HasSuffix(s.pod.Name, "-0")) {
 			return s.node, s.seal, nil
 		}
 	}

@@ -50,10 +50,9 @@ func NewNode(pod, address, serverName string, ca []byte) (*Node, error) {
 		return nil, errors.New("the CA of Vault has no certificate in it")
 	}
 	transport := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		TLSClientConfig:       &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: answerTimeout,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		TLSClientConfig:     &tls.Config{RootCAs: roots, ServerName: serverName, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: 10 * time.Second,
 		// After this many the rest would be of no use either.
 		MaxResponseHeaderBytes: 64 << 10,
 	}

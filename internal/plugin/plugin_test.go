@@ -2,12 +2,17 @@ package plugin
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -202,16 +207,94 @@ func TestInit(t *testing.T) {
 		"5 key shares and a key threshold of 3", "kubectl vault unseal example -n default")
 	h.run("", "init", "example").expect(t, exitRefused, "is initialized already, as example-0 says")
 	node.initialized = false
-	// Vault may have been initialized nevertheless.
-	node.answer = map[string]http.HandlerFunc{"init": func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusInternalServerError, "no storage")
-	}}
-	h.run("", "init", "example").expect(t, exitError, "did not answer with keys (no storage)", "delete it together with")
-	node.answer = nil
 	r := h.run("", "init", "example", "-o", "json")
 	r.expect(t, 0, `"root_token": "hvs.root"`)
 	if !strings.HasPrefix(r.out, "{") {
 		t.Error("the output is not JSON alone")
+	}
+}
+
+// TestInitTellsWhatHasBecomeOfAFailure: Vault answers 400 also after it has written what
+// makes it initialized, and data must not be deleted for nothing.
+func TestInitTellsWhatHasBecomeOfAFailure(t *testing.T) {
+	const deletion = "delete the Vault together with its data"
+	h := newHarness(t)
+	node := &fakeNode{sealed: true}
+	h.pods(map[string]string{"a": h.serve(node)})
+	answer := func(path string, handler http.HandlerFunc) {
+		node.mu.Lock()
+		defer node.mu.Unlock()
+		node.answer = map[string]http.HandlerFunc{path: handler}
+	}
+	for _, code := range []int{http.StatusBadRequest, http.StatusInternalServerError} {
+		node.initialized = false
+		answer("init", func(w http.ResponseWriter, _ *http.Request) { refuse(w, code, "no storage") })
+		r := h.run("", "init", "example")
+		r.expect(t, exitError, "did not answer with keys (no storage)", "Nothing was initialized: run it again")
+		if strings.Contains(r.errOut, deletion) {
+			t.Error("it advises to delete data")
+		}
+		answer("init", func(w http.ResponseWriter, _ *http.Request) {
+			node.initialized = true
+			refuse(w, code, "failed to store keys")
+		})
+		h.run("", "init", "example").expect(t, exitError, "Vault is initialized now, and these keys are lost, unless", deletion)
+	}
+
+	// The connection breaks.
+	node.initialized = false
+	answer("init", func(http.ResponseWriter, *http.Request) {
+		node.initialized = true
+		panic(http.ErrAbortHandler)
+	})
+	h.run("", "init", "example").expect(t, exitError, "Vault is initialized now", deletion)
+	// And nobody answers afterwards.
+	node.initialized = false
+	answer("init", func(http.ResponseWriter, *http.Request) {
+		node.answer["seal-status"] = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+		panic(http.ErrAbortHandler)
+	})
+	h.run("", "init", "example").expect(t, exitError, "No node tells whether Vault is initialized now")
+}
+
+// TestInitSendsNothingToAnImpostor: the node is verified when it is asked, and is another one
+// when it would be initialized.
+func TestInitSendsNothingToAnImpostor(t *testing.T) {
+	h := newHarness(t)
+	foreign, err := certs.NewCA("foreign")
+	if err != nil {
+		t.Fatal(err)
+	}
+	byForeign, err := certs.Sign(foreign, "vault", nil, []string{serverName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pairs []tls.Certificate
+	for _, pair := range []certs.KeyPair{h.server, byForeign} {
+		cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs = append(pairs, cert)
+	}
+	node := &fakeNode{sealed: true}
+	var handshakes atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		node.ServeHTTP(w, r)
+	}))
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return &pairs[min(handshakes.Add(1)-1, 1)], nil
+		}}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	h.pods(map[string]string{"a": server.Listener.Addr().String()})
+	r := h.run("", "init", "example")
+	r.expect(t, exitError, "its certificate cannot be verified", "so nothing was initialized")
+	if node.initialized || strings.Contains(r.errOut, "delete") {
+		t.Error("it was sent something, or is to be deleted")
 	}
 }
 
