@@ -334,7 +334,7 @@ func (t *target) ask(ctx context.Context, s *seen) {
 
 // active connects to the node that is active, as the nodes say themselves: the status may be
 // of a moment ago, or of an operator that is down.
-func (t *target) active(ctx context.Context) (*Node, error) {
+func (t *target) active(ctx context.Context) (*seen, error) {
 	all, err := t.look(ctx)
 	if err != nil {
 		return nil, err
@@ -351,7 +351,7 @@ func (t *target) active(ctx context.Context) (*Node, error) {
 		default:
 			leads, err := s.node.IsActive(ctx)
 			if err == nil && leads {
-				return s.node, nil
+				return s, nil
 			}
 			if err != nil {
 				reasons = append(reasons, s.pod.Name+": "+reason(err))

@@ -45,7 +45,7 @@ func (p *plugin) exec(ctx context.Context, name string, command []string) error 
 		return err
 	}
 	defer t.close()
-	node, err := t.active(ctx)
+	active, err := t.active(ctx)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (p *plugin) exec(ctx context.Context, name string, command []string) error 
 	defer os.Remove(ca)
 	child := exec.CommandContext(ctx, path, command[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = p.streams.In, p.streams.Out, p.streams.ErrOut
-	child.Env = childEnvironment(os.Environ(), node.Address, ca, t.vault.ServerName())
+	child.Env = childEnvironment(os.Environ(), active.node.Address, ca, t.vault.ServerName())
 	child.Cancel = func() error {
 		if runtime.GOOS == "windows" {
 			return child.Process.Kill()

@@ -37,6 +37,7 @@ type fakeNode struct {
 
 	root struct {
 		started  bool
+		nonce    string
 		progress []string
 		canceled int
 	}
@@ -136,18 +137,30 @@ func (n *fakeNode) init(w http.ResponseWriter, _ *http.Request) {
 
 func (n *fakeNode) generateRoot(w http.ResponseWriter, r *http.Request, path string) {
 	const otp, token = "0123456789ab", "hvs.new-root"
-	state := map[string]any{"nonce": "n", "required": 3, "otp": otp, "otp_length": len(otp)}
+	if n.root.nonce == "" {
+		n.root.nonce = "n"
+	}
 	switch {
 	case r.Method == http.MethodDelete:
 		n.root.started, n.root.canceled = false, n.root.canceled+1
 		w.WriteHeader(http.StatusNoContent)
 		return
 	case path == "generate-root/update":
-		var request struct{ Key string }
+		var request struct{ Key, Nonce string }
 		_ = json.NewDecoder(r.Body).Decode(&request)
+		switch {
+		case !n.root.started:
+			refuse(w, http.StatusBadRequest, "no root generation in progress")
+			return
+		case request.Nonce != n.root.nonce:
+			refuse(w, http.StatusBadRequest, "incorrect nonce supplied")
+			return
+		}
 		n.root.progress = append(n.root.progress, request.Key)
 		if len(n.root.progress) == 3 {
-			for _, key := range n.root.progress {
+			given := n.root.progress
+			n.root.progress = nil
+			for _, key := range given {
 				if !slices.Contains(good, key) {
 					refuse(w, http.StatusBadRequest, "invalid key")
 					return
@@ -157,11 +170,14 @@ func (n *fakeNode) generateRoot(w http.ResponseWriter, r *http.Request, path str
 			for i := range encoded {
 				encoded[i] ^= otp[i]
 			}
-			state["complete"], state["encoded_token"] = true, base64.RawStdEncoding.EncodeToString(encoded)
+			n.root.started = false
+			reply(w, map[string]any{"nonce": n.root.nonce, "required": 3, "progress": 3, "started": true,
+				"complete": true, "encoded_token": base64.RawStdEncoding.EncodeToString(encoded)})
+			return
 		}
 	case r.Method != http.MethodGet:
 		n.root.started, n.root.progress = true, nil
 	}
-	state["started"], state["progress"] = n.root.started, len(n.root.progress)
-	reply(w, state)
+	reply(w, map[string]any{"nonce": n.root.nonce, "required": 3, "otp": otp, "otp_length": len(otp),
+		"started": n.root.started, "progress": len(n.root.progress)})
 }

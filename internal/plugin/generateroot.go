@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"time"
+	"strings"
 
 	vaultapi "github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
@@ -61,94 +61,187 @@ func (p *plugin) generateRoot(ctx context.Context, name string, o generateRootOp
 		return err
 	}
 	defer t.close()
-	node, err := t.active(ctx)
+	active, err := t.active(ctx)
 	if err != nil {
 		return err
 	}
 	if o.cancel {
-		if err := node.api.Sys().GenerateRootCancelWithContext(ctx); err != nil {
-			return denied(err, "%s did not cancel: %s", node.Pod, reason(err))
+		if err := active.node.api.Sys().GenerateRootCancelWithContext(ctx); err != nil {
+			return denied(err, "%s did not cancel: %s", active.pod.Name, reason(err))
 		}
 		fmt.Fprintln(p.errOut, "No attempt is on")
 		return nil
 	}
-	secrets := p.secrets(o.gpg)
-	defer secrets.close()
-	return p.attemptRoot(ctx, node, pgpKey, secrets)
+	attempt := &rootAttempt{plugin: p, target: t, active: active, secrets: p.secrets(o.gpg)}
+	defer attempt.secrets.close()
+	return attempt.run(ctx, pgpKey)
 }
 
-// attemptRoot begins an attempt, and cancels it unless it comes to its end.
-func (p *plugin) attemptRoot(ctx context.Context, node *Node, pgpKey string, secrets *secrets) (err error) {
-	attempt, err := node.api.Sys().GenerateRootStatusWithContext(ctx)
+// rootAttempt is an attempt to generate a root token.
+type rootAttempt struct {
+	*plugin
+	*target
+	active  *seen
+	secrets *secrets
+
+	// on says that Vault may have the attempt, by the nonce.
+	on    bool
+	nonce string
+	// otp is what Vault encrypts the token with.
+	otp string
+	// last says that the last key share was sent, so that Vault may have made a token.
+	last bool
+}
+
+// run begins the attempt, and cancels it unless it comes to its end. An interruption is heeded
+// between the requests: one that is under way may be done by Vault nevertheless.
+func (a *rootAttempt) run(ctx context.Context, pgpKey string) (err error) {
+	state, err := a.active.node.api.Sys().GenerateRootStatusWithContext(ctx)
 	if err != nil {
-		return denied(err, "%s: %s", node.Pod, reason(err))
+		return denied(err, "%s: %s", a.active.pod.Name, reason(err))
 	}
-	if attempt.Started {
+	if state.Started {
 		return exit(exitRefused, "an attempt was begun already, and has %d of %d key shares: --cancel ends it",
-			attempt.Progress, attempt.Required)
+			state.Progress, state.Required)
 	}
-	attempt, err = node.api.Sys().GenerateRootInitWithContext(ctx, "", pgpKey)
-	if err != nil {
-		return denied(err, "%s: %s", node.Pod, reason(err))
-	}
-	otp, nonce := attempt.OTP, attempt.Nonce
+	surviveBrokenPipe()
 	defer func() {
-		if err != nil {
-			p.cancelRoot(ctx, node)
+		if err != nil && a.on {
+			a.abandon(context.WithoutCancel(ctx))
 		}
 	}()
-	var shares []string
-	for !attempt.Complete {
-		lacking := attempt.Required - attempt.Progress
-		share, err := p.newShare(ctx, secrets, shares, lacking)
-		if errors.Is(err, io.EOF) {
-			return exit(exitDenied, "%d more key share(s) needed", lacking)
-		}
-		if err != nil {
-			return err
-		}
-		shares = append(shares, share)
-		next, err := node.api.Sys().GenerateRootUpdateWithContext(ctx, share, nonce)
-		if status(err) == http.StatusBadRequest {
-			return exit(exitDenied, "a key share is wrong, or of another Vault (%s)", reason(err))
-		}
-		if err != nil {
-			return denied(err, "%s: %s", node.Pod, reason(err))
-		}
-		attempt = next
-		fmt.Fprintf(p.errOut, "%d of %d key shares\n", attempt.Progress, attempt.Required)
-	}
-	return p.printRoot(attempt, otp)
-}
-
-// cancelRoot cancels an attempt, also when the plugin was interrupted.
-func (p *plugin) cancelRoot(ctx context.Context, node *Node) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	if err := node.api.Sys().GenerateRootCancelWithContext(ctx); err != nil {
-		fmt.Fprintf(p.errOut, "The attempt could not be cancelled, run it again with --cancel: %s\n", reason(err))
-		return
-	}
-	fmt.Fprintln(p.errOut, "The attempt was cancelled")
-}
-
-func (p *plugin) printRoot(attempt *vaultapi.GenerateRootStatusResponse, otp string) error {
-	encoded := attempt.EncodedToken
-	if encoded == "" {
-		encoded = attempt.EncodedRootToken
-	}
-	if attempt.PGPFingerprint != "" {
-		fmt.Fprintf(p.errOut, "The token is encrypted to the key %s\n", line(attempt.PGPFingerprint))
-		_, err := fmt.Fprintln(p.out, encoded)
+	if state, err = a.begin(context.WithoutCancel(ctx), pgpKey); err != nil {
 		return err
 	}
-	token, err := base64.RawStdEncoding.DecodeString(encoded)
-	if err != nil || len(token) == 0 || len(token) != len(otp) {
-		return errors.New("the token cannot be decoded with the one-time password")
+	var shares []string
+	for !state.Complete {
+		lacking := state.Required - state.Progress
+		share, err := a.newShare(ctx, a.secrets, shares, lacking)
+		switch {
+		case errors.Is(err, io.EOF):
+			return exit(exitDenied, "%d more key share(s) needed", lacking)
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		shares = append(shares, share)
+		a.last = lacking <= 1
+		if state, err = a.give(context.WithoutCancel(ctx), share); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.errOut, "%d of %d key shares\n", state.Progress, state.Required)
 	}
-	for i := range token {
-		token[i] ^= otp[i]
+	a.on = false
+	return a.print(state)
+}
+
+// begin begins the attempt.
+func (a *rootAttempt) begin(ctx context.Context, pgpKey string) (*vaultapi.GenerateRootStatusResponse, error) {
+	a.on = true
+	state, err := a.active.node.api.Sys().GenerateRootInitWithContext(ctx, "", pgpKey)
+	if err == nil {
+		a.otp, a.nonce = state.OTP, state.Nonce
+		return state, nil
 	}
-	_, err = fmt.Fprintln(p.out, string(token))
-	return err
+	text := reason(err)
+	// It was refused: what is on now is somebody else's.
+	a.on = status(err) != http.StatusBadRequest
+	if !a.on && strings.Contains(text, "already in progress") {
+		return nil, exit(exitRefused, "somebody else has begun an attempt (%s): --cancel ends it", text)
+	}
+	return nil, denied(err, "%s: %s", a.active.pod.Name, text)
+}
+
+// give sends a key share.
+func (a *rootAttempt) give(ctx context.Context, share string) (*vaultapi.GenerateRootStatusResponse, error) {
+	state, err := a.active.node.api.Sys().GenerateRootUpdateWithContext(ctx, share, a.nonce)
+	if err == nil {
+		return state, nil
+	}
+	text := reason(err)
+	contains := func(part string) bool { return strings.Contains(text, part) }
+	if status(err) != http.StatusBadRequest {
+		return nil, denied(err, "%s: %s", a.active.pod.Name, text)
+	}
+	a.last = false // Vault refused it, and made no token
+	switch {
+	case contains("no root generation in progress"), contains("incorrect nonce"):
+		return nil, exit(exitRefused, "somebody else has cancelled this attempt (%s): begin again", text)
+	case contains("Vault is sealed"), contains("standby mode"):
+		return nil, fmt.Errorf("%s is not active any more (%s): begin again", a.active.pod.Name, text)
+	}
+	return nil, exit(exitDenied, "a key share is wrong, or of another Vault (%s)", text)
+}
+
+// findToken says what to do about a token that Vault may have made, and that nobody has.
+const findToken = "find it with 'vault list auth/token/accessors', and revoke it"
+
+// abandon cancels the attempt, and tells what is left of it.
+func (a *rootAttempt) abandon(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	canceled, err := a.cancel(ctx)
+	switch {
+	case err != nil:
+		fmt.Fprintf(a.errOut, "The attempt could not be cancelled, run this again with --cancel: %s\n", reason(err))
+	case canceled:
+		fmt.Fprintln(a.errOut, "The attempt was cancelled")
+	default:
+		fmt.Fprintln(a.errOut, "The attempt is not on any more")
+	}
+	if a.last && !canceled {
+		fmt.Fprintf(a.errOut, "A root token may exist that nobody has: %s\n", findToken)
+	}
+}
+
+// cancel cancels the attempt, if it is on, and never that of somebody else. It connects
+// anew, since the old connection may be why the attempt has failed.
+func (a *rootAttempt) cancel(ctx context.Context) (canceled bool, err error) {
+	a.drop(&a.active.pod)
+	node, err := a.target.node(ctx, &a.active.pod)
+	if err != nil {
+		return false, err
+	}
+	state, err := node.api.Sys().GenerateRootStatusWithContext(ctx)
+	if err != nil {
+		return false, err
+	}
+	// Without an answer the nonce is not known, and in the attempt is no work of anybody.
+	ours := state.Nonce == a.nonce || a.nonce == "" && state.Progress == 0
+	if !state.Started || !ours {
+		return false, nil
+	}
+	if err := node.api.Sys().GenerateRootCancelWithContext(ctx); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// print prints the token.
+func (a *rootAttempt) print(state *vaultapi.GenerateRootStatusResponse) error {
+	text := state.EncodedToken
+	if text == "" {
+		text = state.EncodedRootToken
+	}
+	if state.PGPFingerprint != "" {
+		fmt.Fprintf(a.errOut, "The token is encrypted to the key %s\n", line(state.PGPFingerprint))
+	} else {
+		token, err := base64.RawStdEncoding.DecodeString(text)
+		if err != nil || len(token) == 0 || len(token) != len(a.otp) {
+			return fmt.Errorf("the token cannot be decoded with the one-time password: %s", findToken)
+		}
+		for i := range token {
+			token[i] ^= a.otp[i]
+		}
+		text = string(token)
+	}
+	shown, err := a.printOnce(text + "\n")
+	switch {
+	case err == nil:
+		return nil
+	case shown:
+		return fmt.Errorf("standard output cannot be written to (%w): the token is above, and nowhere else", err)
+	}
+	return fmt.Errorf("the token could not be printed (%w), and nobody has it: %s", err, findToken)
 }

@@ -348,6 +348,7 @@ func TestGenerateRoot(t *testing.T) {
 	if r.out != "hvs.new-root\n" {
 		t.Errorf("printed %q", r.out)
 	}
+	node.root.started = true
 	h.run(lines(good...), "generate-root", "example").expect(t, exitRefused, "--cancel")
 	h.run("", "generate-root", "example", "--cancel").expect(t, 0)
 	h.run(lines(good[0], wrong, good[1]), "generate-root", "example").expect(t, exitDenied, "a key share is wrong",
@@ -356,6 +357,129 @@ func TestGenerateRoot(t *testing.T) {
 		"The attempt was cancelled")
 	if node.root.started {
 		t.Error("an attempt was left")
+	}
+}
+
+// TestGenerateRootFails: no attempt of this run is left, none of somebody else is cancelled,
+// and nobody overlooks a token that was made.
+func TestGenerateRootFails(t *testing.T) {
+	const attempt, update = "generate-root/attempt", "generate-root/update"
+	const mayExist = "A root token may exist"
+	stranger := func(n *fakeNode) { n.root.started, n.root.nonce, n.root.progress = true, "of a stranger", good[:1] }
+	breaks := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	for name, test := range map[string]struct {
+		// happen is what happens when the nth request to the path arrives that changes something.
+		path   string
+		nth    int
+		happen func(*fakeNode, http.ResponseWriter, *http.Request) (answered bool)
+		code   int
+		want   []string
+		left   bool
+	}{
+		"another attempt was begun at the same time": {path: attempt, nth: 1, code: exitRefused, left: true,
+			want: []string{"somebody else has begun an attempt"},
+			happen: func(n *fakeNode, w http.ResponseWriter, _ *http.Request) bool {
+				stranger(n)
+				refuse(w, http.StatusBadRequest, "root generation already in progress")
+				return true
+			}},
+		"the beginning is not answered": {path: attempt, nth: 1, code: exitError,
+			want: []string{"it does not answer", "The attempt was cancelled"},
+			happen: func(n *fakeNode, w http.ResponseWriter, r *http.Request) bool {
+				n.root.started = true
+				breaks(w, r)
+				return true
+			}},
+		"somebody else cancels": {path: update, nth: 2, code: exitRefused,
+			want: []string{"somebody else has cancelled this attempt", "not on any more"},
+			happen: func(n *fakeNode, _ http.ResponseWriter, _ *http.Request) bool {
+				n.root.started = false
+				return false
+			}},
+		"somebody else begins another one": {path: update, nth: 2, code: exitRefused, left: true,
+			want: []string{"somebody else has cancelled this attempt (incorrect nonce supplied)"},
+			happen: func(n *fakeNode, _ http.ResponseWriter, _ *http.Request) bool {
+				stranger(n)
+				return false
+			}},
+		"a share is not answered": {path: update, nth: 2, code: exitError,
+			want: []string{"it does not answer", "The attempt was cancelled"},
+			happen: func(_ *fakeNode, w http.ResponseWriter, r *http.Request) bool {
+				breaks(w, r)
+				return true
+			}},
+		"the last share is not answered": {path: update, nth: 3, code: exitError,
+			want: []string{"it does not answer", mayExist, "vault list auth/token/accessors"},
+			happen: func(n *fakeNode, w http.ResponseWriter, r *http.Request) bool {
+				n.root.started = false
+				breaks(w, r)
+				return true
+			}},
+		"the last share does not arrive": {path: update, nth: 3, code: exitError,
+			want: []string{"it does not answer", "The attempt was cancelled"},
+			happen: func(_ *fakeNode, w http.ResponseWriter, r *http.Request) bool {
+				breaks(w, r)
+				return true
+			}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			node := &fakeNode{initialized: true, active: true}
+			requests := 0
+			node.answer = map[string]http.HandlerFunc{test.path: func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPut {
+					if requests++; requests == test.nth && test.happen(node, w, r) {
+						return
+					}
+				}
+				node.generateRoot(w, r, test.path)
+			}}
+			h.pods(map[string]string{"a": h.serve(node)})
+			r := h.run(lines(good...), "generate-root", "example")
+			r.expect(t, test.code, test.want...)
+			if node.root.started != test.left || test.left && node.root.canceled > 0 {
+				t.Errorf("an attempt is on: %t, %d were cancelled", node.root.started, node.root.canceled)
+			}
+			if !slices.Contains(test.want, mayExist) && strings.Contains(r.errOut, mayExist) {
+				t.Error("there is no token that could exist")
+			}
+			if r.out != "" {
+				t.Errorf("printed %q", r.out)
+			}
+		})
+	}
+}
+
+// TestGenerateRootInterrupted: an interruption is heeded when a request is answered.
+func TestGenerateRootInterrupted(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{initialized: true, active: true}
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	node.answer = map[string]http.HandlerFunc{"generate-root/update": func(w http.ResponseWriter, r *http.Request) {
+		interrupt()
+		node.generateRoot(w, r, "generate-root/update")
+	}}
+	h.pods(map[string]string{"a": h.serve(node)})
+	h.runWith(ctx, strings.NewReader(lines(good...)), "generate-root", "example").expect(t, exitInterrupted,
+		"1 of 3 key shares", "The attempt was cancelled")
+	if node.root.started {
+		t.Error("an attempt was left")
+	}
+	// What was made is printed.
+	ctx, interrupt = context.WithCancel(t.Context())
+	defer interrupt()
+	updates := 0
+	node.answer["generate-root/update"] = func(w http.ResponseWriter, r *http.Request) {
+		if updates++; updates == 3 {
+			interrupt()
+		}
+		node.generateRoot(w, r, "generate-root/update")
+	}
+	r := h.runWith(ctx, strings.NewReader(lines(good...)), "generate-root", "example")
+	r.expect(t, 0)
+	if r.out != "hvs.new-root\n" {
+		t.Errorf("printed %q", r.out)
 	}
 }
 

@@ -45,7 +45,7 @@ func (p *plugin) tokenCommand(cmd *cobra.Command, done string,
 			return err
 		}
 		defer t.close()
-		node, err := t.active(ctx)
+		active, err := t.active(ctx)
 		if err != nil {
 			return err
 		}
@@ -55,14 +55,14 @@ func (p *plugin) tokenCommand(cmd *cobra.Command, done string,
 		if err != nil {
 			return err
 		}
-		api, err := node.withToken(token)
+		api, err := active.node.withToken(token)
 		if err != nil {
 			return err
 		}
 		if err := do(api, ctx); err != nil {
-			return denied(err, "%s refused: %s", node.Pod, reason(err))
+			return denied(err, "%s refused: %s", active.pod.Name, reason(err))
 		}
-		fmt.Fprintf(p.out, "%s %s\n", node.Pod, done)
+		fmt.Fprintf(p.out, "%s %s\n", active.pod.Name, done)
 		return nil
 	}
 	return cmd
