@@ -210,7 +210,8 @@ func (t *target) refresh(ctx context.Context) error {
 	return err
 }
 
-// pods are those of Vault nodes that are there to stay, by name.
+// pods are those of Vault nodes that are there to stay, by name. One that has been made by hand
+// with the labels of a Vault is no node.
 func (t *target) pods(ctx context.Context) ([]corev1.Pod, error) {
 	list, err := t.core.Pods(t.namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: labels.SelectorFromSet(t.vault.PodLabels()).String(), Limit: pageLimit,
@@ -219,10 +220,16 @@ func (t *target) pods(ctx context.Context) ([]corev1.Pod, error) {
 		return nil, err
 	}
 	pods := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
-		return pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+		return !controlled(&pod) || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded ||
+			pod.Status.Phase == corev1.PodFailed
 	})
 	slices.SortFunc(pods, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	return pods, nil
+}
+
+func controlled(pod *corev1.Pod) bool {
+	owner := metav1.GetControllerOf(pod)
+	return owner != nil && (owner.Kind == "ReplicaSet" || owner.Kind == "StatefulSet")
 }
 
 // errForbidden says that a right is missing, so that waiting is of no use.
@@ -333,13 +340,14 @@ func (t *target) ask(ctx context.Context, s *seen) {
 }
 
 // active connects to the node that is active, as the nodes say themselves: the status may be
-// of a moment ago, or of an operator that is down.
+// of a moment ago, or of an operator that is down. When several say so it may be any of them.
 func (t *target) active(ctx context.Context) (*seen, error) {
 	all, err := t.look(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var reasons []string
+	var reasons, claims []string
+	var active *seen
 	sealed := 0
 	for _, s := range all {
 		switch {
@@ -349,16 +357,22 @@ func (t *target) active(ctx context.Context) (*seen, error) {
 			sealed++
 			reasons = append(reasons, s.pod.Name+" is sealed")
 		default:
-			leads, err := s.node.IsActive(ctx)
-			if err == nil && leads {
-				return s, nil
-			}
-			if err != nil {
+			switch leads, err := s.node.IsActive(ctx); {
+			case err != nil:
 				reasons = append(reasons, s.pod.Name+": "+reason(err))
-			} else {
+			case leads:
+				active, claims = s, append(claims, s.pod.Name)
+			default:
 				reasons = append(reasons, s.pod.Name+" is standby")
 			}
 		}
+	}
+	if len(claims) > 1 {
+		return nil, fmt.Errorf("more than one node of Vault %s says that it is active, so nothing is sent to any: %s",
+			t.vault.Name, strings.Join(claims, ", "))
+	}
+	if active != nil {
+		return active, nil
 	}
 	if len(reasons) == 0 {
 		reasons = []string{"there are no pods"}

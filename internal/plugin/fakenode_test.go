@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -27,7 +28,9 @@ type fakeNode struct {
 	active      bool
 	sealType    string
 	migration   bool
-	progress    []string
+	// threshold is how many key shares unseal the node, as it says: 3 if it is not set.
+	threshold int
+	progress  []string
 	// tokens are those of requests, and keys are those that were sent.
 	tokens []string
 	keys   []string
@@ -89,7 +92,8 @@ func (n *fakeNode) status(w http.ResponseWriter) {
 	if kind == "" {
 		kind = "shamir"
 	}
-	reply(w, map[string]any{"type": kind, "initialized": n.initialized, "sealed": n.sealed, "t": 3, "n": 5,
+	reply(w, map[string]any{"type": kind, "initialized": n.initialized, "sealed": n.sealed,
+		"t": cmp.Or(n.threshold, 3), "n": 5,
 		"progress": len(n.progress), "version": "1.21.0", "migration": n.migration, "recovery_seal": kind != "shamir"})
 }
 

@@ -254,6 +254,7 @@ func (h *harness) pods(addresses map[string]string) {
 	}
 	h.api.set("vaults", vault)
 	var pods []any
+	controller := true
 	for name, address := range addresses {
 		state := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
 		if address == "" {
@@ -262,7 +263,8 @@ func (h *harness) pods(addresses map[string]string) {
 		pods = append(pods, &corev1.Pod{
 			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: types.UID("uid of " + name),
-				Labels: vault.PodLabels()},
+				Labels: vault.PodLabels(), OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1",
+					Kind: "ReplicaSet", Name: "example", Controller: &controller}}},
 			Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: v1alpha1.VaultContainer,
 				State: state}}},
 		})

@@ -167,6 +167,37 @@ func TestKeysGoToVerifiedNodesOnly(t *testing.T) {
 	}
 }
 
+// TestPodsMadeByHandAreNoNodes: whoever may create pods could mount the certificate of Vault.
+func TestPodsMadeByHandAreNoNodes(t *testing.T) {
+	h := newHarness(t)
+	a, b := &fakeNode{initialized: true, sealed: true}, &fakeNode{initialized: true, sealed: true}
+	h.pods(map[string]string{"a": h.serve(a), "b": h.serve(b)})
+	h.api.mu.Lock()
+	for _, object := range h.api.objects["pods"] {
+		if pod := object.(*corev1.Pod); pod.Name == "b" {
+			pod.OwnerReferences = nil
+		}
+	}
+	h.api.mu.Unlock()
+	h.run(lines(good[0]), "unseal", "example").expect(t, exitSealed, "a: 1 of 3 key shares", "still sealed: a")
+	if len(b.keys) > 0 {
+		t.Error("a key share was sent to a pod that no controller has made")
+	}
+}
+
+func TestNodesThatDisagreeGetNothing(t *testing.T) {
+	h := newHarness(t)
+	a, b := &fakeNode{initialized: true, sealed: true}, &fakeNode{initialized: true, sealed: true, threshold: 1}
+	h.pods(map[string]string{"a": h.serve(a), "b": h.serve(b)})
+	h.run(lines(good...), "unseal", "example").expect(t, exitRefused, "a says that 3 of 5 key shares unseal it",
+		"b that 1 of 5")
+	a.sealed, a.active, b.sealed, b.active = false, true, false, true
+	h.run("hvs.good\n", "step-down", "example").expect(t, exitError, "more than one node of Vault example says", "a, b")
+	if len(a.keys)+len(b.keys)+len(a.tokens)+len(b.tokens) > 0 {
+		t.Error("a node got a secret")
+	}
+}
+
 func TestAnswersOfNodesAreNotTrusted(t *testing.T) {
 	h := newHarness(t)
 	node := &fakeNode{initialized: true, sealed: true, answer: map[string]http.HandlerFunc{
@@ -238,7 +269,8 @@ func TestInitTellsWhatHasBecomeOfAFailure(t *testing.T) {
 			node.initialized = true
 			refuse(w, code, "failed to store keys")
 		})
-		h.run("", "init", "example").expect(t, exitError, "Vault is initialized now, and these keys are lost, unless", deletion)
+		h.run("", "init", "example").expect(t, exitError, "Vault is initialized now, and these keys are lost, unless",
+			deletion)
 	}
 
 	// The connection breaks.

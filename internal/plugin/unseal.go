@@ -149,6 +149,11 @@ func (u *unsealing) run(ctx context.Context) error {
 // check fails when keys are of no use.
 func (u *unsealing) check(all []*seen) error {
 	initialized, answered := false, false
+	if a, b := disagree(all); a != nil {
+		return exit(exitRefused, "%s says that %d of %d key shares unseal it, and %s that %d of %d do: they are not of one "+
+			"Vault, or the keys were changed after one was sealed. Delete the pod of that one",
+			a.pod.Name, a.seal.T, a.seal.N, b.pod.Name, b.seal.T, b.seal.N)
+	}
 	for _, s := range all {
 		answered = answered || s.err == nil
 		initialized = initialized || s.err == nil && s.seal.Initialized
@@ -167,6 +172,20 @@ func (u *unsealing) check(all []*seen) error {
 			u.namespace)
 	}
 	return nil
+}
+
+// disagree returns two sealed nodes that are not unsealed by the same key shares, if there are.
+func disagree(all []*seen) (a, b *seen) {
+	for _, s := range all {
+		switch {
+		case !s.sealed():
+		case a == nil:
+			a = s
+		case s.seal.T != a.seal.T || s.seal.N != a.seal.N:
+			return a, s
+		}
+	}
+	return nil, nil
 }
 
 // give sends each sealed node the key shares that it has not got yet.
