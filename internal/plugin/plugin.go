@@ -78,6 +78,9 @@ func newPlugin(streams genericiooptions.IOStreams, version string) *plugin {
 		version: version,
 		pause:   2 * time.Second,
 	}
+	// Its --token would be one of Kubernetes, in the list of processes, and whoever gave it would
+	// mean one of Vault.
+	p.flags.BearerToken = nil
 	p.connect = func() (*cluster, error) { return newCluster(p.flags) }
 	return p
 }

@@ -573,6 +573,15 @@ func TestEveryCommandHasExamples(t *testing.T) {
 	}
 }
 
+// TestNoTokensInArguments: everybody on the machine may read those.
+func TestNoTokensInArguments(t *testing.T) {
+	h := newHarness(t)
+	h.pods(map[string]string{"a": h.serve(&fakeNode{initialized: true, active: true})})
+	for _, command := range []string{"seal", "step-down", "status"} {
+		h.run("", command, "example", "--token=hvs.good").expect(t, exitError, "unknown flag: --token")
+	}
+}
+
 func TestNoSuchVault(t *testing.T) {
 	h := newHarness(t)
 	h.run("", "status", "other").expect(t, exitError, "there is no Vault other in the namespace default")
