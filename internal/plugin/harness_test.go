@@ -238,6 +238,7 @@ func newHarness(t *testing.T) *harness {
 	h := &harness{t: t, api: newFakeAPI(t, ca.Cert), ca: ca, server: server, vault: &v1alpha1.Vault{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Vault"},
 		ObjectMeta: metav1.ObjectMeta{Name: "example", Namespace: "default", Generation: 1},
+		Status:     v1alpha1.VaultStatus{ObservedGeneration: 1},
 	}}
 	h.api.set("vaults", h.vault)
 	return h

@@ -103,6 +103,42 @@ func TestUnsealGoesOnWithARollout(t *testing.T) {
 	h.run(lines(good[:3]...), "unseal", "example").expect(t, 0, "a rollout is on: 1 of 2", "b: unsealed", "All 2 nodes")
 }
 
+// TestUnsealWaitsForTheOperator: who changes the spec and unseals at once has not unsealed the
+// nodes of the new one.
+func TestUnsealWaitsForTheOperator(t *testing.T) {
+	h := newHarness(t)
+	a, b := &fakeNode{initialized: true, sealed: true}, &fakeNode{initialized: true, sealed: true}
+	addresses := map[string]string{"a": h.serve(a), "b": h.serve(b)}
+	h.vault.Generation = 2
+	h.pods(map[string]string{"a": addresses["a"]})
+	time.AfterFunc(2*time.Second, func() {
+		h.vault.Status.ObservedGeneration = 2
+		h.pods(addresses)
+	})
+	h.run(lines(good[:3]...), "unseal", "example").expect(t, 0, "a: unsealed",
+		"Waiting: the operator has not seen the newest spec yet", "b: unsealed", "All 2 nodes")
+
+	h.vault.Generation = 3
+	h.pods(addresses)
+	h.run("", "unseal", "example", "--timeout=100ms").expect(t, exitError,
+		"all 2 nodes are unsealed, and the operator has not seen the newest spec yet")
+}
+
+// TestUnsealGivesUpOnANodeThatGoes: only nodes that are unsealed give it more time.
+func TestUnsealGivesUpOnANodeThatGoes(t *testing.T) {
+	u := &unsealing{plugin: newPlugin(genericStreams(), "test"), target: &target{vault: &v1alpha1.Vault{}},
+		unsealed: 2, moved: time.Now().Add(-time.Hour)}
+	u.options.timeout = time.Minute
+	gone := &seen{err: errNotRunning}
+	if _, err := u.missing([]*seen{gone, {seal: &SealStatus{}}}); err == nil {
+		t.Error("a node that has gone gives more time")
+	}
+	u.moved = time.Now().Add(-time.Hour)
+	if _, err := u.missing([]*seen{gone, {seal: &SealStatus{}}, {seal: &SealStatus{}}}); err != nil {
+		t.Errorf("a node that is unsealed gives no more time: %v", err)
+	}
+}
+
 func TestUnsealRefuses(t *testing.T) {
 	for name, test := range map[string]struct {
 		node *fakeNode
@@ -110,7 +146,7 @@ func TestUnsealRefuses(t *testing.T) {
 	}{
 		"a Vault that is not initialized": {&fakeNode{sealed: true}, "kubectl vault init example -n default"},
 		"a Vault with auto-unseal": {&fakeNode{initialized: true, sealed: true, sealType: "awskms"},
-			"unseals itself by awskms"},
+			"kubectl delete pod a -n default"},
 		"a migration without the flag": {&fakeNode{initialized: true, sealed: true, migration: true}, "--migrate"},
 	} {
 		t.Run(name, func(t *testing.T) {

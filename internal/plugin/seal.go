@@ -13,7 +13,9 @@ func (p *plugin) sealCommand() *cobra.Command {
 		Use:   "seal NAME",
 		Short: "Seal the active node of a Vault",
 		Long: `Seal the active node of a Vault. A standby node takes over, if there is one: run it again
-until no node is active to seal them all. The token needs "update" and "sudo" on sys/seal.`,
+until no node is active to seal them all. The token needs "update" and "sudo" on sys/seal.
+
+A node with auto-unseal stays sealed until its pod is deleted.`,
 		Example: `  # Asks for a token without echo
   kubectl vault seal example
 

@@ -58,7 +58,8 @@ are still sealed.`,
 		RunE:              func(cmd *cobra.Command, args []string) error { return p.unseal(cmd.Context(), args[0], o) },
 	}
 	addGPG(cmd, &o.gpg)
-	cmd.Flags().BoolVar(&o.migrate, "migrate", false, "Migrate to another seal, with the key shares of the old one")
+	cmd.Flags().BoolVar(&o.migrate, "migrate", false,
+		"Migrate to another seal of your own HCL, with the key shares of the old one")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute,
 		"For how long to wait for nodes that start, since the last one was unsealed")
 	return cmd
@@ -104,7 +105,7 @@ type unsealing struct {
 	// shares are those that were given in this run.
 	shares []string
 	told   map[types.UID]*told
-	// unsealed is how many nodes are, and moved when that changed or a share was given.
+	// unsealed is how many nodes are, and moved when that rose or a share was given.
 	unsealed int
 	moved    time.Time
 	// waitsFor is what was last printed.
@@ -158,8 +159,9 @@ func (u *unsealing) check(all []*seen) error {
 		answered = answered || s.err == nil
 		initialized = initialized || s.err == nil && s.seal.Initialized
 		if s.sealed() && s.seal.Type != "shamir" && !s.seal.Migration && !u.options.migrate {
-			return exit(exitRefused, "%s unseals itself by %s, and keys do not unseal it: its log says why it is sealed",
-				s.pod.Name, line(s.seal.Type))
+			return exit(exitRefused, "%[1]s unseals itself by %[2]s, and is not sent keys: its log says why it is sealed. "+
+				"If somebody has sealed it, delete its pod: kubectl delete pod %[1]s -n %[3]s",
+				s.pod.Name, line(s.seal.Type), u.namespace)
 		}
 		if s.sealed() && s.seal.Migration && !u.options.migrate {
 			return exit(exitRefused,
@@ -311,8 +313,13 @@ func sealedOf(all []*seen) []string {
 // missing says whether all is done, and tells what it waits for otherwise.
 func (u *unsealing) missing(all []*seen) (done bool, err error) {
 	waits, unsealed := u.waits(all)
-	if unsealed != u.unsealed {
-		u.unsealed, u.moved = unsealed, time.Now()
+	if unsealed > u.unsealed {
+		u.moved = time.Now()
+	}
+	u.unsealed = unsealed
+	unseen := len(waits) == 0 && u.vault.Status.ObservedGeneration != u.vault.Generation
+	if unseen {
+		waits = append(waits, "the operator has not seen the newest spec yet")
 	}
 	updated := meta.FindStatusCondition(u.vault.Status.Conditions, v1alpha1.UpdatedCondition)
 	if len(waits) == 0 && rollingOut(updated) {
@@ -326,7 +333,11 @@ func (u *unsealing) missing(all []*seen) (done bool, err error) {
 		return true, nil
 	}
 	text := strings.Join(waits, ", ")
-	if time.Since(u.moved) > u.options.timeout {
+	switch late := time.Since(u.moved) > u.options.timeout; {
+	case late && unseen:
+		return false, fmt.Errorf("all %d nodes are unsealed, and %s: it may be down, and more may have to be unsealed then",
+			unsealed, text)
+	case late:
 		return false, exit(exitSealed, "%d node(s) unsealed, and these not in time: %s", unsealed, text)
 	}
 	if text != u.waitsFor {
