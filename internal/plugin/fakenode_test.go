@@ -113,6 +113,10 @@ func (n *fakeNode) unseal(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusInternalServerError, "migrate option is wrong")
 		return
 	}
+	if len(request.Key) != len(wrong) {
+		refuse(w, http.StatusBadRequest, "key is shorter than minimum 16 bytes")
+		return
+	}
 	if !slices.Contains(n.progress, request.Key) {
 		n.progress = append(n.progress, request.Key)
 	}

@@ -6,13 +6,14 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	vaultapi "github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
@@ -246,8 +247,15 @@ func publicKey(file string) (string, error) {
 	} else if decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(content))); err == nil {
 		content = decoded
 	}
-	if len(content) == 0 {
-		return "", errors.New(file + " is empty")
+	keys, err := openpgp.ReadKeyRing(bytes.NewReader(content))
+	if err != nil || len(keys) == 0 {
+		return "", fmt.Errorf("%s holds no public PGP key", file)
+	}
+	for _, key := range keys {
+		private := func(subkey openpgp.Subkey) bool { return subkey.PrivateKey != nil }
+		if key.PrivateKey != nil || slices.ContainsFunc(key.Subkeys, private) {
+			return "", fmt.Errorf("%s holds a private key, which is to be shown to nobody", file)
+		}
 	}
 	return base64.StdEncoding.EncodeToString(content), nil
 }

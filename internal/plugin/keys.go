@@ -32,8 +32,7 @@ type secrets struct {
 	prompt io.Writer
 	gpg    []string
 
-	lines *bufio.Scanner
-	// typed are the lines of the terminal, and restore lets it echo again.
+	// typed are the lines that were read, and restore lets the terminal echo again.
 	typed   chan typed
 	restore func()
 	closed  atomic.Bool
@@ -81,19 +80,39 @@ func (s *secrets) next(ctx context.Context, prompt string) (string, error) {
 	if fd, ok := terminal(s.in); ok {
 		return s.ask(ctx, fd, prompt)
 	}
-	if s.lines == nil {
-		s.lines = bufio.NewScanner(s.in)
-		s.lines.Buffer(make([]byte, 0, secretLimit), secretLimit)
+	if s.typed == nil {
+		s.typed = make(chan typed)
+		go s.scan()
 	}
-	for s.lines.Scan() {
-		if text := strings.TrimSpace(s.lines.Text()); text != "" {
-			return text, nil
+	for {
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case got, ok := <-s.typed:
+			text := strings.TrimSpace(string(got.text))
+			switch {
+			case !ok:
+				return "", io.EOF
+			case got.err != nil:
+				return "", fmt.Errorf("standard input: %w", got.err)
+			case text != "":
+				return text, nil
+			}
 		}
 	}
-	if err := s.lines.Err(); err != nil {
-		return "", fmt.Errorf("standard input: %w", err)
+}
+
+// scan reads what is no terminal, beside whoever waits for it, who may be interrupted.
+func (s *secrets) scan() {
+	defer close(s.typed)
+	lines := bufio.NewScanner(s.in)
+	lines.Buffer(make([]byte, 0, secretLimit), secretLimit)
+	for lines.Scan() {
+		s.typed <- typed{text: bytes.Clone(lines.Bytes())}
 	}
-	return "", io.EOF
+	if err := lines.Err(); err != nil {
+		s.typed <- typed{err: err}
+	}
 }
 
 // ask reads from a terminal without echo. It goes on reading between two questions, so that

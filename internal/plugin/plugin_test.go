@@ -1,8 +1,10 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"io"
 	"log"
 	"net/http"
@@ -16,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -64,6 +68,23 @@ func TestUnsealTellsAWrongKeyAndResets(t *testing.T) {
 	if len(node.keys) != sent {
 		t.Error("what is no key share was sent")
 	}
+}
+
+// TestUnsealKeepsTheSharesOfOthers: they may have gone home.
+func TestUnsealKeepsTheSharesOfOthers(t *testing.T) {
+	h := newHarness(t)
+	node := &fakeNode{initialized: true, sealed: true, progress: []string{good[3]}}
+	h.pods(map[string]string{"a": h.serve(node)})
+	short := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("a", 20)))
+	h.run(lines(short), "unseal", "example").expect(t, exitDenied, "a key share is wrong", "keeps the 1 that it had")
+	fails := func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusInternalServerError, "no storage") }
+	node.answer = map[string]http.HandlerFunc{"unseal": fails}
+	h.run(lines(good[0]), "unseal", "example", "--timeout=100ms").expect(t, exitSealed, "a: no storage")
+	if node.resets > 0 || len(node.progress) != 1 {
+		t.Error("the key shares of others were taken back")
+	}
+	node.answer = nil
+	h.run(lines(good[0], good[1]), "unseal", "example").expect(t, 0, "a: unsealed")
 }
 
 func TestUnsealEndsWithoutEnoughShares(t *testing.T) {
@@ -585,6 +606,17 @@ func TestInterrupted(t *testing.T) {
 	h.runWith(canceled, strings.NewReader(""), "unseal", "example").expect(t, exitInterrupted, "interrupted")
 }
 
+// TestInterruptedAtAPipe: what writes into it may never end.
+func TestInterruptedAtAPipe(t *testing.T) {
+	h := newHarness(t)
+	h.pods(map[string]string{"a": h.serve(&fakeNode{initialized: true, active: true})})
+	ctx, interrupt := context.WithCancel(t.Context())
+	time.AfterFunc(200*time.Millisecond, interrupt)
+	reader, writer := io.Pipe()
+	defer writer.Close()
+	h.runWith(ctx, reader, "seal", "example").expect(t, exitInterrupted, "interrupted")
+}
+
 func TestCompletion(t *testing.T) {
 	h := newHarness(t)
 	for _, command := range []string{"init", "unseal", "seal", "status", "step-down", "generate-root", "exec", "logs",
@@ -678,5 +710,64 @@ func TestGPG(t *testing.T) {
 	}
 	if _, err := publicKey(key); err == nil {
 		t.Error("a private key would be sent to Vault")
+	}
+}
+
+// TestPrivateKeysAreNotSent, in whatever form they are.
+func TestPrivateKeysAreNotSent(t *testing.T) {
+	entity, err := openpgp.NewEntity("Ann", "", "ann@example.com", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var public, private bytes.Buffer
+	if err := entity.Serialize(&public); err != nil {
+		t.Fatal(err)
+	}
+	if err := entity.SerializePrivate(&private, nil); err != nil {
+		t.Fatal(err)
+	}
+	armored := func(kind string, content []byte) string {
+		var text bytes.Buffer
+		w, err := armor.Encode(&text, kind, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return text.String()
+	}
+	encoded := base64.StdEncoding.EncodeToString
+	for name, test := range map[string]struct {
+		content string
+		public  bool
+	}{
+		"public":                     {public.String(), true},
+		"public as base64":           {encoded(public.Bytes()) + "\n", true},
+		"public and armored":         {armored(openpgp.PublicKeyType, public.Bytes()), true},
+		"private":                    {private.String(), false},
+		"private as base64":          {encoded(private.Bytes()), false},
+		"private and armored":        {armored(openpgp.PrivateKeyType, private.Bytes()), false},
+		"private, armored as public": {armored(openpgp.PublicKeyType, private.Bytes()), false},
+		"armored as base64":          {encoded([]byte(armored(openpgp.PrivateKeyType, private.Bytes()))), false},
+		"private after public":       {public.String() + private.String(), false},
+		"no key":                     {"nonsense", false},
+		"nothing":                    {"", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "key")
+			if err := os.WriteFile(file, []byte(test.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			switch key, err := publicKey(file); {
+			case (err == nil) != test.public:
+				t.Errorf("it is a public key: %t, %v", test.public, err)
+			case test.public && key != encoded(public.Bytes()):
+				t.Error("another key would be sent")
+			}
+		})
 	}
 }

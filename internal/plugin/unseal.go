@@ -222,10 +222,12 @@ func (u *unsealing) giveTo(ctx context.Context, s *seen, node *told) error {
 		})
 		switch {
 		case status(err) == http.StatusBadRequest:
-			return u.wrong(ctx, s, err)
+			return u.wrong(ctx, s, node, err)
 		case status(err) != 0:
+			if own(s, node) {
+				u.reset(ctx, s)
+			}
 			*node = told{failure: reason(err), failed: time.Now()}
-			u.reset(ctx, s)
 			return nil
 		case err != nil:
 			// Whether it took the share, it says when it answers again.
@@ -252,13 +254,24 @@ func (u *unsealing) giveTo(ctx context.Context, s *seen, node *told) error {
 	return nil
 }
 
-// wrong tells that key shares do not unseal a node, and takes back those that it has.
-func (u *unsealing) wrong(ctx context.Context, s *seen, err error) error {
-	u.reset(ctx, s)
-	return exit(exitDenied,
-		"%s: a key share is wrong, or of another Vault (%s). The node has forgotten those that it had: "+
-			"begin again with all of them",
-		s.pod.Name, reason(err))
+// own says that a node has no key shares but those of this run.
+func own(s *seen, node *told) bool { return s.seal.Progress <= node.shares }
+
+// wrong tells that key shares do not unseal a node. Vault forgets a whole set of them, and
+// does not take one that cannot be one; then those that others have given stay.
+func (u *unsealing) wrong(ctx context.Context, s *seen, node *told, err error) error {
+	ctx = context.WithoutCancel(ctx)
+	left := 0
+	if own(s, node) {
+		u.reset(ctx, s)
+	} else if seal, err := s.node.SealStatus(ctx); err == nil {
+		left = seal.Progress
+	}
+	what := fmt.Sprintf("%s: a key share is wrong, or of another Vault (%s).", s.pod.Name, reason(err))
+	if left > 0 {
+		return exit(exitDenied, "%s The node keeps the %d that it had: give the others again", what, left)
+	}
+	return exit(exitDenied, "%s The node has forgotten those that it had: begin again with all of them", what)
 }
 
 func (u *unsealing) reset(ctx context.Context, s *seen) {
