@@ -63,6 +63,8 @@ type fakeAPI struct {
 	// objects by kind, such as "pods".
 	objects map[string][]any
 	logs    map[string]string
+	// refused are the answers to who asks for the log of a pod, if that is refused.
+	refused map[string]int
 	// nodes are the addresses of Vault nodes, by pod.
 	nodes map[string]string
 	// forbidden says that ports may not be forwarded.
@@ -116,6 +118,10 @@ func (a *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case len(parts) == 3 && parts[2] == "log":
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		if code := a.refused[parts[1]]; code != 0 {
+			http.Error(w, "no log", code)
+			return
+		}
 		_, _ = io.WriteString(w, a.logs[parts[1]+"/"+r.URL.Query().Get("container")])
 	default:
 		a.get(w, r, parts)

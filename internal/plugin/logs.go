@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -51,7 +52,8 @@ func (p *plugin) logs(ctx context.Context, name string, o logsOptions) error {
 	if err != nil {
 		return err
 	}
-	l := &logs{plugin: p, target: &target{cluster: cluster, vault: vault}, options: o, since: map[types.UID]*metav1.Time{}}
+	l := &logs{plugin: p, target: &target{cluster: cluster, vault: vault}, options: o,
+		since: map[types.UID]*metav1.Time{}, failed: map[types.UID]bool{}}
 	if o.follow {
 		return l.follow(ctx)
 	}
@@ -60,11 +62,19 @@ func (p *plugin) logs(ctx context.Context, name string, o logsOptions) error {
 		return err
 	}
 	for i := range pods {
-		if err := l.copy(ctx, &pods[i]); err != nil {
-			fmt.Fprintf(p.errOut, "%s: %s\n", pods[i].Name, reason(err))
+		switch err := l.copy(ctx, &pods[i]); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errPrint):
+			return err
+		case err != nil:
+			l.tell(&pods[i], err)
 		}
 	}
-	return ctx.Err()
+	if len(pods) > 0 && len(l.failed) == len(pods) {
+		return errors.New("no log could be read")
+	}
+	return nil
 }
 
 type logs struct {
@@ -75,14 +85,31 @@ type logs struct {
 	mu sync.Mutex
 	// since is when the log of a pod ended that is to be followed; nil while it is.
 	since map[types.UID]*metav1.Time
+	// failed are the pods whose log could not be read once, which was told.
+	failed map[types.UID]bool
 }
 
-// follow follows the pods that there are, and those that come.
+// tell tells the first error of a pod.
+func (l *logs) tell(pod *corev1.Pod, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.failed[pod.UID] {
+		l.failed[pod.UID] = true
+		fmt.Fprintf(l.errOut, "%s: %s\n", pod.Name, reason(err))
+	}
+}
+
+// follow follows the pods that there are, and those that come, until that is of no use.
 func (l *logs) follow(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
+	defer stop(nil)
 	for {
 		pods, err := l.pods(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -96,8 +123,14 @@ func (l *logs) follow(ctx context.Context) error {
 				continue
 			}
 			running.Go(func() {
-				// A log that cannot be read yet is tried again.
-				_ = l.copySince(ctx, pod, since)
+				err := l.copySince(ctx, pod, since)
+				switch {
+				case ctx.Err() != nil, err == nil:
+				case apierrors.IsForbidden(err), errors.Is(err, errPrint):
+					stop(err)
+				default:
+					l.tell(pod, err) // and it is tried again: most often it is starting
+				}
 				ended := metav1.Now()
 				l.mu.Lock()
 				l.since[pod.UID] = &ended
@@ -105,10 +138,13 @@ func (l *logs) follow(ctx context.Context) error {
 			})
 		}
 		if err := l.wait(ctx); err != nil {
-			return err
+			return context.Cause(ctx)
 		}
 	}
 }
+
+// errPrint is for a standard output that is broken.
+var errPrint = errors.New("the logs cannot be printed")
 
 func (l *logs) copy(ctx context.Context, pod *corev1.Pod) error { return l.copySince(ctx, pod, nil) }
 
@@ -125,8 +161,10 @@ func (l *logs) copySince(ctx context.Context, pod *corev1.Pod, since *metav1.Tim
 	return eachLine(stream, func(text string) error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		_, err := fmt.Fprintf(l.out, "[%s] %s\n", pod.Name, text)
-		return err
+		if _, err := fmt.Fprintf(l.out, "[%s] %s\n", pod.Name, text); err != nil {
+			return fmt.Errorf("%w: %w", errPrint, err)
+		}
+		return nil
 	})
 }
 

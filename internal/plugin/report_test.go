@@ -3,8 +3,10 @@ package plugin
 import (
 	"archive/zip"
 	"bufio"
+	"context"
 	"encoding/json"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -188,6 +190,29 @@ func TestLogs(t *testing.T) {
 	if code := <-done; code != exitInterrupted {
 		t.Errorf("the code is %d", code)
 	}
+}
+
+func TestLogsThatCannotBeRead(t *testing.T) {
+	h := newHarness(t)
+	h.pods(map[string]string{"a": "", "b": ""})
+	h.api.logs["b/vault"] = "one\n"
+	h.api.refused = map[string]int{"a": http.StatusBadRequest}
+	h.run("", "logs", "example").expect(t, 0, "a: ", "[b] one\n")
+	h.api.refused["b"] = http.StatusBadRequest
+	h.run("", "logs", "example").expect(t, exitError, "a: ", "b: ", "no log could be read")
+
+	// While it follows the first error is told, and a right that is missing ends it.
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	interrupted, interrupt := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, interrupt)
+	r := h.runWith(interrupted, strings.NewReader(""), "logs", "example", "-f")
+	r.expect(t, exitInterrupted, "b: ")
+	if strings.Count(r.errOut, "a: ") != 1 {
+		t.Errorf("it says more than once what is wrong:\n%s", r.errOut)
+	}
+	h.api.refused["a"] = http.StatusForbidden
+	h.run("", "logs", "example", "-f").expect(t, exitError)
 }
 
 func TestStatus(t *testing.T) {
