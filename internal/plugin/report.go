@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"archive/zip"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
@@ -84,7 +84,8 @@ func (p *plugin) report(ctx context.Context, name, file string) (err error) {
 			_ = os.Remove(out.Name()) // what went wrong is told
 		}
 	}()
-	r := &report{plugin: p, cluster: cluster, name: vault.GetName(), zip: zip.NewWriter(out)}
+	r := &report{plugin: p, cluster: cluster, name: vault.GetName(), zip: zip.NewWriter(out),
+		listed: map[object]bool{{"Vault", vault.GetName()}: true}}
 	if err := r.write(ctx, vault.Object); err != nil {
 		return err
 	}
@@ -95,6 +96,8 @@ func (p *plugin) report(ctx context.Context, name, file string) (err error) {
 	return err
 }
 
+type object struct{ kind, name string }
+
 // report is a report that is being written. What cannot be read is noted in it.
 type report struct {
 	*plugin
@@ -103,6 +106,8 @@ type report struct {
 	zip  *zip.Writer
 	// unread is what could not be read.
 	unread []string
+	// listed are the objects in the report, which events are about.
+	listed map[object]bool
 }
 
 func (r *report) write(ctx context.Context, vault map[string]any) error {
@@ -112,12 +117,14 @@ func (r *report) write(ctx context.Context, vault map[string]any) error {
 	if err := r.addVersions(); err != nil {
 		return err
 	}
-	options := metav1.ListOptions{LabelSelector: v1alpha1.InstanceLabel + "=" + r.name, Limit: pageLimit}
 	for _, resource := range reported {
-		list, err := r.objects.Resource(resource).Namespace(r.namespace).List(ctx, options)
+		list, err := r.objects.Resource(resource).Namespace(r.namespace).List(ctx, r.ofVault())
 		if err != nil {
 			r.note(resource.Resource, err)
 			continue
+		}
+		for i := range list.Items {
+			r.listed[object{list.Items[i].GetKind(), list.Items[i].GetName()}] = true
 		}
 		if err := r.addObject(resource.Resource+".yaml", list.UnstructuredContent()); err != nil {
 			return err
@@ -136,6 +143,12 @@ func (r *report) write(ctx context.Context, vault map[string]any) error {
 		return nil
 	}
 	return r.add("unread.txt", strings.Join(r.unread, "\n")+"\n")
+}
+
+// ofVault selects the objects of the Vault: those of something else may have the same instance.
+func (r *report) ofVault() metav1.ListOptions {
+	selector := labels.Set{v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: r.name}
+	return metav1.ListOptions{LabelSelector: selector.String(), Limit: pageLimit}
 }
 
 // note notes what could not be read, which is most often a right that is missing.
@@ -172,7 +185,7 @@ func (r *report) addVersions() error {
 		runtime.GOARCH, line(kubernetes)))
 }
 
-// addEvents adds the events about the Vault and about what has its name in front.
+// addEvents adds the events about the Vault and about the objects in the report.
 func (r *report) addEvents(ctx context.Context) error {
 	resource := schema.GroupVersionResource{Version: "v1", Resource: "events"}
 	options := metav1.ListOptions{Limit: pageLimit}
@@ -185,8 +198,9 @@ func (r *report) addEvents(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			about, _ := list.Items[i].Object["involvedObject"].(map[string]any)
+			kind, _ := about["kind"].(string)
 			name, _ := about["name"].(string)
-			if name == r.name || strings.HasPrefix(strings.TrimPrefix(name, "data-"), r.name+"-") {
+			if r.listed[object{kind, name}] {
 				kept = append(kept, list.Items[i].Object)
 			}
 		}
@@ -199,8 +213,7 @@ func (r *report) addEvents(ctx context.Context) error {
 
 // addLogs adds the logs of Vault and etcd, and those of containers before they restarted.
 func (r *report) addLogs(ctx context.Context) error {
-	pods, err := r.core.Pods(r.namespace).List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.InstanceLabel + "=" +
-		r.name, Limit: pageLimit})
+	pods, err := r.core.Pods(r.namespace).List(ctx, r.ofVault())
 	if err != nil {
 		r.note("logs", err)
 		return nil
@@ -235,17 +248,20 @@ func (r *report) addLog(ctx context.Context, pod, container string, previous boo
 		return nil
 	}
 	defer stream.Close()
-	var text bytes.Buffer
+	var kept []string
 	err = eachLine(io.LimitReader(stream, reportLogBytes), func(one string) error {
 		if isAudit(one) {
 			one = "(a record of an audit device was left out)"
 		}
-		text.WriteString(one + "\n")
+		kept = append(kept, one)
 		return nil
 	})
 	if err != nil {
 		r.note(name, err)
 	}
+	if len(kept) >= reportLogLines {
+		kept[0] = "(what is before this was left out)" // it may be the end of a line with a secret
+	}
 	// At once, since keys are of more lines than one.
-	return r.add(name, redactText(text.String()))
+	return r.add(name, redactText(strings.Join(kept, "\n")+"\n"))
 }

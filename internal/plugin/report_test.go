@@ -74,12 +74,16 @@ func TestReportHoldsNoSecrets(t *testing.T) {
 	})...)
 	h.api.set("events", &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Name: "e",
-			Namespace: "default"}, InvolvedObject: corev1.ObjectReference{Name: "example-a"},
+			Namespace: "default"}, InvolvedObject: corev1.ObjectReference{Kind: "Pod", Name: "example-a"},
 		Message: "visible event " + planted["JWT"],
 	}, &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Name: "f",
-			Namespace: "default"}, InvolvedObject: corev1.ObjectReference{Name: "stranger"}, Message: "event of a stranger",
+			Namespace: "default"}, InvolvedObject: corev1.ObjectReference{Kind: "Pod", Name: "example-2-a"},
+		Message: "event of a stranger",
 	})
+	stranger := pod.DeepCopy()
+	stranger.Name, stranger.Labels[v1alpha1.NameLabel] = "stranger", "web"
+	h.api.set("pods", pod, stranger)
 	audit, _ := json.Marshal(map[string]any{"time": "now", "type": "request", "auth": map[string]any{},
 		"request": map[string]any{"data": planted["audited"]}})
 	h.api.logs["example-a/vault"] = strings.Join([]string{
@@ -95,6 +99,8 @@ func TestReportHoldsNoSecrets(t *testing.T) {
 		"-----BEGIN RSA PRIVATE KEY-----", planted["private key"], "-----END RSA PRIVATE KEY-----",
 		"the last visible line",
 	}, "\n")
+	pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "long"})
+	h.api.logs["example-a/long"] = "the end of a secret\n" + strings.Repeat("x\n", reportLogLines-1)
 
 	file := filepath.Join(t.TempDir(), "report.zip")
 	h.run("", "report", "example", "--file", file).expect(t, 0, file)
@@ -130,7 +136,10 @@ func TestReportHoldsNoSecrets(t *testing.T) {
 		}
 	}
 	if strings.Contains(all, "stranger") {
-		t.Error("an event of something else is in the report")
+		t.Error("something else is in the report")
+	}
+	if strings.Contains(all, "the end of a secret") || !strings.Contains(all, "(what is before this was left out)") {
+		t.Error("a line that may have been cut is in the report")
 	}
 	for _, name := range []string{"vault.yaml", "events.yaml", "pods.yaml", "deployments.yaml", "statefulsets.yaml",
 		"versions.txt", "logs/example-a/vault.log", "logs/example-a/vault.previous.log"} {
