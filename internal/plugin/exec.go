@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
+	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -54,21 +53,41 @@ func (p *plugin) exec(ctx context.Context, name string, command []string) error 
 		return err
 	}
 	defer os.Remove(ca)
-	child := exec.CommandContext(ctx, path, command[1:]...)
+	child := exec.Command(path, command[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = p.streams.In, p.streams.Out, p.streams.ErrOut
 	child.Env = childEnvironment(os.Environ(), active.node.Address, ca, t.vault.ServerName())
-	child.Cancel = func() error {
-		if runtime.GOOS == "windows" {
-			return child.Process.Kill()
+	err = runChild(ctx, child)
+	if ended := (*exec.ExitError)(nil); errors.As(err, &ended) {
+		if state, ok := ended.Sys().(syscall.WaitStatus); ok && state.Signaled() {
+			return exit(128+int(state.Signal()), "") // as shells do
 		}
-		return child.Process.Signal(syscall.SIGTERM)
-	}
-	child.WaitDelay = 10 * time.Second
-	err = child.Run()
-	if ended := (*exec.ExitError)(nil); errors.As(err, &ended) && ended.ExitCode() > 0 {
 		return exit(ended.ExitCode(), "")
 	}
 	return err
+}
+
+// runChild runs a command to its end. What Ctrl-C does is for the command to say, which gets it
+// from the terminal; other signals come to the plugin alone, and are passed on.
+func runChild(ctx context.Context, child *exec.Cmd) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, endSignals()...)
+	defer signal.Stop(signals)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := child.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case got := <-signals:
+			_ = child.Process.Signal(got) // it may have ended
+		}
+	}
 }
 
 // temporary writes the CA, which is public, to a file.

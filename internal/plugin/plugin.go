@@ -58,16 +58,21 @@ type plugin struct {
 
 // Main runs the plugin, and returns its exit code.
 func Main(version string) int {
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
-		ends = append(ends, syscall.SIGHUP)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	ctx, stop := signal.NotifyContext(context.Background(), append(endSignals(), os.Interrupt)...)
 	defer stop()
 	// What a port-forward prints of its own says less than the errors of its connections.
 	utilruntime.ErrorHandlers = nil
 	p := newPlugin(genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}, version)
 	return p.run(ctx, os.Args[1:])
+}
+
+// endSignals tell the plugin to end. That of a closed terminal does not with nohup.
+func endSignals() []os.Signal {
+	signals := []os.Signal{syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 func newPlugin(streams genericiooptions.IOStreams, version string) *plugin {

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -98,6 +99,42 @@ func TestInterruptGivesTheTerminalBack(t *testing.T) {
 	r := <-done
 	r.expect(t, exitInterrupted, "Token (hidden)")
 	awaitEcho(t, program, true)
+}
+
+// TestExecLeavesInterruptionsToItsCommand, such as a shell, which goes on; and ends it when it
+// is itself told to end.
+func TestExecLeavesInterruptionsToItsCommand(t *testing.T) {
+	h := newHarness(t)
+	h.pods(map[string]string{"a": h.serve(&fakeNode{initialized: true, active: true})})
+	cmd := h.process("exec", "example", "--", "sh", "-c",
+		`trap 'echo interrupted' INT; trap 'echo told to end; exit 3' TERM; echo begun
+		i=0; while [ $i -lt 200 ]; do sleep 0.1; i=$((i+1)); done`)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "begun" {
+		t.Fatalf("it printed %q", lines.Text())
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if lines.Scan(); lines.Text() != "told to end" {
+		t.Errorf("it printed %q", lines.Text())
+	}
+	if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 3 {
+		t.Errorf("it ended with %v", cmd.ProcessState)
+	}
 }
 
 // TestInitShowsKeysWhenStandardOutputIsBroken: nobody could get them again.
