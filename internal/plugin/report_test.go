@@ -237,16 +237,22 @@ func TestStatus(t *testing.T) {
 				Certificate: &v1alpha1.NodeCertificate{Serial: "1", NotAfter: soon}},
 			{Name: "example-b", State: v1alpha1.NodeSealed, Version: "1.21.0"},
 		},
-		Storage: &v1alpha1.StorageStatus{Version: "3.6.0"},
+		VaultStatus: v1alpha1.NodesStatus{Active: "example-a", Sealed: []string{"example-b"}},
+		Storage:     &v1alpha1.StorageStatus{Version: "3.6.0"},
 		Conditions: []metav1.Condition{
 			condition(v1alpha1.ReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "Unsealed: example-b"),
 			condition(v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, "fine"),
 			condition(v1alpha1.UnsealedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal,
-				"wait for you\n\x1b[2Jfake line"),
-			condition(v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "said already"),
+				"run 'vault operator unseal' on each"),
+			condition(v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal,
+				"run 'vault operator unseal' on one"),
 			condition(v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum,
 				"3 of 3 etcd members are ready"),
-			condition(v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound, "Secret x is missing"),
+			condition(v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound,
+				"Secret x is missing\n\x1b[2Jfake line"),
+			condition(v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound,
+				"Secret y is missing"),
+			condition(v1alpha1.SealReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonCredentialsRefused, "no"),
 			condition(v1alpha1.IrreconcilableCondition, metav1.ConditionFalse, "", ""),
 			condition(v1alpha1.ReleaseFailedCondition, metav1.ConditionTrue, "InstallError", "no"),
 		},
@@ -254,10 +260,12 @@ func TestStatus(t *testing.T) {
 	h.api.set("vaults", h.vault)
 	r := h.run("", "status", "example")
 	r.expect(t, exitSealed, "default/example, not ready", "(in 20d)", "3 of 3 etcd members are ready, version 3.6.0",
-		"Unsealed (AwaitingUnseal) waits for an administrator of Vault: wait for you",
+		"Unsealed (AwaitingUnseal) waits for an administrator of Vault: sealed: example-b",
 		"  kubectl vault unseal example -n default\n",
-		"TLSReady (SecretNotFound)", "ReleaseFailed (InstallError)")
-	if strings.Contains(r.out, "said already") || strings.Contains(r.out, "Irreconcilable") ||
+		"TLSReady (SecretNotFound)", "ConfigValid (SecretNotFound)", "ReleaseFailed (InstallError)",
+		"kubectl logs --previous --prefix --ignore-errors -c vault -n default -l")
+	if strings.Contains(r.out, "vault operator unseal") || strings.Contains(r.out, "Updated (") ||
+		strings.Contains(r.out, "Irreconcilable") ||
 		strings.Contains(r.out, "\nfake") || strings.Contains(r.errOut, "error") {
 		t.Error("it says more than it should")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -197,7 +198,7 @@ func expiry(at *metav1.Time, now time.Time) string {
 // negative are conditions that are bad when they are True.
 var negative = []string{v1alpha1.ReleaseFailedCondition, v1alpha1.IrreconcilableCondition}
 
-// waitsOf lists the conditions that are not as they should be, each reason once.
+// waitsOf lists the conditions that are not as they should be, each that says the same once.
 func waitsOf(vault *v1alpha1.Vault) []waiting {
 	waits := []waiting{}
 	if vault.Status.ObservedGeneration != vault.Generation {
@@ -216,23 +217,37 @@ func waitsOf(vault *v1alpha1.Vault) []waiting {
 		if slices.Contains(negative, kind) {
 			good = metav1.ConditionFalse
 		}
-		told := slices.ContainsFunc(waits, func(w waiting) bool { return w.Reason == condition.Reason })
-		if condition.Status == good || told || condition.Status == metav1.ConditionUnknown &&
-			slices.Contains(negative, kind) {
+		if condition.Status == good || condition.Status == metav1.ConditionUnknown && slices.Contains(negative, kind) {
 			continue
 		}
-		wait := waiting{Condition: kind, Reason: condition.Reason, Message: condition.Message}
+		wait := waiting{Condition: kind, Reason: condition.Reason, Message: messageOf(vault, condition)}
 		wait.For, wait.Command = help(vault, condition.Reason)
-		waits = append(waits, wait)
+		told := func(w waiting) bool { return w.Reason == wait.Reason && w.Message == wait.Message }
+		if !slices.ContainsFunc(waits, told) {
+			waits = append(waits, wait)
+		}
 	}
 	return waits
+}
+
+// messageOf is the message of a condition. For nodes that are sealed the operator's names a
+// command of vault for each of them, and here is one for all.
+func messageOf(vault *v1alpha1.Vault, condition *metav1.Condition) string {
+	sealed := vault.Status.VaultStatus.Sealed
+	switch condition.Reason {
+	case v1alpha1.ReasonAwaitingInit, v1alpha1.ReasonAwaitingUnseal:
+		if len(sealed) > 0 {
+			return "sealed: " + strings.Join(sealed, ", ")
+		}
+	}
+	return condition.Message
 }
 
 // help says who can do something about a reason, and by which command.
 func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	const administrator, operator, cluster = "an administrator of Vault", "the operator", "Kubernetes"
 	in := " -n " + vault.Namespace
-	pods := "pods" + in + " -l " + v1alpha1.InstanceLabel + "=" + vault.Name + "," + v1alpha1.ComponentLabel + "="
+	selector := in + " -l " + v1alpha1.InstanceLabel + "=" + vault.Name + "," + v1alpha1.ComponentLabel + "="
 	switch reason {
 	case v1alpha1.ReasonAwaitingInit:
 		return administrator, "kubectl vault init " + vault.Name + in
@@ -240,17 +255,26 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 		return administrator, "kubectl vault unseal " + vault.Name + in
 	case v1alpha1.ReasonAwaitingAutoUnseal, v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonKeyServiceFailing:
 		return "the key service", "kubectl vault logs " + vault.Name + in
-	case v1alpha1.ReasonNodeFailing, v1alpha1.ReasonNodesStarting:
-		return cluster, "kubectl describe " + pods + v1alpha1.ServerComponent
+	case v1alpha1.ReasonKeyServiceUnverified, v1alpha1.ReasonCredentialsRefused, v1alpha1.ReasonKeyNotUsable:
+		// Nodes that could not unseal themselves have ended.
+		return administrator, "kubectl logs --previous --prefix --ignore-errors -c " + v1alpha1.VaultContainer +
+			selector + v1alpha1.ServerComponent
+	case v1alpha1.ReasonNodeFailing:
+		return administrator, "kubectl describe pods" + selector + v1alpha1.ServerComponent
+	case v1alpha1.ReasonNodesStarting:
+		return cluster, "kubectl describe pods" + selector + v1alpha1.ServerComponent
 	case v1alpha1.ReasonNodesUnreachable, v1alpha1.ReasonMultipleActiveNodes, v1alpha1.ReasonNodesUnverified:
 		return administrator, "kubectl vault logs " + vault.Name + in
-	case v1alpha1.ReasonNoActiveNode, v1alpha1.ReasonNotInService, v1alpha1.ReasonNotObserved:
+	case v1alpha1.ReasonNoActiveNode:
+		return "the storage", "kubectl get vault " + vault.Name + in +
+			` -o jsonpath='{.status.conditions[?(@.type=="` + v1alpha1.StorageReadyCondition + `")].message}'`
+	case v1alpha1.ReasonNotInService, v1alpha1.ReasonNotObserved:
 		return operator, "kubectl vault logs " + vault.Name + in
 	case v1alpha1.ReasonReleasePending, v1alpha1.ReasonRollingOut, v1alpha1.ReasonSecretsPending,
 		v1alpha1.ReasonCertificatePending:
 		return operator, ""
 	case v1alpha1.ReasonNoQuorum, v1alpha1.ReasonMembersNotReady, v1alpha1.ReasonMembersFailing:
-		return cluster, "kubectl describe " + pods + v1alpha1.EtcdComponent
+		return cluster, "kubectl describe pods" + selector + v1alpha1.EtcdComponent
 	}
 	return administrator, "kubectl describe vault " + vault.Name + in
 }
