@@ -199,7 +199,7 @@ func (a *rootAttempt) abandon(ctx context.Context) {
 // anew, since the old connection may be why the attempt has failed.
 func (a *rootAttempt) cancel(ctx context.Context) (canceled bool, err error) {
 	a.drop(&a.active.pod)
-	node, err := a.target.node(ctx, &a.active.pod)
+	node, err := a.node(ctx, &a.active.pod)
 	if err != nil {
 		return false, err
 	}
