@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
@@ -57,10 +58,36 @@ func (g templateGate) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
 		}
 		return nil, err
 	}
-	if err := templateRefusal(&vault, &rendered, &living); err != nil {
+	down, err := g.down(ctx, &vault)
+	if err != nil {
+		return nil, err
+	}
+	if err := templateRefusal(&vault, &rendered, &living, down); err != nil {
 		return nil, err
 	}
 	return manifests, nil
+}
+
+// down says that nodes of the living pod template are known, and that none of them is
+// unsealed, by what it says or by what the kubelet does. Another template then ends nothing
+// but these: the Deployment keeps the older nodes until a new one is ready, or has with the
+// first that is not ready taken as many away as it may.
+func (g templateGate) down(ctx context.Context, vault *v1alpha1.Vault) (bool, error) {
+	nodes := &vault.Status.VaultStatus
+	unsealed := append(slices.Concat(nodes.Standby, nodes.ActiveClaims), nodes.Active)
+	list, err := pods.List(ctx, g.reader, vault)
+	if err != nil {
+		return false, err
+	}
+	for i := range list {
+		if pods.Ready(&list[i]) {
+			unsealed = append(unsealed, list[i].Name)
+		}
+	}
+	updated := vault.Status.UpdatedNodes
+	return len(updated) > 0 && !slices.ContainsFunc(updated, func(name string) bool {
+		return slices.Contains(unsealed, name)
+	}), nil
 }
 
 // errUnobserved is for a status that this operator has not written yet.
@@ -68,8 +95,9 @@ var errUnobserved = errors.New("no node is replaced or taken away before the con
 	"another could unseal itself")
 
 // templateRefusal is why the rendered Deployment must not take the place of the living one
-// now, or nil.
-func templateRefusal(vault *v1alpha1.Vault, rendered, living *appsv1.Deployment) error {
+// now, or nil. Down says that no node of the living one's template is unsealed, so that the
+// change may be what brings them back, such as the one before undone.
+func templateRefusal(vault *v1alpha1.Vault, rendered, living *appsv1.Deployment, down bool) error {
 	// What would mend a seal of the user's own configuration cannot be told from the rest.
 	if living.Spec.Template.Annotations[v1alpha1.SealAnnotation] == "" {
 		return nil
@@ -83,7 +111,7 @@ func templateRefusal(vault *v1alpha1.Vault, rendered, living *appsv1.Deployment)
 		// started with the spec as it is, and the change may be what brings them back.
 		return nil
 	}
-	ends, err := endsNodes(rendered, living)
+	ends, err := endsNodes(rendered, living, condition != nil && down)
 	switch {
 	case err != nil || !ends:
 		return err
@@ -102,9 +130,13 @@ func Fails(condition *metav1.Condition) bool {
 }
 
 // endsNodes says that pods would be replaced, or be fewer, for something else than the seal.
-func endsNodes(rendered, living *appsv1.Deployment) (bool, error) {
+// Those of a template that is down may be replaced.
+func endsNodes(rendered, living *appsv1.Deployment, down bool) (bool, error) {
 	if rendered.Spec.Replicas != nil && living.Spec.Replicas != nil && *rendered.Spec.Replicas < *living.Spec.Replicas {
 		return true, nil
+	}
+	if down {
+		return false, nil
 	}
 	want, have := withoutSeal(&rendered.Spec.Template), withoutSeal(&living.Spec.Template)
 	if !maps.Equal(want.Labels, have.Labels) || !maps.Equal(want.Annotations, have.Annotations) {

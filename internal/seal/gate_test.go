@@ -54,13 +54,38 @@ func TestGate(t *testing.T) {
 		Reason: v1alpha1.ReasonNotObserved}}
 	away := bad(v1alpha1.ReasonKeyServiceUnavailable)
 	upgrade := func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "hashicorp/vault:1.21.1" }
+	mistake := func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "HTTPS_PROXY", Value: "http://prxy"}}
+	}
+	// The template was changed by mistake, and its first node, c, cannot start.
+	failing := v1alpha1.VaultStatus{UpdatedNodes: []string{"c"},
+		VaultStatus: v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}}}
+	halfway := v1alpha1.VaultStatus{UpdatedNodes: []string{"c", "d"},
+		VaultStatus: v1alpha1.NodesStatus{Active: "a", Standby: []string{"d"}}}
+	active := v1alpha1.VaultStatus{UpdatedNodes: []string{"a"}, VaultStatus: v1alpha1.NodesStatus{Active: "a"}}
+	claimed := v1alpha1.VaultStatus{UpdatedNodes: []string{"a"},
+		VaultStatus: v1alpha1.NodesStatus{ActiveClaims: []string{"a", "b"}}}
+	silent := v1alpha1.VaultStatus{UpdatedNodes: []string{"ready"},
+		VaultStatus: v1alpha1.NodesStatus{Unreachable: []string{"ready"}}}
 	for name, tt := range map[string]struct {
 		conditions    []metav1.Condition
+		status        v1alpha1.VaultStatus
 		uninitialized bool
 		rendered      func(*appsv1.Deployment)
 		living        func(*appsv1.Deployment)
 		held          bool
 	}{
+		"set back": {conditions: away, status: failing, living: mistake, rendered: upgrade},
+		"set back, and fewer nodes": {conditions: away, status: failing, living: mistake,
+			rendered: func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(2)) }, held: true},
+		"set back, and nothing is written": {status: failing, living: mistake, rendered: upgrade, held: true},
+		"set back, and one was unsealed": {conditions: away, status: halfway, living: mistake, rendered: upgrade,
+			held: true},
+		"an upgrade, and the active node is of the template": {conditions: away, status: active, rendered: upgrade,
+			held: true},
+		"an upgrade, and two say that they are active": {conditions: away, status: claimed, rendered: upgrade, held: true},
+		"an upgrade, and a node is silent that the kubelet calls ready": {conditions: away, status: silent,
+			rendered: upgrade, held: true},
 		"an upgrade":                 {conditions: good, rendered: upgrade},
 		"an upgrade, and it is away": {conditions: away, rendered: upgrade, held: true},
 		"an upgrade, and it refuses": {conditions: bad(v1alpha1.ReasonCredentialsRefused), rendered: upgrade,
@@ -104,14 +129,20 @@ func TestGate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			vault := newVault(nil)
-			vault.Status = v1alpha1.VaultStatus{Initialized: !tt.uninitialized, Conditions: tt.conditions}
+			vault.Status = tt.status
+			vault.Status.Initialized, vault.Status.Conditions = !tt.uninitialized, tt.conditions
 			manifest, err := yaml.Marshal(newDeployment(tt.rendered))
 			if err != nil {
 				t.Fatal(err)
 			}
 			in := bytes.NewBufferString("kind: ServiceAccount\nmetadata: {name: example}\n---\n" + string(manifest))
 			want := in.String()
-			api := newClient(t, vault, newDeployment(tt.living))
+			ready := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "ready", Labels: vault.PodLabels()},
+				Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady,
+					Status: corev1.ConditionTrue}}},
+			}
+			api := newClient(t, vault, newDeployment(tt.living), ready)
 			out, err := TemplateGate(api, clientKey(vault)).Run(in)
 			switch {
 			case tt.held && (err == nil || !strings.Contains(err.Error(), "no node is replaced or taken away")):

@@ -70,6 +70,7 @@ func TestAutoUnseal(t *testing.T) {
 	t.Run("what cannot be is refused", func(t *testing.T) { v.refuse(t) })
 	t.Run("the key service is away", func(t *testing.T) { v.loseRoot(t) })
 	t.Run("the token is refused", func(t *testing.T) { v.loseToken(t) })
+	t.Run("a change is set back", func(t *testing.T) { v.setBack(t) })
 }
 
 // asRoot runs commands with the root token of the Vault that unseals the other one.
@@ -182,6 +183,20 @@ func (v *autoUnsealed) loseToken(t *testing.T) {
 	v.awaitWorks(t)
 	awaitUpdated(t, v.Vault, "1.21.1")
 	v.AwaitHA(t, 1)
+}
+
+// setBack makes a mistake that keeps new nodes from the key service, and undoes it.
+func (v *autoUnsealed) setBack(t *testing.T) {
+	before := v.AwaitHA(t, 1).UpdatedNodes
+	setSpec(t, v.Vault, `{"pod": {"env": [{"name": "HTTPS_PROXY", "value": "http://127.0.0.1:1"}, `+
+		`{"name": "NO_PROXY", "value": "example-etcd-client.`+v.Namespace+`.svc"}]}}`)
+	awaitReported(t, v.Vault, v1alpha1.SealReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonKeyServiceUnavailable, "")
+	setSpec(t, v.Vault, `{"pod": {"env": null}}`)
+	v.awaitWorks(t)
+	awaitUpdated(t, v.Vault, "1.21.1")
+	if after := v.AwaitHA(t, 1).UpdatedNodes; !slices.Equal(after, before) {
+		t.Errorf("the nodes %q became %q", before, after)
+	}
 }
 
 // awaitWorks waits until the key service works, for as long as the kubelet may wait before it
