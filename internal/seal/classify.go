@@ -53,7 +53,12 @@ func oneOf(patterns ...string) *regexp.Regexp { return regexp.MustCompile(string
 
 // Cause is why a node could not use its seal when it was started last, by what its container
 // has said last: a reason of the condition SealReady, or nothing when it was something else.
+//
+// One that listens has been able to use it since, whatever its container said before.
 func Cause(container *corev1.ContainerStatus) string {
+	if container.State.Running != nil && container.Started != nil && *container.Started {
+		return ""
+	}
 	ended := container.State.Terminated
 	if ended == nil {
 		ended = container.LastTerminationState.Terminated

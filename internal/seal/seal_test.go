@@ -309,6 +309,22 @@ func TestCause(t *testing.T) {
 			}
 		}
 	}
+	// What ended weeks ago says nothing of a node that listens, and does not answer now.
+	again := corev1.ContainerStatus{
+		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+		LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1,
+			Message: failed + " permission denied"}},
+	}
+	for _, started := range []*bool{nil, new(false), new(true)} {
+		again.Started = started
+		want := v1alpha1.ReasonCredentialsRefused
+		if started != nil && *started {
+			want = ""
+		}
+		if got := Cause(&again); got != want {
+			t.Errorf("a container that runs again, started %v, is taken for %q, want %q", started, got, want)
+		}
+	}
 	well := &corev1.ContainerStateTerminated{Message: failed}
 	if got := Cause(&corev1.ContainerStatus{State: corev1.ContainerState{Terminated: well}}); got != "" {
 		t.Errorf("a container that has ended well is taken for %q", got)

@@ -123,6 +123,11 @@ func TestSealReady(t *testing.T) {
 			facts: newSituation().sealed().pod("a", probe.Active, restarted, serving).says("transit", probe.SealHealthy),
 			want:  "True KeyServiceWorks", healthy: new(true),
 		},
+		"the container has run for weeks, and does not answer": {
+			facts: newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy).pod("b",
+				probe.Unreachable, restarted, func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].Started = new(true) }),
+			want: "True KeyServiceWorks", healthy: new(true),
+		},
 		"it has failed for something else": {
 			facts: newSituation().sealed().pod("a", probe.Unknown, endedSaying("Error initializing core")),
 			want:  "Unknown NotObserved",
