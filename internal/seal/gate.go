@@ -5,17 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"helm.sh/helm/v3/pkg/postrender"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -138,33 +136,53 @@ func endsNodes(rendered, living *appsv1.Deployment, down bool) (bool, error) {
 	if down {
 		return false, nil
 	}
-	want, have := withoutSeal(&rendered.Spec.Template), withoutSeal(&living.Spec.Template)
-	if !maps.Equal(want.Labels, have.Labels) || !maps.Equal(want.Annotations, have.Annotations) {
-		return true, nil
+	want, err := withoutSeal(&rendered.Spec.Template)
+	if err != nil {
+		return false, err
 	}
-	for i := range want.Spec.Containers {
-		// It is missing when there is nothing in it.
-		if i >= len(have.Spec.Containers) ||
-			!equality.Semantic.DeepEqual(want.Spec.Containers[i].EnvFrom, have.Spec.Containers[i].EnvFrom) {
-			return true, nil
-		}
+	have, err := withoutSeal(&living.Spec.Template)
+	if err != nil {
+		return false, err
 	}
-	same, err := storage.SameTemplate(&want.Spec, &have.Spec)
-	return !same, err
+	return !within(want, have), nil
 }
 
-// withoutSeal is a pod template without what is about the seal, and without what kubectl
-// writes into it.
-func withoutSeal(template *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
+// withoutSeal is a pod template without what is about the seal, as it is in JSON.
+func withoutSeal(template *corev1.PodTemplateSpec) (map[string]any, error) {
 	result := template.DeepCopy()
-	maps.DeleteFunc(result.Annotations, func(key, _ string) bool {
-		return key == v1alpha1.SealAnnotation || strings.HasPrefix(key, "kubectl.kubernetes.io/")
-	})
+	delete(result.Annotations, v1alpha1.SealAnnotation)
 	result.Spec.Volumes = slices.DeleteFunc(result.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == volume })
 	for i := range result.Spec.Containers {
 		container := &result.Spec.Containers[i]
 		container.VolumeMounts = slices.DeleteFunc(container.VolumeMounts,
 			func(m corev1.VolumeMount) bool { return m.Name == volume })
 	}
-	return result
+	return runtime.DefaultUnstructuredConverter.ToUnstructured(result)
+}
+
+// within says that all of the rendered value is in the living one, lists in the same order.
+// The living one may have more: the API server fills in defaults, and kubectl, webhooks and
+// others add annotations, variables, containers and the like, which Helm leaves alone. So
+// nothing is found of a change that only takes something away.
+func within(rendered, living any) bool {
+	switch rendered := rendered.(type) {
+	case map[string]any:
+		other, ok := living.(map[string]any)
+		for key, value := range rendered {
+			ok = ok && within(value, other[key])
+		}
+		return ok
+	case []any:
+		rest, _ := living.([]any)
+		for _, value := range rendered {
+			at := slices.IndexFunc(rest, func(item any) bool { return within(value, item) })
+			if at < 0 {
+				return false
+			}
+			rest = rest[at+1:]
+		}
+		return true
+	default:
+		return rendered == living
+	}
 }

@@ -2,6 +2,7 @@ package seal
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,6 +55,24 @@ func TestGate(t *testing.T) {
 		Reason: v1alpha1.ReasonNotObserved}}
 	away := bad(v1alpha1.ReasonKeyServiceUnavailable)
 	upgrade := func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "hashicorp/vault:1.21.1" }
+	another := func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Volumes[1].Projected.Sources[0].Secret.Name = "two"
+	}
+	// What webhooks and controllers add to a Deployment.
+	foreign := func(d *appsv1.Deployment) {
+		template := &d.Spec.Template
+		template.Annotations["cattle.io/timestamp"] = "now"
+		template.Labels["policy"] = "kyverno"
+		spec := &template.Spec
+		spec.Volumes = slices.Insert(spec.Volumes, 0, corev1.Volume{Name: "foreign"})
+		spec.NodeSelector = map[string]string{"pool": "a"}
+		spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "foreign"}}
+		vault := &spec.Containers[0]
+		vault.Env = append(vault.Env, corev1.EnvVar{Name: "STAKATER_EXAMPLE", Value: "x"})
+		vault.EnvFrom = slices.Insert(vault.EnvFrom, 0, corev1.EnvFromSource{Prefix: "foreign"})
+		vault.TerminationMessagePath = corev1.TerminationMessagePathDefault
+		spec.Containers = slices.Insert(spec.Containers, 0, corev1.Container{Name: "sidecar"})
+	}
 	mistake := func(d *appsv1.Deployment) {
 		d.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "HTTPS_PROXY", Value: "http://prxy"}}
 	}
@@ -106,21 +125,31 @@ func TestGate(t *testing.T) {
 		"an annotation of the pods": {conditions: away,
 			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Annotations["a"] = "c" }, held: true},
 		"an annotation less": {conditions: away,
-			rendered: func(d *appsv1.Deployment) { delete(d.Spec.Template.Annotations, "a") }, held: true},
+			rendered: func(d *appsv1.Deployment) { delete(d.Spec.Template.Annotations, "a") }},
 		"a label": {conditions: away,
 			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Labels["x"] = "y" }, held: true},
 		"an environment less": {conditions: away,
-			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].EnvFrom = nil }, held: true},
+			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].EnvFrom = nil }},
+		"an environment more": {conditions: away, rendered: func(d *appsv1.Deployment) {
+			container := &d.Spec.Template.Spec.Containers[0]
+			container.EnvFrom = append(container.EnvFrom, corev1.EnvFromSource{Prefix: "b"})
+		}, held: true},
+		"another environment": {conditions: away,
+			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].EnvFrom[0].Prefix = "b" }, held: true},
+		"a node selector": {conditions: away, rendered: func(d *appsv1.Deployment) {
+			d.Spec.Template.Spec.NodeSelector = map[string]string{"a": "b"}
+		}, held: true},
 		"a volume": {conditions: away,
 			rendered: func(d *appsv1.Deployment) { d.Spec.Template.Spec.Volumes[0].Name = "other" }, held: true},
 		"after kubectl rollout restart": {conditions: away, living: func(d *appsv1.Deployment) {
 			d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] = "now"
 		}},
-		"another stanza, or Secret": {conditions: away, rendered: func(d *appsv1.Deployment) {
-			d.Spec.Template.Spec.Volumes[1].Projected.Sources[0].Secret.Name = "two"
-		}},
+		"another stanza, or Secret":                            {conditions: away, rendered: another},
+		"another stanza, after others have changed what lives": {conditions: away, rendered: another, living: foreign},
+		"an upgrade, after others have changed what lives": {conditions: away, rendered: upgrade, living: foreign,
+			held: true},
 		"another stanza, and an upgrade": {conditions: away, rendered: func(d *appsv1.Deployment) {
-			d.Spec.Template.Spec.Volumes[1].Projected.Sources[0].Secret.Name = "two"
+			another(d)
 			upgrade(d)
 		}, held: true},
 		"a seal of the user's configuration": {conditions: away, rendered: upgrade, living: func(d *appsv1.Deployment) {

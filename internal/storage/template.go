@@ -89,7 +89,7 @@ func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
 	if s.Set == nil || len(s.Vault.StorageVolumes()) == 0 {
 		return nil
 	}
-	if same, err := SameTemplate(&rendered.Spec.Template.Spec, &s.Set.Spec.Template.Spec); same || err != nil {
+	if same, err := sameTemplate(&rendered.Spec.Template.Spec, &s.Set.Spec.Template.Spec); same || err != nil {
 		return err
 	}
 	var away []string
@@ -131,9 +131,9 @@ func image(spec *corev1.PodSpec) string {
 	return spec.Containers[0].Image
 }
 
-// SameTemplate says that the living pod template is the rendered one, with what the
+// sameTemplate says that the living pod template is the rendered one, with what the
 // API server has filled in.
-func SameTemplate(rendered, living *corev1.PodSpec) (bool, error) {
+func sameTemplate(rendered, living *corev1.PodSpec) (bool, error) {
 	want, err := runtime.DefaultUnstructuredConverter.ToUnstructured(rendered)
 	if err != nil {
 		return false, err
