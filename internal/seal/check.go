@@ -19,6 +19,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
 // Stalls are the reasons of the condition SealReady with which nothing goes on before
@@ -42,6 +43,9 @@ func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) err
 	policy := vault.Spec.Seal
 	if policy == nil {
 		return nil
+	}
+	if err := checkVersion(vault); err != nil {
+		return err
 	}
 	if err := checkMounts(&vault.Spec.Pod); err != nil {
 		return err
@@ -123,6 +127,25 @@ func checkCredentials(policy *v1alpha1.SealPolicy, secret *corev1.Secret) error 
 		}
 	}
 	return nil
+}
+
+// filesSince is the version from which on Vault reads a token, an access key or a client
+// secret of a seal from the file that the configuration names. An older one would take the
+// name for the credential.
+// https://github.com/hashicorp/vault/pull/29402
+const filesSince = "1.19.0"
+
+// checkVersion refuses a version of Vault that cannot read the credentials. The files of
+// Google Cloud and of Oracle are read by their own clients, in any version.
+func checkVersion(vault *v1alpha1.Vault) error {
+	policy, version := vault.Spec.Seal, vault.Spec.Version
+	ownFiles := policy.GCPCKMS != nil || policy.OCIKMS != nil
+	if policy.CredentialsSecretName() == "" || ownFiles || !vaultversion.Valid(version) ||
+		!vaultversion.Lower(version, filesSince) {
+		return nil
+	}
+	return invalid("spec.seal.%s.credentialsSecretName needs Vault %s or later, which reads credentials from files, "+
+		"and spec.version is %s", policy.Type(), filesSince, version)
 }
 
 // checkMounts refuses what would be in the place of the seal's volume.

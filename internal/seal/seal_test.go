@@ -164,6 +164,42 @@ func TestOwnAddress(t *testing.T) {
 	}
 }
 
+// Vault reads credentials from files from a version on, and the clients of Google and Oracle
+// have always done so.
+func TestVersionThatReadsCredentials(t *testing.T) {
+	aws := func(name v1alpha1.ObjectName) *v1alpha1.SealPolicy {
+		return &v1alpha1.SealPolicy{AWSKMS: &v1alpha1.AWSKMSSeal{Region: "r", KMSKeyID: "k", CredentialsSecretName: name}}
+	}
+	azure := &v1alpha1.SealPolicy{AzureKeyVault: &v1alpha1.AzureKeyVaultSeal{CredentialsSecretName: "all"}}
+	alibaba := &v1alpha1.SealPolicy{AliCloudKMS: &v1alpha1.AliCloudKMSSeal{CredentialsSecretName: "all"}}
+	google := &v1alpha1.SealPolicy{GCPCKMS: &v1alpha1.GCPCKMSSeal{CredentialsSecretName: "all"}}
+	oracle := &v1alpha1.SealPolicy{OCIKMS: &v1alpha1.OCIKMSSeal{CredentialsSecretName: "all"}}
+	other := transit("https://root:8200")
+	other.Transit.CredentialsSecretName = "all"
+	all := secret("all", map[string]string{"token": "t", "access_key": "a", "secret_key": "s", "client_secret": "c",
+		"credentials.json": `{"type": "service_account"}`, "config": "c", "key.pem": "k"})
+	for _, tt := range []struct {
+		policy  *v1alpha1.SealPolicy
+		version string
+		refused bool
+	}{
+		{other, "1.18.5", true}, {other, "1.18.15-ent", true}, {other, "1.19.0", false}, {other, "1.19.0-ent", false},
+		{other, "1.21.0", false}, {other, "2.0.0", false}, {other, "", false},
+		{aws("all"), "1.18.5", true}, {aws("all"), "1.19.0", false}, {aws(""), "1.18.5", false},
+		{azure, "1.18.5", true}, {alibaba, "1.18.5", true}, {google, "1.18.5", false}, {oracle, "1.18.5", false},
+	} {
+		vault := newVault(tt.policy)
+		vault.Spec.Version = tt.version
+		err := Check(t.Context(), newClient(t, all), vault)
+		wrong := problem.In(err)
+		refused := wrong != nil && wrong.Reason == v1alpha1.ReasonSealInvalid && strings.Contains(wrong.Message,
+			"spec.seal."+tt.policy.Type()+".credentialsSecretName needs Vault 1.19.0 or later")
+		if refused != tt.refused || !tt.refused && err != nil {
+			t.Errorf("%s with Vault %q: %v", tt.policy.Type(), tt.version, err)
+		}
+	}
+}
+
 func TestMountsInThePlaceOfTheSeal(t *testing.T) {
 	token := secret("token", map[string]string{"token": "hvs.x"})
 	for says, change := range map[string]func(*v1alpha1.PodPolicy){
