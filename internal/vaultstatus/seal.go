@@ -1,6 +1,7 @@
 package vaultstatus
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -15,8 +16,10 @@ import (
 	"github.com/vault-operator/vault-operator/internal/seal"
 )
 
-// maxKey bounds what is believed of the annotation of a pod, which others may write.
+// maxKey bounds a key, and keyForm is what it may look like.
 const maxKey = 4 << 10
+
+var keyForm = regexp.MustCompile(`^[a-z]+:[A-Za-z0-9:/._-]+$`)
 
 // sealStatus is what is known of the seal, with what was written down before where nothing
 // newer is known.
@@ -38,17 +41,33 @@ func sealStatus(f *facts, initialized bool) *v1alpha1.SealStatus {
 				continue
 			}
 			status.Type = o.Seal.Type
-			key := pod.Annotations[v1alpha1.SealAnnotation]
-			if proven && strings.HasPrefix(key, o.Seal.Type+":") && len(key) <= maxKey {
+			if key := keyOf(f, pod); proven && strings.HasPrefix(key, o.Seal.Type+":") {
 				status.Key = key
 			}
 		}
+	}
+	// That of another seal, which somebody has moved the data to.
+	if status.Type == v1alpha1.ShamirSeal || !strings.HasPrefix(status.Key, status.Type+":") {
+		status.Key = ""
 	}
 	status.Healthy = sealHealth(f)
 	if status == (v1alpha1.SealStatus{}) {
 		return nil
 	}
 	return &status
+}
+
+// keyOf is the key of spec.seal that a pod was made with, or empty. Its annotation says
+// which, and is believed only when the spec, or the pod template that is deployed, has the
+// same: whoever may annotate a pod could else bind Vault to a key that there never was.
+func keyOf(f *facts, pod *corev1.Pod) string {
+	key := pod.Annotations[v1alpha1.SealAnnotation]
+	ours := key == f.vault.Spec.Seal.Key() ||
+		f.deployment != nil && key == f.deployment.Spec.Template.Annotations[v1alpha1.SealAnnotation]
+	if !ours || len(key) > maxKey || !keyForm.MatchString(key) {
+		return ""
+	}
+	return key
 }
 
 // sealHealth is what Vault says of the key service, or nil.

@@ -47,6 +47,13 @@ func keyed(key string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { pod.Annotations = map[string]string{v1alpha1.SealAnnotation: key} }
 }
 
+// deployed says that the pod template that is deployed has the key.
+func (s *situation) deployed(key string) *situation {
+	s.deployment = &appsv1.Deployment{}
+	s.deployment.Spec.Template.Annotations = map[string]string{v1alpha1.SealAnnotation: key}
+	return s
+}
+
 // endedSaying is a pod whose container has said something last.
 func endedSaying(message string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
@@ -196,7 +203,7 @@ func TestSealIsRefused(t *testing.T) {
 		t.Errorf("Stalled is %s", got)
 	}
 
-	s = newSituation().sealed().before(wasInitialized).pod("a", probe.Active,
+	s = newSituation().sealed().deployed("transit:transit/keys/other").before(wasInitialized).pod("a", probe.Active,
 		keyed("transit:transit/keys/other")).says("transit", probe.SealHealthy)
 	status = compute(&s.facts)
 	if got := brief(status.Conditions, v1alpha1.SealReadyCondition); got != "False SealChangeRefused" {
@@ -220,6 +227,7 @@ func TestSealStatus(t *testing.T) {
 			s.Initialized, s.Seal = true, &v1alpha1.SealStatus{Type: kind, Key: key}
 		}
 	}
+	long := "transit:" + strings.Repeat("x", 1<<20)
 	for name, tt := range map[string]struct {
 		facts *situation
 		want  string
@@ -229,8 +237,12 @@ func TestSealStatus(t *testing.T) {
 			keyed(exampleKey)).says("transit", 0), "transit "},
 		"sealed": {newSituation().pod("a", probe.Sealed, keyed(exampleKey)).says("transit",
 			0), "transit "},
-		"unsealed": {newSituation().pod("a", probe.Standby, keyed(exampleKey)).says("transit",
+		"unsealed": {newSituation().sealed().pod("a", probe.Standby, keyed(exampleKey)).says("transit",
 			0), "transit " + exampleKey},
+		"unsealed, and the spec has another": {newSituation().sealed().deployed("transit:x").pod("a", probe.Standby,
+			keyed("transit:x")).says("transit", 0), "transit transit:x"},
+		"unsealed, and what is deployed has another": {newSituation().sealed().deployed("transit:x").pod("a",
+			probe.Standby, keyed(exampleKey)).says("transit", 0), "transit " + exampleKey},
 		"nobody answers": {newSituation().before(was("transit", exampleKey)).pod("a",
 			probe.Unreachable), "transit " + exampleKey},
 		"a sealed node of another kind": {newSituation().before(was("transit", exampleKey)).pod("a", probe.Sealed,
@@ -240,13 +252,25 @@ func TestSealStatus(t *testing.T) {
 		"a seal of the user's configuration": {newSituation().pod("a", probe.Active).says("transit", 0), "transit "},
 		"a forged annotation": {newSituation().before(was("transit", exampleKey)).pod("a", probe.Active,
 			keyed("awskms:r/k")).says("transit", 0), "transit " + exampleKey},
-		"a very long annotation": {newSituation().pod("a", probe.Active, keyed("transit:"+strings.Repeat("x",
-			1<<20))).says("transit", 0), "transit "},
+		"a pod that somebody has annotated": {newSituation().pod("a", probe.Active, keyed("transit:x")).says("transit",
+			0), "transit "},
+		"a pod that somebody has annotated beside spec.seal": {newSituation().sealed().deployed(exampleKey).pod("a",
+			probe.Active, keyed("transit:x")).says("transit", 0), "transit "},
+		"a pod of Shamir's that somebody has annotated": {newSituation().deployed("shamir:x").pod("a", probe.Active,
+			keyed("shamir:x")).says("shamir", 0), "shamir "},
+		"what was believed of such a pod": {newSituation().before(was("shamir", "shamir:x")).pod("a",
+			probe.Active).says("shamir", 0), "shamir "},
+		"a very long annotation": {newSituation().deployed(long).pod("a", probe.Active, keyed(long)).says("transit",
+			0), "transit "},
+		"an annotation with more than a key": {newSituation().deployed("transit:x\ny").pod("a", probe.Active,
+			keyed("transit:x\ny")).says("transit", 0), "transit "},
 		"new data": {newSituation().before(was("transit", exampleKey)).pod("a",
 			probe.Uninitialized).says("shamir", 0), "shamir "},
 		"moved by somebody to another seal": {newSituation().before(was("shamir", "")).pod("a",
 			probe.Active).says("awskms", 0), "awskms "},
-		"from the configuration into the spec": {newSituation().before(was("transit", "")).pod("a",
+		"moved by somebody from spec.seal": {newSituation().sealed().before(was("transit", exampleKey)).pod("a",
+			probe.Active).says("awskms", 0), "awskms "},
+		"from the configuration into the spec": {newSituation().sealed().before(was("transit", "")).pod("a",
 			probe.Active).says("transit", 0).pod("b", probe.Standby, keyed(exampleKey)).says("transit", 0), "transit " +
 			exampleKey},
 		"an unsealed node and one that was not": {newSituation().pod("a", probe.Sealed).says("awskms", 0).pod("b",
