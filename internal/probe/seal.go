@@ -20,6 +20,9 @@ const (
 	// does not change. Vault itself tries the key service every ten minutes, and every minute
 	// while it fails.
 	sealPause = 20 * time.Second
+	// sealRest is for how long it is not read after it was read, though the node changes its
+	// state: one that does so all the time must not take the turns of all others.
+	sealRest = 2 * time.Second
 	// sealTimeout is for both requests: a node reads from its storage for each.
 	sealTimeout = 2 * time.Second
 	// sealsInFlight is how many seals may be read at once. A node that finds no room has its
@@ -110,8 +113,10 @@ func (a *prober) get(ctx context.Context, transport *http.Transport, path string
 // sealWatch is when a worker reads the seal of its node. Only the worker's own goroutine
 // uses it but for done.
 type sealWatch struct {
-	due   time.Time
-	state State
+	// due is when it is read next, and rested from when on a change of the state is a reason
+	// to read it before that.
+	due, rested time.Time
+	state       State
 	// done has the last response while it is not taken up, and busy says that one is waited for.
 	done chan Seal
 	busy bool
@@ -127,13 +132,14 @@ func (w *worker) readSeal(ctx context.Context, state State, record func(Seal)) {
 	now := time.Now()
 	select {
 	case seal := <-s.done:
-		s.busy = false
+		s.busy, s.rested = false, now.Add(sealRest)
 		if seal.Type == v1alpha1.ShamirSeal {
 			s.due = now.Add(365 * 24 * time.Hour)
+			s.rested = s.due
 		}
 	default:
 	}
-	changed := state != s.state && !s.due.After(now.Add(sealPause))
+	changed := state != s.state && !now.Before(s.rested)
 	if s.busy || now.Before(s.due) && !changed || w.load.late() {
 		return
 	}
@@ -141,6 +147,7 @@ func (w *worker) readSeal(ctx context.Context, state State, record func(Seal)) {
 	case w.load.seals <- struct{}{}:
 	default:
 		s.due = now.Add(sealRetry)
+		s.rested = s.due
 		return
 	}
 	s.busy, s.state, s.due = true, state, now.Add(sealPause)

@@ -29,6 +29,29 @@ func TestSeal(t *testing.T) {
 	})
 }
 
+// A node that changes its state again and again takes its turn every two seconds at most.
+func TestSealOfANodeThatFlaps(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Sealed)
+	node.SetSeal(fakevault.Seal{Type: "transit"})
+	h := newHarness(t)
+	begin := time.Now()
+	h.SetTargets(exampleVault, []Target{target}, true)
+	waitUntil(t, func() bool { return h.observation(target.UID).Seal.Read })
+	for i := range 10 {
+		node.Set([]fakevault.State{fakevault.Active, fakevault.Sealed}[i%2])
+		want := []State{Active, Sealed}[i%2]
+		waitUntil(t, func() bool { return h.observation(target.UID).State == want })
+	}
+	// There are two requests for each.
+	if reads, most := node.SealReads(), 2*(1+int(time.Since(begin)/sealRest)); reads > most {
+		t.Errorf("there were %d requests for the seal in %v, want %d at most", reads, time.Since(begin), most)
+	}
+	node.SetSeal(fakevault.Seal{Type: "transit", Unhealthy: true})
+	node.Set(fakevault.Standby)
+	waitUntil(t, func() bool { return h.observation(target.UID).Seal.Health == SealUnhealthy })
+}
+
 func TestShamirIsReadOnce(t *testing.T) {
 	t.Parallel()
 	node, target := startNode(t, fakevault.Sealed)
