@@ -132,23 +132,29 @@ func sealReady(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		return isFalse(reason, "%s: %s. 'kubectl logs --previous' says more", sentences[reason], join(names))
 	}
 	failing, working := sealedByKeyService(f)
-	old := meta.FindStatusCondition(f.previous.Conditions, v1alpha1.SealReadyCondition)
+	pending, old := sealPending(f), meta.FindStatusCondition(f.previous.Conditions, v1alpha1.SealReadyCondition)
 	switch {
 	case len(failing) > 0:
 		return isFalse(v1alpha1.ReasonKeyServiceFailing, "%s: %s. A node that is unsealed goes on for as long as it is "+
 			"not restarted; 'kubectl logs' says why the key service fails", sentences[v1alpha1.ReasonKeyServiceFailing],
 			join(failing))
-	case sealPending(f) && old != nil:
+	case pending && old != nil && ofKeyService(old):
 		return *old
 	case working:
 		return isTrue(v1alpha1.ReasonKeyServiceWorks, "The key service %s worked when Vault used it last", status.Seal.Type)
-	case status.ReadyNodes > 0:
+	case status.ReadyNodes > 0 && !pending:
 		// As a Vault does that is too old to tell.
 		return isTrue(v1alpha1.ReasonKeyServiceWorks, "Nodes are unsealed, and none tells whether the key service works")
 	default:
 		return isUnknown(v1alpha1.ReasonNotObserved, "No node has told yet whether it can use the key service%s",
 			waitingHint(f))
 	}
+}
+
+// ofKeyService says that a condition SealReady is of the key service, and not of what has
+// passed: a mistake in the spec or a Secret, or that administrators unseal the nodes.
+func ofKeyService(condition *metav1.Condition) bool {
+	return condition.Reason != v1alpha1.ReasonShamir && !slices.Contains(seal.Stalls, condition.Reason)
 }
 
 // changeOfSeal is why the seal of the spec is refused, or nil.

@@ -77,6 +77,12 @@ func TestSealReady(t *testing.T) {
 		s.Conditions = []metav1.Condition{{Type: v1alpha1.SealReadyCondition, Status: metav1.ConditionTrue,
 			Reason: v1alpha1.ReasonKeyServiceWorks, Message: "before"}}
 	}
+	was := func(status metav1.ConditionStatus, reason string) func(*v1alpha1.VaultStatus) {
+		return func(s *v1alpha1.VaultStatus) {
+			wasReady(s)
+			s.Conditions[0].Status, s.Conditions[0].Reason = status, reason
+		}
+	}
 	restarted := func(pod *corev1.Pod) {
 		endedSaying(transitSealed)(pod)
 		pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
@@ -142,6 +148,31 @@ func TestSealReady(t *testing.T) {
 		"the operator has just started": {
 			facts: newSituation().sealed().before(wasReady).pod("a", probe.Active, keyed(exampleKey)),
 			want:  "True KeyServiceWorks", says: "before", healthy: new(true),
+		},
+		"the operator has just started, and it failed": {
+			facts: newSituation().sealed().before(was(metav1.ConditionFalse, v1alpha1.ReasonKeyServiceUnavailable)).
+				pod("a", probe.Active),
+			want: "False KeyServiceUnavailable", healthy: new(true),
+		},
+		"a Secret is there again, and the seal is not read yet": {
+			facts: newSituation().sealed().before(was(metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)).
+				pod("a", probe.Active),
+			want: "Unknown NotObserved", healthy: new(true),
+		},
+		"the spec is set back, and the seal is not read yet": {
+			facts: newSituation().sealed().before(was(metav1.ConditionFalse, v1alpha1.ReasonSealChangeRefused)).
+				pod("a", probe.Active),
+			want: "Unknown NotObserved", healthy: new(true),
+		},
+		"administrators unsealed it, and the seal is not read yet": {
+			facts: newSituation().sealed().before(was(metav1.ConditionTrue, v1alpha1.ReasonShamir)).
+				pod("a", probe.Uninitialized),
+			want: "Unknown NotObserved", healthy: new(true),
+		},
+		"a Secret is there again, and a node tells": {
+			facts: newSituation().sealed().before(was(metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)).
+				pod("a", probe.Active).says("transit", probe.SealHealthy).pod("b", probe.Standby),
+			want: "True KeyServiceWorks", healthy: new(true),
 		},
 		"a Vault too old to tell": {
 			facts: newSituation().sealed().before(wasReady).pod("a", probe.Active, keyed(exampleKey)).says("", 0),
