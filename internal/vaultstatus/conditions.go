@@ -62,12 +62,21 @@ func conditions(f *facts, status *v1alpha1.VaultStatus) []metav1.Condition {
 		add(c.conditionType, c.compute(f, status))
 	}
 	all := slices.Concat(result, f.vault.Status.Conditions) // the Helm reconciler's are among these
-	ready, stalled := ready(all)
+	ready, stalled := ready(counting(f, all))
 	add(v1alpha1.ReadyCondition, ready)
 	if stalled {
 		add(v1alpha1.StalledCondition, isTrue(ready.Reason, "%s", ready.Message))
 	}
 	return result
+}
+
+// counting are the conditions that Ready sums up, of all. That the seal of a Vault without
+// spec.seal is not known is no reason against it: the nodes that do not tell it do not tell
+// their state either.
+func counting(f *facts, all []metav1.Condition) []metav1.Condition {
+	return slices.DeleteFunc(all, func(c metav1.Condition) bool {
+		return f.vault.Spec.Seal == nil && c.Type == v1alpha1.SealReadyCondition && c.Status == metav1.ConditionUnknown
+	})
 }
 
 func isTrue(reason, format string, args ...any) metav1.Condition {

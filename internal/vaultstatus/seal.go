@@ -120,12 +120,23 @@ func autoUnseals(f *facts, status *v1alpha1.VaultStatus) bool {
 		status.Seal.Type != v1alpha1.ShamirSeal
 }
 
+// sealUntold says that the seal may be a key service of the user's own configuration, which
+// only the nodes tell.
+func sealUntold(f *facts, status *v1alpha1.VaultStatus) bool {
+	spec := &f.vault.Spec
+	return (status.Seal == nil || status.Seal.Type == "") && (spec.ConfigMapName != "" || spec.ConfigSecretName != "")
+}
+
 // sealReady is about the key service, once nothing is wrong with spec.seal and its Secrets.
 func sealReady(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	if wrong := problem.In(changeOfSeal(f, status)); wrong != nil {
 		return refused(wrong)
 	}
 	if !autoUnseals(f, status) {
+		if sealUntold(f, status) {
+			return isUnknown(v1alpha1.ReasonNotObserved, "No node has told its seal yet, and the configuration that the "+
+				"Vault names may have one%s", waitingHint(f))
+		}
 		return isTrue(v1alpha1.ReasonShamir, "Administrators unseal the nodes, and no key service is needed")
 	}
 	if reason, names := startsFailing(f); reason != "" {

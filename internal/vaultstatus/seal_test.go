@@ -221,6 +221,49 @@ func TestSealReady(t *testing.T) {
 	}
 }
 
+// A seal of the user's own configuration is not known before a node tells it. Whether the
+// Vault is ready does not depend on that.
+func TestSealOfTheConfiguration(t *testing.T) {
+	configMap := func(spec *v1alpha1.VaultSpec) { spec.ConfigMapName = "mine" }
+	secret := func(spec *v1alpha1.VaultSpec) { spec.ConfigSecretName = "mine" }
+	for name, tt := range map[string]struct {
+		spec  func(*v1alpha1.VaultSpec)
+		facts *situation
+		want  string
+	}{
+		"no pods yet":      {configMap, newSituation(), "Unknown NotObserved"},
+		"in a Secret":      {secret, newSituation(), "Unknown NotObserved"},
+		"nodes start":      {configMap, newSituation().pod("a", probe.Unknown, notRunning), "Unknown NotObserved"},
+		"nodes are silent": {configMap, newSituation().pod("a", probe.Unreachable), "Unknown NotObserved"},
+		"it is not read":   {configMap, newSituation().pod("a", probe.Active), "Unknown NotObserved"},
+		"it is read":       {configMap, newSituation().pod("a", probe.Active).says("shamir", 0), "True Shamir"},
+		"a key service": {configMap, newSituation().pod("a", probe.Active).says("awskms", probe.SealHealthy),
+			"True KeyServiceWorks"},
+		"it was told":      {configMap, newSituation().before(told("shamir")).pod("a", probe.Unreachable), "True Shamir"},
+		"no configuration": {func(*v1alpha1.VaultSpec) {}, newSituation().pod("a", probe.Active), "True Shamir"},
+		"a key service, and no node tells": {configMap, newSituation().before(told("awskms")).pod("a", probe.Unreachable),
+			"Unknown NotObserved"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			without := compute(&tt.facts.facts)
+			tt.spec(&tt.facts.vault.Spec)
+			status := compute(&tt.facts.facts)
+			if got := brief(status.Conditions, v1alpha1.SealReadyCondition); got != tt.want {
+				t.Errorf("SealReady is %s, want %s", got, tt.want)
+			}
+			got, want := brief(status.Conditions, v1alpha1.ReadyCondition), brief(without.Conditions, v1alpha1.ReadyCondition)
+			if got != want || strings.Contains(got, v1alpha1.ReasonNotObserved) {
+				t.Errorf("Ready is %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// told says that nodes have told the type of their seal before.
+func told(kind string) func(*v1alpha1.VaultStatus) {
+	return func(s *v1alpha1.VaultStatus) { s.Seal = &v1alpha1.SealStatus{Type: kind} }
+}
+
 // What is wrong with a Secret or with the spec comes first.
 func TestSealIsRefused(t *testing.T) {
 	s := newSituation().sealed().pod("a", probe.Active, keyed(exampleKey)).says("transit", probe.SealHealthy)
