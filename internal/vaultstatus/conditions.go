@@ -330,9 +330,10 @@ func unsealHint(f *facts, status *v1alpha1.VaultStatus) (reason, hint string) {
 	}
 	hint = "Sealed until Vault has unsealed them by the key service: " + names
 	if failing, _ := sealedByKeyService(f); len(failing) > 0 {
-		return v1alpha1.ReasonAwaitingAutoUnseal, hint + ". It fails, see the condition " + v1alpha1.SealReadyCondition
+		return v1alpha1.ReasonAwaitingAutoUnseal, hint + ". It fails, see the condition " + v1alpha1.SealReadyCondition +
+			". When it works again and one stays sealed, since somebody has sealed it, delete its pod"
 	}
-	return v1alpha1.ReasonAwaitingAutoUnseal, hint + ". One that somebody has sealed stays so until its pod is deleted"
+	return v1alpha1.ReasonAwaitingAutoUnseal, hint + ". One that somebody has sealed stays so: delete its pod"
 }
 
 // waitingHint says why containers do not run, as the kubelet tells it, or why there are

@@ -85,8 +85,12 @@ func sealHealth(f *facts) *bool {
 }
 
 // sealedByKeyService returns the nodes that say that the key service fails, and whether one
-// says that it works. A standby node has what it found when it was unsealed.
+// says that it works. A standby node has what it found when it was unsealed, and one that
+// somebody has sealed what it found before: neither tries again, so that the active node
+// knows better.
 func sealedByKeyService(f *facts) (failing []string, working bool) {
+	var sealed []string
+	activeWorks := false
 	for i := range f.pods {
 		pod := &f.pods[i]
 		o := f.observations[pod.UID]
@@ -97,12 +101,21 @@ func sealedByKeyService(f *facts) (failing []string, working bool) {
 		if o.Lost() {
 			state = o.Last // that it does not respond mends nothing
 		}
-		working = working || o.Seal.Health == probe.SealHealthy
-		if o.Seal.Health == probe.SealUnhealthy && (state == probe.Active || state == probe.Sealed) {
+		healthy := o.Seal.Health == probe.SealHealthy
+		working = working || healthy
+		activeWorks = activeWorks || healthy && o.State == probe.Active
+		switch {
+		case o.Seal.Health != probe.SealUnhealthy:
+		case state == probe.Active:
 			failing = append(failing, pod.Name)
+		case state == probe.Sealed:
+			sealed = append(sealed, pod.Name)
 		}
 	}
-	return failing, working
+	if activeWorks {
+		return failing, true
+	}
+	return append(failing, sealed...), working
 }
 
 // sealPending says that seals have not been read yet, as a moment after the operator has

@@ -118,6 +118,21 @@ func TestSealReady(t *testing.T) {
 			facts: newSituation().sealed().pod("a", probe.Sealed).says("transit", probe.SealHealthy),
 			want:  "True KeyServiceWorks", healthy: new(true), unsealed: "False AwaitingAutoUnseal",
 		},
+		"sealed by somebody while it was away": {
+			facts: newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy).pod("b",
+				probe.Sealed).says("transit", probe.SealUnhealthy),
+			want: "True KeyServiceWorks", healthy: new(true), unsealed: "False AwaitingAutoUnseal",
+		},
+		"sealed by somebody while it was away, and a standby knows no better": {
+			facts: newSituation().sealed().pod("a", probe.Standby).says("transit", probe.SealHealthy).pod("b",
+				probe.Sealed).says("transit", probe.SealUnhealthy),
+			want: "False KeyServiceFailing", says: ": b.", healthy: new(false), unsealed: "False AwaitingAutoUnseal",
+		},
+		"sealed, and the active node that could use it does not respond": {
+			facts: newSituation().sealed().pod("a", probe.Unreachable).says("transit", probe.SealHealthy).wasActive().
+				pod("b", probe.Sealed).says("transit", probe.SealUnhealthy),
+			want: "False KeyServiceFailing", says: ": b.", healthy: new(false),
+		},
 		"a node cannot start, the transit Vault is sealed": {
 			facts: newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy).pod("b", probe.Unknown,
 				endedSaying(transitSealed)),
@@ -213,6 +228,9 @@ func TestSealReady(t *testing.T) {
 			}
 			if autoUnseals(&tt.facts.facts, &status) && strings.Contains(text, "vault operator unseal") {
 				t.Errorf("somebody is sent to a Vault that unseals itself: %s", text)
+			}
+			if strings.Contains(tt.unsealed, "AutoUnseal") && !strings.Contains(text, "delete its pod") {
+				t.Errorf("nobody is told what to do with a node that somebody has sealed: %s", text)
 			}
 			if strings.Contains(tt.unsealed, "Init") && !strings.Contains(text, "-recovery-shares=5") {
 				t.Errorf("nobody is told of recovery keys: %s", text)
