@@ -121,7 +121,7 @@ type AWSKMSSeal struct {
 	Region string `json:"region"`
 
 	// kmsKeyID is the ID, the ARN or the alias of the key. It cannot be changed once Vault is
-	// initialized.
+	// initialized, not even to another of these for the same key.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9:/_-]+$`
@@ -222,7 +222,8 @@ type AzureKeyVaultSeal struct {
 	// +optional
 	ClientID string `json:"clientID,omitempty"`
 
-	// environment is the cloud. Defaults to "AzurePublicCloud".
+	// environment is the cloud. Defaults to "AzurePublicCloud". It cannot be changed once Vault
+	// is initialized, unless resource says where the key vault is.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]+$`
@@ -293,7 +294,7 @@ type AliCloudKMSSeal struct {
 	Region string `json:"region"`
 
 	// kmsKeyID is the ID or the alias of the key. It cannot be changed once Vault is
-	// initialized.
+	// initialized, not even to the other of these for the same key.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9:/_-]+$`
@@ -393,13 +394,36 @@ func (s *SealPolicy) Key() string {
 		parts = []string{"projects", s.GCPCKMS.Project, "locations", s.GCPCKMS.Region, "keyRings", s.GCPCKMS.KeyRing,
 			"cryptoKeys", s.GCPCKMS.CryptoKey}
 	case s.AzureKeyVault != nil:
-		parts = []string{s.AzureKeyVault.Resource, s.AzureKeyVault.VaultName, s.AzureKeyVault.KeyName}
+		parts = []string{s.AzureKeyVault.domain(), s.AzureKeyVault.VaultName, s.AzureKeyVault.KeyName}
 	case s.OCIKMS != nil:
 		parts = []string{s.OCIKMS.KeyID}
 	case s.AliCloudKMS != nil:
 		parts = []string{s.AliCloudKMS.Region, s.AliCloudKMS.KMSKeyID}
 	}
 	return s.Type() + ":" + strings.TrimPrefix(path.Join(parts...), "/")
+}
+
+// azureDomains are those of the key vaults of each environment.
+// https://github.com/Azure/go-autorest/blob/main/autorest/azure/environments.go
+var azureDomains = map[string]string{
+	"":                       "vault.azure.net",
+	"AZURECLOUD":             "vault.azure.net",
+	"AZUREPUBLICCLOUD":       "vault.azure.net",
+	"AZURECHINACLOUD":        "vault.azure.cn",
+	"AZUREGERMANCLOUD":       "vault.microsoftazure.de",
+	"AZUREUSGOVERNMENT":      "vault.usgovcloudapi.net",
+	"AZUREUSGOVERNMENTCLOUD": "vault.usgovcloudapi.net",
+}
+
+// domain of the key vault, as Vault finds it.
+func (s *AzureKeyVaultSeal) domain() string {
+	if s.Resource != "" {
+		return s.Resource
+	}
+	if domain, known := azureDomains[strings.ToUpper(s.Environment)]; known {
+		return domain
+	}
+	return s.Environment
 }
 
 // CredentialsSecretName is the name of the Secret with the credentials for the key

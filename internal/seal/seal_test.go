@@ -285,6 +285,40 @@ func TestCheckChange(t *testing.T) {
 	}
 }
 
+// A key has one name, however it is written, and another key has another one.
+func TestKey(t *testing.T) {
+	azure := func(environment, resource string) *v1alpha1.SealPolicy {
+		return &v1alpha1.SealPolicy{AzureKeyVault: &v1alpha1.AzureKeyVaultSeal{VaultName: "v", KeyName: "k",
+			Environment: environment, Resource: resource, TenantID: "t", ClientID: "c"}}
+	}
+	mount := transit("https://root:8200")
+	mount.Transit.MountPath, mount.Transit.Namespace = "team/transit/", "admin"
+	for want, policies := range map[string][]*v1alpha1.SealPolicy{
+		"":                             {nil},
+		"transit:transit/keys/example": {transit("https://root:8200"), transit("https://elsewhere")},
+		"transit:admin/team/transit/keys/example": {mount},
+		"awskms:eu-central-1/alias/vault": {{AWSKMS: &v1alpha1.AWSKMSSeal{Region: "eu-central-1",
+			KMSKeyID: "alias/vault", Endpoint: "https://a"}}},
+		"gcpckms:projects/p/locations/l/keyRings/r/cryptoKeys/k": {{GCPCKMS: &v1alpha1.GCPCKMSSeal{Project: "p",
+			Region: "l", KeyRing: "r", CryptoKey: "k"}}},
+		"azurekeyvault:vault.azure.net/v/k": {azure("", ""), azure("AzurePublicCloud", ""),
+			azure("AzureUSGovernmentCloud", "vault.azure.net")},
+		"azurekeyvault:vault.azure.cn/v/k":          {azure("AzureChinaCloud", ""), azure("", "vault.azure.cn")},
+		"azurekeyvault:vault.usgovcloudapi.net/v/k": {azure("AzureUSGovernmentCloud", "")},
+		"azurekeyvault:managedhsm.azure.net/v/k":    {azure("", "managedhsm.azure.net")},
+		"azurekeyvault:AzureStackCloud/v/k":         {azure("AzureStackCloud", "")},
+		"ocikms:ocid1.key":                          {{OCIKMS: &v1alpha1.OCIKMSSeal{KeyID: "ocid1.key"}}},
+		"alicloudkms:eu-central-1/id": {{AliCloudKMS: &v1alpha1.AliCloudKMSSeal{Region: "eu-central-1",
+			KMSKeyID: "id", Domain: "d"}}},
+	} {
+		for _, policy := range policies {
+			if got := policy.Key(); got != want {
+				t.Errorf("the key is %q, want %q", got, want)
+			}
+		}
+	}
+}
+
 // The messages are what Vault 1.21.0 has said with each fault, and what the clients of the
 // clouds say.
 func TestCause(t *testing.T) {
