@@ -7,6 +7,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/seal"
 )
 
 // What is measured; docs/metrics.md tells how to read it.
@@ -16,7 +17,8 @@ var (
 	nodesWanted  = newGauge("nodes_wanted", "Number of nodes that the spec of the Vault asks for.")
 	nodesByState = newGauge("nodes", "Number of nodes of the Vault in a state.", "state")
 	sealHealthy  = newGauge("seal_healthy",
-		"Whether Vault could use the key service that unseals its nodes when it tried last: 1 or 0.", "type")
+		"Whether the key service that unseals the nodes could be used when Vault, or a node that starts, tried last: 1 or 0.",
+		"type")
 	conditionStatus = newGauge("condition",
 		"Condition of the Vault: 1 for the status that it has, and 0 for the others.", "type", "status")
 )
@@ -49,12 +51,12 @@ func measure(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus) {
 		nodesByState.WithLabelValues(namespace, name, label).Set(float64(count))
 	}
 	sealHealthy.DeletePartialMatch(prometheus.Labels{"namespace": namespace, "name": name})
-	if s := status.Seal; s != nil && s.Healthy != nil {
-		healthy := 0.0
-		if *s.Healthy {
-			healthy = 1
+	if kind, healthy := keyService(vault, status); healthy != nil {
+		value := 0.0
+		if *healthy {
+			value = 1
 		}
-		sealHealthy.WithLabelValues(namespace, name, s.Type).Set(healthy)
+		sealHealthy.WithLabelValues(namespace, name, kind).Set(value)
 	}
 	for _, conditionType := range v1alpha1.VaultConditions {
 		is := metav1.ConditionFalse // Stalled is absent then
@@ -69,6 +71,22 @@ func measure(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus) {
 			conditionStatus.WithLabelValues(namespace, name, conditionType, string(value)).Set(held)
 		}
 	}
+}
+
+// keyService is the type of the seal, and whether its key service could be used, or nil.
+// What nodes that run say of it is not all: those that start notice first, and end.
+func keyService(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus) (kind string, healthy *bool) {
+	kind = vault.Spec.Seal.Type()
+	if s := status.Seal; s != nil {
+		healthy = s.Healthy
+		if s.Type != "" {
+			kind = s.Type
+		}
+	}
+	if seal.Fails(meta.FindStatusCondition(status.Conditions, v1alpha1.SealReadyCondition)) {
+		healthy = new(false)
+	}
+	return kind, healthy
 }
 
 // forgetMetrics drops those of a Vault that is gone.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -51,6 +52,13 @@ func keyed(key string) func(*corev1.Pod) {
 func (s *situation) deployed(key string) *situation {
 	s.deployment = &appsv1.Deployment{}
 	s.deployment.Spec.Template.Annotations = map[string]string{v1alpha1.SealAnnotation: key}
+	return s
+}
+
+// refusing says that something is wrong with spec.seal or its Secrets.
+func (s *situation) refusing(reason string) *situation {
+	s.inputs = map[string]error{v1alpha1.SealReadyCondition: problem.New(v1alpha1.SealReadyCondition, reason,
+		`Secret "token" does not exist`)}
 	return s
 }
 
@@ -284,9 +292,8 @@ func told(kind string) func(*v1alpha1.VaultStatus) {
 
 // What is wrong with a Secret or with the spec comes first.
 func TestSealIsRefused(t *testing.T) {
-	s := newSituation().sealed().pod("a", probe.Active, keyed(exampleKey)).says("transit", probe.SealHealthy)
-	s.inputs = map[string]error{v1alpha1.SealReadyCondition: problem.New(v1alpha1.SealReadyCondition,
-		v1alpha1.ReasonSecretNotFound, `Secret "token" does not exist`)}
+	s := newSituation().sealed().refusing(v1alpha1.ReasonSecretNotFound).pod("a", probe.Active,
+		keyed(exampleKey)).says("transit", probe.SealHealthy)
 	status := compute(&s.facts)
 	if got := brief(status.Conditions, v1alpha1.SealReadyCondition); got != "False SecretNotFound" {
 		t.Errorf("SealReady is %s", got)
@@ -392,5 +399,41 @@ func TestRolloutWaitsForTheKeyService(t *testing.T) {
 	status := compute(&s.facts)
 	if got := brief(status.Conditions, v1alpha1.UpdatedCondition); got != "False AwaitingAutoUnseal" {
 		t.Errorf("Updated is %s", got)
+	}
+}
+
+// The metric is 0 also when only nodes that start cannot use the key service.
+func TestSealMetric(t *testing.T) {
+	const none = -1
+	for name, tt := range map[string]struct {
+		facts *situation
+		kind  string
+		want  float64
+	}{
+		"Shamir": {newSituation().pod("a", probe.Active).says("shamir", 0), "shamir", none},
+		"works":  {newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy), "transit", 1},
+		"fails":  {newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealUnhealthy), "transit", 0},
+		"a node cannot start": {newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy).
+			pod("b", probe.Unknown, endedSaying(transitSealed)), "transit", 0},
+		"no node can start": {newSituation().sealed().pod("a", probe.Unknown, endedSaying(transitSealed)), "transit", 0},
+		"no node tells":     {newSituation().sealed().pod("a", probe.Unknown, notRunning), "transit", none},
+		"a Secret is missing": {newSituation().sealed().refusing(v1alpha1.ReasonSecretNotFound).pod("a", probe.Active).
+			says("transit", probe.SealHealthy), "transit", 1},
+		"in the configuration": {newSituation().pod("a", probe.Active).says("awskms", probe.SealHealthy), "awskms", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vault := *tt.facts.vault
+			vault.Name = t.Name() // other tests measure as well
+			status := compute(&tt.facts.facts)
+			measure(&vault, &status)
+			defer forgetMetrics(vault.Namespace, vault.Name)
+			got := float64(none)
+			if _, healthy := keyService(&vault, &status); healthy != nil {
+				got = testutil.ToFloat64(sealHealthy.WithLabelValues(vault.Namespace, vault.Name, tt.kind))
+			}
+			if got != tt.want {
+				t.Errorf("the metric is %v, want %v", got, tt.want)
+			}
+		})
 	}
 }
