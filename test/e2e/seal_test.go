@@ -118,6 +118,7 @@ func (v *autoUnsealed) loseNodes(t *testing.T) {
 	if value := v.Do(t, status.VaultStatus.Active, v.token, "vault read -field=value secret/foo"); value != "bar" {
 		t.Errorf("the secret is %q", value)
 	}
+	shell.Run(t, v.Kubectl("wait --for=delete --timeout=1m pod/%s", strings.Join(before, " pod/")))
 }
 
 // refuse sets what cannot be.
