@@ -56,7 +56,7 @@ func (c *userCA) issue(t *testing.T, life time.Duration) string {
 	key := newKey(t)
 	template := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "made by the user"}, NotAfter: time.Now().Add(life),
-		DNSNames:    []string{"localhost", c.vault.Name + "." + c.vault.Namespace + ".svc"},
+		DNSNames:    []string{c.vault.Name + "." + c.vault.Namespace + ".svc"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	leaf := c.sign(t, template, c.cert, key)

@@ -78,8 +78,7 @@ func TestOperatorUpgrade(t *testing.T) {
 
 	// "make undeploy" removes the Vaults that are left before the operator that uninstalls them.
 	shell.Run(t, "../../hack/undeploy.sh")
-	left := shell.Run(t,
-		"kubectl get crds,namespaces,clusterroles -o name | grep -i -e vault-operator -e vaults || true")
+	left := shell.Run(t, "kubectl get crds,namespaces -o name | grep -e vault.security -e "+operatorNamespace+" || true")
 	if left != "" {
 		t.Errorf("after the operator was removed there is\n%s", left)
 	}

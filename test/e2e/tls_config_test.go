@@ -54,8 +54,28 @@ func TestOwnTLSAndConfig(t *testing.T) {
 		t.Errorf("the nodes serve another certificate: %s", served)
 	}
 
+	usePod(t, v, active, keys)
 	t.Run("a renewed certificate is served and its end is told", func(t *testing.T) {
 		requireLocalCluster(t)
 		(&fixture{Vault: v, nodes: 2, keys: keys}).renewCertificate(t, ca)
 	})
+}
+
+// usePod runs vault commands in a pod, whose certificate is not for localhost, and looks for
+// probes in its log that look like clients which fail.
+func usePod(t *testing.T, v vaulttest.Vault, pod string, keys vaulttest.Keys) {
+	t.Helper()
+	shell.Run(t, v.Kubectl("exec %s -- vault status", pod))
+	if out, err := shell.TryInput(keys.RootToken, v.Kubectl("exec -i %s -- vault login -no-print -", pod)); err != nil {
+		t.Errorf("vault login in the pod: %s", out)
+	}
+	if out, err := shell.Try(v.Kubectl("exec %s -- vault read auth/token/lookup-self", pod)); err != nil {
+		t.Errorf("the token of vault login is not there: %s", out)
+	}
+	for line := range strings.Lines(shell.Run(t, v.Kubectl("logs %s", pod))) {
+		// A port-forward of this test comes from within the pod.
+		if strings.Contains(line, "TLS handshake error") && !strings.Contains(line, "from 127.0.0.1:") {
+			t.Errorf("the log has a client that fails: %s", line)
+		}
+	}
 }
