@@ -35,9 +35,7 @@ func sealStatus(f *facts, initialized bool) *v1alpha1.SealStatus {
 		for i := range f.pods {
 			pod := &f.pods[i]
 			o := f.observations[pod.UID]
-			unsealed := o.State == probe.Standby || o.State == probe.Active
-			// Only a node that is unsealed proves that Vault's data is of its seal.
-			if o.Seal.Type == "" || unsealed != proven || !proven && initialized && status.Type != "" {
+			if o.Seal.Type == "" || provesSeal(o.State) != proven || !proven && initialized && status.Type != "" {
 				continue
 			}
 			status.Type = o.Seal.Type
@@ -56,6 +54,10 @@ func sealStatus(f *facts, initialized bool) *v1alpha1.SealStatus {
 	}
 	return &status
 }
+
+// provesSeal says that the state of a node proves that Vault's data is of its seal: it is
+// unsealed.
+func provesSeal(state probe.State) bool { return state == probe.Standby || state == probe.Active }
 
 // keyOf is the key of spec.seal that a pod was made with, or empty. Its annotation says
 // which, and is believed only when the spec, or the pod template that is deployed, has the
