@@ -167,7 +167,9 @@ func TestInitShowsKeysWhenStandardOutputIsBroken(t *testing.T) {
 	}
 
 	// Where nobody looks they are not written.
+	node.mu.Lock()
 	node.initialized = false
+	node.mu.Unlock()
 	var errOut strings.Builder
 	cmd = h.process("init", "example", "-o", "json")
 	cmd.Stderr = &errOut
