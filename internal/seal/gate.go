@@ -1,12 +1,10 @@
 package seal
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"helm.sh/helm/v3/pkg/postrender"
 	appsv1 "k8s.io/api/apps/v1"
@@ -17,63 +15,41 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/manifests"
 	"github.com/vault-operator/vault-operator/internal/pods"
-	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
 // volume is the volume of the pods with all that is about the seal.
 const volume = "seal"
 
-// templateTimeout bounds the reads of one look.
-const templateTimeout = 10 * time.Second
-
 // TemplateGate returns a post-renderer that changes nothing. While nodes that start could
 // not unseal themselves it refuses manifests that would end nodes which are unsealed.
 func TemplateGate(reader client.Reader, vault client.ObjectKey) postrender.PostRenderer {
-	return templateGate{reader, vault}
+	return manifests.Gate(reader, vault,
+		func(ctx context.Context, vault *v1alpha1.Vault, objects manifests.Manifests) error {
+			var rendered, living appsv1.Deployment
+			if found, err := objects.Find("Deployment", vault.Name, &rendered); err != nil || !found {
+				return err
+			}
+			if err := reader.Get(ctx, client.ObjectKeyFromObject(vault), &living); err != nil {
+				return client.IgnoreNotFound(err)
+			}
+			down, err := isDown(ctx, reader, vault)
+			if err != nil {
+				return err
+			}
+			return templateRefusal(vault, &rendered, &living, down)
+		})
 }
 
-type templateGate struct {
-	reader client.Reader
-	vault  client.ObjectKey
-}
-
-// Run returns the manifests as they are, or an error.
-func (g templateGate) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), templateTimeout)
-	defer cancel()
-	var vault v1alpha1.Vault
-	if err := g.reader.Get(ctx, g.vault, &vault); err != nil {
-		return nil, err
-	}
-	var rendered, living appsv1.Deployment
-	if found, err := storage.Rendered(manifests.Bytes(), "Deployment", g.vault.Name, &rendered); err != nil || !found {
-		return manifests, err
-	}
-	if err := g.reader.Get(ctx, g.vault, &living); err != nil {
-		if client.IgnoreNotFound(err) == nil {
-			return manifests, nil
-		}
-		return nil, err
-	}
-	down, err := g.down(ctx, &vault)
-	if err != nil {
-		return nil, err
-	}
-	if err := templateRefusal(&vault, &rendered, &living, down); err != nil {
-		return nil, err
-	}
-	return manifests, nil
-}
-
-// down says that nodes of the living pod template are known, and that none of them is
+// isDown says that nodes of the living pod template are known, and that none of them is
 // unsealed, by what it says or by what the kubelet does. Another template then ends nothing
 // but these: the Deployment keeps the older nodes until a new one is ready, or has with the
 // first that is not ready taken as many away as it may.
-func (g templateGate) down(ctx context.Context, vault *v1alpha1.Vault) (bool, error) {
+func isDown(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (bool, error) {
 	nodes := &vault.Status.VaultStatus
 	unsealed := append(slices.Concat(nodes.Standby, nodes.ActiveClaims), nodes.Active)
-	list, err := pods.List(ctx, g.reader, vault)
+	list, err := pods.List(ctx, reader, vault)
 	if err != nil {
 		return false, err
 	}

@@ -1,31 +1,21 @@
 package storage
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"helm.sh/helm/v3/pkg/postrender"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	syaml "sigs.k8s.io/yaml"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/manifests"
 )
-
-// templateTimeout bounds the reads of one look at the members.
-const templateTimeout = 10 * time.Second
 
 // TemplateGate returns a post-renderer that changes nothing. It refuses manifests
 // that would replace etcd pods while a member is not ready: the StatefulSet
@@ -33,54 +23,18 @@ const templateTimeout = 10 * time.Second
 // take the quorum away.
 // https://github.com/kubernetes/kubernetes/issues/67250
 func TemplateGate(reader client.Reader, vault client.ObjectKey) postrender.PostRenderer {
-	return templateGate{reader, vault}
-}
-
-type templateGate struct {
-	reader client.Reader
-	vault  client.ObjectKey
-}
-
-// Run returns the manifests as they are, or an error.
-func (g templateGate) Run(manifests *bytes.Buffer) (*bytes.Buffer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), templateTimeout)
-	defer cancel()
-	var vault v1alpha1.Vault
-	if err := g.reader.Get(ctx, g.vault, &vault); err != nil {
-		return nil, err
-	}
-	rendered := &appsv1.StatefulSet{}
-	if found, err := Rendered(manifests.Bytes(), "StatefulSet", vault.EtcdName(), rendered); err != nil || !found {
-		return manifests, err
-	}
-	s, err := Load(ctx, g.reader, &vault)
-	if err != nil {
-		return nil, err
-	}
-	return manifests, s.templateRefusal(rendered)
-}
-
-// Rendered reads the object of a kind and a name, if it is among the manifests.
-func Rendered(manifests []byte, kind, name string, into client.Object) (found bool, err error) {
-	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(manifests)))
-	for {
-		document, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		var meta metav1.PartialObjectMetadata
-		if !bytes.Contains(document, []byte("kind: "+kind)) || syaml.Unmarshal(document, &meta) != nil ||
-			meta.Kind != kind || meta.Name != name {
-			continue
-		}
-		if err := syaml.Unmarshal(document, into); err != nil {
-			return false, fmt.Errorf("reading the rendered %s: %w", kind, err)
-		}
-		return true, nil
-	}
+	return manifests.Gate(reader, vault,
+		func(ctx context.Context, vault *v1alpha1.Vault, rendered manifests.Manifests) error {
+			set := &appsv1.StatefulSet{}
+			if found, err := rendered.Find("StatefulSet", vault.EtcdName(), set); err != nil || !found {
+				return err
+			}
+			s, err := Load(ctx, reader, vault)
+			if err != nil {
+				return err
+			}
+			return s.templateRefusal(set)
+		})
 }
 
 // templateRefusal is why the pods must not be replaced by those of the rendered
