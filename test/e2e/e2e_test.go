@@ -48,6 +48,7 @@ func explain(t *testing.T, namespace string) {
 	if !t.Failed() {
 		return
 	}
+	t.Log("What is there after the failure:")
 	for _, command := range []string{
 		"kubectl -n " + namespace + " get vault,pods,pvc -o wide --show-labels",
 		"kubectl -n " + namespace + " get vault -o yaml",

@@ -196,11 +196,16 @@ func requireNoSecrets(t *testing.T, keys vaulttest.Keys) {
 	for _, command := range []string{
 		"kubectl -n " + operatorNamespace + " logs -l app.kubernetes.io/name=vault-operator --tail=-1",
 		"kubectl -n default get events,vault,pods,configmaps,deployments,statefulsets -o yaml",
-		// Releases are base64 of base64 of gzip.
-		`for s in $(kubectl -n ` + operatorNamespace + ` get secrets -l owner=helm -o name); do kubectl -n ` +
-			operatorNamespace + ` get $s -o jsonpath='{.data.release}' | base64 -d | base64 -d | gunzip; done`,
+		// Releases are base64 of base64 of gzip. One list, because those of a Vault
+		// that another test has removed may go meanwhile.
+		"kubectl -n " + operatorNamespace + ` get secrets -l owner=helm ` +
+			`-o jsonpath='{range .items[*]}{.data.release}{"\n"}{end}' | ` +
+			`while read -r release; do base64 -d <<<"$release" | base64 -d | gunzip; done`,
 	} {
 		out := shell.Run(t, command)
+		if out == "" {
+			t.Errorf("nothing is in the output of %s", command)
+		}
 		for _, secret := range append(keys.UnsealKeys, keys.RootToken, "PRIVATE KEY") {
 			if strings.Contains(out, secret) {
 				t.Errorf("a secret is in the output of %s", command)
