@@ -41,6 +41,17 @@ const (
 	StorageReadyCondition = "StorageReady"
 )
 
+// Conditions that the controllers write that initialize and unseal a Vault. They are there
+// while spec.initialization and spec.unseal are.
+const (
+	// InitializationSucceededCondition is True when the operator has initialized Vault as
+	// spec.initialization says, or had nothing to do.
+	InitializationSucceededCondition = "InitializationSucceeded"
+	// UnsealKeysValidCondition is True when the keys of spec.unseal have unsealed a node,
+	// False when they cannot, and Unknown while they were not needed.
+	UnsealKeysValidCondition = "UnsealKeysValid"
+)
+
 // Conditions that the Helm reconciler writes.
 const (
 	// DeployedCondition: the release of the chart is installed.
@@ -154,6 +165,52 @@ const (
 	ReasonKeyNotUsable = "KeyNotUsable"
 	// ReasonKeyServiceFailing: Vault cannot use the key service, and its log says why.
 	ReasonKeyServiceFailing = "KeyServiceFailing"
+	// ReasonKeysStored: Vault was initialized, and its keys are stored encrypted.
+	ReasonKeysStored = "KeysStored"
+	// ReasonKeysInPlaintext: Vault was initialized, and keys or the root token are stored
+	// unencrypted.
+	ReasonKeysInPlaintext = "KeysInPlaintext"
+	// ReasonInitializedBefore: the operator did not initialize Vault.
+	ReasonInitializedBefore = "InitializedBefore"
+	// ReasonInitializing: a node was asked to initialize Vault.
+	ReasonInitializing = "Initializing"
+	// ReasonPGPKeysNotFound: the ConfigMap of pgpKeysConfigMapName, or the key in it that
+	// rootTokenPGPKey names, is missing.
+	ReasonPGPKeysNotFound = "PGPKeysNotFound"
+	// ReasonPGPKeysInvalid: there are too few or too many public keys, or one is unusable.
+	ReasonPGPKeysInvalid = "PGPKeysInvalid"
+	// ReasonSecretExists: there is a Secret already where the keys would be stored.
+	ReasonSecretExists = "SecretExists"
+	// ReasonSecretRefused: the API server would not take the Secret with the keys.
+	ReasonSecretRefused = "SecretRefused"
+	// ReasonRevocationRefused: rootToken Revoke would leave no way to a token, or cannot be
+	// done.
+	ReasonRevocationRefused = "RevocationRefused"
+	// ReasonInitializationRefused: Vault has refused to be initialized.
+	ReasonInitializationRefused = "InitializationRefused"
+	// ReasonStoringKeys: Vault was initialized, and the keys could not be stored yet. They are
+	// in the memory of the operator.
+	ReasonStoringKeys = "StoringKeys"
+	// ReasonKeysLost: Vault was initialized, and its keys are lost. It has no data yet.
+	ReasonKeysLost = "KeysLost"
+	// ReasonDataLost: Vault was initialized before and is not any more.
+	ReasonDataLost = "DataLost"
+	// ReasonRevokingRootToken: the root token is revoked when a node is active.
+	ReasonRevokingRootToken = "RevokingRootToken"
+	// ReasonRootTokenNotRevoked: the root token was not stored, and was not revoked either.
+	ReasonRootTokenNotRevoked = "RootTokenNotRevoked"
+	// ReasonKeysAccepted: the keys have unsealed a node.
+	ReasonKeysAccepted = "KeysAccepted"
+	// ReasonKeysNotUsed: no node has needed the keys yet.
+	ReasonKeysNotUsed = "KeysNotUsed"
+	// ReasonKeysWrong: the keys do not unseal this Vault.
+	ReasonKeysWrong = "KeysWrong"
+	// ReasonTooFewKeys: there are fewer keys than unseal this Vault.
+	ReasonTooFewKeys = "TooFewKeys"
+	// ReasonKeysNotNeeded: nodes unseal themselves by a key service.
+	ReasonKeysNotNeeded = "KeysNotNeeded"
+	// ReasonSealedByHand: a node was unsealed and somebody has sealed it.
+	ReasonSealedByHand = "SealedByHand"
 	// ReasonQuorum: all etcd members are ready.
 	ReasonQuorum = "Quorum"
 	// ReasonMembersNotReady: a majority of the etcd members is ready, which is

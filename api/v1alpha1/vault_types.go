@@ -58,6 +58,8 @@ type VaultList struct {
 }
 
 // VaultSpec is the Vault that is wanted.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.unseal) || !has(self.seal)",fieldPath=".unseal",message="must not be set together with seal, by which nodes unseal themselves"
 type VaultSpec struct {
 	// nodes is the number of Vault nodes (pods): one is active, the others are
 	// standby and take over when it fails. Defaults to 2, the least that is
@@ -191,6 +193,20 @@ type VaultSpec struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Auto-unseal",order=52,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Seal *SealPolicy `json:"seal,omitempty"`
+
+	// initialization has the operator initialize this Vault, once, if it has no data yet. When
+	// it is not set an administrator runs "vault operator init".
+	// https://developer.hashicorp.com/vault/docs/commands/operator/init
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Initialization",order=90,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Initialization *InitializationPolicy `json:"initialization,omitempty"`
+
+	// unseal has the operator unseal nodes with keys of a Secret, for development: whoever
+	// may read that Secret can unseal Vault. When it is not set administrators do it, or the
+	// key service of seal.
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Unsealing by the operator",order=97,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Unseal *UnsealPolicy `json:"unseal,omitempty"`
 
 	// storage is where Vault keeps its encrypted data. Its kind cannot be
 	// changed. Defaults to an etcd cluster of three members.
@@ -785,6 +801,16 @@ type VaultStatus struct {
 	// +optional
 	Seal *SealStatus `json:"seal,omitempty"`
 
+	// initialization is what the operator has done to initialize this Vault.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Initialization",order=31,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Initialization *InitializationStatus `json:"initialization,omitempty"`
+
+	// unseal is what the operator knows of the nodes that it unseals by spec.unseal.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Unsealing",order=39,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Unseal *UnsealStatus `json:"unseal,omitempty"`
+
 	// storage is what is known of the storage.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Storage",order=24,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
@@ -797,8 +823,9 @@ type VaultStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// conditions of the Vault. Ready, Stalled, Available, VaultInitialized, Unsealed, Updated,
-	// TLSReady, ConfigValid, SealReady and StorageReady are about Vault; Initialized,
-	// Deployed, ReleaseFailed and Irreconcilable are about the Helm release
+	// TLSReady, ConfigValid, SealReady and StorageReady are about Vault, and so are
+	// InitializationSucceeded and UnsealKeysValid, which are there when the operator initializes
+	// and unseals it; Initialized, Deployed, ReleaseFailed and Irreconcilable are about the Helm release
 	// that renders its objects.
 	// +listType=map
 	// +listMapKey=type

@@ -57,6 +57,8 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	delete(properties, "configMapName")
 	delete(properties, "configSecretName")
 	delete(properties, "allowDowngrade")
+	delete(properties, "initialization")
+	delete(properties, "unseal")
 	properties["config"] = map[string]any{"type": "string", "description": "config is more Vault configuration, in HCL."}
 	properties["configSecret"] = map[string]any{
 		"type": "object", "description": "configSecret is a Secret with more Vault configuration, and its keys.",

@@ -103,6 +103,8 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	delete(spec, "configMapName")
 	delete(spec, "configSecretName")
 	delete(spec, "allowDowngrade")
+	delete(spec, "initialization")
+	delete(spec, "unseal")
 	spec["images"] = relatedImages(&vault)
 	if configSecret.Name != "" {
 		spec["configSecret"] = map[string]any{"name": configSecret.Name, "keys": toAny(configSecret.Keys)}

@@ -102,7 +102,8 @@ func TestTranslate(t *testing.T) {
 		"metadata": map[string]any{
 			"namespace": "default", "name": "example", "uid": "vault-uid", "generation": int64(12345678),
 		},
-		"spec": map[string]any{"version": "1.21.0", "allowDowngrade": true},
+		"spec": map[string]any{"version": "1.21.0", "allowDowngrade": true,
+			"initialization": map[string]any{"rootToken": "PGP"}, "unseal": map[string]any{"keysSecretName": "keys"}},
 	}}
 	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
 	values, err := newTranslator(t, "").Translate(t.Context(), vault)

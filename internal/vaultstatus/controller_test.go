@@ -404,13 +404,15 @@ func TestOwnedIsWhatThisControllerWrites(t *testing.T) {
 	status := v1alpha1.VaultStatus{
 		Phase:           v1alpha1.PhaseRunning,
 		DeployedRelease: &v1alpha1.DeployedRelease{Name: "example"},
+		Initialization:  &v1alpha1.InitializationStatus{}, Unseal: &v1alpha1.UnsealStatus{},
 		Conditions: []metav1.Condition{
 			{Type: v1alpha1.DeployedCondition}, {Type: v1alpha1.AvailableCondition},
 			{Type: v1alpha1.IrreconcilableCondition}, {Type: v1alpha1.UnsealedCondition},
 		},
 	}
 	got := owned(status)
-	if got.Phase != v1alpha1.PhaseRunning || got.DeployedRelease != nil || len(got.Conditions) != 2 ||
+	if got.Phase != v1alpha1.PhaseRunning || got.DeployedRelease != nil || got.Initialization != nil ||
+		got.Unseal != nil || len(got.Conditions) != 2 ||
 		got.Conditions[0].Type != v1alpha1.AvailableCondition || got.Conditions[1].Type != v1alpha1.UnsealedCondition {
 		t.Errorf("owned() = %+v", got)
 	}

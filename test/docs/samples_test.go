@@ -15,6 +15,10 @@ import (
 // elsewhere: see TestEverySealIsShown.
 var unions = map[string]bool{"spec.seal": true}
 
+// apart are the fields that cannot be set together with another one of the sample. They are
+// shown elsewhere: see TestInitializationIsShown.
+var apart = map[string]bool{"spec.unseal": true}
+
 // vault_full.yaml says that it sets every field. Those of Kubernetes' own types are not
 // looked at.
 func TestFullSampleSetsEveryField(t *testing.T) {
@@ -36,7 +40,7 @@ func requireFields(t *testing.T, path string, schema apiextensionsv1.JSONSchemaP
 	ours := map[string]bool{
 		"spec": true, "spec.pod": true, "spec.service": true, "spec.tls": true, "spec.tls.static": true, "spec.storage": true,
 		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.listener": true, "spec.kubernetesAuth": true,
-		"spec.seal": true, "spec.seal.transit": true,
+		"spec.seal": true, "spec.seal.transit": true, "spec.initialization": true,
 	}
 	if !ours[path] {
 		return
@@ -46,7 +50,7 @@ func requireFields(t *testing.T, path string, schema apiextensionsv1.JSONSchemaP
 	}
 	for name, property := range schema.Properties {
 		field, set := value[name]
-		if !set && !unions[path] {
+		if !set && !unions[path] && !apart[path+"."+name] {
 			t.Errorf("%s.%s is not set", path, name)
 		}
 		if nested, ok := field.(map[string]any); ok {
@@ -75,5 +79,25 @@ func TestEverySealIsShown(t *testing.T) {
 		if !shown[name] {
 			t.Errorf("docs/auto-unseal.md has no example of %s", name)
 		}
+	}
+}
+
+// The examples of docs/initialization.md can be applied, and show both ways.
+func TestInitializationIsShown(t *testing.T) {
+	encrypted, plain, unsealed := false, false, false
+	for _, block := range strings.Split(read(t, "docs/initialization.md"), "```yaml\n")[1:] {
+		text, _, _ := strings.Cut(block, "```")
+		var vault v1alpha1.Vault
+		if err := yaml.UnmarshalStrict([]byte(text), &vault); err != nil {
+			t.Errorf("%v in\n%s", err, text)
+			continue
+		}
+		policy := vault.Spec.Initialization
+		encrypted = encrypted || policy != nil && policy.PGPKeysConfigMapName != "" && policy.RootTokenPGPKey != ""
+		plain = plain || policy != nil && policy.AllowPlaintext
+		unsealed = unsealed || vault.Spec.Unseal != nil && string(vault.Spec.Unseal.KeysSecretName) == vault.KeysSecretName()
+	}
+	if !encrypted || !plain || !unsealed {
+		t.Errorf("docs/initialization.md shows PGP %v, no PGP %v, unsealing %v", encrypted, plain, unsealed)
 	}
 }
