@@ -172,6 +172,20 @@ func (e *Engine) Observations(vault types.NamespacedName) map[types.UID]Observat
 	return nil
 }
 
+// Target returns a node as it is probed.
+func (e *Engine) Target(vault types.NamespacedName, uid types.UID) (Target, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g := e.vaults[vault]
+	if g == nil || g.workers[uid] == nil {
+		return Target{}, false
+	}
+	w := g.workers[uid]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.target, true
+}
+
 // Confirm probes a node now, apart from its regular probes, and returns what it
 // says. Use it before acting on an observation, which may be a whole pause old.
 func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid types.UID) Observation {

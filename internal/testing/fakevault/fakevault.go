@@ -66,6 +66,7 @@ type Node struct {
 	probes  []time.Time
 	// sealReads is how often the seal was read.
 	sealReads int
+	handle    func(http.ResponseWriter, *http.Request) bool
 	// thawed is closed while the node runs, and open while it hangs.
 	thawed chan struct{}
 	server *http.Server
@@ -100,11 +101,25 @@ func (n *Node) Set(state State) {
 	n.state = state
 }
 
+// State is what the node says.
+func (n *Node) State() State {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state
+}
+
 // SetSeal changes what the node says of its seal. Without a type it tells none.
 func (n *Node) SetSeal(seal Seal) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.seal = seal
+}
+
+// Handle has a test answer what it can of all requests but those for the health.
+func (n *Node) Handle(handle func(http.ResponseWriter, *http.Request) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.handle = handle
 }
 
 // SealReads is how often the seal was read, both requests counted.
@@ -199,7 +214,12 @@ func (n *Node) listen() error {
 // https://developer.hashicorp.com/vault/api-docs/system/health
 func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/v1/sys/health" {
-		n.answerSeal(w, r)
+		n.mu.Lock()
+		handle := n.handle
+		n.mu.Unlock()
+		if handle == nil || !handle(w, r) {
+			n.answerSeal(w, r)
+		}
 		return
 	}
 	n.mu.Lock()

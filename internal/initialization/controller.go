@@ -1,0 +1,339 @@
+package initialization
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/statuspart"
+)
+
+const (
+	// fieldOwner owns the fields of the status that this controller writes.
+	fieldOwner = client.FieldOwner("vault-operator-initialization")
+	// nodesFirst is for how long what nodes say waits for what is more urgent.
+	nodesFirst = 500 * time.Millisecond
+	// concurrency is how many Vaults are worked on at the same time.
+	concurrency = 8
+)
+
+// Reconciler initializes Vaults. It runs on the leader.
+type Reconciler struct {
+	client.Client
+	// APIReader reads from the API server and not from a cache.
+	APIReader client.Reader
+	Engine    *probe.Engine
+	Recorder  record.EventRecorder
+	Clock     clock.PassiveClock
+
+	mu sync.Mutex
+	// memory is what this process knows of each Vault beside what is written down.
+	memory map[types.NamespacedName]*memory
+}
+
+// memory is what is lost when the process ends.
+type memory struct {
+	vault types.UID
+	// attempt is the one that it is about, first seen at the time.
+	attempt types.UID
+	seen    time.Time
+	// keys is what has to be stored of the attempt; nil when it is, or when this process has
+	// not made it. Storing is why that has failed.
+	keys    map[string][]byte
+	storing string
+	// token is the root token, when it is to be revoked.
+	token string
+	// refusal is why Vault has refused to be initialized, and generation of what spec.
+	refusal    string
+	generation int64
+}
+
+// configMapIndex finds the Vaults that name a ConfigMap with public keys.
+const configMapIndex = "initialization.pgpKeysConfigMapName"
+
+// SetupWithManager adds the reconciler to the manager.
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.Vault{}, configMapIndex, func(obj client.Object) []string {
+		if policy := obj.(*v1alpha1.Vault).Spec.Initialization; policy != nil && policy.PGPKeysConfigMapName != "" {
+			return []string{string(policy.PGPKeysConfigMapName)}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("initialization").
+		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
+		WatchesMetadata(references.ConfigMap(), handler.EnqueueRequestsFromMapFunc(r.naming)).
+		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(keysOf)).
+		WatchesRawSource(r.Engine.Source(nodesFirst)).
+		// One that waits for a node that hangs delays few others.
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency}).
+		Complete(r)
+}
+
+// naming returns the Vaults that name the ConfigMap.
+func (r *Reconciler) naming(ctx context.Context, configMap client.Object) []reconcile.Request {
+	var vaults v1alpha1.VaultList
+	named := client.MatchingFields{configMapIndex: configMap.GetName()}
+	if err := r.List(ctx, &vaults, client.InNamespace(configMap.GetNamespace()), named); err != nil {
+		return nil // the cache does not fail once it is synced
+	}
+	var requests []reconcile.Request
+	for i := range vaults.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&vaults.Items[i])})
+	}
+	return requests
+}
+
+// keysOf returns the Vault whose keys are, by its name, in the Secret.
+func keysOf(_ context.Context, secret client.Object) []reconcile.Request {
+	suffix := (&v1alpha1.Vault{}).KeysSecretName()
+	at := strings.LastIndex(secret.GetName(), suffix)
+	if at <= 0 {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{
+		Namespace: secret.GetNamespace(), Name: secret.GetName()[:at],
+	}}}
+}
+
+// Reconcile does the next step for one Vault.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var vault v1alpha1.Vault
+	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+		}
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if vault.Spec.Initialization == nil && vault.Status.Initialization == nil &&
+		meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.InitializationSucceededCondition) == nil {
+		return reconcile.Result{}, nil
+	}
+	if !settled(&vault) {
+		// The cache may be as old as an attempt that it does not have.
+		var live v1alpha1.Vault
+		if err := r.APIReader.Get(ctx, req.NamespacedName, &live); err != nil {
+			return reconcile.Result{}, client.IgnoreNotFound(err)
+		}
+		vault = live
+	}
+	if vault.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	m := r.remember(&vault)
+	if vault.Spec.Initialization == nil && m.keys == nil {
+		return reconcile.Result{}, conflictIsFine(r.write(ctx, &vault, vault.Status.Initialization, nil))
+	}
+	f, list, err := r.gather(ctx, &vault, m)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	d := decide(f)
+	if err := r.do(ctx, &vault, m, d, list); err != nil {
+		return reconcile.Result{}, conflictIsFine(err)
+	}
+	return reconcile.Result{RequeueAfter: d.recheck}, nil
+}
+
+// conflictIsFine drops the error of a write that was made of what is not current any more:
+// the event of what has changed calls again.
+func conflictIsFine(err error) error {
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// settled says that nothing is done any more for a Vault, but to tell of it.
+func settled(vault *v1alpha1.Vault) bool {
+	if vault.Spec.Initialization == nil && vault.Status.Initialization == nil {
+		return true
+	}
+	status := vault.Status.Initialization
+	return status != nil && (status.Phase == v1alpha1.PhaseInitializedBefore ||
+		status.Phase == v1alpha1.PhaseRootTokenRevoked ||
+		status.Phase == v1alpha1.PhaseInitialized && status.RootToken != v1alpha1.RevokeRootToken)
+}
+
+// remember returns the memory of the Vault, without what was of another attempt.
+func (r *Reconciler) remember(vault *v1alpha1.Vault) *memory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := client.ObjectKeyFromObject(vault)
+	m := r.memory[key]
+	if m == nil || m.vault != vault.UID {
+		m = &memory{vault: vault.UID, seen: r.Clock.Now()}
+		if r.memory == nil {
+			r.memory = map[types.NamespacedName]*memory{}
+		}
+		r.memory[key] = m
+	}
+	if status := vault.Status.Initialization; status != nil && status.Attempt != m.attempt {
+		*m = memory{vault: vault.UID, attempt: status.Attempt, seen: r.Clock.Now()}
+	}
+	if m.generation != vault.Generation {
+		m.refusal, m.generation = "", vault.Generation
+	}
+	return m
+}
+
+func (r *Reconciler) forget(vault types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.memory, vault)
+}
+
+// gather collects the facts, and the pods that can be asked.
+func (r *Reconciler) gather(
+	ctx context.Context, vault *v1alpha1.Vault, m *memory,
+) (*facts, []corev1.Pod, error) {
+	f := &facts{
+		vault: vault, refusal: m.refusal, storing: m.storing, holdsKeys: m.keys != nil, holdsToken: m.token != "",
+		since:        r.Clock.Now().Sub(m.seen),
+		storageReady: meta.IsStatusConditionTrue(vault.Status.Conditions, v1alpha1.StorageReadyCondition),
+	}
+	all, err := pods.List(ctx, r, vault)
+	if err != nil {
+		return nil, nil, err
+	}
+	var list []corev1.Pod
+	list, f.nodes, f.active = nodesOf(all, r.Engine.Observations(client.ObjectKeyFromObject(vault)))
+	if settled(vault) || vault.Spec.Initialization == nil {
+		return f, list, nil
+	}
+	if f.secret, f.stored, err = r.secrets(ctx, vault); err != nil {
+		return nil, nil, err
+	}
+	if f.nodes == nodesUninitialized {
+		f.problem, err = r.check(ctx, vault)
+	}
+	return f, list, err
+}
+
+// nodesOf is what the nodes say together, and the pods whose nodes can be asked to initialize
+// Vault, by name.
+func nodesOf(
+	all []corev1.Pod, observations map[types.UID]probe.Observation,
+) (list []corev1.Pod, sum nodes, active bool) {
+	for i := range all {
+		pod := &all[i]
+		o := observations[pod.UID]
+		if !pods.Running(pod) {
+			continue
+		}
+		state := o.State
+		if o.Lost() {
+			state = o.Last // silence does not make a Vault uninitialized
+		}
+		switch {
+		case state > probe.Uninitialized:
+			sum = nodesInitialized
+		case o.State == probe.Uninitialized && sum == nodesUnknown:
+			sum = nodesUninitialized
+		}
+		active = active || o.State == probe.Active && !pods.Terminating(pod)
+		if o.State == probe.Uninitialized && !pods.Terminating(pod) && first(pod) {
+			list = append(list, *pod)
+		}
+	}
+	return list, sum, active
+}
+
+// first says that the node of the pod may be asked. With storage of its own each node could
+// be initialized for itself, and others join the first one of a StatefulSet.
+func first(pod *corev1.Pod) bool {
+	owner := metav1.GetControllerOf(pod)
+	return owner == nil || owner.Kind != "StatefulSet" || pod.Name == owner.Name+"-0"
+}
+
+// do does a step, and writes the condition.
+func (r *Reconciler) do(
+	ctx context.Context, vault *v1alpha1.Vault, m *memory, d decision, list []corev1.Pod,
+) error {
+	status := vault.Status.Initialization.DeepCopy()
+	switch d.step {
+	case begin:
+		if len(list) == 0 {
+			return nil // the engine calls again
+		}
+		return r.begin(ctx, vault, m, &list[0])
+	case store:
+		if d.condition.Reason != "" {
+			if err := r.write(ctx, vault, status, &d.condition); err != nil {
+				return err
+			}
+		}
+		return r.store(ctx, vault, m)
+	case noteStored:
+		_, stored, err := r.secrets(ctx, vault)
+		if err != nil || stored == "" {
+			return err
+		}
+		m.keys, m.storing = nil, ""
+		return r.note(ctx, vault, v1alpha1.PhaseInitialized, stored)
+	case noteLost:
+		return r.note(ctx, vault, v1alpha1.PhaseKeysLost, "")
+	case noteBefore:
+		return r.note(ctx, vault, v1alpha1.PhaseInitializedBefore, "")
+	case revoke:
+		if err := r.write(ctx, vault, status, &d.condition); err != nil {
+			return err
+		}
+		return r.revoke(ctx, vault, m)
+	}
+	return r.write(ctx, vault, status, &d.condition)
+}
+
+// note writes how far it has come, and what is to be told then.
+func (r *Reconciler) note(
+	ctx context.Context, vault *v1alpha1.Vault, phase v1alpha1.InitializationPhase, secret string,
+) error {
+	after := vault.DeepCopy()
+	if after.Status.Initialization == nil {
+		after.Status.Initialization = &v1alpha1.InitializationStatus{}
+	}
+	after.Status.Initialization.Phase, after.Status.Initialization.SecretName = phase, secret
+	m := r.remember(after)
+	d := decide(&facts{vault: after, nodes: nodesInitialized, holdsToken: m.token != ""})
+	return r.write(ctx, vault, after.Status.Initialization, &d.condition)
+}
+
+// write writes this controller's part of the status, on the version of the Vault that it was
+// made of. Without a condition there is none.
+func (r *Reconciler) write(
+	ctx context.Context, vault *v1alpha1.Vault, status *v1alpha1.InitializationStatus, condition *metav1.Condition,
+) error {
+	w := statuspart.Writer{
+		Client: r.Client, Recorder: r.Recorder, Clock: r.Clock, Owner: fieldOwner,
+		Condition: v1alpha1.InitializationSucceededCondition, Field: "initialization",
+		Notable: []string{v1alpha1.ReasonInitializing}, Alarming: []string{v1alpha1.ReasonKeysInPlaintext},
+	}
+	if err := w.Write(ctx, vault, vault.Status.Initialization, status, condition, true); err != nil {
+		return err
+	}
+	vault.Status.Initialization = status
+	return nil
+}

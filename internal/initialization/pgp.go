@@ -1,0 +1,144 @@
+package initialization
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
+)
+
+// publicKey is a public PGP key that Vault is to encrypt something to.
+type publicKey struct {
+	// name in the ConfigMap.
+	name        string
+	fingerprint string
+	// encoded is the base64 of it, as Vault takes it.
+	encoded string
+}
+
+// holders are those whom Vault encrypts keys and the root token to. The zero value means
+// that nothing is encrypted.
+type holders struct {
+	shares []publicKey
+	root   *publicKey
+}
+
+func notUsable(reason, format string, args ...any) error {
+	return problem.New(v1alpha1.InitializationSucceededCondition, reason, format, args...)
+}
+
+// readHolders reads and checks the public keys that the Vault names. What the user has to fix
+// is a *problem.Error. The reader must not be a cache.
+func readHolders(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (holders, error) {
+	policy := vault.Spec.Initialization
+	name := string(policy.PGPKeysConfigMapName)
+	if name == "" {
+		return holders{}, nil
+	}
+	var configMap corev1.ConfigMap
+	err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, &configMap)
+	if apierrors.IsNotFound(err) {
+		return holders{}, notUsable(v1alpha1.ReasonPGPKeysNotFound,
+			"spec.initialization.pgpKeysConfigMapName: ConfigMap %q does not exist", name)
+	}
+	if err != nil {
+		return holders{}, fmt.Errorf("reading ConfigMap %q: %w", name, err)
+	}
+	contents := maps.Clone(configMap.BinaryData)
+	if contents == nil {
+		contents = map[string][]byte{}
+	}
+	for key, text := range configMap.Data {
+		contents[key] = []byte(text)
+	}
+	var result holders
+	for _, key := range slices.Sorted(maps.Keys(contents)) {
+		public, err := parse(contents[key])
+		if err != nil {
+			return holders{}, notUsable(v1alpha1.ReasonPGPKeysInvalid, "ConfigMap %q, key %q: %v", name, key, err)
+		}
+		public.name = key
+		result.shares = append(result.shares, *public)
+		if key == policy.RootTokenPGPKey {
+			result.root = public
+		}
+	}
+	err = result.assign(name, policy)
+	return result, err
+}
+
+// assign checks that there is a public key for everything, and takes that of the root token
+// from those of the shares when there is one more than these.
+func (h *holders) assign(configMap string, policy *v1alpha1.InitializationPolicy) error {
+	if policy.RootTokenPGPKey != "" && h.root == nil {
+		return notUsable(v1alpha1.ReasonPGPKeysNotFound,
+			"spec.initialization.rootTokenPGPKey: ConfigMap %q has no key %q", configMap, policy.RootTokenPGPKey)
+	}
+	if h.root != nil && len(h.shares) == int(policy.Shares)+1 {
+		h.shares = slices.DeleteFunc(h.shares, func(key publicKey) bool { return key.name == h.root.name })
+	}
+	if len(h.shares) != int(policy.Shares) {
+		return notUsable(v1alpha1.ReasonPGPKeysInvalid,
+			"ConfigMap %q has %d public keys for %d shares: each share needs one", configMap, len(h.shares), policy.Shares)
+	}
+	return nil
+}
+
+// parse reads a public PGP key as gpg exports it, armored or not, or the base64 of that. It
+// must be of use: Vault would notice too late, when it is initialized already, that it cannot
+// encrypt the root token to one that has expired.
+func parse(content []byte) (*publicKey, error) {
+	if block, err := armor.Decode(bytes.NewReader(content)); err == nil {
+		if strings.Contains(block.Type, "PRIVATE") {
+			return nil, errPrivate
+		}
+		if content, err = io.ReadAll(block.Body); err != nil {
+			return nil, fmt.Errorf("the armor is damaged: %w", err)
+		}
+	} else if decoded, err := base64.StdEncoding.DecodeString(withoutSpace(content)); err == nil {
+		content = decoded
+	}
+	keys, err := openpgp.ReadKeyRing(bytes.NewReader(content))
+	switch {
+	case err != nil || len(keys) == 0:
+		return nil, errors.New("it is not a public PGP key")
+	case len(keys) > 1:
+		return nil, fmt.Errorf("it holds %d public PGP keys, and Vault takes one", len(keys))
+	case keys[0].PrivateKey != nil:
+		return nil, errPrivate
+	}
+	plain, err := openpgp.Encrypt(io.Discard, keys, nil, nil, nil)
+	if err == nil {
+		_, err = plain.Write([]byte("probe"))
+	}
+	if err == nil {
+		err = plain.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nothing can be encrypted to this public PGP key, which may have expired: %w", err)
+	}
+	return &publicKey{
+		fingerprint: fmt.Sprintf("%X", keys[0].PrimaryKey.Fingerprint),
+		encoded:     base64.StdEncoding.EncodeToString(content),
+	}, nil
+}
+
+var errPrivate = errors.New("it is a private PGP key, which nobody but its owner must have: take it out, " +
+	"and replace it")
+
+func withoutSpace(content []byte) string { return strings.Join(strings.Fields(string(content)), "") }

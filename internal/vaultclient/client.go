@@ -1,0 +1,193 @@
+// Package vaultclient makes the few requests to a Vault node that change something: to
+// initialize and to unseal Vault, and to revoke the token that initializing has made.
+//
+// Each request is made once, on a connection of its own, to the node that it is meant for:
+// nothing is retried and no redirect is followed. The node is verified as probes verify it.
+// No error quotes a request, and none a response but for what Vault gives as the reason why
+// it did not initialize.
+package vaultclient
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/vault-operator/vault-operator/internal/probe"
+)
+
+// maxResponse is the most bytes that are read of a response. The keys of 255 holders of
+// large PGP keys, twice in one response, take a tenth of it.
+const maxResponse = 8 << 20
+
+// Client makes requests to one node.
+type Client struct {
+	address   string
+	transport *http.Transport
+}
+
+// New returns a client for a node.
+func New(target probe.Target) *Client {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(target.CA)) // without any nothing can be verified
+	return &Client{address: target.Address, transport: &http.Transport{
+		TLSClientConfig:    &tls.Config{RootCAs: roots, ServerName: target.ServerName, MinVersion: tls.VersionTLS12},
+		Proxy:              nil, // pods are reached directly, whatever the operator's environment says
+		DisableKeepAlives:  true,
+		DisableCompression: true,
+	}}
+}
+
+// Error is a response that is an error.
+type Error struct {
+	// Status of HTTP.
+	Status int
+	// Reasons are Vault's own words.
+	Reasons []string
+}
+
+// Error returns the status alone.
+func (e *Error) Error() string { return fmt.Sprintf("the response has the HTTP status %d", e.Status) }
+
+// StatusOf is the HTTP status of a response that is an error, or 0 if there was none.
+func StatusOf(err error) int {
+	var response *Error
+	if errors.As(err, &response) {
+		return response.Status
+	}
+	return 0
+}
+
+// SealStatus is what a node says of its seal.
+// https://developer.hashicorp.com/vault/api-docs/system/seal-status
+type SealStatus struct {
+	// Type as Vault names it, such as shamir or transit.
+	Type        string `json:"type"`
+	Initialized bool   `json:"initialized"`
+	Sealed      bool   `json:"sealed"`
+	// Threshold is how many keys unseal the node, and Progress how many of them it has.
+	Threshold int `json:"t"`
+	Progress  int `json:"progress"`
+	// Migration says that the node waits to be migrated to another seal.
+	Migration bool `json:"migration"`
+	// RecoverySeal says that Vault has recovery keys in place of unseal keys.
+	RecoverySeal bool `json:"recovery_seal"`
+}
+
+// SealStatus reads the seal of the node.
+func (c *Client) SealStatus(ctx context.Context) (*SealStatus, error) {
+	var status SealStatus
+	err := c.do(ctx, http.MethodGet, "/v1/sys/seal-status", "", nil, &status)
+	if err == nil && status.Type == "" {
+		err = errors.New("the response is not one of Vault")
+	}
+	return &status, err
+}
+
+// InitRequest asks to initialize Vault. PGP keys are in base64.
+// https://developer.hashicorp.com/vault/api-docs/system/init
+type InitRequest struct {
+	SecretShares      int32    `json:"secret_shares,omitempty"`
+	SecretThreshold   int32    `json:"secret_threshold,omitempty"`
+	PGPKeys           []string `json:"pgp_keys,omitempty"`
+	RecoveryShares    int32    `json:"recovery_shares,omitempty"`
+	RecoveryThreshold int32    `json:"recovery_threshold,omitempty"`
+	RecoveryPGPKeys   []string `json:"recovery_pgp_keys,omitempty"`
+	RootTokenPGPKey   string   `json:"root_token_pgp_key,omitempty"`
+}
+
+// InitResponse has the keys, which nobody can get a second time.
+type InitResponse struct {
+	Keys         []string `json:"keys_base64"`
+	RecoveryKeys []string `json:"recovery_keys_base64"`
+	RootToken    string   `json:"root_token"`
+}
+
+// Init initializes Vault. After an error other than an *Error with a status below 500 it is
+// not known whether it did.
+func (c *Client) Init(ctx context.Context, request *InitRequest) (*InitResponse, error) {
+	var response InitResponse
+	if err := c.do(ctx, http.MethodPut, "/v1/sys/init", "", request, &response); err != nil {
+		return nil, err
+	}
+	if len(response.Keys)+len(response.RecoveryKeys) == 0 {
+		return nil, errors.New("the response has no keys")
+	}
+	return &response, nil
+}
+
+// Unseal gives the node a key, and returns what it says of its seal then.
+// https://developer.hashicorp.com/vault/api-docs/system/unseal
+func (c *Client) Unseal(ctx context.Context, key string) (*SealStatus, error) {
+	var status SealStatus
+	return &status, c.do(ctx, http.MethodPut, "/v1/sys/unseal", "", map[string]string{"key": key}, &status)
+}
+
+// ResetUnseal has the node forget the keys that it has got.
+func (c *Client) ResetUnseal(ctx context.Context) error {
+	return c.do(ctx, http.MethodPut, "/v1/sys/unseal", "", map[string]bool{"reset": true}, nil)
+}
+
+// RevokeSelf revokes a token. The node must be active.
+// https://developer.hashicorp.com/vault/api-docs/auth/token#revoke-a-token-self
+func (c *Client) RevokeSelf(ctx context.Context, token string) error {
+	return c.do(ctx, http.MethodPut, "/v1/auth/token/revoke-self", token, nil, nil)
+}
+
+// LookupSelf returns nil for a token that is valid, and an *Error with the status 403 for one
+// that is not.
+func (c *Client) LookupSelf(ctx context.Context, token string) error {
+	return c.do(ctx, http.MethodGet, "/v1/auth/token/lookup-self", token, nil, nil)
+}
+
+func (c *Client) do(ctx context.Context, method, path, token string, body, into any) error {
+	request := &http.Request{
+		Method: method, URL: &url.URL{Scheme: "https", Host: c.address, Path: path}, Header: http.Header{},
+	}
+	if token != "" {
+		request.Header.Set("X-Vault-Token", token)
+	}
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return errors.New("the request cannot be encoded")
+		}
+		// Without GetBody nothing makes the request a second time.
+		request.Body, request.ContentLength = io.NopCloser(bytes.NewReader(encoded)), int64(len(encoded))
+	}
+	// Not through an http.Client, which would follow redirects.
+	response, err := c.transport.RoundTrip(request.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("no response: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxResponse))
+	switch {
+	case response.StatusCode >= http.StatusMultipleChoices:
+		return refusal(response.StatusCode, text)
+	case err != nil:
+		return fmt.Errorf("reading the response: %w", err)
+	case into == nil:
+		return nil
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return errors.New("the response is not one of Vault")
+	}
+	return nil
+}
+
+func refusal(status int, text []byte) error {
+	var reasons struct{ Errors []string }
+	_ = json.Unmarshal(text, &reasons) // an answer that is not Vault's has none
+	for i := range reasons.Errors {
+		reasons.Errors[i] = strings.TrimSpace(reasons.Errors[i])
+	}
+	return &Error{Status: status, Reasons: reasons.Errors}
+}

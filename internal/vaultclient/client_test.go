@@ -1,0 +1,88 @@
+package vaultclient
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+)
+
+const name = "example.default.svc"
+
+// Nothing is sent to a node that cannot be verified.
+func TestUnverifiedNode(t *testing.T) {
+	ca, other := fakevault.NewCA(t), fakevault.NewCA(t)
+	var requests atomic.Int32
+	node := fakevault.Start(t, ca.Certificate(t, name), fakevault.Sealed)
+	node.Handle(func(http.ResponseWriter, *http.Request) bool { requests.Add(1); return false })
+	for what, target := range map[string]probe.Target{
+		"another CA":   {Address: node.Address, ServerName: name, CA: other.PEM},
+		"no CA":        {Address: node.Address, ServerName: name},
+		"another name": {Address: node.Address, ServerName: "other.default.svc", CA: ca.PEM},
+	} {
+		if _, err := New(target).Unseal(t.Context(), "MARKER"); err == nil || strings.Contains(err.Error(), "MARKER") {
+			t.Errorf("%s: error %v", what, err)
+		}
+	}
+	if requests.Load() > 0 {
+		t.Errorf("the node got %d requests", requests.Load())
+	}
+	seal, err := New(probe.Target{Address: node.Address, ServerName: name, CA: ca.PEM}).SealStatus(t.Context())
+	if err != nil || seal.Type != "shamir" || !seal.Sealed || requests.Load() != 1 {
+		t.Errorf("the seal is %+v, %v", seal, err)
+	}
+}
+
+// What fails is neither repeated nor made elsewhere, and nothing of it is quoted.
+func TestOneRequest(t *testing.T) {
+	ca := fakevault.NewCA(t)
+	node := fakevault.Start(t, ca.Certificate(t, name), fakevault.Sealed)
+	client := New(probe.Target{Address: node.Address, ServerName: name, CA: ca.PEM})
+	for what, answer := range map[string]func(http.ResponseWriter){
+		"the connection ends": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"a redirect": func(w http.ResponseWriter) {
+			w.Header().Set("Location", "https://"+node.Address+"/v1/sys/init")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		},
+		"unavailable": func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte(`{"errors": ["MARKER"]}`))
+		},
+		"no keys":       func(w http.ResponseWriter) { _, _ = w.Write([]byte(`{"root_token": "MARKER"}`)) },
+		"no JSON":       func(w http.ResponseWriter) { _, _ = w.Write([]byte(`MARKER`)) },
+		"a cut message": func(w http.ResponseWriter) { _, _ = w.Write([]byte(`{"keys_base64": ["MARKER`)) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			var requests atomic.Int32
+			node.Handle(func(w http.ResponseWriter, _ *http.Request) bool {
+				requests.Add(1)
+				answer(w)
+				return true
+			})
+			response, err := client.Init(t.Context(), &InitRequest{SecretShares: 1, SecretThreshold: 1})
+			if err == nil || response != nil || strings.Contains(err.Error(), "MARKER") {
+				t.Errorf("error %v", err)
+			}
+			if status := StatusOf(err); status > 0 && status < 300 {
+				t.Errorf("the status is %d", status)
+			}
+			if requests.Load() != 1 {
+				t.Errorf("the node got %d requests", requests.Load())
+			}
+		})
+	}
+	t.Run("it hangs", func(t *testing.T) {
+		node.Freeze()
+		defer node.Thaw()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if _, err := client.SealStatus(ctx); err == nil {
+			t.Error("no error")
+		}
+	})
+}
