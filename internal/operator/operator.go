@@ -35,12 +35,14 @@ import (
 	"github.com/vault-operator/vault-operator/internal/collector"
 	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/helm"
+	"github.com/vault-operator/vault-operator/internal/initialization"
 	"github.com/vault-operator/vault-operator/internal/leader"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/routing"
 	"github.com/vault-operator/vault-operator/internal/storage"
+	"github.com/vault-operator/vault-operator/internal/unseal"
 	"github.com/vault-operator/vault-operator/internal/vaultstatus"
 )
 
@@ -197,6 +199,9 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := keeper.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("storage controller: %w", err)
 	}
+	if err := addKeyControllers(ctx, manager, engine); err != nil {
+		return err
+	}
 	openshift, err := isOpenShift(manager.GetConfig(), manager.GetHTTPClient())
 	if err != nil {
 		return err
@@ -211,6 +216,27 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	err = helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, inputs, engine.Yield)
 	if err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
+	}
+	return nil
+}
+
+// addKeyControllers adds the controllers that handle keys of Vaults, where the spec says so.
+func addKeyControllers(ctx context.Context, manager ctrl.Manager, engine *probe.Engine) error {
+	//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
+	recorder := message.Recorder(manager.GetEventRecorderFor("vault-operator"))
+	initializer := &initialization.Reconciler{
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine, Recorder: recorder,
+		Clock: clock.RealClock{},
+	}
+	if err := initializer.SetupWithManager(ctx, manager); err != nil {
+		return fmt.Errorf("initialization controller: %w", err)
+	}
+	unsealer := &unseal.Reconciler{
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine, Recorder: recorder,
+		Clock: clock.RealClock{},
+	}
+	if err := unsealer.SetupWithManager(ctx, manager); err != nil {
+		return fmt.Errorf("unseal controller: %w", err)
 	}
 	return nil
 }

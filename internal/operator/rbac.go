@@ -23,7 +23,8 @@ package operator
 //
 // Secrets that a Vault names are read, and watched as metadata; those with
 // certificates and with configuration are made, adopted when a backup tool has
-// restored them, and deleted when they are not used any more; records of Helm that an
+// restored them, and deleted when they are not used any more; those with the keys of a
+// Vault that the operator initializes are made; records of Helm that an
 // earlier version of the operator has left beside a Vault are removed. A
 // ValidatingAdmissionPolicy confines the writing to Secrets of Vaults (config/admission).
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch;delete

@@ -314,6 +314,10 @@ func tlsReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
 }
 
 func initHint(f *facts, status *v1alpha1.VaultStatus) string {
+	if f.vault.Spec.Initialization != nil {
+		return "Vault is not initialized: the operator does that, see the condition " +
+			v1alpha1.InitializationSucceededCondition
+	}
 	command := "vault operator init"
 	if autoUnseals(f, status) {
 		command = "vault operator init -recovery-shares=5 -recovery-threshold=3"
@@ -325,6 +329,10 @@ func initHint(f *facts, status *v1alpha1.VaultStatus) string {
 // do what the key service does, so whoever has them is not sent to the nodes with them.
 func unsealHint(f *facts, status *v1alpha1.VaultStatus) (reason, hint string) {
 	names := join(status.VaultStatus.Sealed)
+	if f.vault.Spec.Unseal != nil {
+		return v1alpha1.ReasonAwaitingUnseal, "Sealed until the operator has unsealed them, see the condition " +
+			v1alpha1.UnsealKeysValidCondition + ": " + names
+	}
 	if !autoUnseals(f, status) {
 		return v1alpha1.ReasonAwaitingUnseal, "Sealed, run 'vault operator unseal' on each: " + names
 	}

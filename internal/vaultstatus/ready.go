@@ -34,6 +34,12 @@ var required = slices.Concat(forChecks(func(check references.Check) requirement 
 	// It is also true while something is waited for, and is tried again.
 	{v1alpha1.IrreconcilableCondition, metav1.ConditionFalse, []string{}},
 	{v1alpha1.AvailableCondition, metav1.ConditionTrue, []string{}},
+	// It is there when spec.initialization is.
+	{v1alpha1.InitializationSucceededCondition, metav1.ConditionTrue, []string{
+		v1alpha1.ReasonPGPKeysNotFound, v1alpha1.ReasonPGPKeysInvalid, v1alpha1.ReasonSecretExists,
+		v1alpha1.ReasonSecretRefused, v1alpha1.ReasonRevocationRefused, v1alpha1.ReasonInitializationRefused,
+		v1alpha1.ReasonKeysLost, v1alpha1.ReasonDataLost,
+	}},
 	{v1alpha1.UnsealedCondition, metav1.ConditionTrue, []string{}},
 	{v1alpha1.UpdatedCondition, metav1.ConditionTrue, []string{v1alpha1.ReasonDowngradeRefused}},
 })

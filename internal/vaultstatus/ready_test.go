@@ -54,6 +54,17 @@ func TestReady(t *testing.T) {
 			"False ConfigInvalid", "ConfigValid: why", true,
 		},
 		{
+			"keys that are lost", []metav1.Condition{
+				condition(available, no, "Sealed"), condition(v1alpha1.InitializationSucceededCondition, no, "KeysLost"),
+			},
+			"False KeysLost", "InitializationSucceeded: why", true,
+		},
+		{
+			"a root token that is valid",
+			[]metav1.Condition{condition(v1alpha1.InitializationSucceededCondition, no, "RootTokenNotRevoked")},
+			"False RootTokenNotRevoked", "InitializationSucceeded: why", false,
+		},
+		{
 			"certificates that come", []metav1.Condition{condition(v1alpha1.TLSReadyCondition, unknown, "SecretsPending")},
 			"Unknown SecretsPending", "TLSReady: why", false,
 		},

@@ -126,6 +126,9 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	case len(p.sealed) > 0 && len(old) > 0 && autoUnseals(f, status):
 		return isFalse(v1alpha1.ReasonAwaitingAutoUnseal, "The rollout goes on when updated nodes have unsealed "+
 			"themselves by the key service: %s", join(p.sealed))
+	case len(p.sealed) > 0 && len(old) > 0 && f.vault.Spec.Unseal != nil:
+		return isFalse(v1alpha1.ReasonAwaitingUnseal, "The rollout goes on when the operator has unsealed updated nodes, "+
+			"see the condition %s: %s", v1alpha1.UnsealKeysValidCondition, join(p.sealed))
 	case len(p.sealed) > 0 && len(old) > 0:
 		return isFalse(v1alpha1.ReasonAwaitingUnseal,
 			"The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))

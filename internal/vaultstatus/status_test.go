@@ -657,6 +657,10 @@ func TestComputeUpdatedNodes(t *testing.T) {
 func TestConditionMessages(t *testing.T) {
 	other := newSituation().pod("a", probe.Active).pod("b", probe.Standby)
 	other.vault.Spec.ConfigMapName = "mine"
+	empty := newSituation().pod("a", probe.Uninitialized)
+	empty.vault.Spec.Initialization = &v1alpha1.InitializationPolicy{RootToken: v1alpha1.RevokeRootToken}
+	keyed := newSituation().pod("a", probe.Sealed).pod("b", probe.Active)
+	keyed.vault.Spec.Unseal = &v1alpha1.UnsealPolicy{KeysSecretName: "keys"}
 	tests := []struct {
 		name          string
 		facts         *situation
@@ -671,6 +675,14 @@ func TestConditionMessages(t *testing.T) {
 		{
 			"whom to initialize", newSituation().pod("a", probe.Uninitialized).pod("b", probe.Uninitialized),
 			v1alpha1.AvailableCondition, "False AwaitingInit", "'vault operator init' on one of a, b",
+		},
+		{
+			"who initializes", empty, v1alpha1.AvailableCondition, "False AwaitingInit",
+			"the operator does that, see the condition InitializationSucceeded",
+		},
+		{
+			"who unseals", keyed, v1alpha1.UnsealedCondition, "False AwaitingUnseal",
+			"the operator has unsealed them, see the condition UnsealKeysValid: a",
 		},
 		{
 			"whom to unseal", newSituation().pod("a", probe.Sealed).pod("b", probe.Active), v1alpha1.UnsealedCondition,

@@ -1,0 +1,286 @@
+package unseal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/message"
+	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/statuspart"
+)
+
+const (
+	// fieldOwner owns the fields of the status that this controller writes.
+	fieldOwner = client.FieldOwner("vault-operator-unseal")
+	// nodesFirst is for how long what nodes say waits for what is more urgent.
+	nodesFirst = 200 * time.Millisecond
+	// concurrency is how many Vaults are worked on at the same time.
+	concurrency = 8
+	// minRetry and maxRetry are between two tries of what has failed.
+	minRetry = time.Second
+	maxRetry = 30 * time.Second
+)
+
+// Reconciler unseals nodes. It runs on the leader, and is the only one that writes
+// status.unseal and the condition UnsealKeysValid.
+type Reconciler struct {
+	client.Client
+	// APIReader reads from the API server and not from a cache.
+	APIReader client.Reader
+	Engine    *probe.Engine
+	Recorder  record.EventRecorder
+	Clock     clock.PassiveClock
+
+	mu sync.Mutex
+	// memory is what this process knows of each Vault.
+	memory map[types.NamespacedName]*memory
+}
+
+// memory is what is lost when the process ends.
+type memory struct {
+	vault types.UID
+	// unsealed are the starts that this process has seen unsealed: the cache may be older.
+	unsealed starts
+	// refused is the version of the Secret whose keys were wrong: they are not given again.
+	refused string
+	// others is since when a node has had keys that others have given it, and how many.
+	others map[types.UID]progress
+}
+
+// secretIndex finds the Vaults that name a Secret with unseal keys.
+const secretIndex = "unseal.keysSecretName"
+
+// SetupWithManager adds the reconciler to the manager.
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.Vault{}, secretIndex, func(obj client.Object) []string {
+		if policy := obj.(*v1alpha1.Vault).Spec.Unseal; policy != nil {
+			return []string{string(policy.KeysSecretName)}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("unseal").
+		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
+		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(r.naming)).
+		WatchesRawSource(r.Engine.Source(nodesFirst)).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: concurrency,
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](minRetry,
+				maxRetry),
+		}).
+		Complete(r)
+}
+
+// naming returns the Vaults that name the Secret.
+func (r *Reconciler) naming(ctx context.Context, secret client.Object) []reconcile.Request {
+	var vaults v1alpha1.VaultList
+	named := client.MatchingFields{secretIndex: secret.GetName()}
+	if err := r.List(ctx, &vaults, client.InNamespace(secret.GetNamespace()), named); err != nil {
+		return nil // the cache does not fail once it is synced
+	}
+	var requests []reconcile.Request
+	for i := range vaults.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&vaults.Items[i])})
+	}
+	return requests
+}
+
+// Reconcile unseals the nodes of one Vault that have to be.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var vault v1alpha1.Vault
+	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+		}
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if vault.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	if vault.Spec.Unseal == nil {
+		r.forget(req.NamespacedName)
+		return reconcile.Result{}, r.write(ctx, &vault, nil, nil)
+	}
+	m := r.remember(&vault)
+	list, err := pods.List(ctx, r, &vault)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	before := startsOf(vault.Status.Unseal)
+	maps.Copy(before, m.unsealed)
+	p := decide(list, r.Engine.Observations(req.NamespacedName), before)
+	m.unsealed = p.unsealed
+	condition := r.idle(&vault, p)
+	// Before anything is unsealed it is written down what was.
+	if err := r.write(ctx, &vault, p.unsealed.status(), condition); err != nil || len(p.sealed) == 0 {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	return r.unsealAll(ctx, &vault, m, p)
+}
+
+// idle is the condition while no node has to be unsealed, and before it is known what comes
+// of it.
+func (r *Reconciler) idle(vault *v1alpha1.Vault, p plan) *metav1.Condition {
+	old := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.UnsealKeysValidCondition)
+	switch {
+	case len(p.byHand) > 0 && len(p.sealed) == 0:
+		return &metav1.Condition{
+			Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSealedByHand,
+			Message: "Sealed by somebody, and left so until the container is started again: " + message.Names(p.byHand),
+		}
+	case old != nil && old.Reason != v1alpha1.ReasonSealedByHand && old.ObservedGeneration == vault.Generation &&
+		(old.Status != metav1.ConditionFalse || len(p.sealed) > 0):
+		return old.DeepCopy()
+	case len(p.unsealed) > 0:
+		return &metav1.Condition{
+			Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonKeysNotUsed,
+			Message: "Nodes are unsealed, and have not needed the keys",
+		}
+	default:
+		return &metav1.Condition{
+			Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonKeysNotUsed,
+			Message: "No node has needed the keys yet",
+		}
+	}
+}
+
+// unsealAll unseals the nodes that are sealed, and tells what comes of it.
+func (r *Reconciler) unsealAll(
+	ctx context.Context, vault *v1alpha1.Vault, m *memory, p plan,
+) (reconcile.Result, error) {
+	secret, keys, err := r.keys(ctx, vault)
+	if err == nil && m.refused == secret.ResourceVersion {
+		return reconcile.Result{}, nil // the condition tells, and each further try would be in vain
+	}
+	var result reconcile.Result
+	unsealed := maps.Clone(p.unsealed)
+	if err == nil {
+		var names []string
+		names, result.RequeueAfter, err = r.give(ctx, vault, m, p.sealed, keys, unsealed)
+		if len(names) > 0 {
+			m.unsealed = unsealed
+			accepted := &metav1.Condition{
+				Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonKeysAccepted,
+				Message: fmt.Sprintf("The keys of Secret %q have unsealed nodes of this Vault", secret.Name),
+			}
+			if err := r.write(ctx, vault, unsealed.status(), accepted); err != nil {
+				return reconcile.Result{}, err
+			}
+		}
+	}
+	wrong := problem.In(err)
+	if wrong == nil {
+		return result, err
+	}
+	if wrong.Reason == v1alpha1.ReasonKeysWrong {
+		m.refused = secret.ResourceVersion
+	}
+	refused := &metav1.Condition{Status: metav1.ConditionFalse, Reason: wrong.Reason, Message: wrong.Message}
+	return reconcile.Result{}, r.write(ctx, vault, unsealed.status(), refused)
+}
+
+// give unseals nodes one after the other: the first one becomes active. It returns the names
+// of those that are unsealed, and notes their starts.
+func (r *Reconciler) give(ctx context.Context, vault *v1alpha1.Vault, m *memory, list []corev1.Pod, keys []string,
+	unsealed starts,
+) (names []string, again time.Duration, err error) {
+	var failed []error
+	for i := range list {
+		pod := &list[i]
+		target, known := r.Engine.Target(client.ObjectKeyFromObject(vault), pod.UID)
+		if !known || target.Container != pods.Container(pod) {
+			continue // the engine calls again
+		}
+		switch outcome, err := r.giveTo(ctx, vault, m, pod, target, keys); {
+		case problem.In(err) != nil:
+			return names, again, err // it is the same for all of them
+		case err != nil:
+			failed = append(failed, fmt.Errorf("unsealing pod %s: %w", pod.Name, err))
+		case outcome == opened:
+			names = append(names, pod.Name)
+			unsealed[pod.UID] = target.Container
+		case outcome == othersAreAtIt:
+			again = othersPause
+		}
+	}
+	return names, again, errors.Join(failed...)
+}
+
+// keys reads the Secret with the keys.
+func (r *Reconciler) keys(ctx context.Context, vault *v1alpha1.Vault) (*corev1.Secret, []string, error) {
+	name := string(vault.Spec.Unseal.KeysSecretName)
+	var secret corev1.Secret
+	err := r.APIReader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, &secret)
+	if apierrors.IsNotFound(err) {
+		return nil, nil, notUsable(v1alpha1.ReasonSecretNotFound,
+			"spec.unseal.keysSecretName: Secret %q does not exist", name)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading Secret %q: %w", name, err)
+	}
+	keys, err := keysOf(&secret)
+	return &secret, keys, err
+}
+
+func (r *Reconciler) remember(vault *v1alpha1.Vault) *memory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := client.ObjectKeyFromObject(vault)
+	if m := r.memory[key]; m != nil && m.vault == vault.UID {
+		return m
+	}
+	if r.memory == nil {
+		r.memory = map[types.NamespacedName]*memory{}
+	}
+	r.memory[key] = &memory{vault: vault.UID, others: map[types.UID]progress{}}
+	return r.memory[key]
+}
+
+func (r *Reconciler) forget(vault types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.memory, vault)
+}
+
+// write writes this controller's part of the status.
+func (r *Reconciler) write(
+	ctx context.Context, vault *v1alpha1.Vault, status *v1alpha1.UnsealStatus, condition *metav1.Condition,
+) error {
+	w := statuspart.Writer{
+		Client: r.Client, Recorder: r.Recorder, Clock: r.Clock, Owner: fieldOwner,
+		Condition: v1alpha1.UnsealKeysValidCondition, Field: "unseal",
+	}
+	if err := w.Write(ctx, vault, vault.Status.Unseal, status, condition, false); err != nil {
+		return err
+	}
+	vault.Status.Unseal = status
+	return nil
+}

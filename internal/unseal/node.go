@@ -1,0 +1,144 @@
+package unseal
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/vaultclient"
+)
+
+const (
+	// readTimeout is for requests that change little, and openTimeout for one with a key: with
+	// the last one Vault sets everything up that it mounts.
+	readTimeout = 5 * time.Second
+	openTimeout = 30 * time.Second
+	// othersTurn is for how long keys that others have given a node may stay there, until they
+	// are taken for forgotten ones, or those of an operator that has ended.
+	othersTurn  = time.Minute
+	othersPause = 15 * time.Second
+)
+
+// progress is how many keys a node has got, and since when.
+type progress struct {
+	keys  int
+	since time.Time
+}
+
+// outcome is what came of giving a node keys.
+type outcome int
+
+const (
+	// leftAlone means that it needs none, or is no node to give keys to.
+	leftAlone outcome = iota
+	// opened means that it is unsealed.
+	opened
+	// othersAreAtIt means that others are giving it keys.
+	othersAreAtIt
+)
+
+// giveTo gives a node as many keys as it needs. What a user has to fix is a *problem.Error.
+// After any error the node has none of the keys.
+func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memory, pod *corev1.Pod,
+	target probe.Target, keys []string,
+) (outcome, error) {
+	node := vaultclient.New(target)
+	seal, err := sealOf(ctx, node)
+	if err != nil || !seal.Initialized || !seal.Sealed {
+		return leftAlone, err
+	}
+	name := vault.Spec.Unseal.KeysSecretName
+	switch {
+	case seal.Type != v1alpha1.ShamirSeal || seal.Migration:
+		return leftAlone, notUsable(v1alpha1.ReasonKeysNotNeeded,
+			"Nodes unseal themselves by a key service, or wait to be migrated to another seal: keys are not given to them")
+	case len(keys) < seal.Threshold:
+		return leftAlone, notUsable(v1alpha1.ReasonTooFewKeys,
+			"Secret %q has %d different unseal keys, and %d unseal this Vault", name, len(keys), seal.Threshold)
+	}
+	if seal.Progress > 0 {
+		now := r.Clock.Now()
+		if others, known := m.others[pod.UID]; !known || others.keys != seal.Progress {
+			m.others[pod.UID] = progress{seal.Progress, now}
+			return othersAreAtIt, nil
+		} else if now.Sub(others.since) < othersTurn {
+			return othersAreAtIt, nil
+		}
+		if err := reset(ctx, node); err != nil {
+			return leftAlone, err
+		}
+	}
+	delete(m.others, pod.UID)
+	opens, err := giveKeys(ctx, node, keys[:seal.Threshold])
+	if err == nil && opens {
+		return opened, nil
+	}
+	if err == nil {
+		err = errors.New("the node has got the keys, and is not unsealed yet")
+	}
+	if isWrong(err) {
+		err = notUsable(v1alpha1.ReasonKeysWrong, "The keys of Secret %q do not unseal this Vault, as pod %s says: "+
+			"they are of another one, or one of them is wrong", name, pod.Name)
+	}
+	return leftAlone, errors.Join(err, ignoreUnsealed(reset(ctx, node)))
+}
+
+// giveKeys gives a node keys, and says whether it is unsealed then.
+func giveKeys(ctx context.Context, node *vaultclient.Client, keys []string) (bool, error) {
+	for _, key := range keys {
+		opening, cancel := context.WithTimeout(ctx, openTimeout)
+		seal, err := node.Unseal(opening, key)
+		cancel()
+		if err != nil {
+			return false, err
+		}
+		if !seal.Sealed {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// isWrong says that Vault has refused the keys, and does not only fail.
+func isWrong(err error) bool {
+	var refusal *vaultclient.Error
+	if !errors.As(err, &refusal) || problem.In(err) != nil {
+		return false
+	}
+	says := func(text string) bool {
+		return slices.ContainsFunc(refusal.Reasons, func(reason string) bool { return strings.Contains(reason, text) })
+	}
+	if refusal.Status == http.StatusBadRequest {
+		return !says("Vault is ") // not initialized, sealed, in standby mode
+	}
+	return says("failed to decrypt keys from storage")
+}
+
+// reset has the node forget the keys that it has got, even while the process is to end.
+func reset(ctx context.Context, node *vaultclient.Client) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
+	return node.ResetUnseal(ctx)
+}
+
+// ignoreUnsealed drops the error of resetting a node that is unsealed by now.
+func ignoreUnsealed(err error) error {
+	if vaultclient.StatusOf(err) == http.StatusBadRequest {
+		return nil
+	}
+	return err
+}
+
+func sealOf(ctx context.Context, node *vaultclient.Client) (*vaultclient.SealStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return node.SealStatus(ctx)
+}

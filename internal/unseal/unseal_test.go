@@ -1,0 +1,421 @@
+package unseal
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/record"
+	testclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+)
+
+// encoded is a key of 33 bytes.
+func encoded(letter string) string {
+	return base64.StdEncoding.EncodeToString([]byte(strings.Repeat(letter, 33)))
+}
+
+func secretWith(data map[string]string) *corev1.Secret {
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "keys"}, Data: map[string][]byte{}}
+	for name, value := range data {
+		secret.Data[name] = []byte(value)
+	}
+	return secret
+}
+
+func TestKeysOf(t *testing.T) {
+	hexadecimal := strings.Repeat("ab", 33)
+	for name, tt := range map[string]struct {
+		data map[string]string
+		want []string
+		says string
+	}{
+		"in order, each once": {data: map[string]string{"unseal-key-2": encoded("b") + "\n", "unseal-key-1": encoded("a"),
+			"unseal-key-3": encoded("a"), "root-token": "x", "pgp-keys": ""}, want: []string{encoded("a"), encoded("b")}},
+		"hexadecimal": {data: map[string]string{"unseal-key-1": hexadecimal}, want: []string{hexadecimal}},
+		"none":        {data: map[string]string{"recovery-key-1": encoded("a")}, says: "has no unseal keys"},
+		"garbage":     {data: map[string]string{"unseal-key-1": "MARKER"}, says: "is not an unseal key"},
+		"encrypted": {data: map[string]string{"unseal-key-1": base64.StdEncoding.EncodeToString(make([]byte, 300))},
+			says: "encrypted by PGP"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			keys, err := keysOf(secretWith(tt.data))
+			if !slices.Equal(keys, tt.want) || (err != nil) != (tt.says != "") {
+				t.Fatalf("keys %q, error %v", keys, err)
+			}
+			if wrong := problem.In(err); err != nil && (wrong == nil || !strings.Contains(wrong.Message, tt.says) ||
+				strings.Contains(wrong.Message, "MARKER")) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func podOf(name, container string, change func(*corev1.Pod)) corev1.Pod {
+	pod := corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name)},
+		Status: corev1.PodStatus{PodIP: "10.0.0.1", ContainerStatuses: []corev1.ContainerStatus{{
+			Name: v1alpha1.VaultContainer, ContainerID: container,
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+		}}},
+	}
+	if change != nil {
+		change(&pod)
+	}
+	return pod
+}
+
+func TestDecide(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state                    probe.State
+		before                   starts
+		change                   func(*corev1.Pod)
+		sealed, byHand, unsealed bool
+	}{
+		"it has started":           {state: probe.Sealed, sealed: true},
+		"it was unsealed":          {state: probe.Standby, unsealed: true},
+		"it is active":             {state: probe.Active, unsealed: true},
+		"somebody has sealed it":   {state: probe.Sealed, before: starts{"x": "c1#0"}, byHand: true, unsealed: true},
+		"it has started again":     {state: probe.Sealed, before: starts{"x": "c0#0"}, sealed: true},
+		"it is restarted":          {state: probe.Sealed, before: starts{"x": "c1#1"}, sealed: true},
+		"another pod was unsealed": {state: probe.Sealed, before: starts{"y": "c1#0"}, sealed: true},
+		"it does not respond":      {state: probe.Unreachable, before: starts{"x": "c1#0"}, unsealed: true},
+		"it cannot be verified":    {state: probe.Unverified},
+		"Vault is not initialized": {state: probe.Uninitialized},
+		"it was not probed":        {state: probe.Unknown},
+		"it is being deleted": {state: probe.Sealed, change: func(pod *corev1.Pod) {
+			pod.DeletionTimestamp = &metav1.Time{}
+		}},
+		"it does not run": {state: probe.Sealed, change: func(pod *corev1.Pod) { pod.Status.PodIP = "" }},
+		"it has ended":    {state: probe.Active, change: func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodFailed }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := decide([]corev1.Pod{podOf("x", "c1", tt.change)},
+				map[types.UID]probe.Observation{"x": {State: tt.state}}, tt.before)
+			if len(p.sealed) > 0 != tt.sealed || len(p.byHand) > 0 != tt.byHand || len(p.unsealed) > 0 != tt.unsealed {
+				t.Errorf("decided on %+v", p)
+			}
+		})
+	}
+}
+
+// server is what a fake node does with keys: two of a, b and c unseal it.
+type server struct {
+	node *fakevault.Node
+
+	mu       sync.Mutex
+	given    []string
+	attempts int
+	resets   int
+	// fails is how many requests with a key fail.
+	fails int
+}
+
+func (s *server) handle(w http.ResponseWriter, r *http.Request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	answer := func() {
+		state := s.node.State()
+		_ = json.NewEncoder(w).Encode(map[string]any{"type": "shamir", "initialized": state.Initialized,
+			"sealed": state.Sealed, "t": 2, "n": 3, "progress": len(s.given)})
+	}
+	fail := func(code int, reason string) {
+		w.WriteHeader(code)
+		_ = json.NewEncoder(w).Encode(map[string]any{"errors": []string{reason}})
+	}
+	switch r.Method + " " + r.URL.Path {
+	case "GET /v1/sys/seal-status":
+		answer()
+	case "PUT /v1/sys/unseal":
+		var request struct {
+			Key   string
+			Reset bool
+		}
+		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+			panic(err)
+		}
+		switch {
+		case request.Reset:
+			s.resets++
+			s.given = nil
+			answer()
+		case s.fails > 0 && len(s.given) > 0:
+			s.fails--
+			fail(http.StatusInternalServerError, "the storage does not respond")
+		default:
+			s.attempts++
+			if !slices.Contains(s.given, request.Key) {
+				s.given = append(s.given, request.Key)
+			}
+			if len(s.given) == 2 {
+				given := s.given
+				s.given = nil
+				if slices.ContainsFunc(given, func(key string) bool {
+					return key != encoded("a") && key != encoded("b") && key != encoded("c")
+				}) {
+					fail(http.StatusBadRequest, "failed to decrypt keys from storage: cipher: message authentication failed")
+					return true
+				}
+				s.node.Set(fakevault.Active)
+			}
+			answer()
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+type fixture struct {
+	*Reconciler
+	t        *testing.T
+	api      client.WithWatch
+	server   *server
+	clock    *testclock.FakePassiveClock
+	recorder *record.FakeRecorder
+	ca       fakevault.CA
+}
+
+var key = types.NamespacedName{Namespace: "default", Name: "example"}
+
+func newFixture(t *testing.T, objects ...client.Object) *fixture {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{t: t, ca: fakevault.NewCA(t), clock: testclock.NewFakePassiveClock(time.Now()),
+		recorder: record.NewFakeRecorder(100)}
+	f.server = &server{node: fakevault.Start(t, f.ca.Certificate(t, "example.default.svc"), fakevault.Sealed)}
+	f.server.node.Handle(f.server.handle)
+	vault := &v1alpha1.Vault{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "vault-uid", Generation: 1},
+		Spec:       v1alpha1.VaultSpec{Unseal: &v1alpha1.UnsealPolicy{KeysSecretName: "keys"}},
+	}
+	pod := podOf("x", "c1", func(pod *corev1.Pod) {
+		pod.Labels, pod.Status.PodIP = vault.PodLabels(), f.server.node.IP
+	})
+	f.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).
+		WithObjects(append(objects, vault, &pod)...).Build()
+	engine := probe.NewEngine()
+	t.Cleanup(func() {
+		ended, end := context.WithCancel(context.Background())
+		end()
+		_ = engine.Start(ended) // stops all probes
+	})
+	f.Reconciler = &Reconciler{
+		Client: f.api, APIReader: f.api, Engine: engine, Recorder: f.recorder, Clock: f.clock,
+	}
+	f.start("c1")
+	return f
+}
+
+// start starts the container of the node anew.
+func (f *fixture) start(container string) {
+	f.t.Helper()
+	var pod corev1.Pod
+	if err := f.api.Get(f.t.Context(), types.NamespacedName{Namespace: "default", Name: "x"}, &pod); err != nil {
+		f.t.Fatal(err)
+	}
+	pod.Status.ContainerStatuses[0].ContainerID = container
+	if err := f.api.Status().Update(f.t.Context(), &pod); err != nil {
+		f.t.Fatal(err)
+	}
+	f.server.node.Set(fakevault.Sealed)
+	f.Engine.SetTargets(key, []probe.Target{{
+		UID: "x", Address: f.server.node.Address, ServerName: "example.default.svc", CA: f.ca.PEM,
+		Container: container + "#0",
+	}}, false)
+}
+
+// restart makes a new process.
+func (f *fixture) restart() {
+	f.Reconciler = &Reconciler{
+		Client: f.api, APIReader: f.api, Engine: f.Engine, Recorder: f.recorder, Clock: f.clock,
+	}
+}
+
+// settle reconciles a few times, with what the node says then.
+func (f *fixture) settle() {
+	f.t.Helper()
+	for range 3 {
+		f.Engine.Confirm(f.t.Context(), key, "x")
+		if _, err := f.Reconcile(f.t.Context(), reconcile.Request{NamespacedName: key}); err != nil {
+			f.t.Log(err)
+			if strings.Contains(err.Error(), encoded("a")) {
+				f.t.Error("the error has a key")
+			}
+		}
+	}
+}
+
+// expect checks the condition and the state of the node, and returns the events.
+func (f *fixture) expect(reason string, state fakevault.State) []string {
+	f.t.Helper()
+	var vault v1alpha1.Vault
+	if err := f.api.Get(f.t.Context(), key, &vault); err != nil {
+		f.t.Fatal(err)
+	}
+	condition := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.UnsealKeysValidCondition)
+	if condition == nil || condition.Reason != reason {
+		f.t.Errorf("the condition is %+v, want the reason %s", condition, reason)
+	}
+	if got := f.server.node.State(); got != state {
+		f.t.Errorf("the node is %+v, want %+v", got, state)
+	}
+	var events []string
+	for len(f.recorder.Events) > 0 {
+		events = append(events, <-f.recorder.Events)
+	}
+	if text := fmt.Sprint(vault, events); strings.Contains(text, encoded("a")) {
+		f.t.Errorf("a key is in %s", text)
+	}
+	return events
+}
+
+func good() *corev1.Secret {
+	return secretWith(map[string]string{"unseal-key-1": encoded("a"), "unseal-key-2": encoded("b")})
+}
+
+func TestUnseal(t *testing.T) {
+	f := newFixture(t, good())
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+
+	// Somebody seals it: it stays so, whatever happens to the operator.
+	f.server.node.Set(fakevault.Sealed)
+	f.settle()
+	f.expect(v1alpha1.ReasonSealedByHand, fakevault.Sealed)
+	f.restart()
+	f.settle()
+	f.expect(v1alpha1.ReasonSealedByHand, fakevault.Sealed)
+
+	// Until it is started again.
+	f.start("c2")
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+}
+
+// One that others have unsealed counts as well.
+func TestSealedAfterOthersHaveUnsealedIt(t *testing.T) {
+	f := newFixture(t, good())
+	f.server.node.Set(fakevault.Standby)
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysNotUsed, fakevault.Standby)
+	f.server.node.Set(fakevault.Sealed)
+	f.settle()
+	f.expect(v1alpha1.ReasonSealedByHand, fakevault.Sealed)
+}
+
+func TestWrongKeys(t *testing.T) {
+	f := newFixture(t, secretWith(map[string]string{"unseal-key-1": encoded("a"), "unseal-key-2": encoded("z")}))
+	f.settle()
+	events := f.expect(v1alpha1.ReasonKeysWrong, fakevault.Sealed)
+	if len(events) != 1 || !strings.Contains(events[0], "Warning KeysWrong") {
+		t.Errorf("events %q", events)
+	}
+	if f.server.attempts != 2 || f.server.resets == 0 {
+		t.Errorf("%d keys given, %d resets", f.server.attempts, f.server.resets)
+	}
+	var secret corev1.Secret
+	if err := f.api.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "keys"}, &secret); err != nil {
+		t.Fatal(err)
+	}
+	secret.Data["unseal-key-2"] = []byte(encoded("b"))
+	if err := f.api.Update(t.Context(), &secret); err != nil {
+		t.Fatal(err)
+	}
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+}
+
+func TestNotUnsealed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		objects []client.Object
+		reason  string
+	}{
+		"no Secret": {reason: v1alpha1.ReasonSecretNotFound},
+		"too few keys": {objects: []client.Object{secretWith(map[string]string{"unseal-key-1": encoded("a"),
+			"unseal-key-2": encoded("a")})}, reason: v1alpha1.ReasonTooFewKeys},
+		"no keys": {objects: []client.Object{secretWith(nil)}, reason: v1alpha1.ReasonSecretInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, tt.objects...)
+			f.settle()
+			f.expect(tt.reason, fakevault.Sealed)
+			if f.server.attempts > 0 {
+				t.Errorf("%d keys were given", f.server.attempts)
+			}
+		})
+	}
+}
+
+// What fails in the middle leaves no keys at the node, and is tried again.
+func TestPartialProgressIsCleared(t *testing.T) {
+	f := newFixture(t, good())
+	f.server.fails = 1
+	f.Engine.Confirm(t.Context(), key, "x")
+	if _, err := f.Reconcile(t.Context(), reconcile.Request{NamespacedName: key}); err == nil {
+		t.Error("it did not fail")
+	}
+	if len(f.server.given) > 0 || f.server.resets != 1 {
+		t.Errorf("the node has %d keys, after %d resets", len(f.server.given), f.server.resets)
+	}
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+}
+
+// Keys that people give are not taken away from under their hands.
+func TestOthersAreAtIt(t *testing.T) {
+	f := newFixture(t, good())
+	f.server.given = []string{encoded("c")}
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysNotUsed, fakevault.Sealed)
+	if f.server.resets > 0 || len(f.server.given) != 1 {
+		t.Errorf("%d resets, %d keys", f.server.resets, len(f.server.given))
+	}
+	f.clock.SetTime(f.clock.Now().Add(othersTurn))
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+}
+
+// Without spec.unseal nothing is left in the status.
+func TestUnsealIsRemoved(t *testing.T) {
+	f := newFixture(t, good())
+	f.settle()
+	var vault v1alpha1.Vault
+	if err := f.api.Get(t.Context(), key, &vault); err != nil {
+		t.Fatal(err)
+	}
+	vault.Spec.Unseal = nil
+	if err := f.api.Update(t.Context(), &vault); err != nil {
+		t.Fatal(err)
+	}
+	f.settle()
+	if err := f.api.Get(t.Context(), key, &vault); err != nil || vault.Status.Unseal != nil ||
+		len(vault.Status.Conditions) > 0 {
+		t.Errorf("the status is %+v, %v", vault.Status, err)
+	}
+}
