@@ -109,6 +109,10 @@ func (p *plugin) init(ctx context.Context, name string, o initOptions) error {
 		return err
 	}
 	defer t.close()
+	if t.vault.Spec.Initialization != nil {
+		return exit(exitRefused, "Vault %s is initialized by the operator: 'kubectl describe vault %[1]s -n %s' tells how "+
+			"far it has come. To do it yourself remove spec.initialization", line(name), t.namespace)
+	}
 	node, seal, err := t.uninitialized(ctx)
 	if err != nil {
 		return err

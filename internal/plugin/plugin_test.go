@@ -291,6 +291,11 @@ func TestInit(t *testing.T) {
 	address := h.serve(node)
 	h.pods(map[string]string{"example-0": address, "example-1": ""})
 	h.run("", "init", "example", "--pgp-keys=/is/not/there").expect(t, exitError, "1 PGP keys were given for 5 key shares")
+	h.vault.Spec.Initialization = &v1alpha1.InitializationPolicy{}
+	h.api.set("vaults", h.vault)
+	h.run("", "init", "example").expect(t, exitRefused, "remove spec.initialization")
+	h.vault.Spec.Initialization = nil
+	h.api.set("vaults", h.vault)
 	h.run("", "init", "example").expect(t, 0, "Unseal Key 1: "+good[0], "Initial Root Token: hvs.root",
 		"5 key shares and a key threshold of 3", "kubectl vault unseal example -n default")
 	h.run("", "init", "example").expect(t, exitRefused, "is initialized already, as example-0 says")

@@ -277,6 +277,19 @@ func TestStatus(t *testing.T) {
 	h.run("", "status", "example", "-o", "yaml").expect(t, exitSealed, "role: Active")
 	h.run("", "status", "example", "-o", "xml").expect(t, exitError, "unknown output format")
 
+	h.vault.Status.Conditions = []metav1.Condition{
+		condition(v1alpha1.UnsealedCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal, "wait"),
+		condition(v1alpha1.InitializationSucceededCondition, metav1.ConditionFalse, v1alpha1.ReasonKeysLost, "lost"),
+		condition(v1alpha1.UnsealKeysValidCondition, metav1.ConditionUnknown, v1alpha1.ReasonKeysNotUsed, "not used"),
+	}
+	h.vault.Spec.Unseal = &v1alpha1.UnsealPolicy{KeysSecretName: "keys"}
+	r = h.run("", "status", "example")
+	r.expect(t, exitSealed, "Unsealed (AwaitingUnseal) waits for the operator",
+		"InitializationSucceeded (KeysLost) waits for an administrator of Vault: lost")
+	if strings.Contains(r.out, "not used") || strings.Contains(r.out, "kubectl vault unseal") {
+		t.Error("it says more than it should")
+	}
+	h.vault.Spec.Unseal = nil
 	h.vault.Status.Conditions = []metav1.Condition{condition(v1alpha1.ReadyCondition, metav1.ConditionTrue,
 		v1alpha1.ReasonReady, "")}
 	h.run("", "status", "example").expect(t, 0, "Nothing waits for anybody")

@@ -198,6 +198,9 @@ func expiry(at *metav1.Time, now time.Time) string {
 // negative are conditions that are bad when they are True.
 var negative = []string{v1alpha1.ReleaseFailedCondition, v1alpha1.IrreconcilableCondition}
 
+// ofKeys are the conditions that are there when the operator handles keys.
+var ofKeys = []string{v1alpha1.InitializationSucceededCondition, v1alpha1.UnsealKeysValidCondition}
+
 // waitsOf lists the conditions that are not as they should be, each that says the same once.
 func waitsOf(vault *v1alpha1.Vault) []waiting {
 	waits := []waiting{}
@@ -208,7 +211,7 @@ func waitsOf(vault *v1alpha1.Vault) []waiting {
 			Command: "kubectl get pods -A -l app.kubernetes.io/name=vault-operator",
 		})
 	}
-	for _, kind := range slices.Concat(v1alpha1.VaultConditions, negative) {
+	for _, kind := range slices.Concat(v1alpha1.VaultConditions, ofKeys, negative) {
 		condition := meta.FindStatusCondition(vault.Status.Conditions, kind)
 		if condition == nil || kind == v1alpha1.ReadyCondition || kind == v1alpha1.StalledCondition {
 			continue // these two sum up the others
@@ -217,7 +220,8 @@ func waitsOf(vault *v1alpha1.Vault) []waiting {
 		if slices.Contains(negative, kind) {
 			good = metav1.ConditionFalse
 		}
-		if condition.Status == good || condition.Status == metav1.ConditionUnknown && slices.Contains(negative, kind) {
+		if condition.Status == good || condition.Status == metav1.ConditionUnknown &&
+			(slices.Contains(negative, kind) || condition.Reason == v1alpha1.ReasonKeysNotUsed) {
 			continue
 		}
 		wait := waiting{Condition: kind, Reason: condition.Reason, Message: messageOf(vault, condition)}
@@ -249,9 +253,17 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	in := " -n " + vault.Namespace
 	selector := in + " -l " + v1alpha1.InstanceLabel + "=" + vault.Name + "," + v1alpha1.ComponentLabel + "="
 	switch reason {
+	case v1alpha1.ReasonInitializing, v1alpha1.ReasonRevokingRootToken, v1alpha1.ReasonStoringKeys:
+		return operator, "kubectl describe vault " + vault.Name + in
 	case v1alpha1.ReasonAwaitingInit:
+		if vault.Spec.Initialization != nil {
+			return operator, "kubectl describe vault " + vault.Name + in
+		}
 		return administrator, "kubectl vault init " + vault.Name + in
 	case v1alpha1.ReasonAwaitingUnseal:
+		if vault.Spec.Unseal != nil {
+			return operator, "kubectl describe vault " + vault.Name + in
+		}
 		return administrator, "kubectl vault unseal " + vault.Name + in
 	case v1alpha1.ReasonAwaitingAutoUnseal, v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonKeyServiceFailing:
 		return "the key service", "kubectl vault logs " + vault.Name + in
