@@ -200,7 +200,7 @@ func runShowing(cmd *exec.Cmd, what string) error {
 	return nil
 }
 
-// debianPackages are what the nodes need of the machine, by a file that each brings.
+// debianPackages are what the nodes and the tests need of the machine, by a file that each brings.
 var debianPackages = map[string]string{
 	"/usr/bin/containerd": "containerd",
 	"/usr/sbin/runc":      "runc",
@@ -211,6 +211,7 @@ var debianPackages = map[string]string{
 	"/bin/ip":             "iproute2",
 	"/bin/busybox":        "busybox-static",
 	"/usr/bin/buildah":    "buildah",
+	"/usr/bin/gpg":        "gnupg",
 }
 
 func ensureDebianPackages(ctx context.Context) error {

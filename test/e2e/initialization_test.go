@@ -3,16 +3,13 @@
 package e2e
 
 import (
-	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/ProtonMail/go-crypto/openpgp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -21,47 +18,42 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
-// keepers are the holders of PGP keys.
-type keepers map[string]*openpgp.Entity
+// keepers are the holders of PGP keys, which are in the home directory of gpg of this name.
+type keepers string
+
+func (k keepers) env() string { return "GNUPGHOME=" + string(k) }
 
 // newKeepers makes PGP keys, and the ConfigMap with their public parts.
 func newKeepers(t *testing.T, v vaulttest.Vault, names ...string) keepers {
 	t.Helper()
-	result := keepers{}
-	var data strings.Builder
-	for _, name := range names {
-		entity, err := openpgp.NewEntity(name, "", name+"@example.com", nil)
-		var public bytes.Buffer
-		if err == nil {
-			err = entity.Serialize(&public)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		result[name] = entity
-		fmt.Fprintf(&data, "  %s: %s\n", name, base64.StdEncoding.EncodeToString(public.Bytes()))
-	}
-	shell.Apply(t, fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: keepers, namespace: %s}\n"+
-		"binaryData:\n%s", v.Namespace, data.String()))
-	return result
-}
-
-// decrypt decrypts what was encrypted to a keeper.
-func (k keepers) decrypt(t *testing.T, name string, encrypted []byte) string {
-	t.Helper()
-	content, err := base64.StdEncoding.DecodeString(string(encrypted))
-	if err != nil {
-		t.Fatalf("what is stored for %s is no base64", name)
-	}
-	message, err := openpgp.ReadMessage(bytes.NewReader(content), openpgp.EntityList{k[name]}, nil, nil)
-	if err != nil {
-		t.Fatalf("what is stored for %s: %v", name, err)
-	}
-	text, err := io.ReadAll(message.UnverifiedBody)
+	home, err := os.MkdirTemp("", "gpg") // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(text)
+	k := keepers(home)
+	t.Cleanup(func() {
+		if out, err := shell.Try("gpgconf --kill all; rm -r "+home, k.env()); err != nil {
+			t.Log(out, err)
+		}
+	})
+	create := v.Kubectl("create configmap keepers")
+	for _, name := range names {
+		shell.Run(t, fmt.Sprintf("gpg --batch --passphrase '' --quick-generate-key %[1]s@example.com && "+
+			"gpg --export --armor %[1]s@example.com > %[2]s/%[1]s.asc", name, home), k.env())
+		create += fmt.Sprintf(" --from-file=%s/%s.asc", home, name)
+	}
+	shell.Run(t, create)
+	return k
+}
+
+// decrypt decrypts what was encrypted to a keeper.
+func (k keepers) decrypt(t *testing.T, encrypted []byte) string {
+	t.Helper()
+	text, err := shell.TryInput(string(encrypted), "base64 -d | gpg --batch --quiet --decrypt 2>/dev/null", k.env())
+	if err != nil {
+		t.Fatal("what is stored cannot be decrypted: ", err)
+	}
+	return strings.TrimSpace(text)
 }
 
 // keysOf reads the Secret with the keys of a Vault.
@@ -95,7 +87,7 @@ func TestInitialization(t *testing.T) {
 
 func initializeEncrypted(t *testing.T, v vaulttest.Vault) {
 	const spec = `{nodes: 1, storage: {etcd: {nodes: 1, whenDeleted: Retain}}, initialization: {shares: 3, ` +
-		`threshold: 3, pgpKeysConfigMapName: keepers, rootToken: PGP, rootTokenPGPKey: ann}}`
+		`threshold: 3, pgpKeysConfigMapName: keepers, rootToken: PGP, rootTokenPGPKey: ann.asc}}`
 	shell.Apply(t, manifest(v, spec))
 	v.AwaitSealed(t, 1)
 	// Nothing happens before the keys are there.
@@ -107,9 +99,13 @@ func initializeEncrypted(t *testing.T, v vaulttest.Vault) {
 	stored := keysOf(t, v)
 	var keys vaulttest.Keys
 	for i, name := range []string{"ann", "ben", "cleo"} {
-		keys.UnsealKeys = append(keys.UnsealKeys, people.decrypt(t, name, stored[fmt.Sprintf("unseal-key-%d", i+1)]))
+		key := fmt.Sprintf("unseal-key-%d", i+1)
+		keys.UnsealKeys = append(keys.UnsealKeys, people.decrypt(t, stored[key]))
+		if !strings.Contains(string(stored["pgp-keys"]), name+".asc") {
+			t.Errorf("pgp-keys does not name %s.asc:\n%s", name, stored["pgp-keys"])
+		}
 	}
-	keys.RootToken = people.decrypt(t, "ann", stored["root-token"])
+	keys.RootToken = people.decrypt(t, stored["root-token"])
 	v.Unseal(t, v.AwaitSealed(t, 1).VaultStatus.Sealed[0], keys)
 	active := v.AwaitHA(t, 0).VaultStatus.Active
 	v.Do(t, active, keys.RootToken, "vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
