@@ -177,9 +177,9 @@ const (
 	// AttemptAnnotation is on a Secret with the keys of a Vault: the attempt to initialize
 	// Vault that has made them.
 	AttemptAnnotation = "vault.security.coreos.com/initialization-attempt"
-	// UnsealKeyPrefix and RecoveryKeyPrefix begin the keys of a Secret that hold keys of a
-	// Vault.
-	UnsealKeyPrefix   = "unseal-key-"
+	// UnsealKeyPrefix begins the keys of a Secret that hold unseal keys of a Vault.
+	UnsealKeyPrefix = "unseal-key-"
+	// RecoveryKeyPrefix begins those that hold recovery keys.
 	RecoveryKeyPrefix = "recovery-key-"
 	// RootTokenKey is the key of such a Secret that holds the root token.
 	RootTokenKey = "root-token"

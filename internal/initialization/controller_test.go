@@ -76,7 +76,7 @@ func (v *vaultServer) handle(w http.ResponseWriter, r *http.Request) bool {
 		reply(http.StatusOK, map[string]any{"type": sealType, "initialized": v.node.State().Initialized,
 			"sealed": v.node.State().Sealed, "recovery_seal": v.recovery})
 	case "PUT /v1/sys/init":
-		v.init(w, r, reply)
+		v.init(r, reply)
 	case "PUT /v1/auth/token/revoke-self":
 		valid := v.valid && r.Header.Get("X-Vault-Token") == rootToken
 		v.valid = false
@@ -101,7 +101,7 @@ func (v *vaultServer) handle(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-func (v *vaultServer) init(w http.ResponseWriter, r *http.Request, reply func(int, any)) {
+func (v *vaultServer) init(r *http.Request, reply func(int, any)) {
 	var request map[string]any
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		panic(err)

@@ -314,7 +314,7 @@ func (r *Reconciler) createSecret(ctx context.Context, vault *v1alpha1.Vault, m 
 			return name, nil
 		}
 	}
-	return "", errors.New("Secrets of its names exist already, and hold something else")
+	return "", errors.New("there are Secrets of its names already, which hold something else")
 }
 
 // secretError is an error about a Secret with keys. The API server may quote what it refuses,

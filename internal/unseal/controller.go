@@ -67,16 +67,19 @@ type memory struct {
 	unsealed starts
 	// refused is the version of the Secret whose keys were wrong: they are not given again.
 	refused string
+	// condition is what this process has told last, since the cache may be older, and accepted
+	// is the last one of keys that were accepted.
+	condition, accepted *metav1.Condition
 	// others is since when a node has had keys that others have given it, and how many.
 	others map[types.UID]progress
 }
 
-// secretIndex finds the Vaults that name a Secret with unseal keys.
-const secretIndex = "unseal.keysSecretName"
+// namedIndex finds the Vaults that name a Secret with unseal keys.
+const namedIndex = "unseal.keysSecretName"
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
-	err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.Vault{}, secretIndex, func(obj client.Object) []string {
+	err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.Vault{}, namedIndex, func(obj client.Object) []string {
 		if policy := obj.(*v1alpha1.Vault).Spec.Unseal; policy != nil {
 			return []string{string(policy.KeysSecretName)}
 		}
@@ -102,7 +105,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 // naming returns the Vaults that name the Secret.
 func (r *Reconciler) naming(ctx context.Context, secret client.Object) []reconcile.Request {
 	var vaults v1alpha1.VaultList
-	named := client.MatchingFields{secretIndex: secret.GetName()}
+	named := client.MatchingFields{namedIndex: secret.GetName()}
 	if err := r.List(ctx, &vaults, client.InNamespace(secret.GetNamespace()), named); err != nil {
 		return nil // the cache does not fail once it is synced
 	}
@@ -136,20 +139,39 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	before := startsOf(vault.Status.Unseal)
 	maps.Copy(before, m.unsealed)
-	p := decide(list, r.Engine.Observations(req.NamespacedName), before)
+	p := decide(list, r.observations(ctx, &vault, list, before), before)
 	m.unsealed = p.unsealed
-	condition := r.idle(&vault, p)
+	condition := idle(&vault, m, p)
 	// Before anything is unsealed it is written down what was.
-	if err := r.write(ctx, &vault, p.unsealed.status(), condition); err != nil || len(p.sealed) == 0 {
+	if err := r.tell(ctx, &vault, m, p.unsealed, condition); err != nil || len(p.sealed) == 0 {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	return r.unsealAll(ctx, &vault, m, p)
 }
 
+// observations are what the nodes say. Whether one that was unsealed is sealed has to be newer
+// than that it was unsealed, so such a node is probed now.
+func (r *Reconciler) observations(
+	ctx context.Context, vault *v1alpha1.Vault, list []corev1.Pod, before starts,
+) map[types.UID]probe.Observation {
+	key := client.ObjectKeyFromObject(vault)
+	observations := r.Engine.Observations(key)
+	for i := range list {
+		pod := &list[i]
+		if observations[pod.UID].State == probe.Sealed && before[pod.UID] == pods.Container(pod) && pods.Running(pod) {
+			observations[pod.UID] = r.Engine.Confirm(ctx, key, pod.UID)
+		}
+	}
+	return observations
+}
+
 // idle is the condition while no node has to be unsealed, and before it is known what comes
 // of it.
-func (r *Reconciler) idle(vault *v1alpha1.Vault, p plan) *metav1.Condition {
-	old := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.UnsealKeysValidCondition)
+func idle(vault *v1alpha1.Vault, m *memory, p plan) *metav1.Condition {
+	old := m.condition
+	if old == nil {
+		old = meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.UnsealKeysValidCondition)
+	}
 	switch {
 	case len(p.byHand) > 0 && len(p.sealed) == 0:
 		return &metav1.Condition{
@@ -159,6 +181,8 @@ func (r *Reconciler) idle(vault *v1alpha1.Vault, p plan) *metav1.Condition {
 	case old != nil && old.Reason != v1alpha1.ReasonSealedByHand && old.ObservedGeneration == vault.Generation &&
 		(old.Status != metav1.ConditionFalse || len(p.sealed) > 0):
 		return old.DeepCopy()
+	case len(p.unsealed) > 0 && m.accepted != nil && m.accepted.ObservedGeneration == vault.Generation:
+		return m.accepted.DeepCopy()
 	case len(p.unsealed) > 0:
 		return &metav1.Condition{
 			Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonKeysNotUsed,
@@ -191,9 +215,10 @@ func (r *Reconciler) unsealAll(
 				Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonKeysAccepted,
 				Message: fmt.Sprintf("The keys of Secret %q have unsealed nodes of this Vault", secret.Name),
 			}
-			if err := r.write(ctx, vault, unsealed.status(), accepted); err != nil {
+			if err := r.tell(ctx, vault, m, unsealed, accepted); err != nil {
 				return reconcile.Result{}, err
 			}
+			m.accepted = accepted
 		}
 	}
 	wrong := problem.In(err)
@@ -203,8 +228,9 @@ func (r *Reconciler) unsealAll(
 	if wrong.Reason == v1alpha1.ReasonKeysWrong {
 		m.refused = secret.ResourceVersion
 	}
+	m.accepted = nil
 	refused := &metav1.Condition{Status: metav1.ConditionFalse, Reason: wrong.Reason, Message: wrong.Message}
-	return reconcile.Result{}, r.write(ctx, vault, unsealed.status(), refused)
+	return reconcile.Result{}, r.tell(ctx, vault, m, unsealed, refused)
 }
 
 // give unseals nodes one after the other: the first one becomes active. It returns the names
@@ -268,6 +294,17 @@ func (r *Reconciler) forget(vault types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.memory, vault)
+}
+
+// tell writes the status, and remembers what it has told.
+func (r *Reconciler) tell(
+	ctx context.Context, vault *v1alpha1.Vault, m *memory, unsealed starts, condition *metav1.Condition,
+) error {
+	err := r.write(ctx, vault, unsealed.status(), condition)
+	if err == nil {
+		m.condition = condition.DeepCopy()
+	}
+	return err
 }
 
 // write writes this controller's part of the status.

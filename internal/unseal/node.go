@@ -64,14 +64,10 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 		return leftAlone, notUsable(v1alpha1.ReasonTooFewKeys,
 			"Secret %q has %d different unseal keys, and %d unseal this Vault", name, len(keys), seal.Threshold)
 	}
+	if seal.Progress > 0 && !r.forgotten(m, pod, seal.Progress) {
+		return othersAreAtIt, nil
+	}
 	if seal.Progress > 0 {
-		now := r.Clock.Now()
-		if others, known := m.others[pod.UID]; !known || others.keys != seal.Progress {
-			m.others[pod.UID] = progress{seal.Progress, now}
-			return othersAreAtIt, nil
-		} else if now.Sub(others.since) < othersTurn {
-			return othersAreAtIt, nil
-		}
 		if err := reset(ctx, node); err != nil {
 			return leftAlone, err
 		}
@@ -89,6 +85,17 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 			"they are of another one, or one of them is wrong", name, pod.Name)
 	}
 	return leftAlone, errors.Join(err, ignoreUnsealed(reset(ctx, node)))
+}
+
+// forgotten says that the keys that others have given a node are there for long.
+func (r *Reconciler) forgotten(m *memory, pod *corev1.Pod, keys int) bool {
+	now := r.Clock.Now()
+	others, known := m.others[pod.UID]
+	if !known || others.keys != keys {
+		m.others[pod.UID] = progress{keys, now}
+		return false
+	}
+	return now.Sub(others.since) >= othersTurn
 }
 
 // giveKeys gives a node keys, and says whether it is unsealed then.

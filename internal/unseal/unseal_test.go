@@ -23,6 +23,7 @@ import (
 	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -327,6 +328,42 @@ func TestSealedAfterOthersHaveUnsealedIt(t *testing.T) {
 	f.server.node.Set(fakevault.Sealed)
 	f.settle()
 	f.expect(v1alpha1.ReasonSealedByHand, fakevault.Sealed)
+}
+
+// A cache that is older than what was told does not undo it.
+func TestOldCache(t *testing.T) {
+	f := newFixture(t, good())
+	var old v1alpha1.Vault
+	if err := f.api.Get(t.Context(), key, &old); err != nil {
+		t.Fatal(err)
+	}
+	f.Client = interceptor.NewClient(f.api, interceptor.Funcs{Get: func(
+		ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption,
+	) error {
+		if vault, ok := obj.(*v1alpha1.Vault); ok {
+			old.DeepCopyInto(vault)
+			return nil
+		}
+		return c.Get(ctx, key, obj, opts...)
+	}})
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+}
+
+// What a node said before it was unsealed does not make it one that somebody has sealed.
+func TestOldObservation(t *testing.T) {
+	f := newFixture(t, good())
+	f.Engine.Confirm(t.Context(), key, "x")
+	for range 3 {
+		if _, err := f.Reconcile(t.Context(), reconcile.Request{NamespacedName: key}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, event := range f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active) {
+		if strings.Contains(event, v1alpha1.ReasonSealedByHand) {
+			t.Error(event)
+		}
+	}
 }
 
 func TestWrongKeys(t *testing.T) {

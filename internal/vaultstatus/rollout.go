@@ -121,23 +121,31 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 			"'kubectl describe pod' and 'kubectl logs --previous' say more; setting the spec back undoes the change",
 			join(p.failing))
 	// Without an old node nothing waits for an updated one.
-	case len(p.sealed) > 0 && len(old) > 0 && !status.Initialized:
-		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
-	case len(p.sealed) > 0 && len(old) > 0 && autoUnseals(f, status):
-		return isFalse(v1alpha1.ReasonAwaitingAutoUnseal, "The rollout goes on when updated nodes have unsealed "+
-			"themselves by the key service: %s", join(p.sealed))
-	case len(p.sealed) > 0 && len(old) > 0 && f.vault.Spec.Unseal != nil:
-		return isFalse(v1alpha1.ReasonAwaitingUnseal, "The rollout goes on when the operator has unsealed updated nodes, "+
-			"see the condition %s: %s", v1alpha1.UnsealKeysValidCondition, join(p.sealed))
 	case len(p.sealed) > 0 && len(old) > 0:
-		return isFalse(v1alpha1.ReasonAwaitingUnseal,
-			"The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(p.sealed))
+		return rolloutOfSealed(f, status, p.sealed)
 	case len(p.silent) > 0:
 		return isUnknown(v1alpha1.ReasonNodesUnreachable,
 			"No answer from %s: the rollout does not go on until updated nodes answer and are unsealed", join(p.silent))
 	default:
 		return isFalse(v1alpha1.ReasonRollingOut, "%d of %d nodes are updated; starting: %s; to be replaced: %s",
 			len(updated), f.vault.WantedNodes(), join(p.starting), join(namesOf(old)))
+	}
+}
+
+// rolloutOfSealed tells what a rollout waits for while updated nodes are sealed.
+func rolloutOfSealed(f *facts, status *v1alpha1.VaultStatus, sealed []string) metav1.Condition {
+	switch {
+	case !status.Initialized:
+		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
+	case autoUnseals(f, status):
+		return isFalse(v1alpha1.ReasonAwaitingAutoUnseal, "The rollout goes on when updated nodes have unsealed "+
+			"themselves by the key service: %s", join(sealed))
+	case f.vault.Spec.Unseal != nil:
+		return isFalse(v1alpha1.ReasonAwaitingUnseal, "The rollout goes on when the operator has unsealed updated nodes, "+
+			"see the condition %s: %s", v1alpha1.UnsealKeysValidCondition, join(sealed))
+	default:
+		return isFalse(v1alpha1.ReasonAwaitingUnseal,
+			"The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(sealed))
 	}
 }
 
