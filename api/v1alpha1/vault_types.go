@@ -60,6 +60,8 @@ type VaultList struct {
 // VaultSpec is the Vault that is wanted.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.unseal) || !has(self.seal)",fieldPath=".unseal",message="must not be set together with seal, by which nodes unseal themselves"
+// +kubebuilder:validation:XValidation:rule="!has(self.audit) || !has(self.pod) || !has(self.pod.volumes) || self.pod.volumes.all(v, v.name != 'audit')",fieldPath=".pod.volumes",message="the volume audit is the operator's while spec.audit is set"
+// +kubebuilder:validation:XValidation:rule="!has(self.audit) || !has(self.pod) || !has(self.pod.volumeMounts) || self.pod.volumeMounts.all(m, !m.mountPath.matches('^/vault/audit(/.*)?$'))",fieldPath=".pod.volumeMounts",message="what is at or below /vault/audit is the operator's while spec.audit is set"
 type VaultSpec struct {
 	// nodes is the number of Vault nodes (pods): one is active, the others are
 	// standby and take over when it fails. Defaults to 2, the least that is
@@ -171,6 +173,16 @@ type VaultSpec struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Kubernetes auth method",order=47,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	KubernetesAuth *KubernetesAuthPolicy `json:"kubernetesAuth,omitempty"`
+
+	// audit gives each Vault pod a volume at /vault/audit, for the files of audit devices,
+	// which are rotated so that it does not fill up. Devices are enabled in Vault, and
+	// always one that writes to stdout beside: Vault serves nothing while none of its
+	// devices can write. The volume ends with its pod. A change restarts the nodes one by
+	// one, and each has to be unsealed. See docs/audit.md.
+	// https://developer.hashicorp.com/vault/docs/audit/file
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Audit volume",order=90,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Audit *AuditPolicy `json:"audit,omitempty"`
 
 	// service is the policy for the Service that points at the active node.
 	// +kubebuilder:default={}
@@ -423,6 +435,32 @@ type KubernetesAuthPolicy struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Mount the token",order=48,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Enabled bool `json:"enabled,omitempty"`
+}
+
+// AuditPolicy is the volume for the files of audit devices that each Vault pod has.
+type AuditPolicy struct {
+	// volumeSize is the size of the volume, such as "20Gi", at least 64Mi. Defaults to
+	// 10Gi. A file that has more than a tenth of it is renamed, and of those that were
+	// the oldest are deleted, so that a fifth stays free. That is looked at every five
+	// seconds, so a fifth should hold what Vault writes in ten.
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][0-9]+)?$`
+	// +kubebuilder:default="10Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('64Mi')) >= 0",message="must be at least 64Mi: a fifth has to be enough for what is written between two rotations"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Audit volume size",order=91,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	VolumeSize *resource.Quantity `json:"volumeSize,omitempty"`
+
+	// storageClassName is the StorageClass of the volume. When it is not set the cluster's
+	// default class is used. Its volumes should have a size of their own, and not share
+	// the disk of a Kubernetes node with others.
+	// https://kubernetes.io/docs/concepts/storage/storage-classes/
+	// +kubebuilder:validation:MinLength=1
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Audit storage class",order=92,xDescriptors={"urn:alm:descriptor:io.kubernetes:StorageClass","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	StorageClassName *ObjectName `json:"storageClassName,omitempty"`
 }
 
 // PodVolume is a volume of the Vault pods: one of those that the Pod Security Standards

@@ -313,6 +313,7 @@ func TestEdgeValues(t *testing.T) {
 			resources: {limits: {cpu: 1}}}}`},
 		"volumes": {
 			values: `{operated: true, storage: {etcd: {volumeSize: 10Gi, storageClassName: fast, whenDeleted: Delete}}}`},
+		"audit volume": {values: `{operated: true, audit: {volumeSize: 20Gi, storageClassName: fast}}`},
 		"nasty config": {values: "operated: true\nconfig: |\n  a = \"{{ x }}\\\"'\"\n  b = <<EOF\n   : - # %\n  EOF\n\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -704,6 +705,7 @@ func TestPodsAreReplacedOnlyForAReason(t *testing.T) {
 		`{operated: true, config: "ui = true"}`:                               true,
 		`{operated: true, configSecret: {name: s, keys: [secret.hcl]}}`:       true,
 		`{operated: true, storage: {etcd: {lockTimeoutSeconds: 20}}}`:         true,
+		`{operated: true, audit: {volumeSize: 1Gi}}`:                          true,
 		`{operated: true, pod: {annotations: {a: b}}}`:                        true,
 		`{operated: true, tls: {static: {serverSecret: s, clientSecret: c}}}`: true,
 	} {
@@ -760,8 +762,15 @@ func shells() [][]string {
 // another directory in place of /vault/tls.
 func command(t *testing.T, shell []string, tls, script string) *exec.Cmd {
 	t.Helper()
-	container := release{values: "operated: true"}.render(t).vault.Spec.Template.Spec.Containers[0]
-	text := strings.ReplaceAll(container.Command[2], "/vault/tls", tls)
+	return commandOf(t, shell, "operated: true", strings.NewReplacer("/vault/tls", tls), script)
+}
+
+// commandOf is the pod's command of a release, with something else than Vault, and some of
+// its text replaced.
+func commandOf(t *testing.T, shell []string, values string, replacer *strings.Replacer, script string) *exec.Cmd {
+	t.Helper()
+	container := release{values: values}.render(t).vault.Spec.Template.Spec.Containers[0]
+	text := replacer.Replace(container.Command[2])
 	args := slices.Concat(shell[1:], []string{"-c", text, container.Command[3], "/bin/sh", "-c", script})
 	cmd := exec.Command(shell[0], args...)
 	cmd.Env = append(os.Environ(), "VAULT_ADDR=x", "VAULT_CACERT=x", "VAULT_TLS_SERVER_NAME=x", "VAULT_API_ADDR=kept")
