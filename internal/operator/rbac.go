@@ -38,8 +38,8 @@ package operator
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 //
 // Volume claims are compared with the spec, and get an annotation that keeps Argo CD
-// from deleting them; the StatefulSet controller makes and deletes them. Their events, and
-// the StatefulSet's, say why a member cannot start.
+// from deleting them; controllers of Kubernetes make and delete them. Their events, and
+// those of the StatefulSet and of Vault pods, say why a pod cannot start.
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;patch;watch
 // +kubebuilder:rbac:groups="",resources=events,verbs=list
 //

@@ -26,9 +26,9 @@ const (
 	maxCause = 300
 )
 
-// Causes reads from events why a pod of etcd is not made or a claim is not bound:
-// nothing else says so. Many may write events, so they are shown and never acted
-// on.
+// Causes reads from events why a pod of etcd is not made, or a claim of etcd or of a Vault
+// pod is not bound: nothing else says so. Many may write events, so they are shown and
+// never acted on.
 type Causes struct {
 	// APIReader reads events, which are not cached.
 	APIReader client.Reader

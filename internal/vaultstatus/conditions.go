@@ -344,11 +344,14 @@ func unsealHint(f *facts, status *v1alpha1.VaultStatus) (reason, hint string) {
 	return v1alpha1.ReasonAwaitingAutoUnseal, hint + ". One that somebody has sealed stays so: delete its pod"
 }
 
-// waitingHint says why containers do not run, as the kubelet tells it, or why there are
-// no pods, as the API server does.
+// waitingHint says why containers do not run, as the kubelet tells it, why a pod has no
+// volume, as events do, or why there are no pods, as the API server does.
 func waitingHint(f *facts) string {
 	var hints []string
 	for i := range f.pods {
+		if why := f.unmade[f.pods[i].UID]; why != "" {
+			hints = append(hints, f.pods[i].Name+" "+why)
+		}
 		for _, container := range f.pods[i].Status.ContainerStatuses {
 			if waiting := container.State.Waiting; waiting != nil && waiting.Reason != "" {
 				hints = append(hints, f.pods[i].Name+" "+waiting.Reason)

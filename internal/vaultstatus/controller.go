@@ -208,6 +208,10 @@ func (f *facts) nextCheck(status *v1alpha1.VaultStatus) time.Duration {
 	for _, starting := range f.starting {
 		soon = soon || starting
 	}
+	// They also say why a volume of a pod is missing.
+	for i := range f.pods {
+		soon = soon || unscheduled(&f.pods[i]) != nil && len(claims(&f.pods[i])) > 0
+	}
 	if soon && (next == 0 || next > startingCheck) {
 		return startingCheck
 	}
@@ -266,6 +270,7 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 	if err := r.gatherStorage(ctx, f); err != nil {
 		return nil, err
 	}
+	r.gatherClaims(ctx, f)
 	f.inputs = maps.Clone(r.Inputs.Check(ctx, vault))
 	f.certificates, f.inputs[v1alpha1.TLSReadyCondition] = r.certificates(ctx, vault, f.now)
 	return f, nil

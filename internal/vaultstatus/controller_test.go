@@ -59,6 +59,9 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 		Spec:       v1alpha1.VaultSpec{Version: "1.21.0"},
 	}
 	f.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).
+		WithIndex(&corev1.Event{}, "involvedObject.uid", func(obj client.Object) []string {
+			return []string{string(obj.(*corev1.Event).InvolvedObject.UID)}
+		}).
 		WithObjects(append(objects, f.vault)...).Build()
 	clients := certs.Clients{Client: f.api, Cache: f.api, APIReader: f.api}
 	if _, err := certs.Ensure(t.Context(), clients, f.vault); err != nil {

@@ -1,6 +1,7 @@
 package vaultstatus
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -88,7 +89,7 @@ func progressOf(f *facts, status *v1alpha1.VaultStatus, updated []*corev1.Pod) p
 	var p progress
 	for _, pod := range updated {
 		state := states[pod.Name]
-		switch why := failure(pod, state); {
+		switch why := failure(f, pod, state); {
 		case why != "":
 			p.failing = append(p.failing, fmt.Sprintf("%s (%s)", pod.Name, why))
 		case state == v1alpha1.NodeUnreachable, state == v1alpha1.NodeUnverified:
@@ -151,14 +152,15 @@ func rolloutOfSealed(f *facts, status *v1alpha1.VaultStatus, sealed []string) me
 
 // failure says why the node of a pod cannot start, or nothing. It says the same
 // at each attempt of the kubelet, so that the status rests between them.
-func failure(pod *corev1.Pod, state v1alpha1.NodeState) string {
+func failure(f *facts, pod *corev1.Pod, state v1alpha1.NodeState) string {
 	if state != v1alpha1.NodeStarting && state != v1alpha1.NodeUnreachable {
 		return ""
 	}
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
-			return c.Reason
+	if c := unscheduled(pod); c != nil && c.Reason == corev1.PodReasonUnschedulable {
+		if len(claims(pod)) > 0 && f.now.Sub(c.LastTransitionTime.Time) < claimSettled {
+			return ""
 		}
+		return cmp.Or(f.unmade[pod.UID], c.Reason)
 	}
 	for i := range pod.Status.ContainerStatuses {
 		if why := containerFailure(&pod.Status.ContainerStatuses[i]); why != "" {

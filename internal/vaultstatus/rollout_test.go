@@ -312,7 +312,7 @@ func TestFailure(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSituation().pod("a", probe.Unknown, tt.change)
-			if got := failure(&s.pods[0], tt.state); got != tt.want {
+			if got := failure(&s.facts, &s.pods[0], tt.state); got != tt.want {
 				t.Errorf("failure() = %q, want %q", got, tt.want)
 			}
 		})

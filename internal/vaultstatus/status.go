@@ -46,6 +46,8 @@ type facts struct {
 	alarm   string
 	// causes are what events say of objects of the storage that have failed.
 	causes map[types.UID][]string
+	// unmade is why no volume is made for a pod that waits for one, by its UID.
+	unmade map[types.UID]string
 	// disagree says which members are of which cluster while they are not of one.
 	disagree string
 	// certificates is what is known of the certificates.

@@ -60,7 +60,7 @@ func (f *fixture) hasAdditions(t *testing.T) {
 	if got := shell.Run(t, f.Kubectl("get serviceaccount %s -o jsonpath=%s", f.Name, role)); got != "vault" {
 		t.Errorf("the ServiceAccount has the role %q", got)
 	}
-	// An audit log in a file, and its rotation, as docs/pods.md has it.
+	// An audit log in a volume of the user's, and its rotation, as docs/audit.md has it.
 	f.Do(t, pod, f.keys.RootToken,
 		"vault audit enable file file_path=stdout && vault audit enable -path=audit-file file "+
 			"file_path=/vault/audit/audit.log")
