@@ -3,10 +3,13 @@ package etcd
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 func TestAsk(t *testing.T) {
@@ -120,5 +124,39 @@ func TestRounds(t *testing.T) {
 			request, _ := queue.Get()
 			queue.Done(request)
 		}
+	}
+}
+
+// The alarm and the members are read from a member that has an address of IPv6.
+func TestMemberWithAnAddressOfIPv6(t *testing.T) {
+	if listener, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skipf("this machine has no IPv6: %v", err)
+	} else {
+		_ = listener.Close() // it has shown what it was for
+	}
+	var listener net.Listener
+	poll.Eventually(t, "the port is free", time.Minute, 100*time.Millisecond, func() (err error) {
+		listener, err = net.Listen("tcp", net.JoinHostPort("::1", strconv.Itoa(v1alpha1.EtcdHealthPort)))
+		return err
+	})
+	server := &httptest.Server{Listener: listener, Config: &http.Server{
+		ReadHeaderTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			answer := `{"health":"false","reason":"ALARM NOSPACE"}`
+			if r.URL.Path == "/metrics" {
+				answer = metrics
+			}
+			_, _ = w.Write([]byte(answer)) // the client may have had enough
+		}),
+	}}
+	server.Start()
+	defer server.Close()
+	alarms := NewAlarms(fake.NewClientBuilder().WithObjects(member("a", "vault-etcd-0", "::1", corev1.PodRunning)).Build())
+	if err := alarms.round(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	vault := types.NamespacedName{Namespace: "a", Name: "vault"}
+	if alarm, views := alarms.Raised(vault), alarms.views[vault]; alarm != NoSpace || len(views["vault-etcd-0"].members) != 2 {
+		t.Errorf("the alarm is %q, and it knows %+v", alarm, views)
 	}
 }

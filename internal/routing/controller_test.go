@@ -475,6 +475,29 @@ func TestReconcileMovesTheLabelWithTheActiveNode(t *testing.T) {
 	}
 }
 
+// A node is probed, and its seal is read, at an address of IPv6 as at any other, and it is
+// told apart from one that has an address of IPv4.
+func TestReconcileNodesWithAddressesOfIPv6(t *testing.T) {
+	t.Parallel()
+	vault := newVault()
+	ca := fakevault.NewCA(t)
+	cert := ca.Certificate(t, vault.ServerName())
+	v6, v4 := fakevault.StartIPv6(t, cert, fakevault.Active), fakevault.Start(t, cert, fakevault.Standby)
+	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "v6", v6.IP, false),
+		newPod(vault, "v4", v4.IP, false))
+	f.run(t, vault)
+	eventually(t, "the active node has the label", func() bool { return slices.Equal(f.labelled(t), []string{"v6"}) })
+	eventually(t, "its seal is read", func() bool { return v6.SealReads() > 0 })
+
+	v6.Kill()
+	v4.Set(fakevault.Active)
+	eventually(t, "the other one took over", func() bool { return slices.Equal(f.labelled(t), []string{"v4"}) })
+	v6.Restart(fakevault.Sealed)
+	eventually(t, "the node that came back is known to be sealed", func() bool {
+		return f.Engine.Observations(client.ObjectKeyFromObject(vault))["uid-of-v6"].State == probe.Sealed
+	})
+}
+
 func TestReconcileIsIdempotent(t *testing.T) {
 	t.Parallel()
 	vault := newVault()

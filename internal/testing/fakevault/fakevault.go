@@ -22,6 +22,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 // Port is the port that the operator probes Vault nodes at.
@@ -78,13 +79,7 @@ func Start(t testing.TB, cert tls.Certificate, state State) *Node {
 	var err error
 	for range 100 {
 		// Test binaries that run at the same time take different addresses.
-		ip := net.IPv4(127, 82, byte(rand.IntN(250)), byte(1+rand.IntN(250))).String()
-		n := &Node{
-			IP: ip, Address: net.JoinHostPort(ip, strconv.Itoa(Port)), t: t, cert: cert, state: state, version: "1.21.0",
-			seal: Seal{Type: v1alpha1.ShamirSeal},
-		}
-		n.thawed = make(chan struct{})
-		close(n.thawed)
+		n := newNode(t, net.IPv4(127, 82, byte(rand.IntN(250)), byte(1+rand.IntN(250))), cert, state)
 		if err = n.listen(); err == nil {
 			t.Cleanup(n.stop)
 			return n
@@ -92,6 +87,31 @@ func Start(t testing.TB, cert tls.Certificate, state State) *Node {
 	}
 	t.Fatalf("no loopback address for a fake Vault node: %v", err)
 	return nil
+}
+
+// StartIPv6 runs a node on the loopback address of IPv6. There is one, so that it waits
+// until no other test has it.
+func StartIPv6(t testing.TB, cert tls.Certificate, state State) *Node {
+	t.Helper()
+	if listener, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skipf("this machine has no IPv6: %v", err)
+	} else {
+		_ = listener.Close() // it has shown what it was for
+	}
+	n := newNode(t, net.IPv6loopback, cert, state)
+	poll.Eventually(t, n.Address+" is free", time.Minute, 100*time.Millisecond, n.listen)
+	t.Cleanup(n.stop)
+	return n
+}
+
+func newNode(t testing.TB, ip net.IP, cert tls.Certificate, state State) *Node {
+	n := &Node{
+		IP: ip.String(), Address: net.JoinHostPort(ip.String(), strconv.Itoa(Port)), t: t, cert: cert, state: state,
+		version: "1.21.0", seal: Seal{Type: v1alpha1.ShamirSeal},
+	}
+	n.thawed = make(chan struct{})
+	close(n.thawed)
+	return n
 }
 
 // Set changes what the node says.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -56,7 +57,7 @@ func (b *bench) addressOf(ctx context.Context, v variant) (string, error) {
 		return strings.Join(addressesOf(pods), ","), err
 	}
 	ip, err := b.clusterIP(ctx, v.service)
-	return "https://" + ip + ":8200", err
+	return "https://" + net.JoinHostPort(ip, "8200"), err
 }
 
 // follow tells a client that needs no Service where the nodes are now.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -350,7 +351,7 @@ func (s *set) at(pod corev1.Pod) (*vaultapi.Client, error) {
 	return vault, nil
 }
 
-func addressOf(pod corev1.Pod) string { return "https://" + pod.Status.PodIP + ":8200" }
+func addressOf(pod corev1.Pod) string { return "https://" + net.JoinHostPort(pod.Status.PodIP, "8200") }
 
 // addressesOf returns where the nodes are, also those that are about to go.
 func addressesOf(pods []corev1.Pod) (addresses []string) {
