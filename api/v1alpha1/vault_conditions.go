@@ -150,6 +150,11 @@ const (
 	ReasonShamir = "Shamir"
 	// ReasonKeyServiceWorks: Vault could use the key service when it tried last.
 	ReasonKeyServiceWorks = "KeyServiceWorks"
+	// ReasonTokenExpiring: the key service works, and its token does not for long.
+	ReasonTokenExpiring = "TokenExpiring"
+	// ReasonTokenNotRenewable: the key service works, and its token ends however often it is
+	// renewed.
+	ReasonTokenNotRenewable = "TokenNotRenewable"
 	// ReasonSealInvalid: spec.seal cannot work.
 	ReasonSealInvalid = "SealInvalid"
 	// ReasonSealChangeRefused: another kind of seal, or another key, than that which Vault is

@@ -41,6 +41,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/routing"
+	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/unseal"
 	"github.com/vault-operator/vault-operator/internal/vaultstatus"
@@ -159,6 +160,10 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := manager.Add(alarms); err != nil {
 		return err
 	}
+	tokens := &seal.Tokens{Cache: manager.GetCache(), APIReader: manager.GetAPIReader(), Yield: engine.Yield}
+	if err := manager.Add(tokens); err != nil {
+		return err
+	}
 	router := &routing.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine}
 	if err := router.SetupWithManager(ctx, manager); err != nil {
 		return fmt.Errorf("routing controller: %w", err)
@@ -176,6 +181,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Engine: engine,
 		Alarms: alarms,
 		Causes: &storage.Causes{APIReader: manager.GetAPIReader()},
+		Tokens: tokens,
 		Inputs: inputs,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),

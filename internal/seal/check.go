@@ -71,25 +71,33 @@ func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) err
 // CAKey is the key under which the Secret with the CA of the key service holds it; empty
 // when there is no such Secret. Errors are as those of Check.
 func CAKey(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (string, error) {
+	key, _, err := authorities(ctx, reader, vault)
+	return key, err
+}
+
+// authorities are the CAs of the key service, and the key under which their Secret holds
+// them; nil when there is no such Secret.
+func authorities(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (string, *x509.CertPool, error) {
 	name := vault.Spec.Seal.CASecretName()
 	if name == "" {
-		return "", nil
+		return "", nil, nil
 	}
 	secret, err := get(ctx, reader, vault, "caSecretName", name)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	for _, key := range []string{v1alpha1.ClientCAKey, "ca.crt"} {
 		value, found := secret.Data[key]
 		if !found {
 			continue
 		}
-		if !x509.NewCertPool().AppendCertsFromPEM(value) {
-			return "", badSecret("Secret %q, key %q holds no certificate", name, key)
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(value) {
+			return "", nil, badSecret("Secret %q, key %q holds no certificate", name, key)
 		}
-		return key, nil
+		return key, pool, nil
 	}
-	return "", badSecret("Secret %q has neither a key %q nor %q", name, v1alpha1.ClientCAKey, "ca.crt")
+	return "", nil, badSecret("Secret %q has neither a key %q nor %q", name, v1alpha1.ClientCAKey, "ca.crt")
 }
 
 func get(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, field, name string) (*corev1.Secret, error) {

@@ -33,6 +33,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
@@ -77,6 +78,7 @@ type Reconciler struct {
 	Engine *probe.Engine
 	Alarms *etcd.Alarms
 	Causes *storage.Causes
+	Tokens *seal.Tokens
 	// Inputs checks what users bring, and certificates.
 	Inputs   *references.Inputs
 	Recorder record.EventRecorder
@@ -121,6 +123,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(r)).
 		WatchesRawSource(r.Engine.Source(routingFirst)).
 		WatchesRawSource(r.Alarms.Source()).
+		WatchesRawSource(r.Tokens.Source()).
 		WithOptions(controller.Options{
 			NeedLeaderElection:      new(false), // every replica
 			MaxConcurrentReconciles: concurrency,
@@ -160,6 +163,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, nil // the engine calls again when it knows more
 	}
 	measureCertificates(f)
+	measureToken(f)
 	status := compute(f)
 	measure(&vault, &status)
 	if wait := r.settling(&vault, &status, f.now); wait > 0 {
@@ -271,6 +275,7 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 		return nil, err
 	}
 	r.gatherClaims(ctx, f)
+	f.token, f.tokenLooked = r.Tokens.Of(vault)
 	f.inputs = maps.Clone(r.Inputs.Check(ctx, vault))
 	f.certificates, f.inputs[v1alpha1.TLSReadyCondition] = r.certificates(ctx, vault, f.now)
 	return f, nil

@@ -27,6 +27,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
@@ -95,7 +96,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 		},
 	})
 	f.Reconciler = &Reconciler{
-		Client: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted),
+		Client: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted), Tokens: &seal.Tokens{},
 		Causes: &storage.Causes{APIReader: intercepted}, Recorder: f.recorder, Clock: f.clock,
 		Inputs: &references.Inputs{Cache: intercepted, APIReader: intercepted},
 	}
@@ -305,7 +306,8 @@ func TestReconcileBuildsOnWhatAnotherReplicaWrote(t *testing.T) {
 	node := f.run(t, "a", fakevault.Active)
 	f.mustReconcile(t)
 	other := &Reconciler{
-		Client: f.Client, Engine: f.Engine, Alarms: f.Alarms, Recorder: f.recorder, Inputs: f.Inputs, Clock: f.Clock,
+		Client: f.Client, Engine: f.Engine, Alarms: f.Alarms, Tokens: f.Tokens, Recorder: f.recorder, Inputs: f.Inputs,
+		Clock: f.Clock,
 	}
 	node.Set(fakevault.Standby)
 	f.waitFor(t, func(o probe.Observation) bool { return o.State == probe.Standby })

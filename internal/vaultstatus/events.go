@@ -147,7 +147,7 @@ func conditionEvent(was, is *metav1.Condition) string {
 	case wasBroken && was.Message == is.Message:
 	case is.Status == metav1.ConditionFalse:
 		return corev1.EventTypeWarning
-	case wasBroken && is.Status == metav1.ConditionTrue && is.Reason != v1alpha1.ReasonCertificateExpiring:
+	case wasBroken && is.Status == metav1.ConditionTrue && !ends[is.Reason]:
 		return corev1.EventTypeNormal
 	default:
 		return marginEvent(was, is)
@@ -155,13 +155,19 @@ func conditionEvent(was, is *metav1.Condition) string {
 	return ""
 }
 
+// ends are the reasons of what works, and will not for ever.
+var ends = map[string]bool{
+	v1alpha1.ReasonCertificateExpiring: true, v1alpha1.ReasonTokenExpiring: true, v1alpha1.ReasonTokenNotRenewable: true,
+}
+
 // marginEvent is the type of the event about what works, but not for long or with
 // less to spare.
 func marginEvent(was, is *metav1.Condition) string {
 	switch {
-	case is.Reason == v1alpha1.ReasonCertificateExpiring && (was.Reason != is.Reason || was.Message != is.Message):
+	case ends[is.Reason] && (was.Reason != is.Reason || was.Message != is.Message):
 		return corev1.EventTypeWarning
-	case was.Reason == v1alpha1.ReasonCertificateExpiring && is.Reason == v1alpha1.ReasonSecretsValid:
+	case was.Reason == v1alpha1.ReasonCertificateExpiring && is.Reason == v1alpha1.ReasonSecretsValid,
+		is.Reason == v1alpha1.ReasonKeyServiceWorks && ends[was.Reason]:
 		return corev1.EventTypeNormal
 	case was.Reason == v1alpha1.ReasonQuorum && is.Reason == v1alpha1.ReasonMembersNotReady:
 		return corev1.EventTypeWarning

@@ -19,6 +19,10 @@ var (
 	sealHealthy  = newGauge("seal_healthy",
 		"Whether the key service that unseals the nodes could be used when Vault, or a node that starts, tried last: 1 or 0.",
 		"type")
+	tokenExpiry = newGauge("seal_token_expiry_timestamp_seconds",
+		"Unix time at which the token of the transit seal ends unless it is renewed before.")
+	tokenHealthy = newGauge("seal_token_healthy",
+		"Whether the token of the transit seal lasts: 1, or 0 when its end is near or the key service refuses it.")
 	conditionStatus = newGauge("condition",
 		"Condition of the Vault: 1 for the status that it has, and 0 for the others.", "type", "status")
 )
@@ -93,7 +97,7 @@ func keyService(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus) (kind strin
 func forgetMetrics(namespace, name string) {
 	of := prometheus.Labels{"namespace": namespace, "name": name}
 	for _, gauge := range []*prometheus.GaugeVec{certificateExpiry, nodesWanted, nodesByState, sealHealthy,
-		conditionStatus} {
+		tokenExpiry, tokenHealthy, conditionStatus} {
 		gauge.DeletePartialMatch(of)
 	}
 }

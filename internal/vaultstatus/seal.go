@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -159,6 +160,9 @@ func sealReady(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	}
 	failing, working := sealedByKeyService(f)
 	pending, old := sealPending(f), meta.FindStatusCondition(f.previous.Conditions, v1alpha1.SealReadyCondition)
+	if condition := tokenRefused(f, old); condition != nil {
+		return *condition
+	}
 	switch {
 	case len(failing) > 0:
 		return isFalse(v1alpha1.ReasonKeyServiceFailing, "%s: %s. A node that is unsealed goes on for as long as it is "+
@@ -167,13 +171,75 @@ func sealReady(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	case pending && old != nil && ofKeyService(old):
 		return *old
 	case working:
-		return isTrue(v1alpha1.ReasonKeyServiceWorks, "The key service %s worked when Vault used it last", status.Seal.Type)
+		return keyServiceWorks(f, "The key service "+status.Seal.Type+" worked when Vault used it last")
 	case status.ReadyNodes > 0 && !pending:
 		// As a Vault does that is too old to tell.
-		return isTrue(v1alpha1.ReasonKeyServiceWorks, "Nodes are unsealed, and none tells whether the key service works")
+		return keyServiceWorks(f, "Nodes are unsealed, and none tells whether the key service works")
 	default:
 		return isUnknown(v1alpha1.ReasonNotObserved, "No node has told yet whether it can use the key service%s",
 			waitingHint(f))
+	}
+}
+
+// anotherToken is what helps before a token ends, and after that.
+const anotherToken = "Put another one into a new Secret and name that in spec.seal.transit.credentialsSecretName"
+
+// tokenSecret is the name of the Secret with the token of the key service.
+func tokenSecret(f *facts) string { return f.vault.Spec.Seal.CredentialsSecretName() }
+
+// tokenRefused is the condition SealReady when the token of the key service decides it, or
+// did before the operator has started a moment ago; else nil.
+func tokenRefused(f *facts, old *metav1.Condition) *metav1.Condition {
+	switch {
+	case !f.tokenLooked && old != nil && ofToken(old):
+		return old
+	case f.token.Refused:
+		return new(isFalse(v1alpha1.ReasonCredentialsRefused, "The key service does not know the token of Secret %q (any "+
+			"more): nodes that start cannot unseal themselves. %s", tokenSecret(f), anotherToken))
+	}
+	return nil
+}
+
+// keyServiceWorks is the condition SealReady while the key service works, which may not be
+// for long.
+func keyServiceWorks(f *facts, works string) metav1.Condition {
+	token := &f.token
+	switch {
+	case !token.Near.IsZero():
+		return isTrue(v1alpha1.ReasonTokenExpiring, "The token of Secret %q ends at %s, and nodes that start after that "+
+			"cannot unseal themselves. %s", tokenSecret(f), token.Near.Format(time.RFC3339), anotherToken)
+	case token.Ends && !token.End.IsZero():
+		return isTrue(v1alpha1.ReasonTokenNotRenewable, "The token of Secret %q ends at %s, however often it is "+
+			"renewed: a periodic one does not", tokenSecret(f), token.End.Format(time.RFC3339))
+	case token.Ends:
+		return isTrue(v1alpha1.ReasonTokenNotRenewable, "The token of Secret %q cannot be renewed for ever: a "+
+			"periodic one can", tokenSecret(f))
+	}
+	return isTrue(v1alpha1.ReasonKeyServiceWorks, "%s", works)
+}
+
+// ofToken says that a condition SealReady may be about the token of the key service.
+func ofToken(condition *metav1.Condition) bool {
+	return slices.Contains([]string{v1alpha1.ReasonTokenExpiring, v1alpha1.ReasonTokenNotRenewable,
+		v1alpha1.ReasonCredentialsRefused}, condition.Reason)
+}
+
+// measureToken sets the metrics about the token of the key service.
+func measureToken(f *facts) {
+	labels := []string{f.vault.Namespace, f.vault.Name}
+	token := &f.token
+	if token.Expires.IsZero() {
+		tokenExpiry.DeleteLabelValues(labels...)
+	} else {
+		tokenExpiry.WithLabelValues(labels...).Set(float64(token.Expires.Unix()))
+	}
+	switch {
+	case !token.Known:
+		tokenHealthy.DeleteLabelValues(labels...)
+	case token.Refused || !token.Near.IsZero():
+		tokenHealthy.WithLabelValues(labels...).Set(0)
+	default:
+		tokenHealthy.WithLabelValues(labels...).Set(1)
 	}
 }
 

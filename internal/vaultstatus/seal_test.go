@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	appsv1 "k8s.io/api/apps/v1"
@@ -15,6 +16,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/seal"
 )
 
 const exampleKey = "transit:transit/keys/example"
@@ -244,6 +246,138 @@ func TestSealReady(t *testing.T) {
 				t.Errorf("nobody is told of recovery keys: %s", text)
 			}
 		})
+	}
+}
+
+// That a token ends is told while it still works, and goes on being told by an operator that
+// has just started.
+func TestTokenOfTheSeal(t *testing.T) {
+	soon, later := now.Add(time.Hour), now.Add(30*24*time.Hour)
+	was := func(status metav1.ConditionStatus, reason string) func(*v1alpha1.VaultStatus) {
+		return func(s *v1alpha1.VaultStatus) {
+			s.Conditions = []metav1.Condition{{Type: v1alpha1.SealReadyCondition, Status: status, Reason: reason,
+				Message: "before"}}
+		}
+	}
+	works := func() *situation {
+		return newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy)
+	}
+	looked := func(s *situation, token seal.Token) *situation {
+		s.token, s.tokenLooked = token, true
+		return s
+	}
+	for name, tt := range map[string]struct {
+		facts *situation
+		want  string
+		says  []string
+	}{
+		"nothing was told": {looked(works(), seal.Token{}), "True KeyServiceWorks", nil},
+		"it lasts": {looked(works(), seal.Token{Known: true, Expires: later}), "True KeyServiceWorks",
+			[]string{"transit"}},
+		"it ends soon": {looked(works(), seal.Token{Known: true, Expires: soon, Near: soon}), "True TokenExpiring",
+			[]string{`"token"`, soon.UTC().Format(time.RFC3339), "new Secret"}},
+		"it ends": {looked(works(), seal.Token{Known: true, Expires: later, Ends: true, End: later}),
+			"True TokenNotRenewable", []string{`"token"`, later.UTC().Format(time.RFC3339), "periodic"}},
+		"it ends at an unknown time": {looked(works(), seal.Token{Known: true, Expires: later, Ends: true}),
+			"True TokenNotRenewable", []string{`"token"`, "periodic"}},
+		"it is refused, and Vault has not tried yet": {looked(works(), seal.Token{Known: true, Refused: true}),
+			"False CredentialsRefused", []string{`"token"`, "new Secret"}},
+		"it is refused, and no node has started": {looked(newSituation().sealed(), seal.Token{Known: true, Refused: true}),
+			"False CredentialsRefused", nil},
+		"it ends soon, and the key service fails": {looked(newSituation().sealed().pod("a", probe.Active).says("transit",
+			probe.SealUnhealthy), seal.Token{Known: true, Expires: soon, Near: soon}), "False KeyServiceFailing", nil},
+		"no node tells whether the key service works": {looked(newSituation().sealed().pod("a", probe.Active).says("", 0),
+			seal.Token{Known: true, Expires: soon, Near: soon}), "True TokenExpiring", nil},
+		"the operator has just started, and it ended soon": {works().before(was(metav1.ConditionTrue,
+			v1alpha1.ReasonTokenExpiring)), "True TokenExpiring", []string{"before"}},
+		"the operator has just started, and it ended": {works().before(was(metav1.ConditionTrue,
+			v1alpha1.ReasonTokenNotRenewable)), "True TokenNotRenewable", []string{"before"}},
+		"the operator has just started, and it was refused": {works().before(was(metav1.ConditionFalse,
+			v1alpha1.ReasonCredentialsRefused)), "False CredentialsRefused", []string{"before"}},
+		"the operator has just started, and all was well": {works().before(was(metav1.ConditionTrue,
+			v1alpha1.ReasonKeyServiceWorks)), "True KeyServiceWorks", []string{"transit"}},
+		"another one was looked up": {looked(works().before(was(metav1.ConditionFalse, v1alpha1.ReasonCredentialsRefused)),
+			seal.Token{Known: true, Expires: later}), "True KeyServiceWorks", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status := compute(&tt.facts.facts)
+			if got := brief(status.Conditions, v1alpha1.SealReadyCondition); got != tt.want {
+				t.Errorf("SealReady is %s, want %s", got, tt.want)
+			}
+			condition := meta.FindStatusCondition(status.Conditions, v1alpha1.SealReadyCondition)
+			for _, part := range tt.says {
+				if !strings.Contains(condition.Message, part) {
+					t.Errorf("message %q, want one with %q", condition.Message, part)
+				}
+			}
+		})
+	}
+}
+
+func TestTokenEvents(t *testing.T) {
+	condition := func(status metav1.ConditionStatus, reason, message string) []metav1.Condition {
+		return []metav1.Condition{{Type: v1alpha1.SealReadyCondition, Status: status, Reason: reason, Message: message}}
+	}
+	works := condition(metav1.ConditionTrue, v1alpha1.ReasonKeyServiceWorks, "works")
+	expiring := condition(metav1.ConditionTrue, v1alpha1.ReasonTokenExpiring, "today")
+	notRenewable := condition(metav1.ConditionTrue, v1alpha1.ReasonTokenNotRenewable, "once")
+	refused := condition(metav1.ConditionFalse, v1alpha1.ReasonCredentialsRefused, "refused")
+	for name, tt := range map[string]struct {
+		before, after []metav1.Condition
+		want          []event
+	}{
+		"it ends soon":      {works, expiring, []event{{"Warning", "TokenExpiring", "today"}}},
+		"it goes on ending": {expiring, expiring, nil},
+		"another end": {expiring, condition("True", "TokenExpiring", "tomorrow"),
+			[]event{{"Warning", "TokenExpiring", "tomorrow"}}},
+		"it ends some time":    {nil, notRenewable, []event{{"Warning", "TokenNotRenewable", "once"}}},
+		"it ends soon after":   {notRenewable, expiring, []event{{"Warning", "TokenExpiring", "today"}}},
+		"it was renewed":       {expiring, works, []event{{"Normal", "KeyServiceWorks", "works"}}},
+		"it is periodic now":   {notRenewable, works, []event{{"Normal", "KeyServiceWorks", "works"}}},
+		"it has ended":         {expiring, refused, []event{{"Warning", "CredentialsRefused", "refused"}}},
+		"another that ends":    {refused, expiring, []event{{"Warning", "TokenExpiring", "today"}}},
+		"another that lasts":   {refused, works, []event{{"Normal", "KeyServiceWorks", "works"}}},
+		"nothing has happened": {works, works, nil},
+	} {
+		if got := conditionEvents(tt.before, tt.after); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: events %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
+func TestTokenMetrics(t *testing.T) {
+	s := newSituation().sealed()
+	s.vault.Name = "token-metrics"
+	t.Cleanup(func() { forgetMetrics(s.vault.Namespace, s.vault.Name) })
+	count := func() int { return testutil.CollectAndCount(tokenHealthy) + testutil.CollectAndCount(tokenExpiry) }
+	before := count()
+	at := now.Add(time.Hour)
+	for _, tt := range []struct {
+		token   seal.Token
+		healthy float64
+		series  int
+	}{
+		{seal.Token{}, 0, 0},
+		{seal.Token{Known: true}, 1, 1},
+		{seal.Token{Known: true, Expires: at}, 1, 2},
+		{seal.Token{Known: true, Expires: at, Ends: true, End: at}, 1, 2},
+		{seal.Token{Known: true, Expires: at, Near: at}, 0, 2},
+		{seal.Token{Known: true, Refused: true}, 0, 1},
+		{seal.Token{}, 0, 0},
+	} {
+		s.token = tt.token
+		measureToken(&s.facts)
+		if got := count() - before; got != tt.series {
+			t.Errorf("%+v: %d series, want %d", tt.token, got, tt.series)
+			continue
+		}
+		labels := []string{s.vault.Namespace, s.vault.Name}
+		if tt.series > 0 && testutil.ToFloat64(tokenHealthy.WithLabelValues(labels...)) != tt.healthy {
+			t.Errorf("%+v: it is not %v", tt.token, tt.healthy)
+		}
+		if tt.series > 1 && testutil.ToFloat64(tokenExpiry.WithLabelValues(labels...)) != float64(at.Unix()) {
+			t.Errorf("%+v: it ends at another time", tt.token)
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
@@ -55,7 +56,11 @@ type facts struct {
 	// inputs are why certificates and what the user brings cannot be used, or could not
 	// be read, by the type of the condition that tells of it.
 	inputs map[string]error
-	now    time.Time
+	// token is what is known of the token of spec.seal, and tokenLooked says that it was
+	// looked up.
+	token       seal.Token
+	tokenLooked bool
+	now         time.Time
 }
 
 // complete says that every pod that runs was probed. Before that, for a moment

@@ -71,6 +71,22 @@ func TestAlerts(t *testing.T) {
 		shell.Run(t, keyless.Kubectl("delete vault %s", keyless.Name))
 		p.awaitEnd(t, "VaultKeyServiceFailing", "VaultNotReady")
 	})
+	t.Run("a token that ends", func(t *testing.T) {
+		root := vaulttest.Vault{Namespace: v.Namespace, Name: "root"}
+		shell.Apply(t, manifest(root, `{nodes: 1, `+smallEtcd+`}`))
+		keys := root.InitAndUnseal(t, 1)
+		shell.Run(t, v.Kubectl("create secret generic ending --from-literal=token=hvs.unknown"))
+		ending := vaulttest.Vault{Namespace: v.Namespace, Name: "ending"}
+		shell.Apply(t, manifest(ending, `{nodes: 1, seal: {transit: {address: "https://root.`+v.Namespace+`.svc:8200", `+
+			`keyName: a, caSecretName: root-default-vault-client-tls, credentialsSecretName: ending}}, `+smallEtcd+`}`))
+		p.awaitFiring(t, "VaultSealTokenExpires", ending.Namespace+"/"+ending.Name)
+		root.Do(t, root.AwaitHA(t, 0).VaultStatus.Active, keys.RootToken, "vault token create -orphan "+
+			"-period=1h -field=token | "+v.Kubectl("create secret generic ending --from-file=token=/dev/stdin "+
+			"--dry-run=client -o yaml")+" | "+v.Kubectl("replace -f -"))
+		p.awaitEnd(t, "VaultSealTokenExpires")
+		shell.Run(t, v.Kubectl("delete vault %s %s", ending.Name, root.Name))
+		p.awaitEnd(t, "VaultKeyServiceFailing", "VaultNotReady", "VaultNodeSealed")
+	})
 	t.Run("an unsteady label", func(t *testing.T) {
 		active := f.AwaitHA(t, 1).VaultStatus.Active
 		for range 15 {

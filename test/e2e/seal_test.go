@@ -69,6 +69,7 @@ func TestAutoUnseal(t *testing.T) {
 	t.Run("all nodes are lost", func(t *testing.T) { v.loseNodes(t) })
 	t.Run("what cannot be is refused", func(t *testing.T) { v.refuse(t) })
 	t.Run("the key service is away", func(t *testing.T) { v.loseRoot(t) })
+	t.Run("the token ends", func(t *testing.T) { v.endToken(t) })
 	t.Run("the token is refused", func(t *testing.T) { v.loseToken(t) })
 	t.Run("a change is set back", func(t *testing.T) { v.setBack(t) })
 }
@@ -169,6 +170,41 @@ func (v *autoUnsealed) loseRoot(t *testing.T) {
 	v.root.Unseal(t, root, v.rootKeys)
 	v.awaitWorks(t)
 	awaitUpdated(t, v.Vault, "1.21.1")
+}
+
+// endToken puts tokens that end into the Secret in the place of the one that nodes run with:
+// the operator tells it before one of them has to start with it.
+func (v *autoUnsealed) endToken(t *testing.T) {
+	before := v.pods(t)
+	put := func(arguments, then string) {
+		t.Helper()
+		v.asRoot(t, fmt.Sprintf(`set -e
+token=$(vault token create -orphan -policy=unseal-example -field=token %s)
+%s
+printf %%s "$token" | kubectl -n %s create secret generic transit-token --from-file=token=/dev/stdin `+
+			`--dry-run=client -o yaml | kubectl replace -f -`, arguments, then, v.Namespace))
+	}
+	tells := func(reason, text string) {
+		t.Helper()
+		awaitReported(t, v.Vault, v1alpha1.SealReadyCondition, metav1.ConditionTrue, reason, text)
+		awaitEvent(t, v.Vault, reason, text, time.Time{})
+	}
+	put("-renewable=false -ttl=1h", "")
+	tells(v1alpha1.ReasonTokenNotRenewable, `"transit-token" ends at`)
+	// Vault renews for as long as it is told to, which is less than it has granted at first.
+	put("-ttl=1h", `vault token renew -increment=5m "$token" >/dev/null`)
+	tells(v1alpha1.ReasonTokenExpiring, `"transit-token" ends at`)
+	v.asRoot(t, fmt.Sprintf(`vault token revoke "$(kubectl -n %s get secret transit-token -o jsonpath={.data.token} | `+
+		`base64 -d)"`, v.Namespace))
+	// It is looked up at once when its Secret is another, and else within minutes.
+	shell.Run(t, v.Kubectl("annotate secret transit-token revoked=true"))
+	awaitReported(t, v.Vault, v1alpha1.SealReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonCredentialsRefused,
+		"does not know the token")
+	put("-period=720h", "")
+	v.awaitWorks(t)
+	if now := v.pods(t); !slices.Equal(now, before) {
+		t.Errorf("the pods %q became %q", before, now)
+	}
 }
 
 // loseToken names a Secret with a token that is refused, and then one of the page.
