@@ -98,7 +98,7 @@ integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 E2E_TIMEOUT ?= 60m
 
 .PHONY: e2e
-e2e: cluster deploy newer-vault olm previous ## Run the end-to-end tests in the cluster.
+e2e: cluster deploy newer-vault kms olm previous ## Run the end-to-end tests in the cluster.
 	@mkdir -p $(BUILD)
 	$(call step,installing a browser,test/form/install.sh)
 	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout $(E2E_TIMEOUT) -parallel 3 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; } && hack/slowest.sh $(BUILD)/e2e.log)
@@ -154,12 +154,15 @@ in_cluster = eval "$$($(CLUSTER) env)" && export LOCAL_CLUSTER="go run -C $(CURD
 .PHONY: cluster
 cluster: cluster-up
 
-.PHONY: load newer-vault olm previous
+.PHONY: load newer-vault kms olm previous
 load: image
 	$(call step,giving the image of the operator to the cluster,$(CLUSTER) load "$(CURDIR)/$(BUILD)/image.tar")
 
 newer-vault: cluster
 	$(call step,building a newer Vault,$(CLUSTER) newer-vault)
+
+kms: cluster
+	$(call step,building a fake of AWS KMS,$(CLUSTER) kms)
 
 olm: cluster
 	$(call step,installing OLM in the cluster,$(CLUSTER) olm)
@@ -170,8 +173,8 @@ else
 # The user's cluster, by KUBECONFIG. It pulls the image.
 in_cluster =
 
-.PHONY: cluster load newer-vault olm previous
-cluster load newer-vault olm previous: ;
+.PHONY: cluster load newer-vault kms olm previous
+cluster load newer-vault kms olm previous: ;
 endif
 
 .PHONY: deploy

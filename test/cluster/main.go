@@ -18,6 +18,7 @@ const usage = `usage: cluster COMMAND
   status                     print what runs
   load FILE...               import image archives on all nodes, and print their digests
   newer-vault                make the image of a newer Vault, for upgrades
+  kms                        make the image of a fake of AWS KMS
   olm                        make the images of the Operator Lifecycle Manager, and print where its chart is
   node NAME cut|join         take a node off the network, or put it back
   netns NAME                 print the path of the network namespace of a node, or of "control", the control plane
@@ -55,6 +56,8 @@ func run(ctx context.Context, args []string) error {
 		return loadArchives(ctx, args)
 	case command == "newer-vault" && len(args) == 0:
 		return prepareNewerVault(ctx)
+	case command == "kms" && len(args) == 0:
+		return prepareKMS(ctx)
 	case command == "olm" && len(args) == 0:
 		return prepareOLM(ctx)
 	case command == "node" && len(args) == 2:

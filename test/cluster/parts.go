@@ -103,8 +103,12 @@ func (p part) key() (string, error) {
 	if p.replaced != nil {
 		hash.Write([]byte(p.replaced.content))
 	}
-	for _, file := range []string{"go.mod", "go.sum"} {
-		content, err := os.ReadFile(filepath.Join(p.dir(), file))
+	own, err := filepath.Glob(filepath.Join(p.dir(), "*.go"))
+	if err != nil {
+		return "", err
+	}
+	for _, file := range append([]string{filepath.Join(p.dir(), "go.mod"), filepath.Join(p.dir(), "go.sum")}, own...) {
+		content, err := os.ReadFile(file)
 		if err != nil {
 			return "", err
 		}
