@@ -123,6 +123,10 @@ bench-freshness: cluster deploy ## Measure how soon the status lists new nodes.
 bench-failover: cluster deploy newer-vault ## Measure for how long clients are not served in failovers, beside others' (BENCH="-n 3 -faults planned").
 	@$(in_cluster) go run ./test/bench/failover $(BENCH)
 
+.PHONY: bench-unseal
+bench-unseal: cluster deploy ## Measure how soon Vaults serve again after all of their nodes were lost (BENCH="-n 20").
+	@$(in_cluster) go run ./test/bench/unseal $(BENCH)
+
 # SCALE are flags of the benchmark. It needs the binaries that the local cluster was
 # built from, and is disturbed by a cluster that runs.
 SCALE ?=

@@ -301,7 +301,7 @@ func (b *bench) trust(ctx context.Context, s *set) error {
 	s.client = &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: s.serverName(), MinVersion: tls.VersionTLS12},
 		// From beside the control plane, which no test takes away.
-		DialContext: dialFrom(netns),
+		DialContext: localcluster.DialFrom(netns),
 	}}
 	return os.WriteFile(b.caFile(s), pem, 0o644)
 }

@@ -1,4 +1,4 @@
-package main
+package localcluster
 
 import (
 	"context"
@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dialFrom returns a dialer whose connections begin in a network namespace of
+// DialFrom returns a dialer whose connections begin in a network namespace of
 // the local cluster.
 // https://man7.org/linux/man-pages/man2/setns.2.html
-func dialFrom(path string) func(ctx context.Context, network, address string) (net.Conn, error) {
+func DialFrom(path string) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 		done := make(chan struct{})
 		go func() {
