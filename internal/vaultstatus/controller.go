@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -62,8 +61,6 @@ const (
 	// recheckInterval is how often a replica that does not lead looks whether the
 	// leader has written what it found as well.
 	recheckInterval = 500 * time.Millisecond
-	// revisionAnnotation is on a Deployment and on the ReplicaSets it made.
-	revisionAnnotation = "deployment.kubernetes.io/revision"
 )
 
 // Reconciler writes the status of Vaults, all but what the Helm reconciler
@@ -268,7 +265,7 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 		}
 	}
 	f.starting = r.starts.Observe(client.ObjectKeyFromObject(vault), f.pods, f.now)
-	if f.deployment, f.templateHash, err = r.deployment(ctx, vault); err != nil {
+	if f.deployment, f.templateHash, err = pods.Template(ctx, r, vault); err != nil {
 		return nil, err
 	}
 	if err := r.gatherStorage(ctx, f); err != nil {
@@ -347,31 +344,4 @@ func (r *Reconciler) write(ctx context.Context, vault *v1alpha1.Vault, status v1
 	}
 	r.written.Store(vault.UID, writtenStatus{status, applied.GetResourceVersion()})
 	return nil
-}
-
-// deployment returns the Deployment of the nodes, or nil, and the
-// pod-template-hash of the pods that it wants, or nothing while its controller
-// has not seen the last change.
-func (r *Reconciler) deployment(ctx context.Context, vault *v1alpha1.Vault) (*appsv1.Deployment, string, error) {
-	var deployment appsv1.Deployment
-	if err := r.Get(ctx, client.ObjectKeyFromObject(vault), &deployment); err != nil {
-		return nil, "", client.IgnoreNotFound(err)
-	}
-	if deployment.Status.ObservedGeneration != deployment.Generation {
-		return &deployment, "", nil
-	}
-	var sets metav1.PartialObjectMetadataList
-	sets.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSetList"))
-	inNamespace, ofVault := client.InNamespace(vault.Namespace), client.MatchingLabels(vault.PodLabels())
-	if err := r.List(ctx, &sets, inNamespace, ofVault); err != nil {
-		return nil, "", fmt.Errorf("listing the ReplicaSets of Deployment %q: %w", vault.Name, err)
-	}
-	for i := range sets.Items {
-		set := &sets.Items[i]
-		if metav1.IsControlledBy(set, &deployment) &&
-			set.Annotations[revisionAnnotation] == deployment.Annotations[revisionAnnotation] {
-			return &deployment, set.Labels[appsv1.DefaultDeploymentUniqueLabelKey], nil
-		}
-	}
-	return &deployment, "", nil
 }
