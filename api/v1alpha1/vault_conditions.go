@@ -52,6 +52,11 @@ const (
 	UnsealKeysValidCondition = "UnsealKeysValid"
 )
 
+// AuthorizedCondition is there while spec.operatorLogin is, and is no part of Ready. It is True
+// when the operator is logged in to Vault and may do what it needs, False when it is not (the
+// message says what is missing), and Unknown while no node is active.
+const AuthorizedCondition = "Authorized"
+
 // Conditions that the Helm reconciler writes.
 const (
 	// DeployedCondition: the release of the chart is installed.
@@ -216,6 +221,16 @@ const (
 	ReasonKeysNotNeeded = "KeysNotNeeded"
 	// ReasonSealedByHand: a node was unsealed and somebody has sealed it.
 	ReasonSealedByHand = "SealedByHand"
+	// ReasonAuthorized: the operator is logged in, and may do what it needs.
+	ReasonAuthorized = "Authorized"
+	// ReasonNotAuthorized: nobody has authorized the operator in this Vault.
+	ReasonNotAuthorized = "NotAuthorized"
+	// ReasonLoginRefused: Vault knows the operator and refuses its login.
+	ReasonLoginRefused = "LoginRefused"
+	// ReasonPolicyMissing: the operator can log in, and may not do what it needs.
+	ReasonPolicyMissing = "PolicyMissing"
+	// ReasonNoIdentity: the API server gives the operator no token to log in with.
+	ReasonNoIdentity = "NoIdentity"
 	// ReasonQuorum: all etcd members are ready.
 	ReasonQuorum = "Quorum"
 	// ReasonMembersNotReady: a majority of the etcd members is ready, which is

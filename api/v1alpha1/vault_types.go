@@ -220,6 +220,15 @@ type VaultSpec struct {
 	// +optional
 	Unseal *UnsealPolicy `json:"unseal,omitempty"`
 
+	// operatorLogin has the operator log in to this Vault, by a token of its ServiceAccount,
+	// once an administrator of Vault has authorized it ("kubectl vault authorize"). It may then
+	// do what keeps Vault available, such as having the active node step down before it is
+	// replaced, and reads no secret. Everything else works without it.
+	// https://developer.hashicorp.com/vault/docs/auth/jwt
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Login of the operator",order=99,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	OperatorLogin *OperatorLoginPolicy `json:"operatorLogin,omitempty"`
+
 	// storage is where Vault keeps its encrypted data. Its kind cannot be
 	// changed. Defaults to an etcd cluster of three members.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage
@@ -848,6 +857,11 @@ type VaultStatus struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Unsealing",order=39,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Unseal *UnsealStatus `json:"unseal,omitempty"`
+
+	// operatorLogin is who logs in where spec.operatorLogin is set.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Login of the operator",order=41,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	OperatorLogin *OperatorLoginStatus `json:"operatorLogin,omitempty"`
 
 	// storage is what is known of the storage.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Storage",order=24,xDescriptors={"urn:alm:descriptor:text"}

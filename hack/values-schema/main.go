@@ -59,6 +59,7 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	delete(properties, "allowDowngrade")
 	delete(properties, "initialization")
 	delete(properties, "unseal")
+	delete(properties, "operatorLogin")
 	properties["config"] = map[string]any{"type": "string", "description": "config is more Vault configuration, in HCL."}
 	properties["configSecret"] = map[string]any{
 		"type": "object", "description": "configSecret is a Secret with more Vault configuration, and its keys.",
@@ -78,6 +79,10 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	properties["sealKey"] = map[string]any{"type": "string", "description": "sealKey names the key of the seal."}
 	properties["sealCAKey"] = map[string]any{"type": "string", "description": "sealCAKey is the key of the Secret of " +
 		"seal.transit.caSecretName."}
+	properties["minReadySeconds"] = map[string]any{
+		"type": "integer", "minimum": 0,
+		"description": "minReadySeconds is for how long an updated node has to be ready before an old one is deleted.",
+	}
 	properties["ownerUID"] = map[string]any{"type": "string", "description": "ownerUID is the UID of the Vault resource."}
 	properties["generation"] = map[string]any{
 		"type": "string", "description": "generation of the Vault resource that the values are of.",

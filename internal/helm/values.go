@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/operator-framework/helm-operator-plugins/pkg/values"
 	"helm.sh/helm/v3/pkg/chartutil"
@@ -58,6 +59,13 @@ type translator struct {
 	records *releases.Store
 }
 
+// stepDownTime is how long a rollout pauses when an updated node is ready, so that the operator
+// can have the active node step down before it is deleted. Vault itself keeps a node that has
+// stepped down from becoming active again for 10 seconds, so that an old one, which is deleted
+// within these, does not take over from an updated one.
+// https://developer.hashicorp.com/vault/docs/upgrade#ha-installations
+const stepDownTime = 5 * time.Second
+
 // Translate returns the values: the spec without the fields that only this gate uses,
 // the name of the Secret with the user's configuration, and what the chart has to know
 // beside the spec.
@@ -105,6 +113,10 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	delete(spec, "allowDowngrade")
 	delete(spec, "initialization")
 	delete(spec, "unseal")
+	delete(spec, "operatorLogin")
+	if vault.HasOperatorLogin() {
+		spec["minReadySeconds"] = int64(stepDownTime / time.Second)
+	}
 	spec["images"] = relatedImages(&vault)
 	if configSecret.Name != "" {
 		spec["configSecret"] = map[string]any{"name": configSecret.Name, "keys": toAny(configSecret.Keys)}

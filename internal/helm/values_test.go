@@ -103,7 +103,8 @@ func TestTranslate(t *testing.T) {
 			"namespace": "default", "name": "example", "uid": "vault-uid", "generation": int64(12345678),
 		},
 		"spec": map[string]any{"version": "1.21.0", "allowDowngrade": true,
-			"initialization": map[string]any{"rootToken": "PGP"}, "unseal": map[string]any{"keysSecretName": "keys"}},
+			"initialization": map[string]any{"rootToken": "PGP"}, "unseal": map[string]any{"keysSecretName": "keys"},
+			"operatorLogin": map[string]any{"enabled": true}},
 	}}
 	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))
 	values, err := newTranslator(t, "").Translate(t.Context(), vault)
@@ -112,7 +113,8 @@ func TestTranslate(t *testing.T) {
 	}
 	want := map[string]any{
 		"version": "1.21.0", "generation": "12345678", "operated": true, "openshift": false, "ipv6": false,
-		"images": map[string]any{}, "ownerUID": "vault-uid",
+		"minReadySeconds": int64(5),
+		"images":          map[string]any{}, "ownerUID": "vault-uid",
 		"tlsKeys": map[string]any{"cert": "server.crt", "key": "server.key", "ca": "vault-client-ca.crt"},
 	}
 	for key, value := range want {

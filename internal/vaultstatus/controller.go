@@ -313,7 +313,7 @@ func (r *Reconciler) previous(vault *v1alpha1.Vault) v1alpha1.VaultStatus {
 // owned is the part of the status that this controller writes.
 func owned(status v1alpha1.VaultStatus) v1alpha1.VaultStatus {
 	result := *status.DeepCopy()
-	result.DeployedRelease, result.Initialization, result.Unseal = nil, nil, nil
+	result.DeployedRelease, result.Initialization, result.Unseal, result.OperatorLogin = nil, nil, nil, nil
 	result.Conditions = nil
 	types := map[string]bool{}
 	for _, t := range v1alpha1.VaultConditions {

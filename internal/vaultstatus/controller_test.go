@@ -410,6 +410,7 @@ func TestOwnedIsWhatThisControllerWrites(t *testing.T) {
 		Phase:           v1alpha1.PhaseRunning,
 		DeployedRelease: &v1alpha1.DeployedRelease{Name: "example"},
 		Initialization:  &v1alpha1.InitializationStatus{}, Unseal: &v1alpha1.UnsealStatus{},
+		OperatorLogin: &v1alpha1.OperatorLoginStatus{},
 		Conditions: []metav1.Condition{
 			{Type: v1alpha1.DeployedCondition}, {Type: v1alpha1.AvailableCondition},
 			{Type: v1alpha1.IrreconcilableCondition}, {Type: v1alpha1.UnsealedCondition},
@@ -417,7 +418,7 @@ func TestOwnedIsWhatThisControllerWrites(t *testing.T) {
 	}
 	got := owned(status)
 	if got.Phase != v1alpha1.PhaseRunning || got.DeployedRelease != nil || got.Initialization != nil ||
-		got.Unseal != nil || len(got.Conditions) != 2 ||
+		got.Unseal != nil || got.OperatorLogin != nil || len(got.Conditions) != 2 ||
 		got.Conditions[0].Type != v1alpha1.AvailableCondition || got.Conditions[1].Type != v1alpha1.UnsealedCondition {
 		t.Errorf("owned() = %+v", got)
 	}

@@ -179,7 +179,7 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	want := defaults(t, &spec).(map[string]any)
 	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
 	want["images"], want["ownerUID"], want["ipv6"] = map[string]any{}, "", false
-	want["sealKey"], want["sealCAKey"] = "", "ca.crt"
+	want["sealKey"], want["sealCAKey"], want["minReadySeconds"] = "", "ca.crt", 0
 	want["configSecret"] = map[string]any{"name": "", "keys": []any{}}
 	want["tlsKeys"] = map[string]any{"cert": v1alpha1.ServerCertKey, "key": v1alpha1.ServerKeyKey,
 		"ca": v1alpha1.ClientCAKey}
@@ -189,6 +189,18 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	got := loadChart(t).Values
 	if !reflect.DeepEqual(roundTrip(t, got), roundTrip(t, want)) {
 		t.Errorf("values.yaml has\n%v\nand the resource's defaults are\n%v", got, want)
+	}
+}
+
+// A rollout pauses before it deletes a pod only where the operator can use that, and no pod is
+// another for it.
+func TestMinReadySeconds(t *testing.T) {
+	without, with := release{}.render(t).vault, release{values: "minReadySeconds: 5"}.render(t).vault
+	if without.Spec.MinReadySeconds != 0 || with.Spec.MinReadySeconds != 5 {
+		t.Errorf("minReadySeconds is %d, and %d when it is set", without.Spec.MinReadySeconds, with.Spec.MinReadySeconds)
+	}
+	if !reflect.DeepEqual(without.Spec.Template, with.Spec.Template) {
+		t.Error("the pods are others")
 	}
 }
 

@@ -41,6 +41,7 @@ func requireFields(t *testing.T, path string, schema apiextensionsv1.JSONSchemaP
 		"spec": true, "spec.pod": true, "spec.service": true, "spec.tls": true, "spec.tls.static": true, "spec.storage": true,
 		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.listener": true, "spec.kubernetesAuth": true,
 		"spec.audit": true, "spec.seal": true, "spec.seal.transit": true, "spec.initialization": true,
+		"spec.operatorLogin": true,
 	}
 	if !ours[path] {
 		return
