@@ -26,6 +26,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/statuspart"
+	"github.com/vault-operator/vault-operator/internal/vaultclient"
 )
 
 const (
@@ -45,6 +46,8 @@ type Reconciler struct {
 	Engine    *probe.Engine
 	Recorder  record.EventRecorder
 	Clock     clock.PassiveClock
+	// Authorize authorizes the operator in a Vault, by the root token, before that is revoked.
+	Authorize func(ctx context.Context, vault *v1alpha1.Vault, node *vaultclient.Client, token string) error
 
 	mu sync.Mutex
 	// memory is what this process knows of each Vault beside what is written down.
@@ -63,6 +66,10 @@ type memory struct {
 	storing string
 	// token is the root token, when it is to be revoked.
 	token string
+	// authorized says that the operator was authorized by that token, or cannot be, and tries
+	// is how often that has failed.
+	authorized bool
+	tries      int
 	// refusal is why Vault has refused to be initialized, and generation of what spec.
 	refusal    string
 	generation int64

@@ -36,6 +36,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+	"github.com/vault-operator/vault-operator/internal/vaultclient"
 )
 
 var errKilled = errors.New("the API server is away")
@@ -674,6 +675,47 @@ func TestRevoke(t *testing.T) {
 		f.settle()
 		f.expect(v1alpha1.ReasonRootTokenNotRevoked, v1alpha1.PhaseInitialized, 1)
 	})
+}
+
+// The root token authorizes the operator before it is revoked, and is revoked whatever comes
+// of that.
+func TestRevokeAuthorizesFirst(t *testing.T) {
+	for name, tt := range map[string]struct {
+		asked bool
+		err   error
+		calls int
+	}{
+		"the spec asks for it":         {asked: true, calls: 1},
+		"it does not":                  {},
+		"Vault refuses it":             {asked: true, err: &vaultclient.Error{Status: http.StatusForbidden}, calls: 1},
+		"the API server tells no keys": {asked: true, err: errors.New("no keys"), calls: 1 + authorizeTries},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, plainPolicy(v1alpha1.RevokeRootToken))
+			f.vault.recovery = true
+			if tt.asked {
+				vault := f.get()
+				vault.Spec.OperatorLogin = &v1alpha1.OperatorLoginPolicy{Enabled: true}
+				if err := f.api.Update(t.Context(), vault); err != nil {
+					t.Fatal(err)
+				}
+			}
+			calls := 0
+			f.Authorize = func(_ context.Context, _ *v1alpha1.Vault, _ *vaultclient.Client, token string) error {
+				f.vault.mu.Lock()
+				defer f.vault.mu.Unlock()
+				if calls++; token != rootToken || !f.vault.valid {
+					t.Errorf("it is authorized by %q, valid: %v", token, f.vault.valid)
+				}
+				return tt.err
+			}
+			f.settle()
+			f.expect(v1alpha1.ReasonKeysInPlaintext, v1alpha1.PhaseRootTokenRevoked, 1)
+			if calls != tt.calls || f.vault.valid {
+				t.Errorf("it was tried %d times, want %d; the root token is valid: %v", calls, tt.calls, f.vault.valid)
+			}
+		})
+	}
 }
 
 // entity makes a PGP key for a test.

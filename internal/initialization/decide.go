@@ -12,7 +12,8 @@
 //     annotation, before anything else happens. It has no owner: volumes may outlive the Vault.
 //  5. The status says so. (PhaseInitialized)
 //  6. With rootToken Revoke the token is revoked once a node is active. Meanwhile it is in
-//     the memory of this process and nowhere else. (PhaseRootTokenRevoked)
+//     the memory of this process and nowhere else. With spec.operatorLogin it authorizes the
+//     operator first. (PhaseRootTokenRevoked)
 //
 // A process that finds an attempt which is not its own looks for the Secret. When there is
 // none it waits until nobody can be at it any more. If Vault is initialized by then the keys

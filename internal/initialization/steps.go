@@ -34,6 +34,10 @@ const (
 	storeRetry     = 500 * time.Millisecond
 	// readTimeout is for requests that change little.
 	readTimeout = 5 * time.Second
+	// authorizeTimeout is for the requests that authorize the operator, which is tried
+	// authorizeTries times more when they fail.
+	authorizeTimeout = 20 * time.Second
+	authorizeTries   = 3
 	// generateRootNeedsToken is the version of Vault from which on generate-root needs a token
 	// by default, so that recovery keys alone lead to none.
 	generateRootNeedsToken = "2.0.0"
@@ -326,6 +330,28 @@ func secretError(err error) error {
 	return errors.New("the API server does not answer")
 }
 
+// authorize authorizes the operator where the spec has it log in. The root token is revoked
+// soon, so that what Vault refuses is left to an administrator: the condition Authorized says so.
+func (r *Reconciler) authorize(
+	ctx context.Context, vault *v1alpha1.Vault, m *memory, node *vaultclient.Client,
+) error {
+	if !vault.HasOperatorLogin() || r.Authorize == nil || m.authorized {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, authorizeTimeout)
+	defer cancel()
+	err := r.Authorize(ctx, vault, node, m.token)
+	if err != nil && m.tries < authorizeTries && vaultclient.StatusOf(err) != http.StatusForbidden {
+		m.tries++
+		return err
+	}
+	if err != nil {
+		log.FromContext(ctx).Info("The operator was not authorized before the root token is revoked", "error", err.Error())
+	}
+	m.authorized = true
+	return nil
+}
+
 // revoke revokes the root token that this process has, and makes sure that it is.
 func (r *Reconciler) revoke(ctx context.Context, vault *v1alpha1.Vault, m *memory) error {
 	key := client.ObjectKeyFromObject(vault)
@@ -340,9 +366,12 @@ func (r *Reconciler) revoke(ctx context.Context, vault *v1alpha1.Vault, m *memor
 		if !known || observations[pod.UID].State != probe.Active || pods.Terminating(pod) {
 			continue
 		}
+		node := vaultclient.New(target)
+		if err := r.authorize(ctx, vault, m, node); err != nil {
+			return err
+		}
 		ctx, cancel := context.WithTimeout(ctx, 2*readTimeout)
 		defer cancel()
-		node := vaultclient.New(target)
 		// That it was revoked before, by a request whose response was lost, shows below.
 		if err := node.RevokeSelf(ctx, m.token); err != nil && vaultclient.StatusOf(err) != http.StatusForbidden {
 			return fmt.Errorf("revoking the root token: %w", err)

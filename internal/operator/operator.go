@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
@@ -37,6 +38,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/helm"
 	"github.com/vault-operator/vault-operator/internal/initialization"
 	"github.com/vault-operator/vault-operator/internal/leader"
+	"github.com/vault-operator/vault-operator/internal/login"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
@@ -226,13 +228,25 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	return nil
 }
 
-// addKeyControllers adds the controllers that handle keys of Vaults, where the spec says so.
+// addKeyControllers adds the controllers that handle keys and tokens of Vaults, where the spec
+// says so.
 func addKeyControllers(ctx context.Context, manager ctrl.Manager, engine *probe.Engine) error {
 	//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 	recorder := message.Recorder(manager.GetEventRecorderFor("vault-operator"))
+	clientset, err := kubernetes.NewForConfigAndClient(manager.GetConfig(), manager.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	operator := &login.Reconciler{
+		Client: manager.GetClient(), Issuer: login.APIServer(clientset), Engine: engine, Recorder: recorder,
+		Clock: clock.RealClock{},
+	}
+	if err := operator.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("login controller: %w", err)
+	}
 	initializer := &initialization.Reconciler{
 		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine, Recorder: recorder,
-		Clock: clock.RealClock{},
+		Clock: clock.RealClock{}, Authorize: operator.Grant,
 	}
 	if err := initializer.SetupWithManager(ctx, manager); err != nil {
 		return fmt.Errorf("initialization controller: %w", err)

@@ -1,10 +1,10 @@
 // Package vaultclient makes the few requests to a Vault node that change something: to
-// initialize and to unseal Vault, and to revoke the token that initializing has made.
+// initialize and to unseal Vault, to revoke the token that initializing has made, and what the
+// operator does in a Vault that it is authorized in.
 //
 // Each request is made once, on a connection of its own, to the node that it is meant for:
 // nothing is retried and no redirect is followed. The node is verified as probes verify it.
-// No error quotes a request, and none a response but for what Vault gives as the reason why
-// it did not initialize.
+// No error quotes a request, and none a response: what Vault gives as its reasons is apart.
 package vaultclient
 
 import (
@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/vault-operator/vault-operator/internal/probe"
 )
@@ -55,6 +56,15 @@ type Error struct {
 
 // Error returns the status alone.
 func (e *Error) Error() string { return fmt.Sprintf("the response has the HTTP status %d", e.Status) }
+
+// ReasonsOf are Vault's own words in a response that is an error.
+func ReasonsOf(err error) []string {
+	var response *Error
+	if errors.As(err, &response) {
+		return response.Reasons
+	}
+	return nil
+}
 
 // StatusOf is the HTTP status of a response that is an error, or 0 if there was none.
 func StatusOf(err error) int {
@@ -145,6 +155,72 @@ func (c *Client) RevokeSelf(ctx context.Context, token string) error {
 // that is not.
 func (c *Client) LookupSelf(ctx context.Context, token string) error {
 	return c.do(ctx, http.MethodGet, "/v1/auth/token/lookup-self", token, nil, nil)
+}
+
+// Token is one that a login has made.
+type Token struct {
+	Value string
+	// Lifetime is for how long it is valid.
+	Lifetime time.Duration
+}
+
+// LoginJWT logs in by a JWT.
+// https://developer.hashicorp.com/vault/api-docs/auth/jwt#jwt-login
+func (c *Client) LoginJWT(ctx context.Context, mount, role, jwt string) (Token, error) {
+	var response struct {
+		Auth struct {
+			Token    string `json:"client_token"`
+			Lifetime int64  `json:"lease_duration"`
+		} `json:"auth"`
+	}
+	body := map[string]string{"role": role, "jwt": jwt}
+	if err := c.do(ctx, http.MethodPut, "/v1/auth/"+mount+"/login", "", body, &response); err != nil {
+		return Token{}, err
+	}
+	if response.Auth.Token == "" || response.Auth.Lifetime <= 0 {
+		return Token{}, errors.New("the response has no token that is valid for a while")
+	}
+	return Token{response.Auth.Token, time.Duration(response.Auth.Lifetime) * time.Second}, nil
+}
+
+// Capabilities returns what a token may do with paths.
+// https://developer.hashicorp.com/vault/api-docs/system/capabilities-self
+func (c *Client) Capabilities(ctx context.Context, token string, paths []string) (map[string][]string, error) {
+	// Beside the paths there are fields of other types.
+	var response struct {
+		Data map[string]json.RawMessage `json:"data"`
+	}
+	body := map[string][]string{"paths": paths}
+	if err := c.do(ctx, http.MethodPut, "/v1/sys/capabilities-self", token, body, &response); err != nil {
+		return nil, err
+	}
+	result := map[string][]string{}
+	for _, path := range paths {
+		var capabilities []string
+		if err := json.Unmarshal(response.Data[path], &capabilities); err == nil {
+			result[path] = capabilities
+		}
+	}
+	return result, nil
+}
+
+// StepDown has the node give up its place. The node must be active.
+// https://developer.hashicorp.com/vault/api-docs/system/step-down
+func (c *Client) StepDown(ctx context.Context, token string) error {
+	return c.do(ctx, http.MethodPut, "/v1/sys/step-down", token, nil, nil)
+}
+
+// Read reads the data at a path.
+func (c *Client) Read(ctx context.Context, token, path string, into any) error {
+	response := struct {
+		Data any `json:"data"`
+	}{into}
+	return c.do(ctx, http.MethodGet, "/v1/"+path, token, nil, &response)
+}
+
+// Write writes to a path.
+func (c *Client) Write(ctx context.Context, token, path string, body any) error {
+	return c.do(ctx, http.MethodPut, "/v1/"+path, token, body, nil)
 }
 
 func (c *Client) do(ctx context.Context, method, path, token string, body, into any) error {

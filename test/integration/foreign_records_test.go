@@ -19,6 +19,7 @@ import (
 	"helm.sh/helm/v3/pkg/storage"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -407,11 +408,26 @@ func TestAdmissionPolicies(t *testing.T) {
 				client.RawPatch(types.MergePatchType, []byte(patch)))
 		}
 	}
+	makeServiceAccount(t)
+	token := func(seconds int64, audiences ...string) func() error {
+		return func() error {
+			account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
+				Namespace: operatorNamespace, Name: "vault-operator-controller-manager",
+			}}
+			return operator.SubResource("token").Create(t.Context(), account, &authenticationv1.TokenRequest{
+				Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: &seconds},
+			})
+		}
+	}
 	for _, tt := range []struct {
 		what   string
 		do     func() error
 		denied bool
 	}{
+		{"a token for a Vault", token(600, "vault-operator/default/example"), false},
+		{"a token for the API server", token(600), true},
+		{"a token for others as well", token(600, "vault-operator/default/example", "vault"), true},
+		{"a token that lasts", token(3600, "vault-operator/default/example"), true},
 		{"the active label", patch(own, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), false},
 		{"the deletion cost", patch(own,
 			`{"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}}`), false},

@@ -1,0 +1,178 @@
+// Package authorization is what an administrator of a Vault grants the operator in it: an auth
+// method of its own, which takes tokens of the operator's ServiceAccount for this Vault alone,
+// and a policy with what keeps Vault available.
+//
+// Who may write the configuration of the auth method may admit any key to it. The operator
+// may, to follow the keys of the API server, so that nothing but its own role belongs there.
+package authorization
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+const (
+	// Name of the auth method, of the role in it, and of the policy.
+	Name = "vault-operator"
+	// MountPath, ConfigPath, RolePath and PolicyPath are where these are written.
+	MountPath  = "sys/auth/" + Name
+	ConfigPath = "auth/" + Name + "/config"
+	RolePath   = "auth/" + Name + "/role/" + Name
+	PolicyPath = "sys/policies/acl/" + Name
+	// RolesPath lists the roles of the auth method.
+	RolesPath = "auth/" + Name + "/role"
+	// KeysField of ConfigPath are the public keys of the API server.
+	KeysField = "jwt_validation_pubkeys"
+
+	// lifetime is how long a token of the operator is valid, in Vault's words.
+	lifetime = "5m"
+	// description of the auth method.
+	description = "The Vault Operator, which keeps this Vault available"
+)
+
+// Policy is all that the operator may do. It has no right of the policy "default", which the
+// role leaves out, since administrators may add to that.
+const Policy = `# What the Vault Operator may do in this Vault: keep it available. It reads no secret and
+# writes no policy.
+
+# A standby node takes over before the active one is replaced.
+path "sys/step-down" {
+  capabilities = ["update", "sudo"]
+}
+
+# With integrated storage: which nodes belong to it, and taking out one that is gone.
+path "sys/storage/raft/configuration" {
+  capabilities = ["read"]
+}
+path "sys/storage/raft/autopilot/state" {
+  capabilities = ["read"]
+}
+path "sys/storage/raft/autopilot/configuration" {
+  capabilities = ["read", "update"]
+}
+path "sys/storage/raft/remove-peer" {
+  capabilities = ["update"]
+}
+
+# The public keys of the API server, by which it logs in itself, when they are rotated.
+path "auth/vault-operator/config" {
+  capabilities = ["read", "update"]
+}
+
+# What of this it may still do.
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}
+`
+
+// needs are the capabilities that the operator uses, by path. Those of integrated storage are
+// not among them: a Vault on etcd lacks nothing without them.
+var needs = map[string][]string{
+	"sys/step-down": {"update", "sudo"},
+	ConfigPath:      {"read", "update"},
+}
+
+// Paths are those whose capabilities tell whether the operator may do what it needs.
+func Paths() []string { return slices.Sorted(maps.Keys(needs)) }
+
+// Missing says what the operator lacks of what it needs, by what Vault says that it may do.
+func Missing(capabilities map[string][]string) []string {
+	var missing []string
+	for _, path := range Paths() {
+		has := capabilities[path]
+		if slices.Contains(has, "root") {
+			continue
+		}
+		var lacks []string
+		for _, need := range needs[path] {
+			if !slices.Contains(has, need) {
+				lacks = append(lacks, need)
+			}
+		}
+		if len(lacks) > 0 {
+			missing = append(missing, fmt.Sprintf("%s on %s", strings.Join(lacks, " and "), path))
+		}
+	}
+	return missing
+}
+
+// Request writes something in Vault.
+type Request struct {
+	Path string
+	Body map[string]any
+}
+
+// Grant are the requests that authorize the operator, in their order. MountPath is refused
+// where the auth method is there already, and the others replace what they have written
+// before.
+func Grant(login *v1alpha1.OperatorLoginStatus) []Request {
+	return []Request{
+		{PolicyPath, map[string]any{"policy": Policy}},
+		{MountPath, map[string]any{
+			"type": "jwt", "description": description,
+			"config": map[string]any{"default_lease_ttl": lifetime, "max_lease_ttl": lifetime},
+		}},
+		{ConfigPath, Config(login.PublicKeys)},
+		{RolePath, role(login)},
+	}
+}
+
+// Config is the configuration of the auth method.
+func Config(publicKeys []string) map[string]any { return map[string]any{KeysField: publicKeys} }
+
+func role(login *v1alpha1.OperatorLoginStatus) map[string]any {
+	return map[string]any{
+		"role_type": "jwt", "user_claim": "sub",
+		"bound_subject": login.Subject, "bound_audiences": []string{login.Audience},
+		"token_policies": []string{Name}, "token_no_default_policy": true,
+		// Vault keeps nothing of such a token, which cannot be renewed either.
+		"token_type": "batch", "token_ttl": lifetime, "token_max_ttl": lifetime,
+	}
+}
+
+// AlreadyMounted says that Vault refuses MountPath because something is mounted there, by its
+// words.
+func AlreadyMounted(reasons []string) bool {
+	return slices.ContainsFunc(reasons, func(reason string) bool { return strings.Contains(reason, "already in use") })
+}
+
+// Others are the roles that do not belong in the auth method, of those that are there.
+func Others(roles []string) []string {
+	return slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return role == Name })
+}
+
+// Revoke are the paths to delete, in their order: the policy first, so that a token that is
+// still valid may do nothing any more. The role goes with the auth method.
+func Revoke() []string { return []string{PolicyPath, MountPath} }
+
+// GrantCommands are the commands of vault that do the same as Grant, for review.
+func GrantCommands(login *v1alpha1.OperatorLoginStatus) string {
+	return fmt.Sprintf(`vault policy write %[1]s - <<'EOF'
+%[2]sEOF
+vault auth enable -path=%[1]s -description=%[3]q -default-lease-ttl=%[4]s -max-lease-ttl=%[4]s jwt
+vault write %[5]s - <<'EOF'
+%[6]s
+EOF
+vault write %[7]s - <<'EOF'
+%[8]s
+EOF
+`, Name, Policy, description, lifetime, ConfigPath, indented(Config(login.PublicKeys)), RolePath, indented(role(login)))
+}
+
+// RevokeCommands are the commands of vault that do the same as Revoke.
+func RevokeCommands() string {
+	return fmt.Sprintf("vault policy delete %[1]s\nvault auth disable %[1]s\n", Name)
+}
+
+func indented(value map[string]any) string {
+	text, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		panic(err) // it is made of strings
+	}
+	return string(text)
+}

@@ -1,0 +1,240 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/authorization"
+	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/vaultclient"
+)
+
+const (
+	// soon and later are between two logins that are refused: Vault records each. Somebody who
+	// has just asked for a login is about to authorize it.
+	soon      = time.Minute
+	later     = 5 * time.Minute
+	soonTries = 10
+	// requestTimeout is for one request.
+	requestTimeout = 5 * time.Second
+)
+
+// session is what this process knows of its login to one Vault. The token is in its memory and
+// nowhere else, and Vault keeps nothing of it either.
+type session struct {
+	vault      types.UID
+	generation int64
+
+	token string
+	// expires is when the token is not valid any more, and renew when another one is due.
+	expires, renew time.Time
+	// missing is what the operator needs and may not do.
+	missing []string
+	// config is the configuration of the auth method; nil while it is not known.
+	config *config
+
+	// refusal is why the last login was refused, or nil; refusals is how many were in a row,
+	// and next when to try again.
+	refusal  *metav1.Condition
+	refusals int
+	next     time.Time
+
+	// steppedDown is the pod that was asked to step down last, at the time.
+	steppedDown types.UID
+	asked       time.Time
+}
+
+// config is what has to be kept of the configuration of the auth method when its keys change.
+type config struct {
+	Keys       []string `json:"jwt_validation_pubkeys"`
+	Issuer     string   `json:"bound_issuer"`
+	Algorithms []string `json:"jwt_supported_algs"`
+}
+
+// valid says that the token can be used.
+func (s *session) valid(now time.Time) bool { return s.token != "" && now.Before(s.expires) }
+
+// due says that it is time to log in.
+func (s *session) due(now time.Time) bool {
+	return !now.Before(s.next) && (!s.valid(now) || !now.Before(s.renew))
+}
+
+// again is when there is something to do without anything happening.
+func (s *session) again(now time.Time) time.Duration {
+	wait := s.next.Sub(now)
+	if s.valid(now) {
+		wait = min(max(wait, s.renew.Sub(now)), keysEvery)
+	}
+	return max(wait, time.Second)
+}
+
+// follow forgets refusals of what the spec was before.
+func (s *session) follow(vault *v1alpha1.Vault) {
+	if s.generation != vault.Generation {
+		s.generation, s.refusals, s.next = vault.Generation, 0, time.Time{}
+	}
+}
+
+// refuse notes that a login was refused. A token that is still valid is kept: by it the keys of
+// the API server can be put right, when it is these that are the reason.
+func (s *session) refuse(reason, message string, now time.Time) {
+	s.refusal = &metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: message}
+	s.refusals++
+	pause := later
+	if s.refusals < soonTries {
+		pause = soon
+	}
+	s.next = now.Add(pause)
+}
+
+// condition tells what came of the last login.
+func (s *session) condition(vault *v1alpha1.Vault) *metav1.Condition {
+	switch {
+	case s.refusal != nil:
+		return s.refusal.DeepCopy()
+	case len(s.missing) > 0:
+		return &metav1.Condition{
+			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonPolicyMissing,
+			Message: fmt.Sprintf("The operator can log in to Vault, and the policy %q does not grant it what it needs: %s. "+
+				"'kubectl vault authorize %s' writes the policy again",
+				authorization.Name, strings.Join(s.missing, ", "), vault.Name),
+		}
+	default:
+		return &metav1.Condition{
+			Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAuthorized,
+			Message: "The operator is logged in to Vault and may do what keeps it available",
+		}
+	}
+}
+
+// login logs in, and finds out what the operator may do.
+func (r *Reconciler) login(
+	ctx context.Context, vault *v1alpha1.Vault, s *session, node *vaultclient.Client, who *v1alpha1.OperatorLoginStatus,
+) error {
+	now := r.Clock.Now()
+	jwt, err := r.Issuer.Token(ctx, who.Subject, who.Audience)
+	if wrong := problem.In(err); wrong != nil {
+		s.refuse(wrong.Reason, wrong.Message, now)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	token, err := node.LoginJWT(asking, authorization.Name, authorization.Name, jwt)
+	if reason, message := refusalOf(err, vault); reason != "" {
+		s.refuse(reason, message, now)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("logging in to Vault: %w", err)
+	}
+	capabilities, err := node.Capabilities(asking, token.Value, authorization.Paths())
+	// Without its policy the token may not even ask that.
+	if err != nil && vaultclient.StatusOf(err) != http.StatusForbidden {
+		return fmt.Errorf("asking Vault what the operator may do: %w", err)
+	}
+	steppedDown, asked := s.steppedDown, s.asked
+	*s = session{
+		vault: s.vault, generation: s.generation, token: token.Value,
+		expires: now.Add(token.Lifetime), renew: now.Add(token.Lifetime * 2 / 3),
+		missing: authorization.Missing(capabilities), steppedDown: steppedDown, asked: asked,
+	}
+	return nil
+}
+
+// refusalOf is why Vault has refused a login for good; without a reason it has not.
+func refusalOf(err error, vault *v1alpha1.Vault) (reason, message string) {
+	words := strings.Join(vaultclient.ReasonsOf(err), ", ")
+	switch vaultclient.StatusOf(err) {
+	case http.StatusForbidden, http.StatusNotFound:
+	case http.StatusBadRequest:
+		// Without the auth method Vault takes the login for a request that needs a token. The
+		// others are of one that is not complete.
+		unknown := []string{"missing client token", "could not be found", "could not load configuration"}
+		if !slices.ContainsFunc(unknown, func(text string) bool { return strings.Contains(words, text) }) {
+			return v1alpha1.ReasonLoginRefused, fmt.Sprintf("Vault refuses the login of the operator: %s. "+
+				"'kubectl vault authorize %s' writes again what it is checked by", words, vault.Name)
+		}
+	default:
+		return "", ""
+	}
+	return v1alpha1.ReasonNotAuthorized, fmt.Sprintf("Nobody has authorized the operator in this Vault: an administrator "+
+		"of Vault runs 'kubectl vault authorize %s'. Everything else works without", vault.Name)
+}
+
+// followKeys writes the public keys of the API server into Vault when they are others than there.
+func (r *Reconciler) followKeys(ctx context.Context, s *session, node *vaultclient.Client) error {
+	now := r.Clock.Now()
+	if !s.valid(now) || len(s.missing) > 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if s.config == nil {
+		var read config
+		if err := node.Read(ctx, s.token, authorization.ConfigPath, &read); err != nil {
+			return s.denied(err, now, "reading the public keys that Vault has")
+		}
+		for i := range read.Keys {
+			read.Keys[i] = strings.TrimSpace(read.Keys[i])
+		}
+		s.config = &read
+	}
+	wanted := r.keys.wanted(s.config.Keys, now)
+	if slices.Equal(wanted, slices.Sorted(slices.Values(s.config.Keys))) {
+		return nil
+	}
+	// What is not written is reset.
+	body := authorization.Config(wanted)
+	if s.config.Issuer != "" {
+		body["bound_issuer"] = s.config.Issuer
+	}
+	if len(s.config.Algorithms) > 0 {
+		body["jwt_supported_algs"] = s.config.Algorithms
+	}
+	if err := node.Write(ctx, s.token, authorization.ConfigPath, body); err != nil {
+		return s.denied(err, now, "writing the public keys of the API server into Vault")
+	}
+	s.config.Keys = wanted
+	return nil
+}
+
+// denied has the operator log in again when Vault denies what it was said to be allowed: the
+// condition then tells what is missing. Other errors are returned.
+func (s *session) denied(err error, now time.Time, doing string) error {
+	if status := vaultclient.StatusOf(err); status == http.StatusForbidden || status == http.StatusNotFound {
+		s.token, s.config, s.next = "", nil, now.Add(soon) // no sooner, whatever Vault says then
+		return nil
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// Grant authorizes the operator in a Vault, with a token that may do that.
+func (r *Reconciler) Grant(ctx context.Context, vault *v1alpha1.Vault, node *vaultclient.Client, token string) error {
+	who, err := r.identity(ctx, vault)
+	if err != nil {
+		return err
+	}
+	for _, request := range authorization.Grant(who) {
+		err := node.Write(ctx, token, request.Path, request.Body)
+		if request.Path == authorization.MountPath && authorization.AlreadyMounted(vaultclient.ReasonsOf(err)) {
+			continue // by an attempt whose response was lost
+		}
+		if err != nil {
+			words := strings.Join(vaultclient.ReasonsOf(err), ", ")
+			return errors.Join(fmt.Errorf("authorizing the operator: writing %s: %s", request.Path, words), err)
+		}
+	}
+	return nil
+}
