@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,6 +36,8 @@ type fakeNode struct {
 	tokens []string
 	keys   []string
 	resets int
+	// written are requests that have changed something with a token.
+	written []string
 	// answer replaces the answer to a path.
 	answer map[string]http.HandlerFunc
 
@@ -72,6 +75,15 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		n.sealed, n.active = path == "seal", false
+		w.WriteHeader(http.StatusNoContent)
+	case "policies/acl/vault-operator", "auth/vault-operator", "/v1/auth/vault-operator/config",
+		"/v1/auth/vault-operator/role/vault-operator":
+		if r.Header.Get("X-Vault-Token") != "hvs.good" {
+			refuse(w, http.StatusForbidden, "permission denied")
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		n.written = append(n.written, r.Method+" "+strings.TrimPrefix(r.URL.Path, "/v1/")+" "+string(body))
 		w.WriteHeader(http.StatusNoContent)
 	case "generate-root/attempt", "generate-root/update":
 		n.generateRoot(w, r, path)

@@ -142,7 +142,8 @@ func (p *plugin) command() *cobra.Command {
 		}
 	})
 	root.AddCommand(p.initCommand(), p.unsealCommand(), p.sealCommand(), p.statusCommand(), p.stepDownCommand(),
-		p.generateRootCommand(), p.execCommand(), p.logsCommand(), p.reportCommand())
+		p.generateRootCommand(), p.authorizeCommand(), p.deauthorizeCommand(), p.execCommand(), p.logsCommand(),
+		p.reportCommand())
 	return root
 }
 

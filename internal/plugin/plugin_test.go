@@ -625,7 +625,7 @@ func TestInterruptedAtAPipe(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	h := newHarness(t)
 	for _, command := range []string{"init", "unseal", "seal", "status", "step-down", "generate-root", "exec", "logs",
-		"report"} {
+		"report", "authorize", "deauthorize"} {
 		if r := h.run("", "__complete", command, ""); !strings.HasPrefix(r.out, "example\n") {
 			t.Errorf("%s completes to %q", command, r.out)
 		}
@@ -650,7 +650,7 @@ func TestEveryCommandHasExamples(t *testing.T) {
 func TestNoTokensInArguments(t *testing.T) {
 	h := newHarness(t)
 	h.pods(map[string]string{"a": h.serve(&fakeNode{initialized: true, active: true})})
-	for _, command := range []string{"seal", "step-down", "status"} {
+	for _, command := range []string{"seal", "step-down", "status", "authorize", "deauthorize"} {
 		h.run("", command, "example", "--token=hvs.good").expect(t, exitError, "unknown flag: --token")
 	}
 }

@@ -27,7 +27,9 @@ type overview struct {
 	Wanted    int32          `json:"wantedNodes"`
 	Nodes     []nodeOverview `json:"nodes"`
 	Storage   string         `json:"storage,omitempty"`
-	Waits     []waiting      `json:"waits"`
+	// Login is whether the operator may log in; empty where the spec does not have it do so.
+	Login string    `json:"operatorLogin,omitempty"`
+	Waits []waiting `json:"waits"`
 }
 
 type nodeOverview struct {
@@ -114,6 +116,9 @@ func overviewOf(vault *v1alpha1.Vault) *overview {
 			view.Storage += ", version " + vault.Status.Storage.Version
 		}
 	}
+	if login := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.AuthorizedCondition); login != nil {
+		view.Login = login.Reason
+	}
 	return view
 }
 
@@ -150,6 +155,9 @@ func (o *overview) print(out io.Writer, now time.Time) error {
 	fmt.Fprintf(w, "Phase:\t%s\n", orNone(string(o.Phase)))
 	fmt.Fprintf(w, "Version:\t%s\n", orNone(o.Version))
 	fmt.Fprintf(w, "Storage:\t%s\n", orNone(o.Storage))
+	if o.Login != "" {
+		fmt.Fprintf(w, "Operator:\t%s\n", line(o.Login))
+	}
 	fmt.Fprintf(w, "Nodes:\t%d wanted\n", o.Wanted)
 	if err := w.Flush(); err != nil {
 		return err
@@ -198,8 +206,10 @@ func expiry(at *metav1.Time, now time.Time) string {
 // negative are conditions that are bad when they are True.
 var negative = []string{v1alpha1.ReleaseFailedCondition, v1alpha1.IrreconcilableCondition}
 
-// ofKeys are the conditions that are there when the operator handles keys.
-var ofKeys = []string{v1alpha1.InitializationSucceededCondition, v1alpha1.UnsealKeysValidCondition}
+// ofKeys are the conditions that are there when the operator handles keys or tokens.
+var ofKeys = []string{
+	v1alpha1.InitializationSucceededCondition, v1alpha1.UnsealKeysValidCondition, v1alpha1.AuthorizedCondition,
+}
 
 // waitsOf lists the conditions that are not as they should be, each that says the same once.
 func waitsOf(vault *v1alpha1.Vault) []waiting {
@@ -265,6 +275,8 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 			return operator, "kubectl describe vault " + vault.Name + in
 		}
 		return administrator, "kubectl vault unseal " + vault.Name + in
+	case v1alpha1.ReasonNotAuthorized, v1alpha1.ReasonLoginRefused, v1alpha1.ReasonPolicyMissing:
+		return administrator, "kubectl vault authorize " + vault.Name + in
 	case v1alpha1.ReasonAwaitingAutoUnseal, v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonKeyServiceFailing:
 		return "the key service", "kubectl vault logs " + vault.Name + in
 	case v1alpha1.ReasonKeyServiceUnverified, v1alpha1.ReasonCredentialsRefused, v1alpha1.ReasonKeyNotUsable:

@@ -1,0 +1,195 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	vaultapi "github.com/hashicorp/vault/api"
+	"github.com/spf13/cobra"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/authorization"
+)
+
+func (p *plugin) authorizeCommand() *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "authorize NAME",
+		Short: "Let the operator keep a Vault available",
+		Long: `Let the operator log in to a Vault whose spec has operatorLogin.enabled, and have the active
+node step down before a rollout replaces it. It can read no secret and write no policy:
+--dry-run prints all that is written, and asks for no token.
+
+The token needs "update" on sys/policies/acl/vault-operator, "update" and "sudo" on
+sys/auth/vault-operator, "list" on auth/vault-operator/role, "update" on
+auth/vault-operator/config, and "create" and "update" on auth/vault-operator/role/vault-operator.`,
+		Example: `  # For review, or to be run by somebody else
+  kubectl vault authorize example --dry-run
+
+  # Asks for a token without echo
+  kubectl vault authorize example`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: p.vaultNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if dryRun {
+				return p.printGrant(cmd.Context(), args[0])
+			}
+			return p.withToken(cmd.Context(), args[0], p.grant)
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the commands of vault that do the same")
+	return cmd
+}
+
+func (p *plugin) deauthorizeCommand() *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "deauthorize NAME",
+		Short: "Take back what authorize has granted",
+		Long: `Delete the policy of the operator and its auth method from a Vault. A token that it has may do
+nothing any more from that moment. The token that you give needs "delete" on
+sys/policies/acl/vault-operator, and "delete" and "sudo" on sys/auth/vault-operator.`,
+		Example: `  # Asks for a token without echo
+  kubectl vault deauthorize example`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: p.vaultNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if dryRun {
+				_, err := fmt.Fprint(p.out, authorization.RevokeCommands())
+				return err
+			}
+			return p.withToken(cmd.Context(), args[0], p.revokeGrant)
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the commands of vault that do the same")
+	return cmd
+}
+
+// loginOf is who the operator is, as it says itself.
+func loginOf(vault *v1alpha1.Vault) (*v1alpha1.OperatorLoginStatus, error) {
+	login := vault.Status.OperatorLogin
+	switch {
+	case !vault.HasOperatorLogin():
+		return nil, exit(exitRefused, "the spec of Vault %[1]s does not have the operator log in: "+
+			"set operatorLogin.enabled, such as by: kubectl patch vault %[1]s -n %[2]s --type=merge "+
+			"-p '{\"spec\":{\"operatorLogin\":{\"enabled\":true}}}'",
+			vault.Name, vault.Namespace)
+	case login == nil || len(login.PublicKeys) == 0:
+		return nil, exit(exitRefused, "the operator has not said yet who it is: see the condition %s of Vault %s",
+			v1alpha1.AuthorizedCondition, vault.Name)
+	}
+	return login, nil
+}
+
+func (p *plugin) printGrant(ctx context.Context, name string) error {
+	cluster, err := p.connect()
+	if err != nil {
+		return err
+	}
+	vault, err := cluster.vault(ctx, name)
+	if err != nil {
+		return err
+	}
+	login, err := loginOf(vault)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(p.out, authorization.GrantCommands(login))
+	return err
+}
+
+// withToken does something with the active node and a token.
+func (p *plugin) withToken(ctx context.Context, name string,
+	do func(context.Context, *v1alpha1.Vault, *vaultapi.Logical) error,
+) error {
+	t, err := p.target(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	active, err := t.active(ctx)
+	if err != nil {
+		return err
+	}
+	secrets := p.secrets(nil)
+	defer secrets.close()
+	token, err := secrets.token(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := active.node.withToken(token); err != nil {
+		return err
+	}
+	return do(ctx, t.vault, active.node.api.Logical())
+}
+
+func (p *plugin) grant(ctx context.Context, vault *v1alpha1.Vault, api *vaultapi.Logical) error {
+	login, err := loginOf(vault)
+	if err != nil {
+		return err
+	}
+	for _, request := range authorization.Grant(login) {
+		body, err := json.Marshal(request.Body)
+		if err != nil {
+			return err
+		}
+		_, err = api.WriteBytesWithContext(ctx, request.Path, body)
+		if request.Path == authorization.MountPath && mounted(err) {
+			err = p.checkRoles(ctx, api)
+		}
+		if err != nil {
+			return refusedPath(err, "writing", request.Path)
+		}
+	}
+	fmt.Fprintf(p.out, "The operator may keep Vault %s available. It logs in within five minutes: "+
+		"kubectl wait --for=condition=%s vault/%s -n %s --timeout=6m\n",
+		line(vault.Name), v1alpha1.AuthorizedCondition, line(vault.Name), line(vault.Namespace))
+	return nil
+}
+
+// mounted says that an auth method is there already.
+func mounted(err error) bool {
+	response := (*vaultapi.ResponseError)(nil)
+	return errors.As(err, &response) && authorization.AlreadyMounted(response.Errors)
+}
+
+// checkRoles refuses an auth method that has roles of somebody else: the operator may admit any
+// key to it.
+func (p *plugin) checkRoles(ctx context.Context, api *vaultapi.Logical) error {
+	found, err := api.ListWithContext(ctx, authorization.RolesPath)
+	if err != nil || found == nil {
+		return err
+	}
+	var roles []string
+	keys, _ := found.Data["keys"].([]any)
+	for _, key := range keys {
+		roles = append(roles, fmt.Sprint(key))
+	}
+	if others := authorization.Others(roles); len(others) > 0 {
+		return exit(exitRefused, "auth/%s has roles that are not the operator's, which could let itself in by them: %s",
+			authorization.Name, line(strings.Join(others, ", ")))
+	}
+	return nil
+}
+
+func (p *plugin) revokeGrant(ctx context.Context, vault *v1alpha1.Vault, api *vaultapi.Logical) error {
+	for _, path := range authorization.Revoke() {
+		if _, err := api.DeleteWithContext(ctx, path); err != nil && status(err) != http.StatusNotFound {
+			return refusedPath(err, "deleting", path)
+		}
+	}
+	fmt.Fprintf(p.out, "The operator may do nothing in Vault %s any more\n", line(vault.Name))
+	return nil
+}
+
+// refusedPath says which request Vault has refused.
+func refusedPath(err error, doing, path string) error {
+	if coded := (*exitCode)(nil); errors.As(err, &coded) {
+		return err
+	}
+	return denied(err, "%s %s: %s", doing, path, reason(err))
+}
