@@ -90,7 +90,8 @@ func sealHealth(f *facts) *bool {
 // sealedByKeyService returns the nodes that say that the key service fails, and whether one
 // says that it works. A standby node has what it found when it was unsealed, and one that
 // somebody has sealed what it found before: neither tries again, so that the active node
-// knows better.
+// knows better. A sealed node that finds nothing wrong proves nothing: that is what Vault
+// begins with.
 func sealedByKeyService(f *facts) (failing []string, working bool) {
 	var sealed []string
 	activeWorks := false
@@ -105,7 +106,7 @@ func sealedByKeyService(f *facts) (failing []string, working bool) {
 			state = o.Last // that it does not respond mends nothing
 		}
 		healthy := o.Seal.Health == probe.SealHealthy
-		working = working || healthy
+		working = working || healthy && state != probe.Sealed
 		activeWorks = activeWorks || healthy && o.State == probe.Active
 		switch {
 		case o.Seal.Health != probe.SealUnhealthy:
@@ -175,6 +176,9 @@ func sealReady(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	case status.ReadyNodes > 0 && !pending:
 		// As a Vault does that is too old to tell.
 		return keyServiceWorks(f, "Nodes are unsealed, and none tells whether the key service works")
+	case len(status.VaultStatus.Sealed) > 0:
+		return isUnknown(v1alpha1.ReasonNotObserved, "Sealed nodes have just started, were sealed by somebody, or cannot "+
+			"use the key, as 'kubectl logs' says: %s", join(status.VaultStatus.Sealed))
 	default:
 		return isUnknown(v1alpha1.ReasonNotObserved, "No node has told yet whether it can use the key service%s",
 			waitingHint(f))

@@ -124,9 +124,10 @@ func TestSealReady(t *testing.T) {
 			facts: newSituation().sealed().pod("a", probe.Sealed).says("transit", probe.SealUnhealthy),
 			want:  "False KeyServiceFailing", healthy: new(false), unsealed: "False AwaitingAutoUnseal",
 		},
+		// Or its key is disabled: Vault begins with a key service that is well.
 		"sealed by somebody": {
 			facts: newSituation().sealed().pod("a", probe.Sealed).says("transit", probe.SealHealthy),
-			want:  "True KeyServiceWorks", healthy: new(true), unsealed: "False AwaitingAutoUnseal",
+			want:  "Unknown NotObserved", says: "cannot use the key", unsealed: "False AwaitingAutoUnseal",
 		},
 		"sealed by somebody while it was away": {
 			facts: newSituation().sealed().pod("a", probe.Active).says("transit", probe.SealHealthy).pod("b",
