@@ -19,10 +19,13 @@ import (
 const (
 	// Name of the auth method, of the role in it, and of the policy.
 	Name = "vault-operator"
-	// MountPath, ConfigPath, RolePath and PolicyPath are where these are written.
-	MountPath  = "sys/auth/" + Name
+	// MountPath is where the auth method is enabled.
+	MountPath = "sys/auth/" + Name
+	// ConfigPath is where it is configured.
 	ConfigPath = "auth/" + Name + "/config"
-	RolePath   = "auth/" + Name + "/role/" + Name
+	// RolePath is where the role is written.
+	RolePath = "auth/" + Name + "/role/" + Name
+	// PolicyPath is where the policy is written.
 	PolicyPath = "sys/policies/acl/" + Name
 	// RolesPath lists the roles of the auth method.
 	RolesPath = "auth/" + Name + "/role"

@@ -156,7 +156,8 @@ func TestMemberWithAnAddressOfIPv6(t *testing.T) {
 		t.Fatal(err)
 	}
 	vault := types.NamespacedName{Namespace: "a", Name: "vault"}
-	if alarm, views := alarms.Raised(vault), alarms.views[vault]; alarm != NoSpace || len(views["vault-etcd-0"].members) != 2 {
+	alarm, views := alarms.Raised(vault), alarms.views[vault]
+	if alarm != NoSpace || len(views["vault-etcd-0"].members) != 2 {
 		t.Errorf("the alarm is %q, and it knows %+v", alarm, views)
 	}
 }

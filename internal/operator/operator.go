@@ -193,15 +193,8 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		LabelProblem: router.LabelProblem,
 		Busy:         router.Busy,
 	}
-	if options.LeaderElect {
-		heartbeat, err := leader.Follow(ctx, manager)
-		if err != nil {
-			return fmt.Errorf("following the leader: %w", err)
-		}
-		status.LeaderAlive = heartbeat.Alive
-	}
-	if err := status.SetupWithManager(manager); err != nil {
-		return fmt.Errorf("status controller: %w", err)
+	if err := addStatus(ctx, manager, options, status); err != nil {
+		return err
 	}
 	keeper := &storage.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader()}
 	if err := keeper.SetupWithManager(manager); err != nil {
@@ -224,6 +217,21 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	err = helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, inputs, engine.Yield)
 	if err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
+	}
+	return nil
+}
+
+// addStatus adds the status controller, which stands in for a leader that is silent.
+func addStatus(ctx context.Context, manager ctrl.Manager, options Options, status *vaultstatus.Reconciler) error {
+	if options.LeaderElect {
+		heartbeat, err := leader.Follow(ctx, manager)
+		if err != nil {
+			return fmt.Errorf("following the leader: %w", err)
+		}
+		status.LeaderAlive = heartbeat.Alive
+	}
+	if err := status.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("status controller: %w", err)
 	}
 	return nil
 }

@@ -257,23 +257,31 @@ func messageOf(vault *v1alpha1.Vault, condition *metav1.Condition) string {
 	return condition.Message
 }
 
+// byOperator says that the spec has the operator do what is waited for.
+func byOperator(vault *v1alpha1.Vault, reason string) bool {
+	switch reason {
+	case v1alpha1.ReasonInitializing, v1alpha1.ReasonRevokingRootToken, v1alpha1.ReasonStoringKeys:
+		return true
+	case v1alpha1.ReasonAwaitingInit:
+		return vault.Spec.Initialization != nil
+	case v1alpha1.ReasonAwaitingUnseal:
+		return vault.Spec.Unseal != nil
+	}
+	return false
+}
+
 // help says who can do something about a reason, and by which command.
 func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	const administrator, operator, cluster = "an administrator of Vault", "the operator", "Kubernetes"
 	in := " -n " + vault.Namespace
 	selector := in + " -l " + v1alpha1.InstanceLabel + "=" + vault.Name + "," + v1alpha1.ComponentLabel + "="
-	switch reason {
-	case v1alpha1.ReasonInitializing, v1alpha1.ReasonRevokingRootToken, v1alpha1.ReasonStoringKeys:
+	if byOperator(vault, reason) {
 		return operator, "kubectl describe vault " + vault.Name + in
+	}
+	switch reason {
 	case v1alpha1.ReasonAwaitingInit:
-		if vault.Spec.Initialization != nil {
-			return operator, "kubectl describe vault " + vault.Name + in
-		}
 		return administrator, "kubectl vault init " + vault.Name + in
 	case v1alpha1.ReasonAwaitingUnseal:
-		if vault.Spec.Unseal != nil {
-			return operator, "kubectl describe vault " + vault.Name + in
-		}
 		return administrator, "kubectl vault unseal " + vault.Name + in
 	case v1alpha1.ReasonNotAuthorized, v1alpha1.ReasonLoginRefused, v1alpha1.ReasonPolicyMissing:
 		return administrator, "kubectl vault authorize " + vault.Name + in

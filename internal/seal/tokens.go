@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,6 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -254,7 +254,7 @@ func (t *Tokens) look(ctx context.Context, vault *v1alpha1.Vault, last lookup, n
 		last.life = found
 	}
 	last.token = last.life.at(at)
-	last.due = at.Add(next + rand.N(next/5))
+	last.due = at.Add(wait.Jitter(next, 0.2))
 	// It may have been renewed by then.
 	for _, change := range []time.Time{last.life.warnExpires, last.life.warnEnd, last.life.Expires} {
 		if change.After(at) && change.Before(last.due) {

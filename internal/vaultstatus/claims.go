@@ -56,7 +56,8 @@ func (r *Reconciler) gatherClaims(ctx context.Context, f *facts) {
 			why, err := r.whyUnbound(ctx, pod, volume, name)
 			if err != nil {
 				// A status without the cause is better than none.
-				log.FromContext(ctx).V(1).Info("No cause is known of a claim that is not bound", "claim", name, "error", err.Error())
+				log.FromContext(ctx).V(1).Info("No cause is known of a claim that is not bound",
+					"claim", name, "error", err.Error())
 			}
 			if why != "" {
 				f.unmade[pod.UID] = "unbound claim " + name + ": " + why

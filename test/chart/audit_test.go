@@ -62,8 +62,8 @@ func claimOf(size string, class *string) corev1.PersistentVolumeClaimSpec {
 // auditingVault writes numbered lines to an audit file, and opens it anew on SIGHUP, as
 // Vault does.
 const auditingVault = `umask 077; log() { exec 3>> %[1]s/audit.log; }; trap log HUP; trap 'exit 3' TERM; log; i=0; ` +
-	`while true; do for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do i=$((i+1)); printf '%%0100d\n' $i >&3; ` +
-	`done; sleep 0.02; done`
+	`while true; do for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do i=$((i+1)); ` +
+	`printf '%%0100d\n' $i >&3; done; sleep 0.02; done`
 
 // rotated is the name of a file that was renamed.
 var rotated = regexp.MustCompile(`^audit\.log\.[0-9]{8}T[0-9]{6}Z$`)
@@ -124,7 +124,8 @@ func TestAuditFilesAreRotated(t *testing.T) {
 // written.
 func TestAuditFilesMakeRoom(t *testing.T) {
 	dir, bin := t.TempDir(), t.TempDir()
-	const full = "#!/bin/sh\nprintf 'Filesystem 1024-blocks Used Available Capacity Mounted\\n/dev/sda 1000 900 100 90%% /\\n'\n"
+	const full = "#!/bin/sh\nprintf 'Filesystem 1024-blocks Used Available Capacity Mounted\\n" +
+		"/dev/sda 1000 900 100 90%% /\\n'\n"
 	if err := os.WriteFile(filepath.Join(bin, "df"), []byte(full), 0o700); err != nil {
 		t.Fatal(err)
 	}
