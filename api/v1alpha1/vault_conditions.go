@@ -39,6 +39,10 @@ const (
 	// StorageReadyCondition is True when enough members of the storage are ready
 	// to read and write. The message names the members that are not.
 	StorageReadyCondition = "StorageReady"
+	// SealMigratedCondition is there while spec.sealMigration is set: True when Vault's data
+	// is of the new seal and no node of the old one is left, False before (the message
+	// names the pods where somebody has to run "vault operator unseal -migrate").
+	SealMigratedCondition = "SealMigrated"
 )
 
 // Conditions that the controllers write that initialize and unseal a Vault. They are there
@@ -71,7 +75,7 @@ const (
 // VaultConditions are all condition types that the Vault controller writes.
 var VaultConditions = []string{
 	ReadyCondition, StalledCondition, AvailableCondition, InitializedCondition, UnsealedCondition, UpdatedCondition,
-	TLSReadyCondition, ConfigValidCondition, SealReadyCondition, StorageReadyCondition,
+	TLSReadyCondition, ConfigValidCondition, SealReadyCondition, StorageReadyCondition, SealMigratedCondition,
 }
 
 // Reasons of the conditions that the Vault controller writes.
@@ -162,9 +166,16 @@ const (
 	ReasonTokenNotRenewable = "TokenNotRenewable"
 	// ReasonSealInvalid: spec.seal cannot work.
 	ReasonSealInvalid = "SealInvalid"
-	// ReasonSealChangeRefused: another kind of seal, or another key, than that which Vault is
-	// initialized with.
+	// ReasonSealChangeRefused: another kind of seal, or another key, than that which Vault's
+	// data is bound to, and no migration from that.
 	ReasonSealChangeRefused = "SealChangeRefused"
+	// ReasonAwaitingSealMigration: nodes wait until somebody runs "vault operator unseal
+	// -migrate" on them.
+	ReasonAwaitingSealMigration = "AwaitingSealMigration"
+	// ReasonMigrating: Vault's data is not of the new seal yet, or nodes of the old one are left.
+	ReasonMigrating = "Migrating"
+	// ReasonMigrated: Vault's data is of the new seal, and all nodes are.
+	ReasonMigrated = "Migrated"
 	// ReasonKeyServiceUnavailable: the key service cannot be reached, or does not serve.
 	ReasonKeyServiceUnavailable = "KeyServiceUnavailable"
 	// ReasonKeyServiceUnverified: the certificate of the key service cannot be verified.

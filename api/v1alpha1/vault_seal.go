@@ -325,7 +325,7 @@ type SealStatus struct {
 	// +optional
 	Type string `json:"type,omitempty"`
 
-	// key of spec.seal that a node has been unsealed by. It cannot be changed from then on.
+	// key of spec.seal that a node has been unsealed by. Only a migration changes it from then on.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Key of the seal",order=29,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Key string `json:"key,omitempty"`

@@ -62,6 +62,15 @@ type VaultList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.unseal) || !has(self.seal)",fieldPath=".unseal",message="must not be set together with seal, by which nodes unseal themselves"
 // +kubebuilder:validation:XValidation:rule="!has(self.audit) || !has(self.pod) || !has(self.pod.volumes) || self.pod.volumes.all(v, v.name != 'audit')",fieldPath=".pod.volumes",message="the volume audit is the operator's while spec.audit is set"
 // +kubebuilder:validation:XValidation:rule="!has(self.audit) || !has(self.pod) || !has(self.pod.volumeMounts) || self.pod.volumeMounts.all(m, !m.mountPath.matches('^/vault/audit(/.*)?$'))",fieldPath=".pod.volumeMounts",message="what is at or below /vault/audit is the operator's while spec.audit is set"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || has(self.seal) || !has(self.sealMigration.from.shamir)",fieldPath=".sealMigration.from",message="must be another seal than spec.seal, which is not set: that is Shamir's keys as well"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.nodes == oldSelf.nodes",fieldPath=".nodes",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.version == oldSelf.version",fieldPath=".version",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.baseImage == oldSelf.baseImage",fieldPath=".baseImage",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || has(self.imageDigest) == has(oldSelf.imageDigest) && (!has(self.imageDigest) || self.imageDigest == oldSelf.imageDigest)",fieldPath=".imageDigest",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.storage.etcd.version == oldSelf.storage.etcd.version",fieldPath=".storage.etcd.version",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.storage.etcd.baseImage == oldSelf.storage.etcd.baseImage",fieldPath=".storage.etcd.baseImage",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || has(self.storage.etcd.imageDigest) == has(oldSelf.storage.etcd.imageDigest) && (!has(self.storage.etcd.imageDigest) || self.storage.etcd.imageDigest == oldSelf.storage.etcd.imageDigest)",fieldPath=".storage.etcd.imageDigest",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || !has(self.unseal)",fieldPath=".unseal",message="must not be set together with sealMigration, in which people unseal the nodes"
 type VaultSpec struct {
 	// nodes is the number of Vault nodes (pods): one is active, the others are
 	// standby and take over when it fails. Defaults to 2, the least that is
@@ -197,10 +206,11 @@ type VaultSpec struct {
 	TLS *TLSPolicy `json:"tls,omitempty"`
 
 	// seal is a key service by which the nodes unseal themselves. When it is not set,
-	// administrators unseal each node with Shamir's keys. Its kind and its key cannot be
-	// changed once Vault is initialized, nor can it be set or unset; what leads to the key
-	// can, such as an address or credentials. A change restarts the nodes one by one. A
-	// Vault whose key is lost can never be unsealed again, by nobody.
+	// administrators unseal each node with Shamir's keys. Once Vault is initialized its kind
+	// and its key can be changed, and it can be set or unset, only together with
+	// sealMigration; what leads to the key can be changed at any time, such as an address
+	// or credentials. A change restarts the nodes one by one. A Vault whose key is lost can
+	// never be unsealed again, by nobody.
 	// https://developer.hashicorp.com/vault/docs/concepts/seal#auto-unseal
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Auto-unseal",order=52,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
@@ -228,6 +238,16 @@ type VaultSpec struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Login of the operator",order=99,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	OperatorLogin *OperatorLoginPolicy `json:"operatorLogin,omitempty"`
+
+	// sealMigration moves the data of an initialized Vault from the seal that it names to that
+	// of seal, or to Shamir's keys when seal is not set. Administrators have to run "vault
+	// operator unseal -migrate" on each new node, as the condition SealMigrated says; remove
+	// it when that is True. Meanwhile version, images, nodes and storage cannot be changed.
+	// See docs/seal-migration.md.
+	// https://developer.hashicorp.com/vault/docs/concepts/seal#seal-migration
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Seal migration",order=53,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	SealMigration *SealMigrationPolicy `json:"sealMigration,omitempty"`
 
 	// storage is where Vault keeps its encrypted data. Its kind cannot be
 	// changed. Defaults to an etcd cluster of three members.
@@ -877,7 +897,8 @@ type VaultStatus struct {
 	// conditions of the Vault. Ready, Stalled, Available, VaultInitialized, Unsealed, Updated,
 	// TLSReady, ConfigValid, SealReady and StorageReady are about Vault, and so are
 	// InitializationSucceeded and UnsealKeysValid, which are there when the operator initializes
-	// and unseals it; Initialized, Deployed, ReleaseFailed and Irreconcilable are about the Helm release
+	// and unseals it, and SealMigrated, while its seal is migrated; Initialized, Deployed,
+	// ReleaseFailed and Irreconcilable are about the Helm release
 	// that renders its objects.
 	// +listType=map
 	// +listMapKey=type

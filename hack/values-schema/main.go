@@ -83,6 +83,14 @@ func Generate(crdYAML []byte) ([]byte, error) {
 		"type": "integer", "minimum": 0,
 		"description": "minReadySeconds is for how long an updated node has to be ready before an old one is deleted.",
 	}
+	// Which seal it is the operator has checked.
+	migration := properties["sealMigration"].(map[string]any)["properties"].(map[string]any)
+	oldSeal := migration["from"].(map[string]any)
+	delete(properties, "sealMigration")
+	delete(oldSeal["properties"].(map[string]any), "shamir")
+	properties["oldSeal"] = oldSeal
+	properties["oldSealCAKey"] = map[string]any{"type": "string", "description": "oldSealCAKey is the key of the Secret " +
+		"of oldSeal.transit.caSecretName."}
 	properties["ownerUID"] = map[string]any{"type": "string", "description": "ownerUID is the UID of the Vault resource."}
 	properties["generation"] = map[string]any{
 		"type": "string", "description": "generation of the Vault resource that the values are of.",

@@ -77,7 +77,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err := t.check(ctx, &vault); err != nil {
 		return nil, err
 	}
-	sealCAKey, err := seal.CAKey(ctx, t.apiReader, &vault)
+	sealCAKey, oldSealCAKey, err := seal.CAKeys(ctx, t.apiReader, &vault)
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +124,16 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["tlsKeys"] = map[string]any{"cert": material.Keys.Cert, "key": material.Keys.Key, "ca": material.Keys.CA}
 	if vault.Spec.Seal != nil {
 		spec["sealKey"], spec["sealCAKey"] = vault.Spec.Seal.Key(), sealCAKey
+	}
+	// That the data was bound to Shamir's keys is nothing to configure, and pods need not be
+	// replaced when the migration is over.
+	delete(spec, "sealMigration")
+	if old := vault.OldSeal(); old != nil {
+		policy, err := runtime.DefaultUnstructuredConverter.ToUnstructured(old)
+		if err != nil {
+			return nil, err
+		}
+		spec["oldSeal"], spec["oldSealCAKey"] = policy, oldSealCAKey
 	}
 	spec["ownerUID"] = string(vault.UID)
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)

@@ -5,6 +5,7 @@ package references
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -66,12 +67,15 @@ func certificates(vault *v1alpha1.Vault) []object {
 	return result
 }
 
-// sealSecrets are the Secrets for the key service of a Vault.
+// sealSecrets are the Secrets for the key service of a Vault, and for that which its data is
+// moved from.
 func sealSecrets(spec *v1alpha1.VaultSpec) []object {
 	var result []object
-	for _, name := range []string{spec.Seal.CredentialsSecretName(), spec.Seal.CASecretName()} {
-		if name != "" {
-			result = append(result, object{"Secret", name})
+	old := (&v1alpha1.Vault{Spec: *spec}).OldSeal()
+	for _, name := range []string{spec.Seal.CredentialsSecretName(), spec.Seal.CASecretName(),
+		old.CredentialsSecretName(), old.CASecretName()} {
+		if secret := (object{"Secret", name}); name != "" && !slices.Contains(result, secret) {
+			result = append(result, secret)
 		}
 	}
 	return result

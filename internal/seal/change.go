@@ -12,41 +12,42 @@ import (
 )
 
 // CheckChange refuses another kind of seal, or another key, for a Vault that is initialized:
-// its data could not be decrypted. To move the data to another seal is a procedure of its
-// own, which the operator does not know.
-// https://developer.hashicorp.com/vault/docs/concepts/seal#seal-migration
+// its data could not be decrypted. It can be moved to another seal by spec.sealMigration, and
+// that is refused unless the data is bound to the seal that it names.
 func CheckChange(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
-	if !vault.Status.Initialized {
+	initialized, has := vault.Status.Initialized, vault.Status.Seal
+	progress, err := ProgressOf(vault, initialized, has)
+	if err != nil || !initialized {
+		return err
+	}
+	known := has != nil && has.Type != ""
+	if known && vault.Status.ObservedGeneration == vault.Generation {
 		return nil
 	}
-	if refused := Refusal(vault, vault.Status.Seal); refused != nil {
-		return refused
-	}
-	if vault.Status.Seal != nil && vault.Status.Seal.Type != "" {
-		return nil
-	}
-	// No node has told its seal yet. Whether the spec's is another one can be told by what is
-	// deployed, and only if it is not there is something to lose by going on.
+	// Whether the spec's seal is another one can be told by what is deployed, and only if it
+	// is not there is something to lose by going on.
 	var deployment appsv1.Deployment
 	if err := reader.Get(ctx, client.ObjectKeyFromObject(vault), &deployment); err != nil {
 		return client.IgnoreNotFound(err) // nothing runs that could be harmed
 	}
-	if deployment.Spec.Template.Annotations[v1alpha1.SealAnnotation] == vault.Spec.Seal.Key() {
-		return nil
+	same := deployment.Spec.Template.Annotations[v1alpha1.SealAnnotation] == vault.Spec.Seal.Key()
+	switch {
+	case !known && (!same || progress == Unknown):
+		return errors.New("spec.seal is not what is deployed, and Vault is initialized: waiting until a node tells by " +
+			"which seal")
+	case !same:
+		// On the way back from a migration an older status does not tell whether a node of
+		// that has become active.
+		return errors.New("spec.seal is not what is deployed: waiting until the status tells which seal Vault has now")
 	}
-	return errors.New("spec.seal is not what is deployed, and Vault is initialized: waiting until a node tells by " +
-		"which seal")
+	return nil
 }
 
-// Refusal is why spec.seal cannot take the place of the seal that an initialized Vault has,
+// refusal is why spec.seal cannot take the place of the seal that an initialized Vault has,
 // or nil. What it refuses is a *problem.Error.
-func Refusal(vault *v1alpha1.Vault, has *v1alpha1.SealStatus) error {
-	if has == nil || has.Type == "" {
-		return nil
-	}
-	policy := vault.Spec.Seal
-	const later = "Vault is initialized, and its data would have to be moved to another seal first, which the operator " +
-		"cannot do yet: set it back"
+func refusal(policy *v1alpha1.SealPolicy, has *v1alpha1.SealStatus) error {
+	const later = "Vault is initialized, and its data would have to be moved to another seal first: set it back, or name " +
+		"the old seal in spec.sealMigration.from"
 	switch kind := policy.Type(); {
 	case policy == nil && has.Key != "":
 		return refuse("spec.seal was removed, by whose key %s Vault unseals itself. %s", has.Key, later)

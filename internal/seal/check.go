@@ -37,52 +37,76 @@ func badSecret(format string, args ...any) error {
 	return problem.New(v1alpha1.SealReadyCondition, v1alpha1.ReasonSecretInvalid, format, args...)
 }
 
-// Check checks spec.seal and the Secrets that it names. What the user has to fix is a
-// *problem.Error; any other error says that the API server could not be read from.
+// Check checks spec.seal, the seal that spec.sealMigration moves the data from, and the Secrets
+// that they name. What the user has to fix is a *problem.Error; any other error says that the
+// API server could not be read from.
 func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
-	policy := vault.Spec.Seal
-	if policy == nil {
-		return nil
+	for _, s := range both(vault) {
+		if err := s.check(ctx, reader, vault); err != nil {
+			return err
+		}
 	}
-	if err := checkVersion(vault); err != nil {
+	return checkPair(vault.OldSeal(), vault.Spec.Seal)
+}
+
+// one is a seal, and the field that it is in.
+type one struct {
+	*v1alpha1.SealPolicy
+	field string
+}
+
+// both are the seal of spec.seal and the one before, as far as they are key services.
+func both(vault *v1alpha1.Vault) []one {
+	return slices.DeleteFunc([]one{{vault.Spec.Seal, "spec.seal"}, {vault.OldSeal(), "spec.sealMigration.from"}},
+		func(s one) bool { return s.SealPolicy == nil })
+}
+
+func (s one) check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) error {
+	if err := s.checkVersion(vault.Spec.Version); err != nil {
 		return err
 	}
 	if err := checkMounts(&vault.Spec.Pod); err != nil {
 		return err
 	}
-	if policy.Transit != nil {
-		if err := checkAddress(vault, policy.Transit.Address); err != nil {
+	if s.Transit != nil {
+		if err := s.checkAddress(vault); err != nil {
 			return err
 		}
 	}
-	if name := policy.CredentialsSecretName(); name != "" {
-		secret, err := get(ctx, reader, vault, "credentialsSecretName", name)
+	if name := s.CredentialsSecretName(); name != "" {
+		secret, err := s.get(ctx, reader, vault, "credentialsSecretName", name)
 		if err != nil {
 			return err
 		}
-		if err := checkCredentials(policy, secret); err != nil {
+		if err := checkCredentials(s.SealPolicy, secret); err != nil {
 			return err
 		}
 	}
-	_, err := CAKey(ctx, reader, vault)
+	_, _, err := s.authorities(ctx, reader, vault)
 	return err
 }
 
-// CAKey is the key under which the Secret with the CA of the key service holds it; empty
-// when there is no such Secret. Errors are as those of Check.
-func CAKey(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (string, error) {
-	key, _, err := authorities(ctx, reader, vault)
-	return key, err
+// CAKeys are the keys under which the Secrets with the CA of the key service, and of the one
+// that the data is moved from, hold it; empty where there is no such Secret. Errors are as
+// those of Check.
+func CAKeys(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (now, old string, err error) {
+	if now, _, err = (one{vault.Spec.Seal, "spec.seal"}).authorities(ctx, reader, vault); err != nil {
+		return "", "", err
+	}
+	old, _, err = one{vault.OldSeal(), "spec.sealMigration.from"}.authorities(ctx, reader, vault)
+	return now, old, err
 }
 
-// authorities are the CAs of the key service, and the key under which their Secret holds
-// them; nil when there is no such Secret.
-func authorities(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (string, *x509.CertPool, error) {
-	name := vault.Spec.Seal.CASecretName()
+// authorities are the CAs of a key service, and the key under which their Secret holds them;
+// nil when there is no such Secret.
+func (s one) authorities(
+	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault,
+) (string, *x509.CertPool, error) {
+	name := s.CASecretName()
 	if name == "" {
 		return "", nil, nil
 	}
-	secret, err := get(ctx, reader, vault, "caSecretName", name)
+	secret, err := s.get(ctx, reader, vault, "caSecretName", name)
 	if err != nil {
 		return "", nil, err
 	}
@@ -100,13 +124,15 @@ func authorities(ctx context.Context, reader client.Reader, vault *v1alpha1.Vaul
 	return "", nil, badSecret("Secret %q has neither a key %q nor %q", name, v1alpha1.ClientCAKey, "ca.crt")
 }
 
-func get(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, field, name string) (*corev1.Secret, error) {
+func (s one) get(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, field, name string) (
+	*corev1.Secret, error,
+) {
 	var secret corev1.Secret
 	err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, &secret)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, problem.New(v1alpha1.SealReadyCondition, v1alpha1.ReasonSecretNotFound,
-			"spec.seal.%s.%s: Secret %q does not exist", vault.Spec.Seal.Type(), field, name)
+			"%s.%s.%s: Secret %q does not exist", s.field, s.Type(), field, name)
 	case err != nil:
 		return nil, fmt.Errorf("reading Secret %q: %w", name, err)
 	}
@@ -145,15 +171,14 @@ const filesSince = "1.19.0"
 
 // checkVersion refuses a version of Vault that cannot read the credentials. The files of
 // Google Cloud and of Oracle are read by their own clients, in any version.
-func checkVersion(vault *v1alpha1.Vault) error {
-	policy, version := vault.Spec.Seal, vault.Spec.Version
-	ownFiles := policy.GCPCKMS != nil || policy.OCIKMS != nil
-	if policy.CredentialsSecretName() == "" || ownFiles || !vaultversion.Valid(version) ||
+func (s one) checkVersion(version string) error {
+	ownFiles := s.GCPCKMS != nil || s.OCIKMS != nil
+	if s.CredentialsSecretName() == "" || ownFiles || !vaultversion.Valid(version) ||
 		!vaultversion.Lower(version, filesSince) {
 		return nil
 	}
-	return invalid("spec.seal.%s.credentialsSecretName needs Vault %s or later, which reads credentials from files, "+
-		"and spec.version is %s", policy.Type(), filesSince, version)
+	return invalid("%s.%s.credentialsSecretName needs Vault %s or later, which reads credentials from files, "+
+		"and spec.version is %s", s.field, s.Type(), filesSince, version)
 }
 
 // checkMounts refuses what would be in the place of the seal's volume.
@@ -173,14 +198,15 @@ func checkMounts(pod *v1alpha1.PodPolicy) error {
 
 // checkAddress refuses a Vault that would unseal itself by itself: once all of its nodes are
 // sealed nobody could unseal it.
-func checkAddress(vault *v1alpha1.Vault, address string) error {
+func (s one) checkAddress(vault *v1alpha1.Vault) error {
+	address := s.Transit.Address
 	parsed, err := url.Parse(address)
 	if err != nil || parsed.Hostname() == "" {
-		return invalid("spec.seal.transit.address is not a URL")
+		return invalid("%s.transit.address is not a URL", s.field)
 	}
 	if isOwn(vault, parsed.Hostname()) {
-		return invalid("spec.seal.transit.address %q is this Vault itself, which could not be unsealed any more when "+
-			"all of its nodes are sealed: use the transit secrets engine of another Vault", address)
+		return invalid("%s.transit.address %q is this Vault itself, which could not be unsealed any more when "+
+			"all of its nodes are sealed: use the transit secrets engine of another Vault", s.field, address)
 	}
 	return nil
 }

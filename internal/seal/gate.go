@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"helm.sh/helm/v3/pkg/postrender"
 	appsv1 "k8s.io/api/apps/v1"
@@ -21,6 +22,9 @@ import (
 
 // volume is the volume of the pods with all that is about the seal.
 const volume = "seal"
+
+// stanzas is the argument by which Vault reads them from there.
+const stanzas = "-config=/vault/seal/seal.hcl"
 
 // TemplateGate returns a post-renderer that changes nothing. While nodes that start could
 // not unseal themselves it refuses manifests that would end nodes which are unsealed.
@@ -132,8 +136,27 @@ func withoutSeal(template *corev1.PodTemplateSpec) (map[string]any, error) {
 		container := &result.Spec.Containers[i]
 		container.VolumeMounts = slices.DeleteFunc(container.VolumeMounts,
 			func(m corev1.VolumeMount) bool { return m.Name == volume })
+		if container.Name != v1alpha1.VaultContainer {
+			continue
+		}
+		for j := range container.Command {
+			container.Command[j] = withoutEnvironment(container.Command[j])
+		}
+		container.Args = slices.DeleteFunc(container.Args, func(arg string) bool { return arg == stanzas })
+		container.TerminationMessagePolicy = ""
 	}
 	return runtime.DefaultUnstructuredConverter.ToUnstructured(result)
+}
+
+// withoutEnvironment is the script that starts Vault without the part in which it drops what
+// Vault would take instead of the seal: that is another one with another key service.
+func withoutEnvironment(script string) string {
+	before, rest, found := strings.Cut(script, "# Vault would take these instead of what spec.seal says.\n")
+	if !found {
+		return script
+	}
+	_, after, _ := strings.Cut(rest, "stop() {")
+	return before + "stop() {" + after
 }
 
 // within says that all of the rendered value is in the living one, lists in the same order.

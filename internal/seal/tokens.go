@@ -289,14 +289,15 @@ func (t *Tokens) read(ctx context.Context, vault *v1alpha1.Vault) (life, error) 
 	if err := checkAddress(vault, transit.Address); err != nil {
 		return life{}, err
 	}
-	secret, err := get(ctx, t.APIReader, vault, "credentialsSecretName", string(transit.CredentialsSecretName))
+	ours := one{vault.Spec.Seal, "spec.seal"}
+	secret, err := ours.get(ctx, t.APIReader, vault, "credentialsSecretName", string(transit.CredentialsSecretName))
 	if err != nil {
 		return life{}, err
 	}
 	if err := checkCredentials(vault.Spec.Seal, secret); err != nil {
 		return life{}, err
 	}
-	_, pool, err := authorities(ctx, t.APIReader, vault)
+	_, pool, err := ours.authorities(ctx, t.APIReader, vault)
 	if err != nil {
 		return life{}, err
 	}

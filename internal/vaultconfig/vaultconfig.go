@@ -67,7 +67,7 @@ type origin struct {
 }
 
 func elsewhere(vault *v1alpha1.Vault) []string {
-	if vault.Spec.Seal != nil {
+	if vault.Spec.Seal != nil || vault.OldSeal() != nil {
 		return seals
 	}
 	return nil
