@@ -17,7 +17,7 @@ import (
 
 const (
 	// sealPause is how often the seal of a node is read, unless that is Shamir's, which
-	// does not change. Vault itself tries the key service every ten minutes, and every minute
+	// does not change but for the end of a migration. Vault itself tries the key service every ten minutes, and every minute
 	// while it fails.
 	sealPause = 20 * time.Second
 	// sealRest is for how long it is not read after it was read, though the node changes its
@@ -53,6 +53,9 @@ type Seal struct {
 	// key service now and then, or sealed, which tries it to unseal itself. A standby node
 	// has what it found when it was one of these.
 	Health SealHealth
+	// Migration says that the node is configured to move Vault's data to another seal, and that
+	// no node has done so yet. The node may be unsealed all the same.
+	Migration bool
 }
 
 // sealType is what a type of a seal may look like.
@@ -72,11 +75,14 @@ func (a *prober) seal(ctx context.Context) Seal {
 		MaxResponseHeaderBytes: maxResponse,
 	}
 	seal := Seal{Read: true}
-	var status struct{ Type string }
+	var status struct {
+		Type      string
+		Migration bool
+	}
 	if a.get(ctx, transport, "/v1/sys/seal-status", &status) != nil || !sealType.MatchString(status.Type) {
 		return seal
 	}
-	seal.Type = status.Type
+	seal.Type, seal.Migration = status.Type, status.Migration
 	if seal.Type == v1alpha1.ShamirSeal {
 		return seal
 	}
@@ -133,7 +139,7 @@ func (w *worker) readSeal(ctx context.Context, state State, record func(Seal)) {
 	select {
 	case seal := <-s.done:
 		s.busy, s.rested = false, now.Add(sealRest)
-		if seal.Type == v1alpha1.ShamirSeal {
+		if seal.Type == v1alpha1.ShamirSeal && !seal.Migration {
 			s.due = now.Add(365 * 24 * time.Hour)
 			s.rested = s.due
 		}

@@ -286,10 +286,10 @@ func (t *Tokens) read(ctx context.Context, vault *v1alpha1.Vault) (life, error) 
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	transit := transitOf(vault)
-	if err := checkAddress(vault, transit.Address); err != nil {
+	ours := one{vault.Spec.Seal, "spec.seal"}
+	if err := ours.checkAddress(vault); err != nil {
 		return life{}, err
 	}
-	ours := one{vault.Spec.Seal, "spec.seal"}
 	secret, err := ours.get(ctx, t.APIReader, vault, "credentialsSecretName", string(transit.CredentialsSecretName))
 	if err != nil {
 		return life{}, err

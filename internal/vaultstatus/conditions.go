@@ -61,6 +61,9 @@ func conditions(f *facts, status *v1alpha1.VaultStatus) []metav1.Condition {
 	for _, c := range conditionFuncs {
 		add(c.conditionType, c.compute(f, status))
 	}
+	if f.vault.Spec.SealMigration != nil {
+		add(v1alpha1.SealMigratedCondition, sealMigrated(f, status))
+	}
 	all := slices.Concat(result, f.vault.Status.Conditions) // the Helm reconciler's are among these
 	ready, stalled := ready(counting(f, all))
 	add(v1alpha1.ReadyCondition, ready)
@@ -328,12 +331,15 @@ func initHint(f *facts, status *v1alpha1.VaultStatus) string {
 // unsealHint is the reason and the message for nodes that are sealed. Recovery keys cannot
 // do what the key service does, so whoever has them is not sent to the nodes with them.
 func unsealHint(f *facts, status *v1alpha1.VaultStatus) (reason, hint string) {
+	if waiting := awaitingMigrate(f); len(waiting) > 0 {
+		return v1alpha1.ReasonAwaitingSealMigration, "Sealed, " + migrateHint(f, waiting)
+	}
 	names := join(status.VaultStatus.Sealed)
 	if f.vault.Spec.Unseal != nil {
 		return v1alpha1.ReasonAwaitingUnseal, "Sealed until the operator has unsealed them, see the condition " +
 			v1alpha1.UnsealKeysValidCondition + ": " + names
 	}
-	if !autoUnseals(f, status) {
+	if !autoUnseals(f, status) || peopleUnseal(f, status.VaultStatus.Sealed) {
 		return v1alpha1.ReasonAwaitingUnseal, "Sealed, run 'vault operator unseal' on each: " + names
 	}
 	hint = "Sealed until Vault has unsealed them by the key service: " + names

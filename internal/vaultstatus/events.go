@@ -101,7 +101,7 @@ func rolloutEvents(before, after *v1alpha1.VaultStatus) []event {
 	switch is.Reason {
 	case v1alpha1.ReasonNodeFailing, v1alpha1.ReasonDowngradeRefused:
 		return []event{{corev1.EventTypeWarning, is.Reason, is.Message}}
-	case v1alpha1.ReasonAwaitingUnseal:
+	case v1alpha1.ReasonAwaitingUnseal, v1alpha1.ReasonAwaitingSealMigration:
 		return []event{{corev1.EventTypeNormal, is.Reason, is.Message}}
 	case v1alpha1.ReasonUpdated:
 		if before.Initialized && was != nil {
@@ -116,7 +116,7 @@ func rolloutEvents(before, after *v1alpha1.VaultStatus) []event {
 var eventConditions = slices.Concat(
 	[]string{v1alpha1.TLSReadyCondition},
 	forChecks(func(check references.Check) string { return check.Condition }),
-	[]string{v1alpha1.StorageReadyCondition},
+	[]string{v1alpha1.StorageReadyCondition, v1alpha1.SealMigratedCondition},
 )
 
 func conditionEvents(before, after []metav1.Condition) []event {
@@ -141,6 +141,11 @@ func conditionEvents(before, after []metav1.Condition) []event {
 func conditionEvent(was, is *metav1.Condition) string {
 	wasBroken := was.Status == metav1.ConditionFalse
 	switch {
+	// It is False for as long as it takes. What is refused the condition SealReady tells.
+	case is.Type == v1alpha1.SealMigratedCondition:
+		if is.Reason != v1alpha1.ReasonSealChangeRefused && (was.Status != is.Status || was.Message != is.Message) {
+			return corev1.EventTypeNormal
+		}
 	// The message tells of each member that comes back.
 	case is.Type == v1alpha1.StorageReadyCondition && was.Reason == is.Reason:
 	// A message that changes tells of another mistake, or of the next one.

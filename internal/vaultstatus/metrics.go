@@ -64,6 +64,10 @@ func measure(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus) {
 	}
 	for _, conditionType := range v1alpha1.VaultConditions {
 		is := metav1.ConditionFalse // Stalled is absent then
+		if conditionType == v1alpha1.SealMigratedCondition && vault.Spec.SealMigration == nil {
+			conditionStatus.DeletePartialMatch(prometheus.Labels{"namespace": namespace, "name": name, "type": conditionType})
+			continue
+		}
 		if c := meta.FindStatusCondition(status.Conditions, conditionType); c != nil {
 			is = c.Status
 		}

@@ -3,6 +3,7 @@ package vaultstatus
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -138,7 +139,10 @@ func rolloutOfSealed(f *facts, status *v1alpha1.VaultStatus, sealed []string) me
 	switch {
 	case !status.Initialized:
 		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
-	case autoUnseals(f, status):
+	case len(within(sealed, awaitingMigrate(f))) > 0:
+		return isFalse(v1alpha1.ReasonAwaitingSealMigration, "The rollout goes on when updated nodes are unsealed, %s",
+			migrateHint(f, within(sealed, awaitingMigrate(f))))
+	case autoUnseals(f, status) && !peopleUnseal(f, sealed):
 		return isFalse(v1alpha1.ReasonAwaitingAutoUnseal, "The rollout goes on when updated nodes have unsealed "+
 			"themselves by the key service: %s", join(sealed))
 	case f.vault.Spec.Unseal != nil:
@@ -148,6 +152,11 @@ func rolloutOfSealed(f *facts, status *v1alpha1.VaultStatus, sealed []string) me
 		return isFalse(v1alpha1.ReasonAwaitingUnseal,
 			"The rollout goes on when updated nodes are unsealed, run 'vault operator unseal' on each: %s", join(sealed))
 	}
+}
+
+// within returns those of the names that are among others.
+func within(names, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !slices.Contains(others, name) })
 }
 
 // failure says why the node of a pod cannot start, or nothing. It says the same

@@ -32,15 +32,17 @@ func sealStatus(f *facts, initialized bool) *v1alpha1.SealStatus {
 	if !initialized {
 		status.Key = "" // its data is bound to none yet
 	}
-	for _, proven := range []bool{false, true} { // what comes later counts
+	known := status
+	for _, wanted := range []proof{none, fair, full} { // what comes later counts
 		for i := range f.pods {
 			pod := &f.pods[i]
 			o := f.observations[pod.UID]
-			if o.Seal.Type == "" || provesSeal(o.State) != proven || !proven && initialized && status.Type != "" {
+			if o.Seal.Type == "" || proofBy(&o) != wanted || wanted == none && o.Seal.Migration || wanted == none && initialized && known.Type != "" ||
+				wanted == fair && known.Type != "" && (known.Type != o.Seal.Type || known.Key != "") {
 				continue
 			}
 			status.Type = o.Seal.Type
-			if key := keyOf(f, pod); proven && strings.HasPrefix(key, o.Seal.Type+":") {
+			if key := keyOf(f, pod); wanted != none && strings.HasPrefix(key, o.Seal.Type+":") {
 				status.Key = key
 			}
 		}
@@ -56,16 +58,36 @@ func sealStatus(f *facts, initialized bool) *v1alpha1.SealStatus {
 	return &status
 }
 
-// provesSeal says that the state of a node proves that Vault's data is of its seal: it is
-// unsealed.
-func provesSeal(state probe.State) bool { return state == probe.Standby || state == probe.Active }
+// proof is how far a node proves that Vault's data is of its seal.
+type proof int
+
+const (
+	none proof = iota
+	// fair is that of a standby node, which may have been unsealed before the data was moved
+	// to another seal. It does not stand against what is known.
+	fair
+	// full is that of an active node: had it another seal, it would have moved the data.
+	full
+)
+
+func proofBy(o *probe.Observation) proof {
+	switch {
+	case o.State == probe.Active:
+		return full
+	case o.State == probe.Standby && !o.Seal.Migration:
+		return fair
+	default:
+		return none
+	}
+}
 
 // keyOf is the key of spec.seal that a pod was made with, or empty. Its annotation says
-// which, and is believed only when the spec, or the pod template that is deployed, has the
-// same: whoever may annotate a pod could else bind Vault to a key that there never was.
+// which, and is believed only when the spec, be it as the seal that the data is moved from, or
+// the pod template that is deployed has the same: whoever may annotate a pod could else bind
+// Vault to a key that there never was.
 func keyOf(f *facts, pod *corev1.Pod) string {
 	key := pod.Annotations[v1alpha1.SealAnnotation]
-	ours := key == f.vault.Spec.Seal.Key() ||
+	ours := key == f.vault.Spec.Seal.Key() || key == f.vault.OldSeal().Key() ||
 		f.deployment != nil && key == f.deployment.Spec.Template.Annotations[v1alpha1.SealAnnotation]
 	if !ours || len(key) > maxKey || !keyForm.MatchString(key) {
 		return ""
@@ -172,7 +194,11 @@ func sealReady(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	case pending && old != nil && ofKeyService(old):
 		return *old
 	case working:
-		return keyServiceWorks(f, "The key service "+status.Seal.Type+" worked when Vault used it last")
+		kind := status.Seal.Type
+		if kind == v1alpha1.ShamirSeal { // the data is still to be moved to the key service
+			kind = f.vault.Spec.Seal.Type()
+		}
+		return keyServiceWorks(f, "The key service "+kind+" worked when Vault used it last")
 	case status.ReadyNodes > 0 && !pending:
 		// As a Vault does that is too old to tell.
 		return keyServiceWorks(f, "Nodes are unsealed, and none tells whether the key service works")
@@ -255,10 +281,8 @@ func ofKeyService(condition *metav1.Condition) bool {
 
 // changeOfSeal is why the seal of the spec is refused, or nil.
 func changeOfSeal(f *facts, status *v1alpha1.VaultStatus) error {
-	if !status.Initialized {
-		return nil
-	}
-	return seal.Refusal(f.vault, status.Seal)
+	_, err := seal.ProgressOf(f.vault, status.Initialized, status.Seal)
+	return err
 }
 
 // sentences say what the reasons for which nodes cannot use a key service mean.

@@ -413,14 +413,15 @@ func checkInvariants(t *testing.T, name string, s *situation, status v1alpha1.Va
 	if (status.Phase == v1alpha1.PhaseRunning) != (nodes.Active != "") {
 		t.Errorf("%s: phase %s with active %q", name, status.Phase, nodes.Active)
 	}
-	if len(status.Conditions) < len(v1alpha1.VaultConditions)-1 {
+	if len(status.Conditions) < len(v1alpha1.VaultConditions)-2 {
 		t.Errorf("%s: %d conditions", name, len(status.Conditions))
 	}
 	checkNodeStatuses(t, name, s, status)
 	for _, conditionType := range v1alpha1.VaultConditions {
 		condition := meta.FindStatusCondition(status.Conditions, conditionType)
 		if condition == nil {
-			if conditionType != v1alpha1.StalledCondition {
+			if conditionType != v1alpha1.StalledCondition &&
+				(conditionType != v1alpha1.SealMigratedCondition || s.vault.Spec.SealMigration != nil) {
 				t.Errorf("%s: no condition %s", name, conditionType)
 			}
 			continue

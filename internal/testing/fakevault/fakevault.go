@@ -40,6 +40,8 @@ type Seal struct {
 	Type string
 	// Unhealthy says that Vault could not use the key service.
 	Unhealthy bool
+	// Migration says that Vault waits to be unsealed for a migration.
+	Migration bool
 }
 
 // The states of a node, as Vault 1.21 reports them.
@@ -274,7 +276,8 @@ func (n *Node) answerSeal(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case seal.Type == "":
 	case r.URL.Path == "/v1/sys/seal-status":
-		answer = map[string]any{"type": seal.Type, "initialized": state.Initialized, "sealed": state.Sealed}
+		answer = map[string]any{"type": seal.Type, "initialized": state.Initialized, "sealed": state.Sealed,
+			"migration": seal.Migration}
 	case r.URL.Path == "/v1/sys/seal-backend-status":
 		answer = map[string]any{
 			"healthy": !seal.Unhealthy, "fully_wrapped": false,

@@ -1,0 +1,89 @@
+package vaultstatus
+
+import (
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/seal"
+)
+
+// awaitingMigrate are the pods where somebody has to run "vault operator unseal -migrate":
+// Vault says there that it waits for it. While spec.sealMigration is set no node of an older
+// pod template is among them. One of the old seal that is started after the data was moved
+// would move it back.
+func awaitingMigrate(f *facts) []string {
+	var names []string
+	for i := range f.pods {
+		pod := &f.pods[i]
+		o := f.observations[pod.UID]
+		if !o.Seal.Migration || o.State != probe.Sealed || !pods.Running(pod) || pods.Terminating(pod) {
+			continue
+		}
+		if f.vault.Spec.SealMigration == nil ||
+			f.templateHash != "" && pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == f.templateHash {
+			names = append(names, pod.Name)
+		}
+	}
+	return names
+}
+
+// migrateHint is what to do about these pods.
+func migrateHint(f *facts, names []string) string {
+	return "run 'vault operator unseal -migrate' on each, with the " + oldShares(f.vault) + ": " + join(names)
+}
+
+// oldShares are the key shares that a migration needs.
+func oldShares(vault *v1alpha1.Vault) string {
+	switch {
+	case vault.Spec.SealMigration == nil:
+		return "key shares of the old seal"
+	case vault.OldSeal() == nil:
+		return "unseal key shares"
+	default:
+		return "recovery key shares"
+	}
+}
+
+// peopleUnseal says that the nodes wait for people although the Vault has a key service, or
+// is to get one: in a migration there are nodes of both seals.
+func peopleUnseal(f *facts, names []string) bool {
+	if f.vault.Spec.SealMigration == nil {
+		return false
+	}
+	for i := range f.pods {
+		pod := &f.pods[i]
+		if slices.Contains(names, pod.Name) && f.observations[pod.UID].Seal.Type != v1alpha1.ShamirSeal {
+			return false
+		}
+	}
+	return true
+}
+
+// sealMigrated is about spec.sealMigration, which has to be set.
+func sealMigrated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
+	progress, err := seal.ProgressOf(f.vault, status.Initialized, status.Seal)
+	_, old := byTemplate(f)
+	waiting := awaitingMigrate(f)
+	const removing = "remove spec.sealMigration"
+	switch {
+	case err != nil:
+		return isFalse(v1alpha1.ReasonSealChangeRefused, "%v", err)
+	case progress == seal.Migrated && deployed(f) && f.templateHash != "" && len(old) == 0:
+		return isTrue(v1alpha1.ReasonMigrated, "Vault's data is of the new seal, and so are all nodes: "+removing+
+			". Backups from before need the old seal")
+	case progress == seal.Migrated:
+		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the new seal; still to be replaced: %s", join(namesOf(old)))
+	case len(waiting) > 0:
+		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the old seal until a node of the new one becomes "+
+			"active: %s", migrateHint(f, waiting))
+	default:
+		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the old seal until a node of the new one becomes "+
+			"active, and no node waits for 'vault operator unseal -migrate' now: the condition %s says how far the "+
+			"rollout is", v1alpha1.UpdatedCondition)
+	}
+}
