@@ -134,7 +134,8 @@ func sealOf(state v1alpha1.NodeState) string {
 
 func (o *overview) exitCode() int {
 	awaits := func(w waiting) bool {
-		return w.Reason == v1alpha1.ReasonAwaitingInit || w.Reason == v1alpha1.ReasonAwaitingUnseal
+		return slices.Contains([]string{v1alpha1.ReasonAwaitingInit, v1alpha1.ReasonAwaitingUnseal,
+			v1alpha1.ReasonAwaitingSealMigration}, w.Reason)
 	}
 	switch {
 	case slices.ContainsFunc(o.Waits, awaits):
@@ -285,6 +286,8 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 		return administrator, "kubectl vault unseal " + vault.Name + in
 	case v1alpha1.ReasonNotAuthorized, v1alpha1.ReasonLoginRefused, v1alpha1.ReasonPolicyMissing:
 		return administrator, "kubectl vault authorize " + vault.Name + in
+	case v1alpha1.ReasonAwaitingSealMigration, v1alpha1.ReasonMigrating:
+		return administrator, "kubectl vault unseal " + vault.Name + in + " --migrate"
 	case v1alpha1.ReasonAwaitingAutoUnseal, v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonKeyServiceFailing:
 		return "the key service", "kubectl vault logs " + vault.Name + in
 	case v1alpha1.ReasonKeyServiceUnverified, v1alpha1.ReasonCredentialsRefused, v1alpha1.ReasonKeyNotUsable:

@@ -52,14 +52,17 @@ are still sealed.`,
   my-password-manager get vault-shares | kubectl vault unseal example
 
   # Key shares that "init --pgp-keys" has encrypted to my key, as base64 or as gpg writes it
-  kubectl vault unseal example --gpg share-1.b64,share-2.b64`,
+  kubectl vault unseal example --gpg share-1.b64,share-2.b64
+
+  # In a seal migration, with the key shares of the old seal
+  kubectl vault unseal example --migrate`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: p.vaultNames,
 		RunE:              func(cmd *cobra.Command, args []string) error { return p.unseal(cmd.Context(), args[0], o) },
 	}
 	addGPG(cmd, &o.gpg)
 	cmd.Flags().BoolVar(&o.migrate, "migrate", false,
-		"Migrate to another seal of your own HCL, with the key shares of the old one")
+		"Migrate to another seal, with the key shares of the old one: only nodes that wait for that get them")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute,
 		"For how long to wait for nodes that start, since the last one was unsealed")
 	return cmd
@@ -163,7 +166,7 @@ func (u *unsealing) check(all []*seen) error {
 				"If somebody has sealed it, delete its pod: kubectl delete pod %[1]s -n %[3]s",
 				s.pod.Name, line(s.seal.Type), u.namespace)
 		}
-		if s.sealed() && s.seal.Migration && !u.options.migrate {
+		if u.migrates(s) && !u.options.migrate {
 			return exit(exitRefused,
 				"%s is to be migrated to another seal: run this again with --migrate, "+
 					"and give the key shares of the old seal", s.pod.Name)
@@ -174,6 +177,14 @@ func (u *unsealing) check(all []*seen) error {
 			u.namespace)
 	}
 	return nil
+}
+
+// migrates says that a sealed node waits for the key shares of the old seal. With
+// spec.sealMigration it has to be one of the newest pod template: one of the old seal that was
+// started after the data was moved would move it back.
+func (u *unsealing) migrates(s *seen) bool {
+	return s.sealed() && s.seal.Migration &&
+		(u.vault.Spec.SealMigration == nil || slices.Contains(u.vault.Status.UpdatedNodes, s.pod.Name))
 }
 
 // disagree returns two sealed nodes that are not unsealed by the same key shares, if there are.
@@ -195,7 +206,7 @@ func (u *unsealing) give(ctx context.Context, all []*seen) error {
 	var wait sync.WaitGroup
 	errs := make([]error, len(all))
 	for i, s := range all {
-		if !s.sealed() {
+		if !s.sealed() || s.seal.Migration != u.options.migrate || s.seal.Migration && !u.migrates(s) {
 			continue
 		}
 		node := u.told[s.pod.UID]
@@ -370,6 +381,10 @@ func (u *unsealing) waits(all []*seen) (waits []string, unsealed int) {
 			waits = append(waits, s.pod.Name+": "+node.failure)
 		case s.err != nil:
 			waits = append(waits, s.pod.Name+": "+reason(s.err))
+		case s.seal.Initialized && s.seal.Migration && !u.migrates(s):
+			waits = append(waits, s.pod.Name+" is of the old seal, and is to be replaced")
+		case s.seal.Initialized && u.options.migrate && !s.seal.Migration:
+			waits = append(waits, s.pod.Name+" is sealed, and not by --migrate to be unsealed")
 		case s.seal.Initialized:
 			waits = append(waits, s.pod.Name+" is being unsealed")
 		default:
@@ -388,7 +403,8 @@ func rollingOut(updated *metav1.Condition) bool {
 		return false
 	}
 	switch updated.Reason {
-	case v1alpha1.ReasonRollingOut, v1alpha1.ReasonReleasePending, v1alpha1.ReasonAwaitingUnseal:
+	case v1alpha1.ReasonRollingOut, v1alpha1.ReasonReleasePending, v1alpha1.ReasonAwaitingUnseal,
+		v1alpha1.ReasonAwaitingSealMigration:
 		return true
 	}
 	return false
