@@ -185,6 +185,30 @@ func TestUnsealRefuses(t *testing.T) {
 		h.pods(map[string]string{"a": h.serve(node)})
 		h.run(lines(good...), "unseal", "example", "--migrate").expect(t, 0, "a: unsealed")
 	})
+	t.Run("with the flag, nodes that do not wait for a migration", func(t *testing.T) {
+		h := newHarness(t)
+		waits := &fakeNode{initialized: true, sealed: true, migration: true, sealType: "awskms"}
+		old := &fakeNode{initialized: true, sealed: true}
+		h.pods(map[string]string{"a": h.serve(waits), "b": h.serve(old)})
+		h.run(lines(good...), "unseal", "example", "--migrate", "--timeout=100ms").expect(t, exitSealed, "a: unsealed", "b")
+		if len(old.keys) > 0 {
+			t.Error("a key share was sent to the node that waits for no migration")
+		}
+	})
+	t.Run("nodes of an older pod template, which would move the data back", func(t *testing.T) {
+		for _, flag := range []string{"--migrate", "--migrate=false"} {
+			h := newHarness(t)
+			h.vault.Spec.SealMigration = &v1alpha1.SealMigrationPolicy{From: v1alpha1.OldSeal{
+				AWSKMS: &v1alpha1.AWSKMSSeal{Region: "a", KMSKeyID: "b"}}}
+			h.vault.Status.UpdatedNodes = []string{"b"}
+			old := &fakeNode{initialized: true, sealed: true, migration: true, sealType: "awskms"}
+			h.pods(map[string]string{"a": h.serve(old), "b": h.serve(&fakeNode{initialized: true})})
+			h.run(lines(good...), "unseal", "example", flag, "--timeout=100ms").expect(t, exitSealed, "is to be replaced")
+			if len(old.keys) > 0 {
+				t.Errorf("%s sends a key share to the node of the old seal", flag)
+			}
+		}
+	})
 }
 
 // TestKeysGoToVerifiedNodesOnly fails when a pod with the labels of a Vault gets a key by

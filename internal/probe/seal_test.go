@@ -72,6 +72,22 @@ func TestShamirIsReadOnce(t *testing.T) {
 	waitUntil(t, func() bool { return h.observation(target.UID).Seal.Type == "awskms" })
 }
 
+// A node that waits for a migration to Shamir's keys says so for as long as it does.
+func TestSealMigration(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Sealed)
+	node.SetSeal(fakevault.Seal{Type: "shamir", Migration: true})
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, true)
+	waitUntil(t, func() bool {
+		return h.observation(target.UID).Seal == Seal{Read: true, Type: "shamir", Migration: true}
+	})
+	time.Sleep(sealRest)
+	node.SetSeal(fakevault.Seal{Type: "shamir"})
+	node.Set(fakevault.Active)
+	waitUntil(t, func() bool { return h.observation(target.UID).Seal == Seal{Read: true, Type: "shamir"} })
+}
+
 // What no seal can be called is not believed, and an endpoint that is not there, as in an
 // older Vault, delays no probe.
 func TestSealsThatAreNone(t *testing.T) {

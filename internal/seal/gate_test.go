@@ -58,6 +58,20 @@ func TestGate(t *testing.T) {
 	another := func(d *appsv1.Deployment) {
 		d.Spec.Template.Spec.Volumes[1].Projected.Sources[0].Secret.Name = "two"
 	}
+	scripted := func(environment string) func(*appsv1.Deployment) {
+		return func(d *appsv1.Deployment) {
+			container := &d.Spec.Template.Spec.Containers[0]
+			container.Command = []string{"# These\nunset VAULT_ADDR\n" + environment + "stop() { true; }\n"}
+		}
+	}
+	keyed := scripted("# Vault would take these instead of what spec.seal says.\nunset VAULT_SEAL_TYPE\n")
+	moved := func(d *appsv1.Deployment) {
+		scripted("# Vault would take these instead of what spec.seal says.\nunset VAULT_TOKEN\nexport AWS_REGION=a\n")(d)
+		another(d)
+		d.Spec.Template.Annotations[v1alpha1.SealAnnotation] = "awskms:a/b"
+		d.Spec.Template.Spec.Containers[0].Args = []string{stanzas}
+		d.Spec.Template.Spec.Containers[0].TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+	}
 	// What webhooks and controllers add to a Deployment.
 	foreign := func(d *appsv1.Deployment) {
 		template := &d.Spec.Template
@@ -144,6 +158,22 @@ func TestGate(t *testing.T) {
 		"after kubectl rollout restart": {conditions: away, living: func(d *appsv1.Deployment) {
 			d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] = "now"
 		}},
+		"another key service":                     {conditions: away, status: halfway, rendered: moved, living: keyed},
+		"another key service, and it is set back": {conditions: away, status: halfway, rendered: keyed, living: moved},
+		"to Shamir's keys": {conditions: away, status: halfway, living: keyed, rendered: func(d *appsv1.Deployment) {
+			moved(d)
+			delete(d.Spec.Template.Annotations, v1alpha1.SealAnnotation)
+		}},
+		"another key service, and an upgrade": {conditions: away, status: halfway, living: keyed,
+			rendered: func(d *appsv1.Deployment) {
+				moved(d)
+				upgrade(d)
+			}, held: true},
+		"another key service, and another script": {conditions: away, status: halfway, living: keyed,
+			rendered: func(d *appsv1.Deployment) {
+				moved(d)
+				d.Spec.Template.Spec.Containers[0].Command[0] += "reboot\n"
+			}, held: true},
 		"another stanza, or Secret":                            {conditions: away, rendered: another},
 		"another stanza, after others have changed what lives": {conditions: away, rendered: another, living: foreign},
 		"an upgrade, after others have changed what lives": {conditions: away, rendered: upgrade, living: foreign,
