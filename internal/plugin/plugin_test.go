@@ -195,6 +195,13 @@ func TestUnsealRefuses(t *testing.T) {
 			t.Error("a key share was sent to the node that waits for no migration")
 		}
 	})
+	t.Run("without the flag, a node of both seals that waits for no migration any more", func(t *testing.T) {
+		h := newHarness(t)
+		h.vault.Spec.SealMigration = &v1alpha1.SealMigrationPolicy{}
+		h.vault.Status.UpdatedNodes = []string{"a"}
+		h.pods(map[string]string{"a": h.serve(&fakeNode{initialized: true, sealed: true, sealType: "awskms"})})
+		h.run(lines(good...), "unseal", "example").expect(t, 0, "a: unsealed")
+	})
 	t.Run("nodes of an older pod template, which would move the data back", func(t *testing.T) {
 		for _, flag := range []string{"--migrate", "--migrate=false"} {
 			h := newHarness(t)

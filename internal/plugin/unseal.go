@@ -161,7 +161,7 @@ func (u *unsealing) check(all []*seen) error {
 	for _, s := range all {
 		answered = answered || s.err == nil
 		initialized = initialized || s.err == nil && s.seal.Initialized
-		if s.sealed() && s.seal.Type != "shamir" && !s.seal.Migration && !u.options.migrate {
+		if s.sealed() && s.seal.Type != "shamir" && !s.seal.Migration && !u.options.migrate && !u.hasBothSeals(s) {
 			return exit(exitRefused, "%[1]s unseals itself by %[2]s, and is not sent keys: its log says why it is sealed. "+
 				"If somebody has sealed it, delete its pod: kubectl delete pod %[1]s -n %[3]s",
 				s.pod.Name, line(s.seal.Type), u.namespace)
@@ -183,8 +183,13 @@ func (u *unsealing) check(all []*seen) error {
 // spec.sealMigration it has to be one of the newest pod template: one of the old seal that was
 // started after the data was moved would move it back.
 func (u *unsealing) migrates(s *seen) bool {
-	return s.sealed() && s.seal.Migration &&
-		(u.vault.Spec.SealMigration == nil || slices.Contains(u.vault.Status.UpdatedNodes, s.pod.Name))
+	return s.sealed() && s.seal.Migration && (u.vault.Spec.SealMigration == nil || u.hasBothSeals(s))
+}
+
+// hasBothSeals says that a node was started with the old seal beside the new one: then it does
+// not unseal itself, not even after the data was moved.
+func (u *unsealing) hasBothSeals(s *seen) bool {
+	return u.vault.Spec.SealMigration != nil && slices.Contains(u.vault.Status.UpdatedNodes, s.pod.Name)
 }
 
 // disagree returns two sealed nodes that are not unsealed by the same key shares, if there are.

@@ -331,15 +331,15 @@ func initHint(f *facts, status *v1alpha1.VaultStatus) string {
 // unsealHint is the reason and the message for nodes that are sealed. Recovery keys cannot
 // do what the key service does, so whoever has them is not sent to the nodes with them.
 func unsealHint(f *facts, status *v1alpha1.VaultStatus) (reason, hint string) {
-	if waiting := awaitingMigrate(f); len(waiting) > 0 {
-		return v1alpha1.ReasonAwaitingSealMigration, "Sealed, " + migrateHint(f, waiting)
+	if reason, hint := peopleUnseal(f, status, status.VaultStatus.Sealed); reason != "" {
+		return reason, "Sealed, " + hint
 	}
 	names := join(status.VaultStatus.Sealed)
 	if f.vault.Spec.Unseal != nil {
 		return v1alpha1.ReasonAwaitingUnseal, "Sealed until the operator has unsealed them, see the condition " +
 			v1alpha1.UnsealKeysValidCondition + ": " + names
 	}
-	if !autoUnseals(f, status) || peopleUnseal(f, status.VaultStatus.Sealed) {
+	if !autoUnseals(f, status) {
 		return v1alpha1.ReasonAwaitingUnseal, "Sealed, run 'vault operator unseal' on each: " + names
 	}
 	hint = "Sealed until Vault has unsealed them by the key service: " + names

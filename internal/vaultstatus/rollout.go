@@ -136,13 +136,13 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 
 // rolloutOfSealed tells what a rollout waits for while updated nodes are sealed.
 func rolloutOfSealed(f *facts, status *v1alpha1.VaultStatus, sealed []string) metav1.Condition {
+	reason, hint := peopleUnseal(f, status, sealed)
 	switch {
 	case !status.Initialized:
 		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
-	case len(within(sealed, awaitingMigrate(f))) > 0:
-		return isFalse(v1alpha1.ReasonAwaitingSealMigration, "The rollout goes on when updated nodes are unsealed, %s",
-			migrateHint(f, within(sealed, awaitingMigrate(f))))
-	case autoUnseals(f, status) && !peopleUnseal(f, sealed):
+	case reason != "":
+		return isFalse(reason, "The rollout goes on when updated nodes are unsealed, %s", hint)
+	case autoUnseals(f, status):
 		return isFalse(v1alpha1.ReasonAwaitingAutoUnseal, "The rollout goes on when updated nodes have unsealed "+
 			"themselves by the key service: %s", join(sealed))
 	case f.vault.Spec.Unseal != nil:

@@ -49,12 +49,36 @@ func oldShares(vault *v1alpha1.Vault) string {
 	}
 }
 
-// peopleUnseal says that the nodes wait for people although the Vault has a key service, or
-// is to get one: in a migration there are nodes of both seals.
-func peopleUnseal(f *facts, names []string) bool {
-	if f.vault.Spec.SealMigration == nil {
-		return false
+// peopleUnseal is the reason and what people have to do about those of the named nodes that
+// are sealed although the Vault has a key service, or is to get one; empty when they have to do
+// nothing. A Vault that was started with two seals does not unseal itself, not even after
+// the data was moved.
+// https://github.com/hashicorp/vault/blob/v1.21.0/command/server.go#L1517
+func peopleUnseal(f *facts, status *v1alpha1.VaultStatus, names []string) (reason, hint string) {
+	if waiting := within(names, awaitingMigrate(f)); len(waiting) > 0 {
+		return v1alpha1.ReasonAwaitingSealMigration, migrateHint(f, waiting)
 	}
+	if f.vault.Spec.SealMigration == nil {
+		return "", ""
+	}
+	updated, _ := byTemplate(f)
+	ours := within(names, namesOf(updated))
+	progress, _ := seal.ProgressOf(f.vault, status.Initialized, status.Seal)
+	switch {
+	case progress == seal.Migrated && len(ours) > 0 && f.vault.Spec.Seal != nil:
+		return v1alpha1.ReasonAwaitingUnseal, "run 'vault operator unseal' on each, without -migrate and with the recovery " +
+			"key shares: " + join(ours)
+	case progress == seal.Migrated && len(ours) > 0:
+		return v1alpha1.ReasonAwaitingUnseal, "run 'vault operator unseal' on each, without -migrate and with the key " +
+			"shares that were the recovery key's: " + join(ours)
+	case allOfShamir(f, names):
+		return v1alpha1.ReasonAwaitingUnseal, "run 'vault operator unseal' on each: " + join(names)
+	}
+	return "", ""
+}
+
+// allOfShamir says that the named nodes are of Shamir's keys.
+func allOfShamir(f *facts, names []string) bool {
 	for i := range f.pods {
 		pod := &f.pods[i]
 		if slices.Contains(names, pod.Name) && f.observations[pod.UID].Seal.Type != v1alpha1.ShamirSeal {
@@ -69,13 +93,13 @@ func sealMigrated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	progress, err := seal.ProgressOf(f.vault, status.Initialized, status.Seal)
 	_, old := byTemplate(f)
 	waiting := awaitingMigrate(f)
-	const removing = "remove spec.sealMigration"
 	switch {
 	case err != nil:
 		return isFalse(v1alpha1.ReasonSealChangeRefused, "%v", err)
 	case progress == seal.Migrated && deployed(f) && f.templateHash != "" && len(old) == 0:
-		return isTrue(v1alpha1.ReasonMigrated, "Vault's data is of the new seal, and so are all nodes: "+removing+
-			". Backups from before need the old seal")
+		return isTrue(v1alpha1.ReasonMigrated, "Vault's data is of the new seal, and so are all nodes: remove "+
+			"spec.sealMigration, since nodes that start with both seals do not unseal themselves. Backups from before need "+
+			"the old seal")
 	case progress == seal.Migrated:
 		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the new seal; still to be replaced: %s", join(namesOf(old)))
 	case len(waiting) > 0:

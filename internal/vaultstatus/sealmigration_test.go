@@ -130,6 +130,18 @@ func TestSealMigrated(t *testing.T) {
 			seal: "shamir ", want: "False Migrating", says: "still to be replaced: d",
 			unsealed: "False AwaitingUnseal", updated: "False AwaitingUnseal",
 		},
+		"to another key, and a new node was started after the data was moved": {
+			facts: migratingTo(otherKey, exampleKey).pod("b", probe.Active, newTemplate, of(otherKey)).says("transit", 0).
+				pod("c", probe.Sealed, newTemplate, of(otherKey)).says("transit", 0).
+				pod("d", probe.Standby, oldTemplate, of(exampleKey)).says("transit", 0),
+			seal: "transit " + otherKey, want: "False Migrating", unsealed: "False AwaitingUnseal",
+			updated: "False AwaitingUnseal",
+		},
+		"to another key, and an old node was started before the data was moved": {
+			facts: migratingTo(otherKey, exampleKey).pod("a", probe.Active, oldTemplate, of(exampleKey)).says("transit", 0).
+				pod("b", probe.Sealed, oldTemplate, of(exampleKey)).says("transit", 0),
+			seal: "transit " + exampleKey, want: "False Migrating", unsealed: "False AwaitingAutoUnseal",
+		},
 		"an old node that was started after the data was moved": {
 			facts: migratingTo("", exampleKey).pod("b", probe.Active, newTemplate).says("shamir", 0).
 				pod("d", probe.Sealed, oldTemplate, of(exampleKey)).says("transit", 0).migrating(),
