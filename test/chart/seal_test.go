@@ -148,7 +148,6 @@ func TestSeals(t *testing.T) {
 			requireRestricted(t, &out.vault.Spec.Template.Spec, false)
 
 			// Without credentials the identity of the pod is used.
-			delete(tt.want, "credentials")
 			identity := strings.NewReplacer(", credentialsSecretName: creds", "").Replace(values)
 			if kind != "transit" {
 				text := string(release{values: `{operated: true, seal: ` + identity + `}`}.render(t).seal.Data["seal.hcl"])

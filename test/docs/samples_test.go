@@ -13,7 +13,7 @@ import (
 
 // unions are the fields of which exactly one part can be set. The other parts are shown
 // elsewhere: see TestEverySealIsShown.
-var unions = map[string]bool{"spec.seal": true}
+var unions = map[string]bool{"spec.seal": true, "spec.sealMigration.from": true}
 
 // apart are the fields that cannot be set together with another one of the sample. They are
 // shown elsewhere: see TestInitializationIsShown.
@@ -41,7 +41,7 @@ func requireFields(t *testing.T, path string, schema apiextensionsv1.JSONSchemaP
 		"spec": true, "spec.pod": true, "spec.service": true, "spec.tls": true, "spec.tls.static": true, "spec.storage": true,
 		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.listener": true, "spec.kubernetesAuth": true,
 		"spec.audit": true, "spec.seal": true, "spec.seal.transit": true, "spec.initialization": true,
-		"spec.operatorLogin": true,
+		"spec.operatorLogin": true, "spec.sealMigration": true, "spec.sealMigration.from": true,
 	}
 	if !ours[path] {
 		return

@@ -21,12 +21,29 @@ import (
 // autoUnsealed is a Vault that is unsealed by the transit secrets engine of another one.
 type autoUnsealed struct {
 	vaulttest.Vault
-	root     vaulttest.Vault
-	rootKeys vaulttest.Keys
+	keyService
 	// token is the root token of the Vault.
 	token string
 	// another are the commands of the page that give it another token.
 	another string
+}
+
+// keyService is a Vault that unseals another one by its transit secrets engine.
+type keyService struct {
+	root     vaulttest.Vault
+	rootKeys vaulttest.Keys
+}
+
+// newKeyService makes one, with the key and the Secrets for the Vault "example" as
+// docs/auto-unseal.md does. Variables are what the commands of the page need.
+func newKeyService(t *testing.T, namespace, variables string) keyService {
+	t.Helper()
+	k := keyService{root: vaulttest.Vault{Namespace: namespace, Name: "root"}}
+	shell.Apply(t, manifest(k.root, `{nodes: 1, `+smallEtcd+`}`))
+	k.rootKeys = k.root.InitAndUnseal(t, 1)
+	transit := docs.Commands(t, "../../docs/auto-unseal.md")["Transit of another Vault"]
+	k.asRoot(t, variables+transit[0]+transit[1])
+	return k
 }
 
 // TestAutoUnseal follows docs/auto-unseal.md: a Vault unseals itself by another one, which
@@ -43,14 +60,9 @@ func TestAutoUnseal(t *testing.T) {
 	namespace := newNamespace(t)
 	variables := fmt.Sprintf("set -e\nnamespace=%[1]s\nroot=%[1]s\n", namespace)
 	v := &autoUnsealed{
-		Vault: vaulttest.Vault{Namespace: namespace, Name: "example"}, root: vaulttest.Vault{Namespace: namespace,
-			Name: "root"},
+		Vault: vaulttest.Vault{Namespace: namespace, Name: "example"}, keyService: newKeyService(t, namespace, variables),
 		another: variables + transit[3],
 	}
-	shell.Apply(t, manifest(v.root, `{nodes: 1, `+smallEtcd+`}`))
-	v.rootKeys = v.root.InitAndUnseal(t, 1)
-	v.asRoot(t, variables+transit[0]+transit[1])
-
 	shell.Apply(t, manifest(v.Vault, `{nodes: 2, version: 1.21.0, `+smallEtcd+`, seal: {transit: {address: `+
 		`"https://root.`+namespace+`.svc:8200", `+
 		`keyName: example, caSecretName: transit-ca, credentialsSecretName: transit-token}}}`))
@@ -75,9 +87,9 @@ func TestAutoUnseal(t *testing.T) {
 }
 
 // asRoot runs commands with the root token of the Vault that unseals the other one.
-func (v *autoUnsealed) asRoot(t *testing.T, commands string) {
+func (k *keyService) asRoot(t *testing.T, commands string) {
 	t.Helper()
-	v.root.Do(t, v.root.AwaitHA(t, 0).VaultStatus.Active, v.rootKeys.RootToken, commands)
+	k.root.Do(t, k.root.AwaitHA(t, 0).VaultStatus.Active, k.rootKeys.RootToken, commands)
 }
 
 func (v *autoUnsealed) init(t *testing.T, pod, command string) {
