@@ -69,6 +69,12 @@ func TestSealMigrationsAreValidated(t *testing.T) {
 	for field, patch := range changes {
 		refused("in a migration", `{"spec": {`+patch+`}}`, field)
 	}
+	err := admin.Patch(t.Context(), vault.DeepCopy(), client.RawPatch("application/merge-patch+json",
+		[]byte(`{"spec": {"unseal": {"keysSecretName": "keys"}, "seal": null, "sealMigration": {"from": {"shamir": null, `+
+			`"awskms": {"region": "a", "kmsKeyID": "b"}}}}}`)))
+	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "spec.unseal") {
+		t.Errorf("spec.unseal in a migration: %v", err)
+	}
 	change(t, vault, `{"spec": {"pod": {"annotations": {"a": "b"}}}}`)
 	change(t, vault, `{"spec": {"sealMigration": null, "nodes": 3, "version": "1.21.1"}}`)
 }
