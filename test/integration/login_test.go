@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -40,7 +41,13 @@ func makeServiceAccount(t *testing.T) {
 	if err := errors.Join(admin.Create(t.Context(), account), admin.Create(t.Context(), discovery)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { remove(t, account, discovery) })
+	t.Cleanup(func() {
+		// The context of the test has ended by then.
+		if err := errors.Join(admin.Delete(context.Background(), account),
+			admin.Delete(context.Background(), discovery)); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // The operator logs in by a token that the public keys in the status verify, and that is for this
