@@ -122,18 +122,8 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		spec["configSecret"] = map[string]any{"name": configSecret.Name, "keys": toAny(configSecret.Keys)}
 	}
 	spec["tlsKeys"] = map[string]any{"cert": material.Keys.Cert, "key": material.Keys.Key, "ca": material.Keys.CA}
-	if vault.Spec.Seal != nil {
-		spec["sealKey"], spec["sealCAKey"] = vault.Spec.Seal.Key(), sealCAKey
-	}
-	// That the data was bound to Shamir's keys is nothing to configure, and pods need not be
-	// replaced when the migration is over.
-	delete(spec, "sealMigration")
-	if old := vault.OldSeal(); old != nil {
-		policy, err := runtime.DefaultUnstructuredConverter.ToUnstructured(old)
-		if err != nil {
-			return nil, err
-		}
-		spec["oldSeal"], spec["oldSealCAKey"] = policy, oldSealCAKey
+	if err := setSeals(spec, &vault, sealCAKey, oldSealCAKey); err != nil {
+		return nil, err
 	}
 	spec["ownerUID"] = string(vault.UID)
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
@@ -141,6 +131,23 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["openshift"] = t.openshift
 	spec["ipv6"] = t.ipv6
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
+}
+
+// setSeals sets the values of the seal, and of the one that the data is moved from.
+func setSeals(spec map[string]any, vault *v1alpha1.Vault, caKey, oldCAKey string) error {
+	if vault.Spec.Seal != nil {
+		spec["sealKey"], spec["sealCAKey"] = vault.Spec.Seal.Key(), caKey
+	}
+	// That the data was bound to Shamir's keys is nothing to configure, and pods need not be
+	// replaced when the migration is over.
+	delete(spec, "sealMigration")
+	old := vault.OldSeal()
+	if old == nil {
+		return nil
+	}
+	policy, err := runtime.DefaultUnstructuredConverter.ToUnstructured(old)
+	spec["oldSeal"], spec["oldSealCAKey"] = policy, oldCAKey
+	return err
 }
 
 // check refuses what would harm what runs, and what cannot be deployed. Certificates are

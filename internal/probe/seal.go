@@ -17,8 +17,8 @@ import (
 
 const (
 	// sealPause is how often the seal of a node is read, unless that is Shamir's, which
-	// does not change but for the end of a migration. Vault itself tries the key service every ten minutes, and every minute
-	// while it fails.
+	// does not change but for the end of a migration. Vault itself tries the key service every
+	// ten minutes, and every minute while it fails.
 	sealPause = 20 * time.Second
 	// sealRest is for how long it is not read after it was read, though the node changes its
 	// state: one that does so all the time must not take the turns of all others.

@@ -46,8 +46,8 @@ func CheckChange(ctx context.Context, reader client.Reader, vault *v1alpha1.Vaul
 // refusal is why spec.seal cannot take the place of the seal that an initialized Vault has,
 // or nil. What it refuses is a *problem.Error.
 func refusal(policy *v1alpha1.SealPolicy, has *v1alpha1.SealStatus) error {
-	const later = "Vault is initialized, and its data would have to be moved to another seal first: set it back, or name " +
-		"the old seal in spec.sealMigration.from"
+	const later = "Vault is initialized, and its data would have to be moved to another seal first: set it back, or " +
+		"name the old seal in spec.sealMigration.from"
 	switch kind := policy.Type(); {
 	case policy == nil && has.Key != "":
 		return refuse("spec.seal was removed, by whose key %s Vault unseals itself. %s", has.Key, later)

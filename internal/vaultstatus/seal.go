@@ -37,8 +37,7 @@ func sealStatus(f *facts, initialized bool) *v1alpha1.SealStatus {
 		for i := range f.pods {
 			pod := &f.pods[i]
 			o := f.observations[pod.UID]
-			if o.Seal.Type == "" || proofBy(&o) != wanted || wanted == none && o.Seal.Migration || wanted == none && initialized && known.Type != "" ||
-				wanted == fair && known.Type != "" && (known.Type != o.Seal.Type || known.Key != "") {
+			if proofBy(&o) != wanted || !tells(&o, &known, wanted, initialized) {
 				continue
 			}
 			status.Type = o.Seal.Type
@@ -56,6 +55,19 @@ func sealStatus(f *facts, initialized bool) *v1alpha1.SealStatus {
 		return nil
 	}
 	return &status
+}
+
+// tells says that what a node says of its seal counts beside what is known.
+func tells(o *probe.Observation, known *v1alpha1.SealStatus, proven proof, initialized bool) bool {
+	switch {
+	case o.Seal.Type == "":
+		return false
+	case proven == none:
+		return !o.Seal.Migration && (!initialized || known.Type == "")
+	case proven == fair:
+		return known.Type == "" || known.Type == o.Seal.Type && known.Key == ""
+	}
+	return true
 }
 
 // proof is how far a node proves that Vault's data is of its seal.

@@ -101,7 +101,8 @@ func sealMigrated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 			"spec.sealMigration, since nodes that start with both seals do not unseal themselves. Backups from before need "+
 			"the old seal")
 	case progress == seal.Migrated:
-		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the new seal; still to be replaced: %s", join(namesOf(old)))
+		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the new seal; still to be replaced: %s",
+			join(namesOf(old)))
 	case len(waiting) > 0:
 		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the old seal until a node of the new one becomes "+
 			"active: %s", migrateHint(f, waiting))

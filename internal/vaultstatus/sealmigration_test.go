@@ -187,7 +187,8 @@ func TestSealMigrationEvents(t *testing.T) {
 		return v1alpha1.VaultStatus{Conditions: []metav1.Condition{{Type: v1alpha1.SealMigratedCondition, Status: status,
 			Reason: reason, Message: message}}}
 	}
-	begun, next := condition("False", v1alpha1.ReasonMigrating, "on a"), condition("False", v1alpha1.ReasonMigrating, "on b")
+	begun, next := condition("False", v1alpha1.ReasonMigrating, "on a"), condition("False",
+		v1alpha1.ReasonMigrating, "on b")
 	over := condition("True", v1alpha1.ReasonMigrated, "remove it")
 	refused := condition("False", v1alpha1.ReasonSealChangeRefused, "no")
 	for name, tt := range map[string]struct {

@@ -64,8 +64,9 @@ func TestSealMigration(t *testing.T) {
 						t.Errorf("mounted are %v, want %s at %s", files, secret, path)
 					}
 				}
-				if kind == "transit" && files["old/ca.crt"] != "old/old-ca" || now == "transit" && (files["token"] != "creds/token" ||
-					files["ca.crt"] != "ca/tls-ca") {
+				if kind == "transit" && files["old/ca.crt"] != "old/old-ca" || now == "transit" &&
+					(files["token"] != "creds/token" ||
+						files["ca.crt"] != "ca/tls-ca") {
 					t.Errorf("mounted are %v", files)
 				}
 				container := out.vault.Spec.Template.Spec.Containers[0]
@@ -127,7 +128,8 @@ func TestEnvironmentDoesNotReplaceTwoSeals(t *testing.T) {
 	aws := func(region string) string { return `{awskms: {region: ` + region + `, kmsKeyID: k}}` }
 	for values, want := range map[string][]string{
 		`{operated: true, seal: ` + aws("a-1") + `, oldSeal: ` + aws("b-1") + `}`: nil,
-		`{operated: true, oldSeal: ` + aws("b-1") + `}`:                           {"AWS_DEFAULT_REGION=b-1", "AWS_REGION=b-1"},
+		`{operated: true, oldSeal: ` + aws("b-1") + `}`: {
+			"AWS_DEFAULT_REGION=b-1", "AWS_REGION=b-1"},
 		`{operated: true, seal: {transit: ` + seals["transit"].values + `}, oldSeal: ` + aws("b-1") + `}`: {
 			"AWS_DEFAULT_REGION=b-1", "AWS_REGION=b-1"},
 		`{operated: true, seal: ` + aws("a-1") + `, oldSeal: {transit: ` + seals["transit"].values + `}}`: {
@@ -137,7 +139,8 @@ func TestEnvironmentDoesNotReplaceTwoSeals(t *testing.T) {
 		said := filepath.Join(t.TempDir(), "said")
 		cmd := exec.Command("/bin/sh", "-c", script, "vault", "/bin/sh", "-c",
 			fmt.Sprintf("env | grep -E '^(AWS|VAULT)_' | sort > %s.new; mv %[1]s.new %[1]s", said))
-		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, "AWS_REGION=evil", "AWS_DEFAULT_REGION=evil", "AWS_KMS_ENDPOINT=evil",
+		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, "AWS_REGION=evil", "AWS_DEFAULT_REGION=evil",
+			"AWS_KMS_ENDPOINT=evil",
 			"VAULT_SEAL_TYPE=evil")
 		if strings.Contains(values, "transit") {
 			cmd.Env = append(cmd.Env, "VAULT_TOKEN=evil", "VAULT_NAMESPACE=evil")
@@ -300,7 +303,8 @@ func (v *realVault) try(method, path string, body any) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(v.t.Context(), method, "http://"+v.address+"/v1/"+path, bytes.NewReader(encoded))
+	request, err := http.NewRequestWithContext(v.t.Context(), method, "http://"+v.address+"/v1/"+path,
+		bytes.NewReader(encoded))
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +337,8 @@ func (v *realVault) call(method, path string, body any) (answer map[string]any) 
 
 func (v *realVault) unseal(share string, migrate bool) {
 	v.t.Helper()
-	if answer := v.call(http.MethodPut, "sys/unseal", map[string]any{"key": share, "migrate": migrate}); answer["sealed"] != false {
+	if answer := v.call(http.MethodPut, "sys/unseal", map[string]any{"key": share,
+		"migrate": migrate}); answer["sealed"] != false {
 		v.t.Fatalf("it stays sealed: %v", answer)
 	}
 }
