@@ -21,21 +21,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace
 {{- define "vault.clientSecret" -}}
 {{ dig "static" "clientSecret" (printf "%s-default-vault-client-tls" .Release.Name) (.Values.tls | default dict) }}
 {{- end }}
-{{- define "vault.etcdServerSecret" -}}
-{{ .Release.Name }}-etcd-server-tls
-{{- end }}
-{{- define "vault.etcdClientSecret" -}}
-{{ .Release.Name }}-etcd-client-tls
-{{- end }}
 
-{{/* The name under which Vault reaches etcd. */}}
-{{- define "vault.etcdService" -}}
-{{ .Release.Name }}-etcd-client.{{ .Release.Namespace }}.svc
-{{- end }}
-
-{{/* The address under which etcd member "index" is reached. */}}
-{{- define "vault.etcdMember" -}}
-{{ printf "%s-etcd-%d.%s-etcd.%s.svc" .root.Release.Name .index .root.Release.Name .root.Release.Namespace }}
+{{/* The kind of the storage: exactly one is set. */}}
+{{- define "vault.storage" -}}
+{{- $kinds := keys .Values.storage -}}
+{{- if ne (len $kinds) 1 }}{{ fail "storage: exactly one kind must be set; the default is unset by etcd: null" }}{{ end -}}
+{{- first $kinds -}}
 {{- end }}
 
 {{/* The security context of pods, restricted by the Pod Security Standards. On
@@ -95,16 +86,6 @@ podAntiAffinity:
           {{- include "vault.selector" . | nindent 10 }}
 {{- end }}
 
-{{/* How large the database of an etcd member may become, in bytes: half of what
-     the volume has beside the log. Twice that is needed for a moment when it is
-     defragmented, or received from another member. etcd suggests at most 8Gi. */}}
-{{- define "vault.etcdQuota" -}}
-{{- $size := include "vault.bytes" .Values.storage.etcd.volumeSize | float64 -}}
-{{- $log := mulf 256 1024 1024 -}}
-{{- if lt $size (mulf 2 $log) }}{{ fail "storage.etcd.volumeSize: must be at least 512Mi" }}{{ end -}}
-{{- divf (subf $size $log) 2 | minf (mulf 8 1024 1024 1024) | int64 -}}
-{{- end }}
-
 {{/* The bytes of a quantity.
      https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ */}}
 {{- define "vault.bytes" -}}
@@ -117,4 +98,17 @@ podAntiAffinity:
 {{- $factor = index (dict "n" "1e-9" "u" "1e-6" "m" "1e-3" "k" "1e3" "M" "1e6" "G" "1e9" "T" "1e12" "P" "1e15" "E" "1e18") $unit | float64 -}}
 {{- end -}}
 {{- mulf (trimSuffix $unit $quantity | float64) $factor -}}
+{{- end }}
+
+{{/* A Secret of certificates, for a release without an operator. */}}
+{{- define "vault.secret" }}
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "vault.labels" . | nindent 4 }}
+data:
+  {{- toYaml .data | nindent 2 }}
 {{- end }}

@@ -1,16 +1,3 @@
-{{- /* The seals' stanzas have a Secret of their own, named by its content as that of the rest. It
-holds no credentials: those are mounted beside it. */ -}}
-{{- if include "vault.hasSeal" . }}
-apiVersion: v1
-kind: Secret
-metadata:
-  name: {{ include "vault.sealSecret" . }}
-  {{- include "vault.configMetadata" . | nindent 2 }}
-immutable: true
-data:
-  seal.hcl: {{ include "vault.seals" . | b64enc }}
-{{- end }}
-
 {{- /* Says that there is a key service: that of the seal, or one that the data is moved from. */ -}}
 {{- define "vault.hasSeal" -}}
 {{- if or .Values.seal .Values.oldSeal }}true{{ end -}}
