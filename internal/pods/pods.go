@@ -20,15 +20,16 @@ import (
 // List returns the pods of the Vault's nodes, by name, those that have ended
 // included: they may still have the active label.
 func List(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) ([]corev1.Pod, error) {
-	return list(ctx, reader, vault, vault.PodLabels())
+	return WithLabels(ctx, reader, vault, vault.PodLabels())
 }
 
 // Members returns the pods of the Vault's etcd members, by name.
 func Members(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) ([]corev1.Pod, error) {
-	return list(ctx, reader, vault, vault.EtcdLabels())
+	return WithLabels(ctx, reader, vault, vault.EtcdLabels())
 }
 
-func list(
+// WithLabels returns the pods of the Vault that have the labels, by name.
+func WithLabels(
 	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, labels client.MatchingLabels,
 ) ([]corev1.Pod, error) {
 	var list corev1.PodList

@@ -40,8 +40,7 @@ func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) err
 
 // Refusal is why the spec does not fit the storage that exists, a *problem.Error, or nil.
 func (s *State) Refusal() error {
-	etcd := s.Vault.Spec.Storage.Etcd
-	if etcd == nil {
+	if !s.layout().declared {
 		return nil
 	}
 	if s.Set != nil {
@@ -58,22 +57,23 @@ func (s *State) Refusal() error {
 	return nil
 }
 
-// changeRefusal refuses a change of what the volumes of a living etcd are made by. The
+// changeRefusal refuses a change of what the volumes of a living storage are made by. The
 // API server does so as soon as the status has volumes.
 func (s *State) changeRefusal() error {
 	if s.replaceable() {
 		return nil
 	}
-	etcd, template := s.Vault.Spec.Storage.Etcd, claimTemplate(s.Set)
+	layout, template := s.layout(), claimTemplate(s.Set)
 	members, size := s.Set.Spec.Replicas, request(template)
-	const text = "spec.storage.etcd.%s cannot be changed: %s; set it back to %v"
+	const text = "%s cannot be changed: %s; set it back to %v"
 	switch {
-	case members != nil && int(*members) != s.Vault.WantedMembers():
-		return mismatch(text, "nodes", s.whyKept(), *members)
-	case etcd.VolumeSize != nil && !size.IsZero() && size.Cmp(*etcd.VolumeSize) != 0:
-		return mismatch(text, "volumeSize", s.whyKept(), size.String())
-	case deref(etcd.StorageClassName) != deref(template.Spec.StorageClassName):
-		return mismatch(text, "storageClassName", s.whyKept(), strconv.Quote(deref(template.Spec.StorageClassName)))
+	case members != nil && int(*members) != layout.wanted:
+		return mismatch(text, layout.membersField, s.whyKept(), *members)
+	case layout.volumeSize != nil && !size.IsZero() && size.Cmp(*layout.volumeSize) != 0:
+		return mismatch(text, layout.field+".volumeSize", s.whyKept(), size.String())
+	case deref(layout.storageClassName) != deref(template.Spec.StorageClassName):
+		return mismatch(text, layout.field+".storageClassName", s.whyKept(),
+			strconv.Quote(deref(template.Spec.StorageClassName)))
 	}
 	return nil
 }
@@ -89,21 +89,22 @@ func (s *State) membersFit() error {
 	// The number is odd, so the highest ordinal tells it even if one is missing.
 	members := kept[len(kept)-1] + 1
 	members += 1 - members%2
-	wanted := s.Vault.WantedMembers()
+	layout := s.layout()
 	const away = "delete these claims only if their data is not needed"
 	switch {
-	case members != wanted:
-		return mismatch("The volume claims %s hold the data of an etcd of %d members: "+
-			"set spec.storage.etcd.nodes to %d instead of %d; %s", s.claimNames(kept), members, members, wanted, away)
+	case members != layout.wanted:
+		return mismatch("The volume claims %s hold the data of %s of %d members: set %s to %d instead of %d; %s",
+			s.claimNames(kept), layout.whole, members, layout.membersField, members, layout.wanted, away)
 	case len(kept) < quorum(members):
-		return mismatch("The volume claims %s hold the data of %d of %d etcd members, which is no quorum: "+
-			"bring the other claims back; %s", s.claimNames(kept), len(kept), members, away)
+		return mismatch("The volume claims %s hold the data of %d of %d %s, which is no quorum: "+
+			"bring the other claims back; %s", s.claimNames(kept), len(kept), members, layout.members, away)
 	}
 	return nil
 }
 
 func (s *State) sizeFits() error {
-	wanted := s.Vault.Spec.Storage.Etcd.VolumeSize
+	layout := s.layout()
+	wanted := layout.volumeSize
 	kept := s.boundOrdinals()
 	if wanted == nil || len(kept) == 0 {
 		return nil
@@ -111,21 +112,22 @@ func (s *State) sizeFits() error {
 	size := func(ordinal int) resource.Quantity { return request(s.Claims[ordinal]) }
 	smallest := slices.MinFunc(kept, func(a, b int) int { x := size(a); return x.Cmp(size(b)) })
 	if have := size(smallest); have.Cmp(*wanted) != 0 {
-		return mismatch("Volume claim %s is of %s: set spec.storage.etcd.volumeSize to %s instead of %s",
-			s.Claims[smallest].Name, have.String(), have.String(), wanted.String())
+		return mismatch("Volume claim %s is of %s: set %s.volumeSize to %s instead of %s",
+			s.Claims[smallest].Name, have.String(), layout.field, have.String(), wanted.String())
 	}
 	return nil
 }
 
 func (s *State) classFits() error {
-	wanted := s.Vault.Spec.Storage.Etcd.StorageClassName
+	layout := s.layout()
+	wanted := layout.storageClassName
 	if wanted == nil {
 		return nil // any default is right
 	}
 	for _, ordinal := range s.boundOrdinals() {
 		if class := s.Claims[ordinal].Spec.StorageClassName; class != nil && *class != string(*wanted) {
-			return mismatch("Volume claim %s is of StorageClass %q: set spec.storage.etcd.storageClassName to %q instead of %q",
-				s.Claims[ordinal].Name, *class, *class, *wanted)
+			return mismatch("Volume claim %s is of StorageClass %q: set %s.storageClassName to %q instead of %q",
+				s.Claims[ordinal].Name, *class, layout.field, *class, *wanted)
 		}
 	}
 	return nil
@@ -135,28 +137,29 @@ func request(claim *corev1.PersistentVolumeClaim) resource.Quantity {
 	return claim.Spec.Resources.Requests[corev1.ResourceStorage]
 }
 
-// pending is what has to happen before etcd can be made, or nil. Claims that are
+// pending is what has to happen before the storage can be made, or nil. Claims that are
 // deleted together with an earlier StatefulSet would be taken for those to use.
 func (s *State) pending() error {
-	if s.Vault.Spec.Storage.Etcd == nil {
+	layout := s.layout()
+	if !layout.declared {
 		return nil
 	}
 	if s.mustReplace() {
-		return fmt.Errorf("StatefulSet %q is being replaced, since its volume claims cannot be changed", s.Vault.EtcdName())
+		return fmt.Errorf("StatefulSet %q is being replaced, since its volume claims cannot be changed", layout.set)
 	}
 	// On the way back from another version an older status does not tell whether a
 	// member has been ready with that.
 	if s.Set != nil && s.Vault.Status.ObservedGeneration != s.Vault.Generation && !s.Vault.Spec.AllowDowngrade {
-		wanted, deployed := s.Vault.Spec.Storage.Etcd.Version, deployedVersion(s.Set)
-		if vaultversion.Lower(wanted, deployed) {
-			return fmt.Errorf("spec.storage.etcd.version %s is lower than the deployed %s: "+
-				"waiting until the status tells whether a member has been ready with that", wanted, deployed)
+		deployed := deployedVersion(s.Set)
+		if layout.version != "" && vaultversion.Lower(layout.version, deployed) {
+			return fmt.Errorf("%s.version %s is lower than the deployed %s: "+
+				"waiting until the status tells whether a member has been ready with that", layout.field, layout.version, deployed)
 		}
 	}
 	var going []int
 	for ordinal, claim := range s.Claims {
 		owned := slices.ContainsFunc(claim.OwnerReferences, func(owner metav1.OwnerReference) bool {
-			return owner.Kind == "StatefulSet" && owner.Name == s.Vault.EtcdName() && (s.Set == nil || owner.UID != s.Set.UID)
+			return owner.Kind == "StatefulSet" && owner.Name == layout.set && (s.Set == nil || owner.UID != s.Set.UID)
 		})
 		if s.Set == nil && (owned || claim.DeletionTimestamp != nil) {
 			going = append(going, ordinal)
@@ -185,20 +188,20 @@ func (s *State) whyKept() string {
 // mustReplace says that the StatefulSet has to be made again, for its volume claims
 // are not as the spec wants them and no volume is bound yet.
 func (s *State) mustReplace() bool {
-	etcd := s.Vault.Spec.Storage.Etcd
-	if s.Set == nil || etcd == nil || !s.replaceable() {
+	layout := s.layout()
+	if s.Set == nil || !layout.declared || !s.replaceable() {
 		return false
 	}
-	wanted, template := deref(etcd.StorageClassName), claimTemplate(s.Set)
+	wanted, template := deref(layout.storageClassName), claimTemplate(s.Set)
 	differs := func(claim *corev1.PersistentVolumeClaim) bool {
 		size := request(claim)
-		return etcd.VolumeSize != nil && !size.IsZero() && size.Cmp(*etcd.VolumeSize) != 0
+		return layout.volumeSize != nil && !size.IsZero() && size.Cmp(*layout.volumeSize) != 0
 	}
 	if wanted != deref(template.Spec.StorageClassName) || differs(template) {
 		return true
 	}
 	for ordinal, claim := range s.Claims {
-		if ordinal < s.Vault.WantedMembers() &&
+		if ordinal < layout.wanted &&
 			(wanted != "" && deref(claim.Spec.StorageClassName) != wanted || differs(claim)) {
 			return true
 		}
@@ -221,17 +224,18 @@ func deref[T ~string](text *T) string {
 	return string(*text)
 }
 
-// versionRefusal refuses a version of etcd that is lower than one that a member was
-// ready with.
+// versionRefusal refuses a version of the storage that is lower than one that a member
+// was ready with.
 func (s *State) versionRefusal() error {
-	spec, storage := &s.Vault.Spec, s.Vault.Status.Storage
-	if spec.AllowDowngrade || storage == nil || !vaultversion.Lower(spec.Storage.Etcd.Version, storage.Version) {
+	layout, storage := s.layout(), s.Vault.Status.Storage
+	if s.Vault.Spec.AllowDowngrade || layout.version == "" || storage == nil ||
+		!vaultversion.Lower(layout.version, storage.Version) {
 		return nil
 	}
 	return problem.New(v1alpha1.UpdatedCondition, v1alpha1.ReasonDowngradeRefused,
-		"spec.storage.etcd.version %s is refused: a member has been ready with %s, and a lower version may not read "+
+		"%s.version %s is refused: a member has been ready with %s, and a lower version may not read "+
 			"the data that it left. Set it to %s or higher, or set spec.allowDowngrade",
-		spec.Storage.Etcd.Version, storage.Version, storage.Version)
+		layout.field, layout.version, storage.Version, storage.Version)
 }
 
 // imageVersion is the version in the tag of an etcd image.

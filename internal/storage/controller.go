@@ -90,7 +90,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if vault.DeletionTimestamp != nil || vault.Spec.Storage.Etcd == nil {
+	if vault.DeletionTimestamp != nil || !layoutOf(&vault).declared {
 		r.written.Delete(vault.UID)
 		return reconcile.Result{}, nil
 	}

@@ -81,14 +81,15 @@ type Member struct {
 // or of a claim that is not bound is what causes tells of the object.
 func (s *State) Missing(now time.Time, causes func(types.UID) []string) []Member {
 	var missing []Member
-	for ordinal := range s.Vault.WantedMembers() {
+	layout := s.layout()
+	for ordinal := range layout.wanted {
 		pod := s.member(ordinal)
 		if pod != nil && Ready(pod) {
 			continue
 		}
 		member := s.missing(ordinal, pod, now, causes)
-		member.Name = s.Vault.EtcdMemberName(ordinal)
-		if claim := s.Vault.EtcdClaimName(ordinal); slices.Contains(s.Lost(), claim) {
+		member.Name = layout.member(ordinal)
+		if claim := layout.claim(ordinal); slices.Contains(s.Lost(), claim) {
 			member.Why = strings.TrimPrefix(member.Why+"; its volume of claim "+claim+" is lost", "; ")
 		}
 		missing = append(missing, member)
@@ -98,7 +99,7 @@ func (s *State) Missing(now time.Time, causes func(types.UID) []string) []Member
 
 func (s *State) missing(ordinal int, pod *corev1.Pod, now time.Time, causes func(types.UID) []string) Member {
 	if pod == nil {
-		name := s.Vault.EtcdMemberName(ordinal)
+		name := s.layout().member(ordinal)
 		for _, message := range causes(s.Set.UID) {
 			if strings.Contains(message, name) {
 				return Member{Why: "it has no pod: " + message, Failing: true}
@@ -135,7 +136,7 @@ func (s *State) missing(ordinal int, pod *corev1.Pod, now time.Time, causes func
 // Unexplained are the objects whose events may tell Missing why a member is missing.
 func (s *State) Unexplained() []types.UID {
 	var uids []types.UID
-	for ordinal := range s.Vault.WantedMembers() {
+	for ordinal := range s.layout().wanted {
 		pod, claim := s.member(ordinal), s.Claims[ordinal]
 		switch {
 		case s.Set == nil:
@@ -186,9 +187,9 @@ func (s *State) Rollout() *Rollout {
 		return &Rollout{Pending: true}
 	}
 	status := &s.Set.Status
-	r := &Rollout{}
-	for ordinal := range s.Vault.WantedMembers() {
-		name, pod := s.Vault.EtcdMemberName(ordinal), s.member(ordinal)
+	r, layout := &Rollout{}, s.layout()
+	for ordinal := range layout.wanted {
+		name, pod := layout.member(ordinal), s.member(ordinal)
 		switch {
 		case pod == nil:
 			r.Starting = append(r.Starting, name)

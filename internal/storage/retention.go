@@ -25,20 +25,21 @@ const (
 	deleteAnyway = time.Minute
 )
 
-// ApplyRetention makes spec.storage.etcd.whenDeleted as it is now count for the
+// ApplyRetention makes whenDeleted of the storage as it is now count for the
 // volumes of a Vault that is being deleted. The StatefulSet may still have an older
 // value, because the release was refused since. It returns when the StatefulSet
 // controller has taken the value over, by the owner references of the claims, after
 // which the StatefulSet can be deleted. The reader must not be a cache.
 func ApplyRetention(ctx context.Context, apiReader client.Reader, writer client.Writer, vault *v1alpha1.Vault) error {
-	if vault.Spec.Storage.Etcd == nil {
+	layout := layoutOf(vault)
+	if !layout.declared {
 		return nil
 	}
 	s, err := Load(ctx, apiReader, vault)
 	if err != nil || s.Set == nil || s.Set.DeletionTimestamp != nil {
 		return err
 	}
-	wanted := retention(vault.Spec.Storage.Etcd.WhenDeleted)
+	wanted := retention(layout.whenDeleted)
 	if err := setRetention(ctx, writer, s.Set, wanted); err != nil {
 		return err
 	}

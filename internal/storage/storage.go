@@ -1,5 +1,5 @@
-// Package storage compares the volumes of a Vault's etcd with the spec, and keeps
-// etcd from being made, changed or founded where that would harm the data on them.
+// Package storage compares the volumes of a Vault's storage with the spec, and keeps
+// it from being made, changed or founded where that would harm the data on them.
 //
 // Check is the gate before a release, TemplateGate the one before a change of the
 // etcd pods, ApplyRetention the last step before an uninstall, and Reconciler
@@ -23,7 +23,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/pods"
 )
 
-// State is what exists of the etcd of a Vault.
+// State is what exists of the storage of a Vault.
 type State struct {
 	Vault *v1alpha1.Vault
 	// Set is the StatefulSet that was made for this Vault, or nil.
@@ -34,19 +34,20 @@ type State struct {
 	Claims map[int]*corev1.PersistentVolumeClaim
 }
 
-// Load reads the state of the Vault's etcd.
+// Load reads the state of the Vault's storage.
 func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*State, error) {
 	s := &State{Vault: vault}
 	var set appsv1.StatefulSet
-	err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: vault.EtcdName()}, &set)
+	layout := layoutOf(vault)
+	err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: layout.set}, &set)
 	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("reading StatefulSet %q: %w", vault.EtcdName(), err)
+		return nil, fmt.Errorf("reading StatefulSet %q: %w", layout.set, err)
 	}
 	// One of a Vault of the same name that was deleted is about to go.
 	if err == nil && metav1.IsControlledBy(&set, vault) {
 		s.Set = &set
 	}
-	if s.Members, err = pods.Members(ctx, reader, vault); err != nil {
+	if s.Members, err = pods.WithLabels(ctx, reader, vault, layout.labels); err != nil {
 		return nil, err
 	}
 	s.Claims, err = claims(ctx, reader, vault)
@@ -57,15 +58,16 @@ func claims(
 	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault,
 ) (map[int]*corev1.PersistentVolumeClaim, error) {
 	var list corev1.PersistentVolumeClaimList
-	err := reader.List(ctx, &list, client.InNamespace(vault.Namespace), client.MatchingLabels(vault.EtcdLabels()))
+	layout := layoutOf(vault)
+	err := reader.List(ctx, &list, client.InNamespace(vault.Namespace), client.MatchingLabels(layout.labels))
 	if err != nil {
 		return nil, fmt.Errorf("listing the volume claims of Vault %s: %w", vault.Name, err)
 	}
 	result := map[int]*corev1.PersistentVolumeClaim{}
 	for i := range list.Items {
 		claim := &list.Items[i]
-		number, _ := strings.CutPrefix(claim.Name, "data-"+vault.EtcdName()+"-")
-		if ordinal, err := strconv.Atoi(number); err == nil && claim.Name == vault.EtcdClaimName(ordinal) {
+		number, _ := strings.CutPrefix(claim.Name, "data-"+layout.set+"-")
+		if ordinal, err := strconv.Atoi(number); err == nil && claim.Name == layout.claim(ordinal) {
 			result[ordinal] = claim
 		}
 	}
@@ -120,7 +122,7 @@ func (s *State) Lost() []string {
 // quorum: what is empty would decide.
 func (s *State) MostLost() bool {
 	lost := len(s.Lost())
-	return lost > 0 && lost >= quorum(s.Vault.WantedMembers())
+	return lost > 0 && lost >= quorum(s.layout().wanted)
 }
 
 func quorum(members int) int { return members/2 + 1 }
@@ -133,8 +135,9 @@ func (s *State) Volumes() []v1alpha1.StorageVolume {
 		return known
 	}
 	var volumes []v1alpha1.StorageVolume
-	for ordinal := range s.Vault.WantedMembers() {
-		name := s.Vault.EtcdClaimName(ordinal)
+	layout := s.layout()
+	for ordinal := range layout.wanted {
+		name := layout.claim(ordinal)
 		before := slices.IndexFunc(known, func(v v1alpha1.StorageVolume) bool { return v.Claim == name })
 		claim, pod := s.Claims[ordinal], s.member(ordinal)
 		switch {
@@ -151,7 +154,7 @@ func (s *State) Volumes() []v1alpha1.StorageVolume {
 
 // member is the pod of a member, or nil.
 func (s *State) member(ordinal int) *corev1.Pod {
-	name := s.Vault.EtcdMemberName(ordinal)
+	name := s.layout().member(ordinal)
 	for i := range s.Members {
 		if s.Members[i].Name == name {
 			return &s.Members[i]

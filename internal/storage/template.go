@@ -47,7 +47,8 @@ func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
 		return err
 	}
 	var away []string
-	for ordinal := range s.Vault.WantedMembers() {
+	layout := s.layout()
+	for ordinal := range layout.wanted {
 		pod := s.member(ordinal)
 		if pod != nil && Ready(pod) {
 			continue
@@ -55,7 +56,7 @@ func (s *State) templateRefusal(rendered *appsv1.StatefulSet) error {
 		if pod != nil && s.fixes(pod, rendered) {
 			return nil
 		}
-		away = append(away, s.Vault.EtcdMemberName(ordinal))
+		away = append(away, layout.member(ordinal))
 	}
 	if len(away) == 0 {
 		return nil

@@ -1,0 +1,52 @@
+package storage
+
+import (
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+// layout is how a kind of storage keeps its volumes: each member is a pod of one
+// StatefulSet, and has one claim.
+type layout struct {
+	// declared says that the spec has it. The API server makes sure of that.
+	declared bool
+	// field is where the spec has it, and membersField where it has the number of members.
+	field, membersField string
+	// whole and members are what messages call it and them.
+	whole, members string
+	// set is the name of the StatefulSet, and labels are those of its pods and claims.
+	set    string
+	labels map[string]string
+	// wanted is the number of members.
+	wanted int
+	// volumeSize, storageClassName and whenDeleted are those of the spec.
+	volumeSize       *resource.Quantity
+	storageClassName *v1alpha1.ObjectName
+	whenDeleted      v1alpha1.DataRetention
+	// version of what runs in the pods, where that is not Vault.
+	version string
+}
+
+// layoutOf returns the layout of a Vault's storage.
+func layoutOf(vault *v1alpha1.Vault) *layout {
+	l := &layout{
+		field: "spec.storage.etcd", membersField: "spec.storage.etcd.nodes", whole: "an etcd", members: "etcd members",
+		set: vault.EtcdName(), labels: vault.EtcdLabels(), wanted: vault.WantedMembers(),
+	}
+	if etcd := vault.Spec.Storage.Etcd; etcd != nil {
+		l.declared, l.version = true, etcd.Version
+		l.volumeSize, l.storageClassName, l.whenDeleted = etcd.VolumeSize, etcd.StorageClassName, etcd.WhenDeleted
+	}
+	return l
+}
+
+// layout is how the storage keeps its volumes.
+func (s *State) layout() *layout { return layoutOf(s.Vault) }
+
+// member is the name of the pod of a member, and claim that of its volume claim.
+func (l *layout) member(ordinal int) string { return l.set + "-" + strconv.Itoa(ordinal) }
+
+func (l *layout) claim(ordinal int) string { return "data-" + l.member(ordinal) }
