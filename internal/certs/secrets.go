@@ -19,6 +19,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // Keys of the Secrets that only the operator and its chart read.
@@ -279,10 +280,9 @@ func mounted(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, s
 			return volume.Secret != nil && slices.Contains(secrets, volume.Secret.SecretName)
 		})
 	}
-	var deployment appsv1.Deployment
-	err := reader.Get(ctx, client.ObjectKeyFromObject(vault), &deployment)
-	if client.IgnoreNotFound(err) != nil || err == nil && uses(&deployment.Spec.Template.Spec) {
-		return true, client.IgnoreNotFound(err)
+	nodes, err := workload.Get(ctx, reader, vault)
+	if err != nil || nodes != nil && uses(&nodes.Template.Spec) {
+		return true, err
 	}
 	var set appsv1.StatefulSet
 	err = reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: vault.EtcdName()}, &set)

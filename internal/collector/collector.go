@@ -27,6 +27,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // grace is for how long an object has to be unused before it is deleted: one that
@@ -137,39 +138,37 @@ func (r *Reconciler) candidates(ctx context.Context, vault *v1alpha1.Vault) ([]*
 	}), nil
 }
 
-// unused returns those of the objects that no pod has mounted, and that neither the
-// Deployment nor any of its ReplicaSets would mount into a new one.
+// unused returns those of the objects that no pod has mounted, and that neither what runs
+// the nodes nor any of its ReplicaSets would mount into a new one.
 func (r *Reconciler) unused(
 	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, objects []*metav1.PartialObjectMetadata,
 ) ([]*metav1.PartialObjectMetadata, error) {
 	if len(objects) == 0 {
 		return nil, nil
 	}
-	var deployment appsv1.Deployment
-	if err := reader.Get(ctx, client.ObjectKeyFromObject(vault), &deployment); err != nil {
+	living, err := workload.Get(ctx, reader, vault)
+	if err != nil || living == nil {
 		// Without it nobody can tell what its pods will need.
-		return nil, client.IgnoreNotFound(err)
+		return nil, err
 	}
-	if deployment.Annotations[v1alpha1.GenerationAnnotation] != strconv.FormatInt(vault.Generation, 10) {
+	if living.Generation() != strconv.FormatInt(vault.Generation, 10) {
 		// What was made for the new spec is not named yet; the release tells later.
 		return nil, nil
 	}
-	var sets metav1.PartialObjectMetadataList
-	sets.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSetList"))
-	selector := client.MatchingLabels(vault.PodLabels())
-	if err := reader.List(ctx, &sets, client.InNamespace(vault.Namespace), selector); err != nil {
-		return nil, fmt.Errorf("listing the ReplicaSets: %w", err)
+	sets, err := workload.ReplicaSets(ctx, reader, vault)
+	if err != nil {
+		return nil, err
 	}
 	list, err := pods.List(ctx, reader, vault)
 	if err != nil {
 		return nil, err
 	}
 	used := map[string]bool{}
-	mark(used, vault, &deployment)
-	for i := range sets.Items {
-		mark(used, vault, &sets.Items[i])
+	mark(used, vault, living)
+	for i := range sets {
+		mark(used, vault, &sets[i])
 	}
-	markMounted(used, &deployment.Spec.Template.Spec)
+	markMounted(used, &living.Template.Spec)
 	for i := range list {
 		markMounted(used, &list[i].Spec)
 	}
@@ -180,7 +179,7 @@ func (r *Reconciler) unused(
 
 func key(kind, name string) string { return kind + "/" + name }
 
-// mark notes what a Deployment or a ReplicaSet says that its pods mount. One that
+// mark notes what a workload or a ReplicaSet says that its pods mount. One that
 // says nothing was made by version 0.1.0 of the operator, which had one ConfigMap.
 func mark(used map[string]bool, vault *v1alpha1.Vault, object client.Object) {
 	names := object.GetAnnotations()[v1alpha1.ConfigSecretsAnnotation]

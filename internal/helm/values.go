@@ -12,7 +12,6 @@ import (
 
 	"github.com/operator-framework/helm-operator-plugins/pkg/values"
 	"helm.sh/helm/v3/pkg/chartutil"
-	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -27,6 +26,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/vaultconfig"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // identityMapper maps the translated values to themselves.
@@ -237,11 +237,11 @@ func (t *translator) checkVersion(ctx context.Context, vault *v1alpha1.Vault) er
 	if vault.Spec.AllowDowngrade || vault.Status.ObservedGeneration == vault.Generation {
 		return nil
 	}
-	var deployment appsv1.Deployment
-	if err := t.client.Get(ctx, client.ObjectKeyFromObject(vault), &deployment); err != nil {
-		return client.IgnoreNotFound(err)
+	living, err := workload.Get(ctx, t.client, vault)
+	if err != nil || living == nil {
+		return err
 	}
-	if deployed := deployment.Annotations[v1alpha1.VersionAnnotation]; vaultversion.Lower(vault.Spec.Version, deployed) {
+	if deployed := living.Version(); vaultversion.Lower(vault.Spec.Version, deployed) {
 		return fmt.Errorf("spec.version %s is lower than the deployed %s: "+
 			"waiting until the status tells whether a node has been active with that", vault.Spec.Version, deployed)
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 
-	appsv1 "k8s.io/api/apps/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // CheckChange refuses another kind of seal, or another key, for a Vault that is initialized:
@@ -26,11 +26,11 @@ func CheckChange(ctx context.Context, reader client.Reader, vault *v1alpha1.Vaul
 	}
 	// Whether the spec's seal is another one can be told by what is deployed, and only if it
 	// is not there is something to lose by going on.
-	var deployment appsv1.Deployment
-	if err := reader.Get(ctx, client.ObjectKeyFromObject(vault), &deployment); err != nil {
-		return client.IgnoreNotFound(err) // nothing runs that could be harmed
+	living, err := workload.Get(ctx, reader, vault)
+	if err != nil || living == nil {
+		return err // nothing runs that could be harmed
 	}
-	same := deployment.Spec.Template.Annotations[v1alpha1.SealAnnotation] == vault.Spec.Seal.Key()
+	same := living.Template.Annotations[v1alpha1.SealAnnotation] == vault.Spec.Seal.Key()
 	switch {
 	case !known && (!same || progress == Unknown):
 		return errors.New("spec.seal is not what is deployed, and Vault is initialized: waiting until a node tells by " +

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"helm.sh/helm/v3/pkg/postrender"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +17,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/manifests"
 	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // volume is the volume of the pods with all that is about the seal.
@@ -31,18 +31,19 @@ const stanzas = "-config=/vault/seal/seal.hcl"
 func TemplateGate(reader client.Reader, vault client.ObjectKey) postrender.PostRenderer {
 	return manifests.Gate(reader, vault,
 		func(ctx context.Context, vault *v1alpha1.Vault, objects manifests.Manifests) error {
-			var rendered, living appsv1.Deployment
-			if found, err := objects.Find("Deployment", vault.Name, &rendered); err != nil || !found {
+			rendered, err := workload.Rendered(objects, vault)
+			if err != nil || rendered == nil {
 				return err
 			}
-			if err := reader.Get(ctx, client.ObjectKeyFromObject(vault), &living); err != nil {
-				return client.IgnoreNotFound(err)
+			living, err := workload.Get(ctx, reader, vault)
+			if err != nil || living == nil {
+				return err
 			}
 			down, err := isDown(ctx, reader, vault)
 			if err != nil {
 				return err
 			}
-			return templateRefusal(vault, &rendered, &living, down)
+			return templateRefusal(vault, rendered, living, down)
 		})
 }
 
@@ -72,12 +73,12 @@ func isDown(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (b
 var errUnobserved = errors.New("no node is replaced or taken away before the condition SealReady says whether " +
 	"another could unseal itself")
 
-// templateRefusal is why the rendered Deployment must not take the place of the living one
+// templateRefusal is why the rendered workload must not take the place of the living one
 // now, or nil. Down says that no node of the living one's template is unsealed, so that the
 // change may be what brings them back, such as the one before undone.
-func templateRefusal(vault *v1alpha1.Vault, rendered, living *appsv1.Deployment, down bool) error {
+func templateRefusal(vault *v1alpha1.Vault, rendered, living *workload.Workload, down bool) error {
 	// What would mend a seal of the user's own configuration cannot be told from the rest.
-	if living.Spec.Template.Annotations[v1alpha1.SealAnnotation] == "" {
+	if living.Template.Annotations[v1alpha1.SealAnnotation] == "" {
 		return nil
 	}
 	condition := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.SealReadyCondition)
@@ -109,18 +110,18 @@ func Fails(condition *metav1.Condition) bool {
 
 // endsNodes says that pods would be replaced, or be fewer, for something else than the seal.
 // Those of a template that is down may be replaced.
-func endsNodes(rendered, living *appsv1.Deployment, down bool) (bool, error) {
-	if rendered.Spec.Replicas != nil && living.Spec.Replicas != nil && *rendered.Spec.Replicas < *living.Spec.Replicas {
+func endsNodes(rendered, living *workload.Workload, down bool) (bool, error) {
+	if rendered.Replicas != nil && living.Replicas != nil && *rendered.Replicas < *living.Replicas {
 		return true, nil
 	}
 	if down {
 		return false, nil
 	}
-	want, err := withoutSeal(&rendered.Spec.Template)
+	want, err := withoutSeal(rendered.Template)
 	if err != nil {
 		return false, err
 	}
-	have, err := withoutSeal(&living.Spec.Template)
+	have, err := withoutSeal(living.Template)
 	if err != nil {
 		return false, err
 	}

@@ -32,7 +32,7 @@ var conditionFuncs = slices.Concat([]conditionFunc{
 	{v1alpha1.UpdatedCondition, updated},
 	{v1alpha1.TLSReadyCondition, tlsReady},
 }, forChecks(checked), []conditionFunc{
-	{v1alpha1.StorageReadyCondition, storageReady},
+	{v1alpha1.StorageReadyCondition, func(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition { return f.storage.ready }},
 })
 
 // forChecks makes something for each check of what users bring.
@@ -364,9 +364,9 @@ func waitingHint(f *facts) string {
 			}
 		}
 	}
-	if f.deployment != nil {
-		if c := replicaFailure(f.deployment, f.templateHash); c != nil {
-			hints = append(hints, "a pod cannot be created: "+c.Message)
+	if f.workload != nil {
+		if why := f.workload.Failure(); why != nil {
+			hints = append(hints, "a pod cannot be created: "+why.Message)
 		}
 	}
 	if len(hints) == 0 {

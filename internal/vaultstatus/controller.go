@@ -34,6 +34,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 const (
@@ -204,8 +205,7 @@ func (f *facts) nextCheck(status *v1alpha1.VaultStatus) time.Duration {
 	}
 	next := nextCertificateCheck(f)
 	// Events say why a member is missing.
-	s := storageOf(f)
-	soon := s != nil && len(s.missing) > 0
+	soon := f.storage.changes
 	for _, starting := range f.starting {
 		soon = soon || starting
 	}
@@ -265,7 +265,7 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 		}
 	}
 	f.starting = r.starts.Observe(client.ObjectKeyFromObject(vault), f.pods, f.now)
-	if f.deployment, f.templateHash, err = pods.Template(ctx, r, vault); err != nil {
+	if f.workload, err = workload.GetWithRevision(ctx, r, vault); err != nil {
 		return nil, err
 	}
 	if err := r.gatherStorage(ctx, f); err != nil {
@@ -284,7 +284,7 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 	if err != nil {
 		return err
 	}
-	f.etcd, f.members, f.claims = state.Set, state.Members, state.Claims
+	f.set, f.members, f.claims = state.Set, state.Members, state.Claims
 	f.alarm = r.Alarms.Raised(client.ObjectKeyFromObject(f.vault))
 	f.disagree = r.Alarms.Disagreement(f.vault)
 	f.causes = map[types.UID][]string{}

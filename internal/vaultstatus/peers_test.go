@@ -75,6 +75,5 @@ func TestComputeOfWhatWentWrongElsewhere(t *testing.T) {
 }
 
 func withTemplate(hash string, s *situation) *situation {
-	s.templateHash = hash
-	return s
+	return s.ofRevision(hash)
 }

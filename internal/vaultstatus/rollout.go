@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,13 +21,13 @@ import (
 // template and those of older ones. While the newest is not known it returns
 // nothing.
 func byTemplate(f *facts) (updated, old []*corev1.Pod) {
-	if f.templateHash == "" {
+	if !templateKnown(f) {
 		return nil, nil
 	}
 	for i := range f.pods {
 		switch pod := &f.pods[i]; {
 		case pods.Terminating(pod) || pods.Ended(pod):
-		case pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == f.templateHash:
+		case f.workload.Updated(pod):
 			updated = append(updated, pod)
 		default:
 			old = append(old, pod)
@@ -37,24 +36,21 @@ func byTemplate(f *facts) (updated, old []*corev1.Pod) {
 	return updated, old
 }
 
+// templateKnown says that it is known of which revision pods are that are up to date.
+func templateKnown(f *facts) bool { return f.workload != nil && f.workload.Revision != "" }
+
 // deployed says that what is deployed was rendered from the spec as it is now.
-// What the Helm reconciler says of itself is no answer: the Deployment that it
+// What the Helm reconciler says of itself is no answer: what it
 // changed may not have been seen here yet.
 func deployed(f *facts) bool {
 	generation := strconv.FormatInt(f.vault.Generation, 10)
-	if f.etcd != nil {
-		// An older operator wrote none here.
-		if of, ok := f.etcd.Annotations[v1alpha1.GenerationAnnotation]; ok && of != generation {
-			return false
-		}
-	}
-	return f.deployment != nil && f.deployment.Annotations[v1alpha1.GenerationAnnotation] == generation
+	return f.storage.deployed && f.workload != nil && f.workload.Generation() == generation
 }
 
 // updated is about the rollout. The Deployment does it: it adds an updated node,
 // waits until that is unsealed, takes an old one away, and so on.
 func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
-	for _, err := range []error{vaultversion.Check(&f.vault.Spec, status.DataVersion), f.state().Refusal()} {
+	for _, err := range []error{vaultversion.Check(&f.vault.Spec, status.DataVersion), f.storage.refusal} {
 		if wrong := problem.In(err); wrong != nil && wrong.Condition == v1alpha1.UpdatedCondition {
 			return refused(wrong)
 		}
@@ -66,13 +62,13 @@ func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		}
 		return isFalse(v1alpha1.ReasonReleasePending, "The spec is not deployed yet%s", hint)
 	}
-	if f.templateHash == "" {
-		return isFalse(v1alpha1.ReasonRollingOut, "The Deployment has not been acted on yet")
+	if !templateKnown(f) {
+		return isFalse(v1alpha1.ReasonRollingOut, "The %s has not been acted on yet", f.workload.Kind)
 	}
 	condition := rollout(f, status)
-	// Nodes may not answer because etcd is being replaced.
-	if etcd := storageRollout(f); etcd != nil && condition.Status != metav1.ConditionFalse {
-		return *etcd
+	// Nodes may not answer because the storage is being replaced.
+	if storage := f.storage.rollout; storage != nil && condition.Status != metav1.ConditionFalse {
+		return *storage
 	}
 	return condition
 }
@@ -101,9 +97,9 @@ func progressOf(f *facts, status *v1alpha1.VaultStatus, updated []*corev1.Pod) p
 			p.sealed = append(p.sealed, pod.Name)
 		}
 	}
-	if c := replicaFailure(f.deployment, f.templateHash); c != nil && int32(len(updated)) < f.vault.WantedNodes() {
+	if why := f.workload.Failure(); why != nil && int32(len(updated)) < f.vault.WantedNodes() {
 		p.failing = append(p.failing,
-			fmt.Sprintf("a pod that cannot be created (%s, see 'kubectl describe replicaset')", c.Reason))
+			fmt.Sprintf("a pod that cannot be created (%s, see 'kubectl describe %s')", why.Reason, why.Resource))
 	}
 	return p
 }
@@ -199,24 +195,6 @@ func containerFailure(container *corev1.ContainerStatus) string {
 	default:
 		return reason
 	}
-}
-
-// replicaFailure returns the condition which says that pods of the newest template
-// cannot be created, for example because of a quota. The Deployment has that of an
-// older ReplicaSet as well, whose pods the message names.
-func replicaFailure(deployment *appsv1.Deployment, templateHash string) *appsv1.DeploymentCondition {
-	for i := range deployment.Status.Conditions {
-		c := &deployment.Status.Conditions[i]
-		if c.Type != appsv1.DeploymentReplicaFailure || c.Status != corev1.ConditionTrue {
-			continue
-		}
-		pods := `"` + deployment.Name + "-"
-		if templateHash != "" && strings.Contains(c.Message, pods) && !strings.Contains(c.Message, pods+templateHash+"-") {
-			continue
-		}
-		return c
-	}
-	return nil
 }
 
 func namesOf(list []*corev1.Pod) []string {

@@ -19,14 +19,12 @@ import (
 func rollingOut() *situation {
 	s := newSituation().before(wasInitialized)
 	s.vault.Spec.Version = "1.21.1"
-	s.templateHash = "new"
-	s.deployment = &appsv1.Deployment{}
-	return s.rendered("3")
+	return s.ofRevision("new").rendered("3")
 }
 
-// rendered says which generation of the Vault the Deployment was rendered from.
+// rendered says which generation of the Vault the workload was rendered from.
 func (s *situation) rendered(generation string) *situation {
-	s.deployment.Annotations = map[string]string{v1alpha1.GenerationAnnotation: generation}
+	s.workload.SetAnnotations(map[string]string{v1alpha1.GenerationAnnotation: generation})
 	return s
 }
 
@@ -94,12 +92,12 @@ func TestUpdated(t *testing.T) {
 		{
 			name: "a Deployment of before the annotation",
 			facts: changed(old(rollingOut()), func(s *situation) {
-				s.deployment.Annotations = nil
+				s.workload.SetAnnotations(nil)
 			}), want: "False ReleasePending",
 		},
 		{
 			name: "the Deployment's controller lags", want: "False RollingOut", message: "not been acted on",
-			facts: changed(old(rollingOut().before(wasUpdated)), func(s *situation) { s.templateHash = "" }),
+			facts: changed(old(rollingOut().before(wasUpdated)), func(s *situation) { s.workload.Revision = "" }),
 		},
 		{
 			name:  "no updated pod yet",
@@ -122,9 +120,9 @@ func TestUpdated(t *testing.T) {
 			message: "example-etcd-0 (ImagePullBackOff)",
 			facts: changed(rollingOut().pod("a", probe.Unreachable, newTemplate), func(s *situation) {
 				s.vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{Nodes: new(int32(1))}
-				s.etcd = newEtcd(1)
-				s.etcd.Generation = 2
-				s.etcd.Status = appsv1.StatefulSetStatus{ObservedGeneration: 2, CurrentRevision: "old", UpdateRevision: "new"}
+				s.set = newEtcd(1)
+				s.set.Generation = 2
+				s.set.Status = appsv1.StatefulSetStatus{ObservedGeneration: 2, CurrentRevision: "old", UpdateRevision: "new"}
 				s.members = newMembers(1)
 				s.members[0].Labels = map[string]string{appsv1.StatefulSetRevisionLabel: "new"}
 				s.members[0].Status = corev1.PodStatus{
@@ -184,7 +182,7 @@ func TestUpdated(t *testing.T) {
 		{
 			name: "no pod can be created", want: "False NodeFailing", message: "a pod that cannot be created (FailedCreate, see",
 			facts: changed(old(rollingOut()), func(s *situation) {
-				s.deployment.Status.Conditions = []appsv1.DeploymentCondition{
+				s.workload.Object.(*appsv1.Deployment).Status.Conditions = []appsv1.DeploymentCondition{
 					{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: "ReplicaSetUpdated"},
 					{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate"},
 				}

@@ -100,7 +100,7 @@ func proofBy(o *probe.Observation) proof {
 func keyOf(f *facts, pod *corev1.Pod) string {
 	key := pod.Annotations[v1alpha1.SealAnnotation]
 	ours := key == f.vault.Spec.Seal.Key() || key == f.vault.OldSeal().Key() ||
-		f.deployment != nil && key == f.deployment.Spec.Template.Annotations[v1alpha1.SealAnnotation]
+		f.workload != nil && key == f.workload.Template.Annotations[v1alpha1.SealAnnotation]
 	if !ours || len(key) > maxKey || !keyForm.MatchString(key) {
 		return ""
 	}

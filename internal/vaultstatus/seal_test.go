@@ -17,6 +17,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/seal"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 const exampleKey = "transit:transit/keys/example"
@@ -52,8 +53,8 @@ func keyed(key string) func(*corev1.Pod) {
 
 // deployed says that the pod template that is deployed has the key.
 func (s *situation) deployed(key string) *situation {
-	s.deployment = &appsv1.Deployment{}
-	s.deployment.Spec.Template.Annotations = map[string]string{v1alpha1.SealAnnotation: key}
+	s.workload = workload.Of(&appsv1.Deployment{})
+	s.workload.Template.Annotations = map[string]string{v1alpha1.SealAnnotation: key}
 	return s
 }
 
@@ -527,10 +528,7 @@ func TestRolloutWaitsForTheKeyService(t *testing.T) {
 	s := newSituation().sealed().before(wasInitialized).
 		pod("a", probe.Active, ofTemplate("old")).says("transit", probe.SealHealthy).
 		pod("b", probe.Sealed, ofTemplate("new")).says("transit", probe.SealHealthy)
-	s.templateHash = "new"
-	s.deployment = &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
-		Annotations: map[string]string{v1alpha1.GenerationAnnotation: "3"},
-	}}
+	s.ofRevision("new").rendered("3")
 	status := compute(&s.facts)
 	if got := brief(status.Conditions, v1alpha1.UpdatedCondition); got != "False AwaitingAutoUnseal" {
 		t.Errorf("Updated is %s", got)

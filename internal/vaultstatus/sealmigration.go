@@ -3,7 +3,6 @@ package vaultstatus
 import (
 	"slices"
 
-	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -24,8 +23,7 @@ func awaitingMigrate(f *facts) []string {
 		if !o.Seal.Migration || o.State != probe.Sealed || !pods.Running(pod) || pods.Terminating(pod) {
 			continue
 		}
-		if f.vault.Spec.SealMigration == nil ||
-			f.templateHash != "" && pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == f.templateHash {
+		if f.vault.Spec.SealMigration == nil || templateKnown(f) && f.workload.Updated(pod) {
 			names = append(names, pod.Name)
 		}
 	}
@@ -96,7 +94,7 @@ func sealMigrated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	switch {
 	case err != nil:
 		return isFalse(v1alpha1.ReasonSealChangeRefused, "%v", err)
-	case progress == seal.Migrated && deployed(f) && f.templateHash != "" && len(old) == 0:
+	case progress == seal.Migrated && deployed(f) && templateKnown(f) && len(old) == 0:
 		return isTrue(v1alpha1.ReasonMigrated, "Vault's data is of the new seal, and so are all nodes: remove "+
 			"spec.sealMigration, since nodes that start with both seals do not unseal themselves. Backups from before need "+
 			"the old seal")

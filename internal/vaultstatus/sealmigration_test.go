@@ -30,7 +30,7 @@ func migratingTo(to, from string) *situation {
 	}
 	if to != "" {
 		s.vault.Spec.Seal = &v1alpha1.SealPolicy{Transit: policy(to)}
-		s.deployment.Spec.Template.Annotations = map[string]string{v1alpha1.SealAnnotation: to}
+		s.workload.Template.Annotations = map[string]string{v1alpha1.SealAnnotation: to}
 	}
 	has := v1alpha1.SealStatus{Type: v1alpha1.ShamirSeal}
 	if from != "" {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -19,6 +18,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // facts is all that a status is computed from.
@@ -33,24 +33,13 @@ type facts struct {
 	labelProblem string
 	// starting are the pods that need not answer yet.
 	starting map[types.UID]bool
-	// deployment of the nodes, or nil.
-	deployment *appsv1.Deployment
-	// templateHash is the pod-template-hash of pods that are up to date; empty
-	// when it is not known.
-	templateHash string
-	// etcd is the StatefulSet of the storage, or nil.
-	etcd *appsv1.StatefulSet
-	// members are the pods of the storage, claims are its volumes by member, and
-	// alarm is what it has raised.
-	members []corev1.Pod
-	claims  map[int]*corev1.PersistentVolumeClaim
-	alarm   string
-	// causes are what events say of objects of the storage that have failed.
-	causes map[types.UID][]string
+	// workload is what runs the nodes, or nil.
+	workload *workload.Workload
+	storageFacts
+	// storage is what is told of it; compute sets it.
+	storage storageView
 	// unmade is why no volume is made for a pod that waits for one, by its UID.
 	unmade map[types.UID]string
-	// disagree says which members are of which cluster while they are not of one.
-	disagree string
 	// certificates is what is known of the certificates.
 	certificates certificates
 	// inputs are why certificates and what the user brings cannot be used, or could not
@@ -89,6 +78,7 @@ func (f *facts) unread() error {
 
 // compute returns the status that the facts add up to.
 func compute(f *facts) v1alpha1.VaultStatus {
+	f.storage = viewStorage(f)
 	status := v1alpha1.VaultStatus{
 		ObservedGeneration: f.vault.Generation,
 		ServiceName:        f.vault.Name,
@@ -116,7 +106,7 @@ func compute(f *facts) v1alpha1.VaultStatus {
 		status.ReadyNodes++
 	}
 	status.Seal = sealStatus(f, status.Initialized)
-	status.Storage = storageStatus(f)
+	status.Storage = f.storage.status
 	status.Conditions = conditions(f, &status)
 	status.Phase = phase(&status)
 	return status

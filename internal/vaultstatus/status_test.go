@@ -22,6 +22,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // now is when the facts of these tests were gathered.
@@ -39,8 +40,7 @@ func newSituation() *situation {
 		},
 		observations: map[types.UID]probe.Observation{},
 		starting:     map[types.UID]bool{},
-		etcd:         newEtcd(3),
-		members:      newMembers(3),
+		storageFacts: storageFacts{set: newEtcd(3), members: newMembers(3)},
 		now:          now,
 	}}
 }
@@ -127,6 +127,13 @@ func serving(pod *corev1.Pod) {
 func terminating(pod *corev1.Pod) {
 	at := metav1.NewTime(now)
 	pod.DeletionTimestamp = &at
+}
+
+// ofRevision says of which template pods are up to date.
+func (s *situation) ofRevision(hash string) *situation {
+	s.workload = workload.Of(&appsv1.Deployment{})
+	s.workload.Revision = hash
+	return s
 }
 
 func ofTemplate(hash string) func(*corev1.Pod) {
@@ -648,7 +655,7 @@ func TestComputeUpdatedNodes(t *testing.T) {
 		pod("c", probe.Unknown, ofTemplate("new"), notRunning).
 		pod("d", probe.Standby, ofTemplate("new"), terminating)
 	for hash, want := range map[string][]string{"new": {"b", "c"}, "old": {"a"}, "": nil} {
-		s.templateHash = hash
+		s.ofRevision(hash)
 		if got := compute(&s.facts).UpdatedNodes; !slices.Equal(got, want) {
 			t.Errorf("with the template %q the updated nodes are %v, want %v", hash, got, want)
 		}

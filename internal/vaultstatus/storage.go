@@ -1,8 +1,11 @@
 package vaultstatus
 
 import (
+	"strconv"
 	"strings"
+	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,9 +17,99 @@ import (
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
-// etcdStatus is what is known of the etcd members of a Vault.
-type etcdStatus struct {
-	members, quorum int
+// storageFacts is what was found of the storage.
+type storageFacts struct {
+	// set is the StatefulSet with the volumes, or nil.
+	set *appsv1.StatefulSet
+	// members are its pods, claims are its volumes by member, and alarm is what etcd has
+	// raised.
+	members []corev1.Pod
+	claims  map[int]*corev1.PersistentVolumeClaim
+	alarm   string
+	// causes are what events say of objects of the storage that have failed.
+	causes map[types.UID][]string
+	// disagree says which members are of which etcd cluster while they are not of one.
+	disagree string
+}
+
+// storageView is all that the status tells of the storage.
+type storageView struct {
+	// ready is the condition StorageReady.
+	ready metav1.Condition
+	// works says that nodes can read and write, as far as is known.
+	works bool
+	// refusal is why the spec does not fit what exists, or nil.
+	refusal error
+	// deployed says that what is deployed of it was rendered from the spec as it is now.
+	deployed bool
+	// rollout is the condition Updated while a change of its pods is being rolled out, or
+	// nil.
+	rollout *metav1.Condition
+	// changes says that what is told of it changes without an event.
+	changes bool
+	// status is what is written down of it.
+	status *v1alpha1.StorageStatus
+}
+
+// storageInputs are what a storageView is computed from.
+type storageInputs struct {
+	storageFacts
+	// vault has the storage in its status that was written down last.
+	vault *v1alpha1.Vault
+	// before is the condition StorageReady as it was, or nil, and nodes are the pods of the
+	// Vault nodes.
+	before *metav1.Condition
+	nodes  []corev1.Pod
+	now    time.Time
+}
+
+// viewStorage computes what is told of the storage.
+func viewStorage(f *facts) storageView {
+	vault := *f.vault
+	vault.Status.Storage = f.previous.Storage
+	in := &storageInputs{
+		storageFacts: f.storageFacts, vault: &vault, nodes: f.pods, now: f.now,
+		before: meta.FindStatusCondition(f.previous.Conditions, v1alpha1.StorageReadyCondition),
+	}
+	return in.etcd()
+}
+
+// storageHint says that the storage may be why nodes are not as they should.
+func storageHint(f *facts) string {
+	if f.storage.works {
+		return ""
+	}
+	return "; the storage is not ready, see the condition " + v1alpha1.StorageReadyCondition
+}
+
+// state is what exists of the storage, with the status that was written last.
+func (in *storageInputs) state() *storage.State {
+	return &storage.State{Vault: in.vault, Set: in.set, Members: in.members, Claims: in.claims}
+}
+
+// etcd is the view of an etcd cluster.
+func (in *storageInputs) etcd() storageView {
+	state, members := in.state(), in.etcdMembers()
+	view := storageView{
+		ready: in.etcdReady(state, members), works: members == nil || members.hasQuorum() && !members.full,
+		refusal: state.Refusal(), deployed: true, rollout: etcdRollout(state),
+		changes: members != nil && len(members.missing) > 0,
+	}
+	if in.set != nil {
+		// An older operator wrote none here.
+		of, ok := in.set.Annotations[v1alpha1.GenerationAnnotation]
+		view.deployed = !ok || of == strconv.FormatInt(in.vault.Generation, 10)
+	}
+	status := v1alpha1.StorageStatus{Version: state.Version(), Volumes: state.Volumes()}
+	if status.Version != "" || len(status.Volumes) > 0 {
+		view.status = &status
+	}
+	return view
+}
+
+// etcdMembers is what is known of the etcd members of a Vault.
+type etcdMembers struct {
+	all, quorum int
 	// missing are the members that are not ready, each with the reason if there
 	// is one. failing says that one of them does not start by itself.
 	missing []string
@@ -25,104 +118,79 @@ type etcdStatus struct {
 	full bool
 }
 
-// state is what exists of the storage, with the status that was written last.
-func (f *facts) state() *storage.State {
-	vault := *f.vault
-	vault.Status.Storage = f.previous.Storage
-	return &storage.State{Vault: &vault, Set: f.etcd, Members: f.members, Claims: f.claims}
-}
+func (m *etcdMembers) hasQuorum() bool { return m.all-len(m.missing) >= m.quorum }
 
-// storageOf returns nil while there is no storage.
-func storageOf(f *facts) *etcdStatus {
-	if f.etcd == nil || f.etcd.Spec.Replicas == nil {
+// etcdMembers returns nil while there is no etcd.
+func (in *storageInputs) etcdMembers() *etcdMembers {
+	if in.set == nil || in.set.Spec.Replicas == nil {
 		return nil
 	}
-	members := f.vault.WantedMembers()
-	s := &etcdStatus{members: members, quorum: members/2 + 1, full: f.alarm == etcd.NoSpace}
-	for _, member := range f.state().Missing(f.now, func(uid types.UID) []string { return f.causes[uid] }) {
+	all := in.vault.WantedMembers()
+	m := &etcdMembers{all: all, quorum: all/2 + 1, full: in.alarm == etcd.NoSpace}
+	for _, member := range in.state().Missing(in.now, func(uid types.UID) []string { return in.causes[uid] }) {
 		if member.Why != "" {
 			member.Name += " (" + member.Why + ")"
 		}
-		s.missing = append(s.missing, member.Name)
-		s.failing = s.failing || member.Failing
+		m.missing = append(m.missing, member.Name)
+		m.failing = m.failing || member.Failing
 	}
-	return s
+	return m
 }
 
-func (s *etcdStatus) hasQuorum() bool { return s.members-len(s.missing) >= s.quorum }
-
-// storageHint says that the storage may be why nodes are not as they should.
-func storageHint(f *facts) string {
-	if s := storageOf(f); s != nil && (!s.hasQuorum() || s.full) {
-		return "; the storage is not ready, see the condition " + v1alpha1.StorageReadyCondition
-	}
-	return ""
-}
-
-func storageReady(f *facts, _ *v1alpha1.VaultStatus) metav1.Condition {
-	if wrong := storageWrong(f); wrong != nil {
+func (in *storageInputs) etcdReady(state *storage.State, m *etcdMembers) metav1.Condition {
+	if wrong := in.etcdWrong(state); wrong != nil {
 		return *wrong
 	}
-	s := storageOf(f)
-	if s == nil {
-		return isUnknown(v1alpha1.ReasonNotObserved, "The etcd StatefulSet %q does not exist yet", f.vault.EtcdName())
+	if m == nil {
+		return isUnknown(v1alpha1.ReasonNotObserved, "The etcd StatefulSet %q does not exist yet", in.vault.EtcdName())
 	}
-	ready := s.members - len(s.missing)
+	ready, shared := m.all-len(m.missing), sharedHint(in.members, in.nodes)
 	switch {
-	case s.hasQuorum() && s.full:
+	case m.hasQuorum() && m.full:
 		return isFalse(v1alpha1.ReasonNoSpace,
 			"etcd has used up the space that its volumes allow: Vault can read and delete, but not write, "+
 				"and no other node can become active. Delete what is not needed, then have etcd compacted, "+
 				"defragmented and its alarm disarmed")
-	case len(s.missing) == 0:
-		return isTrue(v1alpha1.ReasonQuorum, "%d of %d etcd members are ready%s", ready, s.members, sharedHint(f))
-	case s.hasQuorum():
+	case len(m.missing) == 0:
+		return isTrue(v1alpha1.ReasonQuorum, "%d of %d etcd members are ready%s", ready, m.all, shared)
+	case m.hasQuorum():
 		return isTrue(v1alpha1.ReasonMembersNotReady, "%d of %d etcd members are ready, which is enough; not ready: %s%s",
-			ready, s.members, join(s.missing), sharedHint(f))
-	case firstStart(f) && s.failing:
+			ready, m.all, join(m.missing), shared)
+	case in.firstStart() && m.failing:
 		return isFalse(v1alpha1.ReasonMembersFailing, "%d of %d etcd members are ready, %d are needed; not ready: %s",
-			ready, s.members, s.quorum, join(s.missing))
-	case firstStart(f):
+			ready, m.all, m.quorum, join(m.missing))
+	case in.firstStart():
 		// Members that start for the first time are not a failure.
 		return isUnknown(v1alpha1.ReasonNodesStarting, "%d of %d etcd members are ready, %d are needed; not ready: %s",
-			ready, s.members, s.quorum, join(s.missing))
+			ready, m.all, m.quorum, join(m.missing))
 	default:
 		return isFalse(v1alpha1.ReasonNoQuorum, "%d of %d etcd members are ready, %d are needed; not ready: %s",
-			ready, s.members, s.quorum, join(s.missing))
+			ready, m.all, m.quorum, join(m.missing))
 	}
 }
 
-// firstStart says that etcd has never had a quorum.
-func firstStart(f *facts) bool {
-	old := meta.FindStatusCondition(f.previous.Conditions, v1alpha1.StorageReadyCondition)
-	return len(f.previousVolumes()) == 0 &&
-		(old == nil || old.Status == metav1.ConditionUnknown || old.Reason == v1alpha1.ReasonMembersFailing ||
-			old.Reason == v1alpha1.ReasonVolumesMismatch)
+// firstStart says that the storage has never had a quorum.
+func (in *storageInputs) firstStart() bool {
+	return len(in.vault.StorageVolumes()) == 0 &&
+		(in.before == nil || in.before.Status == metav1.ConditionUnknown ||
+			in.before.Reason == v1alpha1.ReasonMembersFailing || in.before.Reason == v1alpha1.ReasonVolumesMismatch)
 }
 
-func (f *facts) previousVolumes() []v1alpha1.StorageVolume {
-	if f.previous.Storage == nil {
-		return nil
-	}
-	return f.previous.Storage.Volumes
-}
-
-// storageWrong is the condition while the storage is not the one that belongs to
-// this Vault and its data, or nil.
-func storageWrong(f *facts) *metav1.Condition {
-	state := f.state()
+// etcdWrong is the condition while etcd is not the one that belongs to this Vault and its
+// data, or nil.
+func (in *storageInputs) etcdWrong(state *storage.State) *metav1.Condition {
 	var condition metav1.Condition
 	switch wrong := problem.In(state.Refusal()); {
-	case f.etcd == nil && wrong != nil:
+	case in.set == nil && wrong != nil:
 		condition = refused(wrong)
 	case state.MostLost():
 		condition = isFalse(v1alpha1.ReasonVolumesLost,
 			"The volumes of most etcd members are gone, being deleted or new: %s. A member that starts with an empty "+
 				"volume is kept from founding an empty cluster; bring the volumes back, or give their data up as "+
 				"docs/recovery.md says", join(state.Lost()))
-	case f.disagree != "":
+	case in.disagree != "":
 		condition = isFalse(v1alpha1.ReasonMembersDisagree,
-			"The etcd members are not of one cluster: %s. Vault may read other data from each", f.disagree)
+			"The etcd members are not of one cluster: %s. Vault may read other data from each", in.disagree)
 	default:
 		return nil
 	}
@@ -130,9 +198,9 @@ func storageWrong(f *facts) *metav1.Condition {
 }
 
 // sharedHint says which pods would be lost together with one Kubernetes node.
-func sharedHint(f *facts) string {
+func sharedHint(lists ...[]corev1.Pod) string {
 	var hints []string
-	for _, list := range [][]corev1.Pod{f.members, f.pods} {
+	for _, list := range lists {
 		if shared := storage.Shared(list); shared != "" {
 			hints = append(hints, shared)
 		}
@@ -143,26 +211,16 @@ func sharedHint(f *facts) string {
 	return "; " + strings.Join(hints, "; ")
 }
 
-// storageStatus is what is written down of the storage.
-func storageStatus(f *facts) *v1alpha1.StorageStatus {
-	state := f.state()
-	status := v1alpha1.StorageStatus{Version: state.Version(), Volumes: state.Volumes()}
-	if status.Version == "" && len(status.Volumes) == 0 {
-		return nil
-	}
-	return &status
-}
-
-// storageRollout is the condition Updated while a change of the etcd pods is being
+// etcdRollout is the condition Updated while a change of the etcd pods is being
 // rolled out, or nil.
-func storageRollout(f *facts) *metav1.Condition {
-	r := f.state().Rollout()
+func etcdRollout(state *storage.State) *metav1.Condition {
+	r := state.Rollout()
 	var condition metav1.Condition
 	switch {
 	case r == nil:
 		return nil
 	case r.Pending:
-		condition = isFalse(v1alpha1.ReasonRollingOut, "The StatefulSet %q has not been acted on yet", f.etcd.Name)
+		condition = isFalse(v1alpha1.ReasonRollingOut, "The StatefulSet %q has not been acted on yet", state.Set.Name)
 	case len(r.Failing) > 0:
 		condition = isFalse(v1alpha1.ReasonNodeFailing,
 			"No other etcd member is replaced, because an updated one cannot start: %s. "+

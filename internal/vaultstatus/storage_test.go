@@ -90,7 +90,7 @@ func TestStorageReady(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSituation()
-			s.etcd, s.members, s.alarm = tt.etcd, newMembers(tt.ready), tt.alarm
+			s.set, s.members, s.alarm = tt.etcd, newMembers(tt.ready), tt.alarm
 			if tt.etcd != nil {
 				s.vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{Nodes: tt.etcd.Spec.Replicas}
 			}
