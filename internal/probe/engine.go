@@ -189,12 +189,7 @@ func (e *Engine) Target(vault types.NamespacedName, uid types.UID) (Target, bool
 // Confirm probes a node now, apart from its regular probes, and returns what it
 // says. Use it before acting on an observation, which may be a whole pause old.
 func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid types.UID) Observation {
-	e.mu.Lock()
-	var w *worker
-	if g := e.vaults[vault]; g != nil {
-		w = g.workers[uid]
-	}
-	e.mu.Unlock()
+	w := e.worker(vault, uid)
 	if w == nil {
 		return Observation{State: Unknown}
 	}
@@ -203,6 +198,16 @@ func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid ty
 		e.record(vault, w, o)
 	}
 	return o
+}
+
+// worker is the one that probes the node of a pod, or nil.
+func (e *Engine) worker(vault types.NamespacedName, uid types.UID) *worker {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if g := e.vaults[vault]; g != nil {
+		return g.workers[uid]
+	}
+	return nil
 }
 
 // late says that this process is too busy to tell a silent node from its own

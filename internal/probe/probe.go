@@ -88,6 +88,9 @@ type Observation struct {
 	LastActive time.Time
 	// Seal is what the node said of its seal last.
 	Seal Seal
+	// Removed says that the node, which is sealed, has been removed from the cluster of its
+	// integrated storage. It cannot be unsealed before it has another volume.
+	Removed bool
 }
 
 // Lost says that the node does not tell its state and has answered before: it is
@@ -97,7 +100,8 @@ func (o Observation) Lost() bool { return !o.State.Answered() && o.Last != Unkno
 // same says that nothing that is acted on has changed between two observations.
 func (o Observation) same(other Observation) bool {
 	return o.State == other.State && o.Version == other.Version && o.Connected == other.Connected &&
-		o.Silent == other.Silent && o.Refused == other.Refused && o.Certificate.same(other.Certificate)
+		o.Silent == other.Silent && o.Removed == other.Removed && o.Refused == other.Refused &&
+		o.Certificate.same(other.Certificate)
 }
 
 // Certificate is what is told of a certificate that a node serves with.
@@ -231,6 +235,7 @@ func (p *prober) probeNow(ctx context.Context, timeout time.Duration) Observatio
 	return Observation{
 		State:       health.state(),
 		Version:     health.version(),
+		Removed:     health.RemovedFromCluster,
 		Certificate: CertificateOf(response.TLS.PeerCertificates[0]),
 	}
 }
@@ -259,6 +264,7 @@ type health struct {
 	Standby            *bool  `json:"standby"`
 	PerformanceStandby bool   `json:"performance_standby"`
 	Version            string `json:"version"`
+	RemovedFromCluster bool   `json:"removed_from_cluster"`
 }
 
 func readHealth(response *http.Response) (*health, error) {

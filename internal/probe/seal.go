@@ -67,13 +67,7 @@ var sealType = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 func (a *prober) seal(ctx context.Context) Seal {
 	ctx, cancel := context.WithTimeout(ctx, sealTimeout)
 	defer cancel()
-	// Connections of its own: that of the probes must not wait, and its age counts.
-	transport := &http.Transport{
-		TLSClientConfig:        a.transport.TLSClientConfig.Clone(),
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxResponse,
-	}
+	transport := a.apart()
 	seal := Seal{Read: true}
 	var status struct {
 		Type      string
@@ -95,6 +89,16 @@ func (a *prober) seal(ctx context.Context) Seal {
 		seal.Health = SealUnhealthy
 	}
 	return seal
+}
+
+// apart has connections of its own: that of the probes must not wait, and its age counts.
+func (a *prober) apart() *http.Transport {
+	return &http.Transport{
+		TLSClientConfig:        a.transport.TLSClientConfig.Clone(),
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxResponse,
+	}
 }
 
 // get reads a JSON object of the node.

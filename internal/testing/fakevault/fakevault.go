@@ -33,6 +33,8 @@ type State struct {
 	Initialized bool `json:"initialized"`
 	Sealed      bool `json:"sealed"`
 	Standby     bool `json:"standby"`
+	// Removed says that the node is not of its cluster any more.
+	Removed bool `json:"removed_from_cluster,omitempty"`
 }
 
 // Seal is what a node says of its seal.
