@@ -37,7 +37,8 @@ const (
 	// what spec.seal says of it, keeps them from that.
 	SealReadyCondition = "SealReady"
 	// StorageReadyCondition is True when enough members of the storage are ready
-	// to read and write. The message names the members that are not.
+	// to read and write: of etcd, or of the nodes with raft, which are when they are unsealed.
+	// The message names the members that are not.
 	StorageReadyCondition = "StorageReady"
 	// SealMigratedCondition is there while spec.sealMigration is set: True when Vault's data
 	// is of the new seal and no node of the old one is left, False before (the message
@@ -242,24 +243,25 @@ const (
 	ReasonPolicyMissing = "PolicyMissing"
 	// ReasonNoIdentity: the API server gives the operator no token to log in with.
 	ReasonNoIdentity = "NoIdentity"
-	// ReasonQuorum: all etcd members are ready.
+	// ReasonQuorum: all etcd members are ready, or all nodes with raft are unsealed.
 	ReasonQuorum = "Quorum"
-	// ReasonMembersNotReady: a majority of the etcd members is ready, which is
-	// enough, and the message names those that are not.
+	// ReasonMembersNotReady: a majority of the etcd members is ready, or of the nodes with
+	// raft unsealed, which is enough, and the message names those that are not.
 	ReasonMembersNotReady = "MembersNotReady"
 	// ReasonNoSpace: etcd's database has grown to what the volume allows, and
 	// etcd writes no more.
 	ReasonNoSpace = "NoSpace"
 	// ReasonVolumesMismatch: volumes that exist do not fit the spec.
 	ReasonVolumesMismatch = "VolumesMismatch"
-	// ReasonVolumesLost: most volumes that etcd was ready with are gone, so its
-	// members are kept from founding an empty cluster.
+	// ReasonVolumesLost: most volumes that the storage was ready with are gone. Members of
+	// etcd are kept from founding an empty cluster.
 	ReasonVolumesLost = "VolumesLost"
 	// ReasonMembersFailing: members cannot start for the first time, and the
 	// message says why.
 	ReasonMembersFailing = "MembersFailing"
 	// ReasonMembersDisagree: members are of different etcd clusters.
 	ReasonMembersDisagree = "MembersDisagree"
-	// ReasonNoQuorum: fewer than a majority of the etcd members is ready.
+	// ReasonNoQuorum: fewer than a majority of the etcd members is ready, or of the nodes
+	// with raft unsealed.
 	ReasonNoQuorum = "NoQuorum"
 )

@@ -12,11 +12,11 @@ const (
 	// ActiveLabelValue is the value of ActiveLabel.
 	ActiveLabelValue = "true"
 
-	// GenerationAnnotation is on the Deployment, and not on its pods: the
+	// GenerationAnnotation is on what runs the nodes, and not on its pods: the
 	// metadata.generation of the Vault whose spec it was rendered from.
 	GenerationAnnotation = "vault.security.coreos.com/generation"
 
-	// VersionAnnotation is on the Deployment, and not on its pods: the spec.version
+	// VersionAnnotation is on what runs the nodes, and not on its pods: the spec.version
 	// that it was rendered from. On the StatefulSet of etcd it is etcd's version. The
 	// image's tag does not tell it when the image is named by a digest.
 	VersionAnnotation = "vault.security.coreos.com/version"
@@ -25,7 +25,7 @@ const (
 	// those of Vault may run. Its value is "true".
 	FollowsVaultAnnotation = "vault.security.coreos.com/follows-vault"
 
-	// ConfigSecretsAnnotation is on the Deployment, and by it on its ReplicaSets: the
+	// ConfigSecretsAnnotation is on what runs the nodes, and by a Deployment on its ReplicaSets: the
 	// names, separated by commas, of the Secrets with configuration that their pods mount.
 	ConfigSecretsAnnotation = "vault.security.coreos.com/config-secrets"
 
@@ -132,6 +132,10 @@ func (v *Vault) ClientSecretName() string {
 func (v *Vault) HasStaticTLS() bool {
 	return v.Spec.TLS != nil && v.Spec.TLS.Static != nil
 }
+
+// HasEtcd says that etcd is the storage, as it is when none is named. Otherwise the nodes
+// have the data on volumes of their own, and are pods of a StatefulSet.
+func (v *Vault) HasEtcd() bool { return v.Spec.Storage.Raft == nil }
 
 // EtcdName is the name of the etcd StatefulSet and of its headless Service.
 func (v *Vault) EtcdName() string {

@@ -29,9 +29,15 @@ import (
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why the Vault is not ready",priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="metadata.name: must be at most 40 characters, so that the names derived from it stay valid"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || self.spec.storage.etcd.nodes == oldSelf.spec.storage.etcd.nodes",fieldPath=".spec.storage.etcd.nodes",message="cannot be changed: members of a living etcd cluster are not added or removed"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) == 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be changed: the volumes exist already"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",fieldPath=".spec.storage.etcd.storageClassName",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || self.spec.storage.etcd.nodes == oldSelf.spec.storage.etcd.nodes",fieldPath=".spec.storage.etcd.nodes",message="cannot be changed: members of a living etcd cluster are not added or removed"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) == 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",fieldPath=".spec.storage.etcd.storageClassName",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || has(self.spec.nodes) && self.spec.nodes in [1, 3, 5, 7]",fieldPath=".spec.nodes",message="must be 1, 3, 5 or 7 with storage.raft: a majority has to be unsealed, and an even number adds no safety"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.initialized) || !oldSelf.status.initialized || self.spec.nodes >= oldSelf.spec.nodes",fieldPath=".spec.nodes",message="cannot be lowered with storage.raft once Vault is initialized: a node that is gone would still count for the majority"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.raft.volumeSize) == has(oldSelf.spec.storage.raft.volumeSize) && (!has(self.spec.storage.raft.volumeSize) || quantity(self.spec.storage.raft.volumeSize).compareTo(quantity(oldSelf.spec.storage.raft.volumeSize)) == 0)",fieldPath=".spec.storage.raft.volumeSize",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.raft.storageClassName) == has(oldSelf.spec.storage.raft.storageClassName) && (!has(self.spec.storage.raft.storageClassName) || self.spec.storage.raft.storageClassName == oldSelf.spec.storage.raft.storageClassName)",fieldPath=".spec.storage.raft.storageClassName",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(self.spec.pod.volumes) || self.spec.pod.volumes.all(v, v.name != 'data')",fieldPath=".spec.pod.volumes",message="with storage.raft the volume data is the operator's"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(self.spec.pod.volumeMounts) || self.spec.pod.volumeMounts.all(m, m.mountPath != '/vault/data' && !m.mountPath.startsWith('/vault/data/'))",fieldPath=".spec.pod.volumeMounts",message="with storage.raft /vault/data is the operator's"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name: must start with a letter and contain only lower case letters, digits and '-', because the Service has the same name"
 // +kubebuilder:validation:XValidation:rule="oldSelf.hasValue() || self.metadata.name != 'default'",optionalOldSelf=true,message="metadata.name: must not be default, because each namespace has a ServiceAccount of that name"
 type Vault struct {
@@ -67,14 +73,16 @@ type VaultList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.version == oldSelf.version",fieldPath=".version",message="cannot be changed while spec.sealMigration is set, nor together with it"
 // +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.baseImage == oldSelf.baseImage",fieldPath=".baseImage",message="cannot be changed while spec.sealMigration is set, nor together with it"
 // +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || has(self.imageDigest) == has(oldSelf.imageDigest) && (!has(self.imageDigest) || self.imageDigest == oldSelf.imageDigest)",fieldPath=".imageDigest",message="cannot be changed while spec.sealMigration is set, nor together with it"
-// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.storage.etcd.version == oldSelf.storage.etcd.version",fieldPath=".storage.etcd.version",message="cannot be changed while spec.sealMigration is set, nor together with it"
-// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.storage.etcd.baseImage == oldSelf.storage.etcd.baseImage",fieldPath=".storage.etcd.baseImage",message="cannot be changed while spec.sealMigration is set, nor together with it"
-// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || has(self.storage.etcd.imageDigest) == has(oldSelf.storage.etcd.imageDigest) && (!has(self.storage.etcd.imageDigest) || self.storage.etcd.imageDigest == oldSelf.storage.etcd.imageDigest)",fieldPath=".storage.etcd.imageDigest",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || !has(self.storage.etcd) || !has(oldSelf.storage.etcd) || self.storage.etcd.version == oldSelf.storage.etcd.version",fieldPath=".storage.etcd.version",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || !has(self.storage.etcd) || !has(oldSelf.storage.etcd) || self.storage.etcd.baseImage == oldSelf.storage.etcd.baseImage",fieldPath=".storage.etcd.baseImage",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || !has(self.storage.etcd) || !has(oldSelf.storage.etcd) || has(self.storage.etcd.imageDigest) == has(oldSelf.storage.etcd.imageDigest) && (!has(self.storage.etcd.imageDigest) || self.storage.etcd.imageDigest == oldSelf.storage.etcd.imageDigest)",fieldPath=".storage.etcd.imageDigest",message="cannot be changed while spec.sealMigration is set, nor together with it"
 // +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || !has(self.unseal)",fieldPath=".unseal",message="must not be set together with sealMigration, in which people unseal the nodes"
 type VaultSpec struct {
 	// nodes is the number of Vault nodes (pods): one is active, the others are
 	// standby and take over when it fails. Defaults to 2, the least that is
-	// highly available.
+	// highly available with storage.etcd. With storage.raft a majority has to be
+	// unsealed, so it has to be 1, 3, 5 or 7, and cannot be lowered once Vault is
+	// initialized; 3 is the least that is highly available.
 	// https://developer.hashicorp.com/vault/docs/concepts/ha
 	// +kubebuilder:default=2
 	// +kubebuilder:validation:Minimum=1
@@ -249,11 +257,11 @@ type VaultSpec struct {
 	// +optional
 	SealMigration *SealMigrationPolicy `json:"sealMigration,omitempty"`
 
-	// storage is where Vault keeps its encrypted data. Its kind cannot be
+	// storage is where Vault keeps its encrypted data: etcd or raft. Its kind cannot be
 	// changed. Defaults to an etcd cluster of three members.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage
 	// +kubebuilder:default={etcd: {}}
-	// +kubebuilder:validation:XValidation:rule="has(self.etcd)",message="exactly one kind of storage must be set: etcd"
+	// +kubebuilder:validation:XValidation:rule="has(self.etcd) != has(self.raft)",message="exactly one kind of storage must be set: etcd or raft"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Storage",order=17
 	// +optional
 	Storage StorageSpec `json:"storage,omitempty"`
@@ -588,6 +596,59 @@ type StorageSpec struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd cluster",order=18
 	// +optional
 	Etcd *EtcdStorage `json:"etcd,omitempty"`
+
+	// raft is Vault's integrated storage: each node has the data on a volume of its own.
+	// A node that is sealed does not take part, so Vault serves while a majority of its
+	// nodes is unsealed: with three nodes, two.
+	// https://developer.hashicorp.com/vault/docs/configuration/storage/raft
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Integrated storage (Raft)",order=110,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Raft *RaftStorage `json:"raft,omitempty"`
+}
+
+// RaftStorage is Vault's integrated storage. The chart has its defaults: those of a schema
+// would appear in forms beside the other kind of storage.
+type RaftStorage struct {
+	// volumeSize is the size of each node's volume, such as "20Gi", at least 1Gi. Defaults
+	// to 10Gi. It can be corrected until a volume is bound, and not be changed afterwards.
+	// The data file of a node never becomes smaller, and a snapshot takes as much again.
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][0-9]+)?$`
+	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('1Gi')) >= 0",message="must be at least 1Gi"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Volume size of each node",order=111,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	VolumeSize *resource.Quantity `json:"volumeSize,omitempty"`
+
+	// storageClassName is the StorageClass of the volumes. When it is not set
+	// the cluster's default class is used. It can be corrected until a volume is
+	// bound, and not be changed afterwards.
+	// https://kubernetes.io/docs/concepts/storage/storage-classes/
+	// +kubebuilder:validation:MinLength=1
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Storage class of the nodes",order=112,xDescriptors={"urn:alm:descriptor:io.kubernetes:StorageClass","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	StorageClassName *ObjectName `json:"storageClassName,omitempty"`
+
+	// whenDeleted says what happens to the volumes when the Vault is deleted:
+	// Retain (the default) keeps them, Delete deletes them. Deleting the whole
+	// namespace deletes them in any case.
+	// https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#persistentvolumeclaim-retention
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Volumes when the Vault is deleted",order=113,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:select:Retain","urn:alm:descriptor:com.tectonic.ui:select:Delete","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	WhenDeleted DataRetention `json:"whenDeleted,omitempty"`
+
+	// performanceMultiplier is by how much the times are longer after which nodes elect
+	// another leader: with 1 another node is active about two seconds after the active one
+	// has died, with 5, which is the default here and of Vault, about ten. Lower it where
+	// the nodes have CPU to themselves and the volumes are fast: a node that is slow for
+	// longer than that stops to be active. A change replaces the nodes, the active one last.
+	// https://developer.hashicorp.com/vault/docs/configuration/storage/raft#performance_multiplier
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Performance multiplier",order=114,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:number","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	PerformanceMultiplier *int32 `json:"performanceMultiplier,omitempty"`
 }
 
 // DataRetention says what happens to data when its Vault is deleted.
@@ -1017,9 +1078,9 @@ type StorageStatus struct {
 	// +optional
 	Version string `json:"version,omitempty"`
 
-	// volumes are those that the members have been ready with. Once there are any
-	// the etcd cluster is founded: it is not founded a second time when most of
-	// them are lost.
+	// volumes are those that the members have been ready with: etcd's, or the nodes of
+	// Vault with storage.raft. Once there are any an etcd cluster is founded: it is not
+	// founded a second time when most of them are lost.
 	// +listType=map
 	// +listMapKey=claim
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Volumes",order=26,xDescriptors={"urn:alm:descriptor:text"}

@@ -54,8 +54,10 @@ func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*Ma
 	if err := material.loadNodes(ctx, reader, vault); err != nil {
 		return nil, err
 	}
-	if err := material.loadEtcd(ctx, reader, vault); err != nil {
-		return nil, err
+	if vault.HasEtcd() {
+		if err := material.loadEtcd(ctx, reader, vault); err != nil {
+			return nil, err
+		}
 	}
 	return material, nil
 }

@@ -125,7 +125,10 @@ func Ensure(ctx context.Context, c Clients, vault *v1alpha1.Vault) ([]*corev1.Se
 }
 
 func issuers(vault *v1alpha1.Vault) []issuer {
-	all := []issuer{etcdIssuer(vault)}
+	var all []issuer
+	if vault.HasEtcd() {
+		all = append(all, etcdIssuer(vault))
+	}
 	if !vault.HasStaticTLS() {
 		all = append(all, vaultIssuer(vault))
 	}

@@ -68,6 +68,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		// Its annotations tell what is deployed.
 		Owns(&appsv1.Deployment{}, builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
+		Owns(&appsv1.StatefulSet{}, builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
 		Watches(&corev1.Pod{}, toVault, gone).
 		WatchesMetadata(&appsv1.ReplicaSet{}, toVault, gone).
 		WatchesMetadata(&corev1.Secret{}, toVault, made).

@@ -1,11 +1,14 @@
 package helm
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // Fields of the workloads, by what they are called in the spec of a Vault. The longest
 // come first.
 var (
-	deploymentFields = strings.NewReplacer(
+	nodeFields = strings.NewReplacer(
 		"spec.template.spec.containers[0].resources", "spec.pod.resources",
 		"spec.template.spec.containers[0].env", "spec.pod.env",
 		"spec.template.spec.containers[0].volumeMounts", "spec.pod.volumeMounts",
@@ -16,7 +19,7 @@ var (
 		"spec.template.annotations", "spec.pod.annotations",
 		"spec.template.labels", "spec.pod.labels",
 	)
-	statefulSetFields = strings.NewReplacer(
+	etcdFields = strings.NewReplacer(
 		"spec.template.spec.containers[0].resources", "spec.storage.etcd.resources",
 		"spec.template.spec.containers[0].image",
 		"spec.storage.etcd.baseImage, spec.storage.etcd.version and spec.storage.etcd.imageDigest",
@@ -25,20 +28,26 @@ var (
 	)
 )
 
+// etcdSet begins what is said of the StatefulSet of etcd. Another one runs the nodes.
+var etcdSet = regexp.MustCompile(`StatefulSet\.apps "?[^" ]*-etcd\b`)
+
 // fieldsOfVault replaces the fields that the API server refuses in a Deployment or a
 // StatefulSet by those of the Vault, which is where they can be corrected.
 func fieldsOfVault(text string) string {
-	const deployment, statefulSet = "Deployment.apps ", "StatefulSet.apps "
-	i := strings.Index(text, statefulSet)
+	const deployment = "Deployment.apps "
+	i := -1
+	if at := etcdSet.FindStringIndex(text); at != nil {
+		i = at[0]
+	}
 	switch {
 	case i < 0:
-		return deploymentFields.Replace(text)
+		return nodeFields.Replace(text)
 	case strings.Contains(text[:i], deployment):
-		return deploymentFields.Replace(text[:i]) + statefulSetFields.Replace(text[i:])
+		return nodeFields.Replace(text[:i]) + etcdFields.Replace(text[i:])
 	default:
 		if j := strings.Index(text[i:], deployment); j >= 0 {
-			return statefulSetFields.Replace(text[:i+j]) + deploymentFields.Replace(text[i+j:])
+			return etcdFields.Replace(text[:i+j]) + nodeFields.Replace(text[i+j:])
 		}
-		return statefulSetFields.Replace(text)
+		return etcdFields.Replace(text)
 	}
 }

@@ -43,6 +43,10 @@ func TestFieldsOfVault(t *testing.T) {
 			`Deployment.apps "a" is invalid: [spec.pod.volumeMounts[0].name: Not found: "b", ` +
 				`spec.pod.volumes[1].csi: z]`,
 		},
+		{
+			`StatefulSet.apps "a" is invalid: spec.template.spec.tolerations[0].effect: Unsupported value`,
+			`StatefulSet.apps "a" is invalid: spec.pod.tolerations[0].effect: Unsupported value`,
+		},
 		{"no quota", "no quota"},
 	} {
 		if got := fieldsOfVault(tt.text); got != tt.want {

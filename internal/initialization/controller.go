@@ -227,7 +227,15 @@ func (r *Reconciler) gather(
 		return nil, nil, err
 	}
 	var list []corev1.Pod
-	list, f.nodes, f.active = nodesOf(all, r.Engine.Observations(client.ObjectKeyFromObject(vault)))
+	observations := r.Engine.Observations(client.ObjectKeyFromObject(vault))
+	list, f.nodes, f.active = nodesOf(all, observations)
+	if !vault.HasEtcd() {
+		// The nodes are the storage: whether there is data is known when all have told.
+		f.storageReady = true
+		if f.nodes == nodesUninitialized && !f.allUninitialized(all, observations) {
+			f.nodes = nodesUnknown
+		}
+	}
 	if settled(vault) || vault.Spec.Initialization == nil {
 		return f, list, nil
 	}
@@ -238,6 +246,17 @@ func (r *Reconciler) gather(
 		f.problem, err = r.check(ctx, vault)
 	}
 	return f, list, err
+}
+
+// allUninitialized says that every node which there should be says that it has no data.
+func (f *facts) allUninitialized(all []corev1.Pod, observations map[types.UID]probe.Observation) bool {
+	var count int32
+	for i := range all {
+		if pods.Running(&all[i]) && observations[all[i].UID].State == probe.Uninitialized {
+			count++
+		}
+	}
+	return count >= f.vault.WantedNodes()
 }
 
 // nodesOf is what the nodes say together, and the pods whose nodes can be asked to initialize

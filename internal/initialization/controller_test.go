@@ -826,3 +826,30 @@ func TestHolders(t *testing.T) {
 		})
 	}
 }
+
+// With storage of their own nodes have no data only when all of them say so: one may have
+// lost its volume while the others do not answer yet.
+func TestNodesWithStorageOfTheirOwn(t *testing.T) {
+	f := &facts{vault: &v1alpha1.Vault{Spec: v1alpha1.VaultSpec{Nodes: new(int32(3))}}}
+	var all []corev1.Pod
+	observations := map[types.UID]probe.Observation{}
+	for _, uid := range []types.UID{"a", "b", "c"} {
+		if f.allUninitialized(all, observations) {
+			t.Errorf("%d of 3 nodes are enough", len(all))
+		}
+		all = append(all, corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{UID: uid},
+			Status: corev1.PodStatus{PodIP: "10.0.0.1", ContainerStatuses: []corev1.ContainerStatus{{
+				Name: v1alpha1.VaultContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+			}}},
+		})
+		observations[uid] = probe.Observation{State: probe.Uninitialized}
+	}
+	if !f.allUninitialized(all, observations) {
+		t.Error("all nodes are not enough")
+	}
+	observations["b"] = probe.Observation{State: probe.Unreachable}
+	if f.allUninitialized(all, observations) {
+		t.Error("one that does not answer is taken for one without data")
+	}
+}

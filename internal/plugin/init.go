@@ -208,6 +208,11 @@ func (t *target) uninitialized(ctx context.Context) (*Node, *SealStatus, error) 
 		}
 	}
 	for _, s := range all {
+		if ownStorage(&s.pod) && t.vault.Status.Initialized {
+			// It has lost its volume, and would become another Vault.
+			return nil, nil, exit(exitRefused, "Vault %s was initialized, as its status says, and the nodes that have its "+
+				"data do not answer", t.vault.Name)
+		}
 		// The first one of a StatefulSet is the one that the others join.
 		if s.err == nil && (!ownStorage(&s.pod) || strings.HasSuffix(s.pod.Name, "-0")) {
 			return s.node, s.seal, nil

@@ -445,6 +445,11 @@ func TestInitChoosesTheFirstOfAStatefulSet(t *testing.T) {
 	if !first.initialized || second.initialized {
 		t.Error("Vault was initialized through another node than the first")
 	}
+	// One that has lost its volume, while the others do not answer.
+	h.vault.Status.Initialized = true
+	h.pods(map[string]string{"example-0": h.serve(&fakeNode{sealed: true}), "example-1": ""})
+	own()
+	h.run("", "init", "example").expect(t, exitRefused, "Vault example was initialized")
 }
 
 func TestSealAndStepDown(t *testing.T) {

@@ -271,6 +271,14 @@ func byOperator(vault *v1alpha1.Vault, reason string) bool {
 	return false
 }
 
+// storageOfNodes is help for integrated storage: nodes vote when they are unsealed.
+func storageOfNodes(vault *v1alpha1.Vault, reason, in, selector string) (who, command string) {
+	if reason == v1alpha1.ReasonMembersFailing || len(vault.Status.VaultStatus.Sealed) == 0 {
+		return "Kubernetes", "kubectl describe pods" + selector + v1alpha1.ServerComponent
+	}
+	return "an administrator of Vault", "kubectl vault unseal " + vault.Name + in
+}
+
 // help says who can do something about a reason, and by which command.
 func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	const administrator, operator, cluster = "an administrator of Vault", "the operator", "Kubernetes"
@@ -309,6 +317,9 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 		v1alpha1.ReasonCertificatePending:
 		return operator, ""
 	case v1alpha1.ReasonNoQuorum, v1alpha1.ReasonMembersNotReady, v1alpha1.ReasonMembersFailing:
+		if !vault.HasEtcd() {
+			return storageOfNodes(vault, reason, in, selector)
+		}
 		return cluster, "kubectl describe pods" + selector + v1alpha1.EtcdComponent
 	}
 	return administrator, "kubectl describe vault " + vault.Name + in

@@ -53,13 +53,13 @@ func namesOf(obj client.Object, kind string) []string {
 	return names
 }
 
-// certificates are the Secrets with the certificates of a Vault and its etcd.
+// certificates are the Secrets with the certificates of a Vault and its etcd, if it has one.
 func certificates(vault *v1alpha1.Vault) []object {
 	// A CA is needed to make again what it has signed.
-	names := append(certs.CASecretNames(vault),
-		vault.ServerSecretName(), vault.ClientSecretName(),
-		vault.EtcdServerSecretName(), vault.EtcdClientSecretName(),
-	)
+	names := append(certs.CASecretNames(vault), vault.ServerSecretName(), vault.ClientSecretName())
+	if vault.HasEtcd() {
+		names = append(names, vault.EtcdServerSecretName(), vault.EtcdClientSecretName())
+	}
 	result := make([]object, 0, len(names))
 	for _, name := range names {
 		result = append(result, object{"Secret", name})

@@ -67,7 +67,7 @@ func (s *State) changeRefusal() error {
 	members, size := s.Set.Spec.Replicas, request(template)
 	const text = "%s cannot be changed: %s; set it back to %v"
 	switch {
-	case members != nil && int(*members) != layout.wanted:
+	case members != nil && !layout.fits(int(*members)):
 		return mismatch(text, layout.membersField, s.whyKept(), *members)
 	case layout.volumeSize != nil && !size.IsZero() && size.Cmp(*layout.volumeSize) != 0:
 		return mismatch(text, layout.field+".volumeSize", s.whyKept(), size.String())
@@ -92,10 +92,10 @@ func (s *State) membersFit() error {
 	layout := s.layout()
 	const away = "delete these claims only if their data is not needed"
 	switch {
-	case members != layout.wanted:
+	case !layout.fits(members):
 		return mismatch("The volume claims %s hold the data of %s of %d members: set %s to %d instead of %d; %s",
 			s.claimNames(kept), layout.whole, members, layout.membersField, members, layout.wanted, away)
-	case len(kept) < quorum(members):
+	case len(kept) < Quorum(members):
 		return mismatch("The volume claims %s hold the data of %d of %d %s, which is no quorum: "+
 			"bring the other claims back; %s", s.claimNames(kept), len(kept), members, layout.members, away)
 	}

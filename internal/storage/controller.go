@@ -98,8 +98,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := r.guard(ctx, s); err != nil {
-		return reconcile.Result{}, err
+	if vault.HasEtcd() {
+		if err := r.guard(ctx, s); err != nil {
+			return reconcile.Result{}, err
+		}
 	}
 	if err := r.markClaims(ctx, s); err != nil {
 		return reconcile.Result{}, err

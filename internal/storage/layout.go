@@ -20,8 +20,9 @@ type layout struct {
 	// set is the name of the StatefulSet, and labels are those of its pods and claims.
 	set    string
 	labels map[string]string
-	// wanted is the number of members.
+	// wanted is the number of members. grows says that more can be added later.
 	wanted int
+	grows  bool
 	// volumeSize, storageClassName and whenDeleted are those of the spec.
 	volumeSize       *resource.Quantity
 	storageClassName *v1alpha1.ObjectName
@@ -32,6 +33,13 @@ type layout struct {
 
 // layoutOf returns the layout of a Vault's storage.
 func layoutOf(vault *v1alpha1.Vault) *layout {
+	if raft := vault.Spec.Storage.Raft; raft != nil {
+		return &layout{
+			declared: true, field: "spec.storage.raft", membersField: "spec.nodes", whole: "a Vault", members: "nodes",
+			set: vault.Name, labels: vault.PodLabels(), wanted: int(vault.WantedNodes()), grows: true,
+			volumeSize: raft.VolumeSize, storageClassName: raft.StorageClassName, whenDeleted: raft.WhenDeleted,
+		}
+	}
 	l := &layout{
 		field: "spec.storage.etcd", membersField: "spec.storage.etcd.nodes", whole: "an etcd", members: "etcd members",
 		set: vault.EtcdName(), labels: vault.EtcdLabels(), wanted: vault.WantedMembers(),
@@ -50,3 +58,6 @@ func (s *State) layout() *layout { return layoutOf(s.Vault) }
 func (l *layout) member(ordinal int) string { return l.set + "-" + strconv.Itoa(ordinal) }
 
 func (l *layout) claim(ordinal int) string { return "data-" + l.member(ordinal) }
+
+// fits says that so many members can become those that are wanted.
+func (l *layout) fits(members int) bool { return members == l.wanted || l.grows && members < l.wanted }

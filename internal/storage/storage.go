@@ -122,10 +122,11 @@ func (s *State) Lost() []string {
 // quorum: what is empty would decide.
 func (s *State) MostLost() bool {
 	lost := len(s.Lost())
-	return lost > 0 && lost >= quorum(s.layout().wanted)
+	return lost > 0 && lost >= Quorum(s.layout().wanted)
 }
 
-func quorum(members int) int { return members/2 + 1 }
+// Quorum is how many of the members are a majority.
+func Quorum(members int) int { return members/2 + 1 }
 
 // Volumes are those to write down: the claims that members have been ready with.
 // While most of those that were written down are lost nothing new is believed.

@@ -694,3 +694,35 @@ func TestShorten(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Nodes with integrated storage may become more on the volumes that were kept, and not
+// fewer: one that is gone would still count for the majority.
+func TestKeptVolumesOfRaft(t *testing.T) {
+	for name, tt := range map[string]struct {
+		nodes   int32
+		kept    []int
+		refused string
+	}{
+		"the same":    {nodes: 3, kept: []int{0, 1, 2}},
+		"one is lost": {nodes: 3, kept: []int{0, 2}},
+		"more":        {nodes: 5, kept: []int{0, 1, 2}},
+		"fewer": {nodes: 1, kept: []int{0, 1, 2},
+			refused: "a Vault of 3 members: set spec.nodes to 3 instead of 1"},
+		"most are lost":   {nodes: 3, kept: []int{2}, refused: "1 of 3 nodes, which is no quorum"},
+		"nothing is kept": {nodes: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vault := newVault(1)
+			vault.Spec.Nodes = &tt.nodes
+			vault.Spec.Storage = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}}
+			s := &State{Vault: vault, Claims: map[int]*corev1.PersistentVolumeClaim{}}
+			for _, ordinal := range tt.kept {
+				s.Claims[ordinal] = claim(vault, ordinal, "bound", "10Gi", "fast")
+			}
+			err := s.Refusal()
+			if (err != nil) != (tt.refused != "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
+				t.Errorf("refusal %v, want %q", err, tt.refused)
+			}
+		})
+	}
+}

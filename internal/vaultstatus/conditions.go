@@ -325,7 +325,12 @@ func initHint(f *facts, status *v1alpha1.VaultStatus) string {
 	if autoUnseals(f, status) {
 		command = "vault operator init -recovery-shares=5 -recovery-threshold=3"
 	}
-	return fmt.Sprintf("Vault is not initialized: run '%s' on one of %s", command, join(status.VaultStatus.Sealed))
+	sealed := status.VaultStatus.Sealed
+	if f.storage.ownVolumes {
+		// A second one that is initialized would be another Vault.
+		return fmt.Sprintf("Vault is not initialized: run '%s' on %s and on no other: they join it", command, sealed[0])
+	}
+	return fmt.Sprintf("Vault is not initialized: run '%s' on one of %s", command, join(sealed))
 }
 
 // unsealHint is the reason and the message for nodes that are sealed. Recovery keys cannot
@@ -340,7 +345,11 @@ func unsealHint(f *facts, status *v1alpha1.VaultStatus) (reason, hint string) {
 			v1alpha1.UnsealKeysValidCondition + ": " + names
 	}
 	if !autoUnseals(f, status) {
-		return v1alpha1.ReasonAwaitingUnseal, "Sealed, run 'vault operator unseal' on each: " + names
+		hint = "Sealed, run 'vault operator unseal' on each: " + names
+		if joining := status.PodStatuses[v1alpha1.NodeUninitialized]; f.storage.ownVolumes && len(joining) > 0 {
+			hint += "; possible when another node is unsealed that they join: " + join(joining)
+		}
+		return v1alpha1.ReasonAwaitingUnseal, hint
 	}
 	hint = "Sealed until Vault has unsealed them by the key service: " + names
 	if failing, _ := sealedByKeyService(f); len(failing) > 0 {

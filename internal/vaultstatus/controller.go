@@ -273,6 +273,9 @@ func (r *Reconciler) gather(ctx context.Context, vault *v1alpha1.Vault) (*facts,
 	}
 	r.gatherClaims(ctx, f)
 	f.token, f.tokenLooked = r.Tokens.Of(vault)
+	if f.workload != nil && f.set != nil && f.set.UID == f.workload.GetUID() {
+		f.workload.Causes = f.causes[f.set.UID]
+	}
 	f.inputs = maps.Clone(r.Inputs.Check(ctx, vault))
 	f.certificates, f.inputs[v1alpha1.TLSReadyCondition] = r.certificates(ctx, vault, f.now)
 	return f, nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // rollingOut is a Vault whose spec is deployed, and asks for pods of the template "new".
@@ -182,10 +183,14 @@ func TestUpdated(t *testing.T) {
 		{
 			name: "no pod can be created", want: "False NodeFailing", message: "a pod that cannot be created (FailedCreate, see",
 			facts: changed(old(rollingOut()), func(s *situation) {
-				s.workload.Object.(*appsv1.Deployment).Status.Conditions = []appsv1.DeploymentCondition{
+				deployment := s.workload.Object.(*appsv1.Deployment)
+				deployment.Status.Conditions = []appsv1.DeploymentCondition{
 					{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: "ReplicaSetUpdated"},
 					{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate"},
 				}
+				revision := s.workload.Revision
+				s.workload = workload.Of(deployment)
+				s.workload.Revision = revision
 			}),
 		},
 		{

@@ -78,13 +78,14 @@ func (f *facts) unread() error {
 
 // compute returns the status that the facts add up to.
 func compute(f *facts) v1alpha1.VaultStatus {
-	f.storage = viewStorage(f)
+	states := nodeStatuses(f)
+	f.storage = viewStorage(f, states)
 	status := v1alpha1.VaultStatus{
 		ObservedGeneration: f.vault.Generation,
 		ServiceName:        f.vault.Name,
 		ClientPort:         v1alpha1.ClientPort,
 		Selector:           labels.SelectorFromSet(f.vault.PodLabels()).String(),
-		NodeStatuses:       nodeStatuses(f),
+		NodeStatuses:       states,
 		Initialized:        initialized(f),
 		Version:            version(f),
 		DataVersion:        dataVersion(f),
@@ -191,18 +192,23 @@ func nodesStatus(list []v1alpha1.NodeStatus) v1alpha1.NodesStatus {
 	return nodes
 }
 
-// initialized is what the nodes say; while none answers it is what was known.
+// initialized is what the nodes say; while none answers it is what was known. One that has
+// lost the volume of its own knows nothing of the data that others have.
 func initialized(f *facts) bool {
-	result := f.previous.Initialized
+	var uninitialized int32
 	for _, o := range f.observations {
 		switch {
 		case o.State == probe.Uninitialized:
-			result = false
+			uninitialized++
 		case o.State.Answered():
 			return true
 		}
 	}
-	return result
+	needed := int32(1)
+	if f.storage.ownVolumes {
+		needed = f.vault.WantedNodes()
+	}
+	return f.previous.Initialized && uninitialized < needed
 }
 
 func version(f *facts) string {

@@ -49,6 +49,9 @@ type storageView struct {
 	changes bool
 	// status is what is written down of it.
 	status *v1alpha1.StorageStatus
+	// ownVolumes says that each node has data of its own, so that one alone may be
+	// initialized.
+	ownVolumes bool
 }
 
 // storageInputs are what a storageView is computed from.
@@ -60,18 +63,29 @@ type storageInputs struct {
 	// Vault nodes.
 	before *metav1.Condition
 	nodes  []corev1.Pod
-	now    time.Time
+	// states are those of the nodes, and removed are the pods of those that the cluster of
+	// integrated storage has removed.
+	states  []v1alpha1.NodeStatus
+	removed map[string]bool
+	now     time.Time
 }
 
-// viewStorage computes what is told of the storage.
-func viewStorage(f *facts) storageView {
+// viewStorage computes what is told of the storage of nodes with these states.
+func viewStorage(f *facts, states []v1alpha1.NodeStatus) storageView {
 	vault := *f.vault
 	vault.Status.Storage = f.previous.Storage
 	in := &storageInputs{
 		storageFacts: f.storageFacts, vault: &vault, nodes: f.pods, now: f.now,
 		before: meta.FindStatusCondition(f.previous.Conditions, v1alpha1.StorageReadyCondition),
+		states: states, removed: map[string]bool{},
 	}
-	return in.etcd()
+	for i := range f.pods {
+		in.removed[f.pods[i].Name] = f.observations[f.pods[i].UID].Removed
+	}
+	if vault.HasEtcd() {
+		return in.etcd()
+	}
+	return in.raft()
 }
 
 // storageHint says that the storage may be why nodes are not as they should.

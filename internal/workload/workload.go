@@ -20,7 +20,7 @@ import (
 // Workload is what runs the nodes of a Vault, whichever kind it is of.
 type Workload struct {
 	client.Object
-	// Kind is Deployment.
+	// Kind is Deployment or StatefulSet.
 	Kind string
 	// Template is what pods are made of, and Replicas how many.
 	Template *corev1.PodTemplateSpec
@@ -29,8 +29,11 @@ type Workload struct {
 	// empty when it is not known, or the template has not been acted on yet.
 	Revision string
 
+	// Causes are what events say of a StatefulSet that cannot make a pod, the newest first.
+	Causes []string
+
 	revisionLabel string
-	conditions    *[]appsv1.DeploymentCondition
+	conditions    []appsv1.DeploymentCondition
 }
 
 // Of returns the workload that an object is, or nil if it is none.
@@ -39,15 +42,27 @@ func Of(object client.Object) *Workload {
 	case *appsv1.Deployment:
 		return &Workload{
 			Object: o, Kind: "Deployment", Template: &o.Spec.Template, Replicas: o.Spec.Replicas,
-			revisionLabel: appsv1.DefaultDeploymentUniqueLabelKey, conditions: &o.Status.Conditions,
+			revisionLabel: appsv1.DefaultDeploymentUniqueLabelKey, conditions: o.Status.Conditions,
 		}
+	case *appsv1.StatefulSet:
+		w := &Workload{
+			Object: o, Kind: "StatefulSet", Template: &o.Spec.Template, Replicas: o.Spec.Replicas,
+			revisionLabel: appsv1.StatefulSetRevisionLabel,
+		}
+		if o.Status.ObservedGeneration == o.Generation {
+			w.Revision = o.Status.UpdateRevision
+		}
+		return w
 	default:
 		return nil
 	}
 }
 
 // newObject is an empty object of the kind that runs the nodes of a Vault.
-func newObject(*v1alpha1.Vault) client.Object {
+func newObject(vault *v1alpha1.Vault) client.Object {
+	if !vault.HasEtcd() {
+		return &appsv1.StatefulSet{}
+	}
 	return &appsv1.Deployment{}
 }
 
@@ -72,6 +87,9 @@ func Rendered(objects manifests.Manifests, vault *v1alpha1.Vault) (*Workload, er
 
 // GetWithRevision reads what runs the nodes of a Vault, as Get does, and the revision.
 func GetWithRevision(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*Workload, error) {
+	if !vault.HasEtcd() {
+		return Get(ctx, reader, vault) // a StatefulSet tells it
+	}
 	deployment, hash, err := pods.Template(ctx, reader, vault)
 	if err != nil || deployment == nil {
 		return nil, err
@@ -116,8 +134,11 @@ type Failure struct {
 // quota, or nil. A Deployment has the failure of an older ReplicaSet as well, whose pods the
 // message names.
 func (w *Workload) Failure() *Failure {
-	for i := range *w.conditions {
-		c := &(*w.conditions)[i]
+	if len(w.Causes) > 0 {
+		return &Failure{"FailedCreate", w.Causes[0], "statefulset"}
+	}
+	for i := range w.conditions {
+		c := &w.conditions[i]
 		if c.Type != appsv1.DeploymentReplicaFailure || c.Status != corev1.ConditionTrue {
 			continue
 		}

@@ -12,8 +12,8 @@ import (
 )
 
 // unions are the fields of which exactly one part can be set. The other parts are shown
-// elsewhere: see TestEverySealIsShown.
-var unions = map[string]bool{"spec.seal": true, "spec.sealMigration.from": true}
+// elsewhere: see TestEverySealIsShown and TestRaftSampleSetsEveryField.
+var unions = map[string]bool{"spec.seal": true, "spec.sealMigration.from": true, "spec.storage": true}
 
 // apart are the fields that cannot be set together with another one of the sample. They are
 // shown elsewhere: see TestInitializationIsShown.
@@ -35,13 +35,31 @@ func TestFullSampleSetsEveryField(t *testing.T) {
 	requireFields(t, "spec", crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"], sample.Spec)
 }
 
+func TestRaftSampleSetsEveryField(t *testing.T) {
+	var crd apiextensionsv1.CustomResourceDefinition
+	var sample struct {
+		Spec struct{ Storage map[string]map[string]any }
+	}
+	for file, into := range map[string]any{
+		"config/crd/bases/vault.security.coreos.com_vaults.yaml": &crd,
+		"config/samples/vault_raft.yaml":                         &sample,
+	} {
+		if err := yaml.Unmarshal([]byte(read(t, file)), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	storage := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties["storage"]
+	requireFields(t, "spec.storage.raft", storage.Properties["raft"], sample.Spec.Storage["raft"])
+}
+
 func requireFields(t *testing.T, path string, schema apiextensionsv1.JSONSchemaProps, value map[string]any) {
 	t.Helper()
 	ours := map[string]bool{
 		"spec": true, "spec.pod": true, "spec.service": true, "spec.tls": true, "spec.tls.static": true, "spec.storage": true,
-		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.listener": true, "spec.kubernetesAuth": true,
-		"spec.audit": true, "spec.seal": true, "spec.seal.transit": true, "spec.initialization": true,
-		"spec.operatorLogin": true, "spec.sealMigration": true, "spec.sealMigration.from": true,
+		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.storage.raft": true, "spec.listener": true,
+		"spec.kubernetesAuth": true, "spec.audit": true, "spec.seal": true, "spec.seal.transit": true,
+		"spec.initialization": true, "spec.operatorLogin": true, "spec.sealMigration": true,
+		"spec.sealMigration.from": true,
 	}
 	if !ours[path] {
 		return

@@ -156,6 +156,24 @@ func TestBadInputIsRefusedWithTheNameOfTheField(t *testing.T) {
 			want: []string{"spec.tls.static.serverSecret"}},
 
 		{name: "no kind of storage", spec: `spec: {storage: {}}`, want: []string{"spec.storage", "exactly one kind"}},
+		{name: "both kinds of storage", spec: `spec: {nodes: 3, storage: {etcd: {}, raft: {}}}`,
+			want: []string{"spec.storage", "exactly one kind"}},
+		{name: "raft of the default number of nodes", spec: `spec: {storage: {raft: {}}}`,
+			want: []string{"spec.nodes", "must be 1, 3, 5 or 7"}},
+		{name: "an even number of raft nodes", spec: `spec: {nodes: 4, storage: {raft: {}}}`,
+			want: []string{"spec.nodes", "must be 1, 3, 5 or 7"}},
+		{name: "too many raft nodes", spec: `spec: {nodes: 9, storage: {raft: {}}}`,
+			want: []string{"spec.nodes", "must be 1, 3, 5 or 7"}},
+		{name: "a small volume of raft", spec: `spec: {nodes: 3, storage: {raft: {volumeSize: 512Mi}}}`,
+			want: []string{"spec.storage.raft.volumeSize", "at least 1Gi"}},
+		{name: "a multiplier of nothing", spec: `spec: {nodes: 3, storage: {raft: {performanceMultiplier: 0}}}`,
+			want: []string{"spec.storage.raft.performanceMultiplier", "greater than or equal to 1"}},
+		{name: "a volume in place of raft's",
+			spec: `spec: {nodes: 3, storage: {raft: {}}, pod: {volumes: [{name: data, emptyDir: {}}]}}`,
+			want: []string{"spec.pod.volumes", "the volume data is the operator's"}},
+		{name: "a mount in raft's volume", spec: `spec: {nodes: 3, storage: {raft: {}}, pod: {volumes: [{name: a, emptyDir: {}}],
+			volumeMounts: [{name: a, mountPath: /vault/data/raft}]}}`,
+			want: []string{"spec.pod.volumeMounts", "/vault/data is the operator's"}},
 		{name: "an even etcd size", spec: `spec: {storage: {etcd: {nodes: 2}}}`,
 			want: []string{"spec.storage.etcd.nodes", "must be odd"}},
 		{name: "no etcd member", spec: `spec: {storage: {etcd: {nodes: 0}}}`,
@@ -261,6 +279,8 @@ func TestGoodInputIsAccepted(t *testing.T) {
 		"an upper case tag of a path":  {spec: `spec: {baseImage: "quay.io/Team/vault"}`},
 		"one etcd member":              {spec: `spec: {storage: {etcd: {nodes: 1}}}`},
 		"seven etcd members":           {spec: `spec: {storage: {etcd: {nodes: 7}}}`},
+		"one raft node":                {spec: `spec: {nodes: 1, storage: {raft: {}}}`},
+		"seven raft nodes":             {spec: `spec: {nodes: 7, storage: {raft: {volumeSize: 1Gi}}}`},
 		"a volume in bytes":            {spec: `spec: {storage: {etcd: {volumeSize: "1073741824"}}}`},
 		"a fraction of a volume":       {spec: `spec: {storage: {etcd: {volumeSize: 0.5Gi}}}`},
 		"data that goes with the CR":   {spec: `spec: {storage: {etcd: {whenDeleted: Delete}}}`},
@@ -338,6 +358,19 @@ func TestWhatCannotBeChanged(t *testing.T) {
 		{name: "no class where there was one", spec: `spec: {storage: {etcd: {storageClassName: fast}}}`,
 			change: `spec: {storage: {etcd: {storageClassName: null}}}`,
 			want:   []string{"spec.storage.etcd.storageClassName", "cannot be changed"}},
+		{name: "another kind of storage", change: `spec: {nodes: 3, storage: {etcd: null, raft: {}}}`,
+			want: []string{"spec.storage", "cannot be changed", "vault operator migrate"}},
+		{name: "fewer nodes with raft", spec: `spec: {nodes: 5, storage: {raft: {}}}`, change: `spec: {nodes: 3}`,
+			want: []string{"spec.nodes", "cannot be lowered"}},
+		{name: "a larger volume of raft", spec: `spec: {nodes: 3, storage: {raft: {}}}`,
+			change: `spec: {storage: {raft: {volumeSize: 20Gi}}}`, want: []string{"spec.storage.raft.volumeSize",
+				"cannot be changed"}},
+		{name: "another class of raft", spec: `spec: {nodes: 3, storage: {raft: {}}}`,
+			change: `spec: {storage: {raft: {storageClassName: slow}}}`, want: []string{"spec.storage.raft.storageClassName",
+				"cannot be changed"}},
+		{name: "more nodes with raft", spec: `spec: {nodes: 3, storage: {raft: {}}}`, change: `spec: {nodes: 5}`},
+		{name: "the performance of raft", spec: `spec: {nodes: 3, storage: {raft: {}}}`,
+			change: `spec: {storage: {raft: {performanceMultiplier: 1, whenDeleted: Delete}}}`},
 		{name: "bad input on a good Vault", change: `spec: {nodes: 0}`, want: []string{"spec.nodes"}},
 
 		{name: "the same volume in other words", change: `spec: {storage: {etcd: {volumeSize: 2048Mi}}}`},
@@ -355,7 +388,7 @@ func TestWhatCannotBeChanged(t *testing.T) {
 			if err := strict().Create(t.Context(), vault); err != nil {
 				t.Fatal(err)
 			}
-			founded := `{"status": {"storage": {"volumes": [{"claim": "data-example-etcd-0", "uid": "x"}]}}}`
+			founded := `{"status": {"initialized": true, "storage": {"volumes": [{"claim": "data-example-etcd-0", "uid": "x"}]}}}`
 			if err := admin.Status().Patch(t.Context(), vault, client.RawPatch("application/merge-patch+json",
 				[]byte(founded))); err != nil {
 				t.Fatal(err)

@@ -22,11 +22,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace
 {{ dig "static" "clientSecret" (printf "%s-default-vault-client-tls" .Release.Name) (.Values.tls | default dict) }}
 {{- end }}
 
-{{/* The kind of the storage: exactly one is set. */}}
+{{/* The kind of the storage: etcd, or another one that is set beside this default. */}}
 {{- define "vault.storage" -}}
-{{- $kinds := keys .Values.storage -}}
-{{- if ne (len $kinds) 1 }}{{ fail "storage: exactly one kind must be set; the default is unset by etcd: null" }}{{ end -}}
-{{- first $kinds -}}
+{{ if kindIs "map" .Values.storage.raft }}raft{{ else }}etcd{{ end }}
 {{- end }}
 
 {{/* The security context of pods, restricted by the Pod Security Standards. On

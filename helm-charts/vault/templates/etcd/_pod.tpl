@@ -20,6 +20,12 @@ storage "etcd" {
 }
 {{- end }}
 
+{{/* How many nodes are kept unsealed. */}}
+{{- define "vault.etcd.minAvailable" -}}1{{- end }}
+
+{{/* What "kubectl exec" finds the first node by. */}}
+{{- define "vault.etcd.firstNode" -}}deploy/{{ .Release.Name }}{{- end }}
+
 {{- define "vault.etcd.affinity" -}}
 # See the Service of etcd.
 podAffinity:

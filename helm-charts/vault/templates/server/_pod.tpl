@@ -1,3 +1,13 @@
+{{/* The annotations of what runs the nodes. */}}
+{{- define "vault.workloadAnnotations" -}}
+vault.security.coreos.com/version: {{ .Values.version | quote }}
+# Kubernetes copies it to the ReplicaSets: it tells which Secrets their pods need.
+vault.security.coreos.com/config-secrets: {{ compact (list (include "vault.configSecret" .) (include "vault.sealSecret" .) .Values.configSecret.name) | join "," | quote }}
+{{- with .Values.generation }}
+vault.security.coreos.com/generation: {{ . | quote }}
+{{- end }}
+{{- end }}
+
 {{/* The pod template of the Vault nodes, whatever runs them. What it has for the storage is
      in templates of the storage's own. */}}
 {{- define "vault.pod" -}}
@@ -32,7 +42,9 @@ spec:
     {{- toYaml .Values.pod.affinity | nindent 4 }}
     {{- else }}
     {{- include "vault.antiAffinity" $component | nindent 4 }}
-    {{- include (printf "vault.%s.affinity" $storage) . | nindent 4 }}
+    {{- with include (printf "vault.%s.affinity" $storage) . }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- end }}
   {{- with .Values.pod.nodeSelector }}
   nodeSelector:
@@ -240,7 +252,9 @@ spec:
       items:
       - key: {{ .Values.tlsKeys.ca }}
         path: vault-client-ca.crt
-  {{- include (printf "vault.%s.volumes" $storage) . | nindent 2 }}
+  {{- with include (printf "vault.%s.volumes" $storage) . }}
+  {{- . | nindent 2 }}
+  {{- end }}
   - name: tmp
     emptyDir: {}
   {{- if kindIs "map" .Values.audit }}

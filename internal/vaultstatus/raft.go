@@ -1,0 +1,115 @@
+package vaultstatus
+
+import (
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/storage"
+)
+
+// raftNodes are the nodes of a Vault with integrated storage, by what they are for it. A
+// node that is sealed does not vote.
+// https://developer.hashicorp.com/vault/docs/concepts/integrated-storage
+type raftNodes struct {
+	wanted, majority int
+	unsealed         int
+	// removed are those that say that they are not of the cluster any more.
+	removed []string
+	// others do not vote now, each with the reason if there is one. failing says that one of
+	// them does not start by itself.
+	others  []string
+	failing bool
+	// initialized says that one says so.
+	initialized bool
+}
+
+// raft is the view of integrated storage.
+func (in *storageInputs) raft() storageView {
+	state, nodes := in.state(), in.raftNodes()
+	view := storageView{
+		ready: in.raftReady(state, nodes), works: !nodes.initialized || nodes.unsealed >= nodes.majority,
+		refusal: state.Refusal(), deployed: true, changes: len(nodes.others) > 0, ownVolumes: true,
+	}
+	if volumes := state.Volumes(); len(volumes) > 0 {
+		view.status = &v1alpha1.StorageStatus{Volumes: volumes}
+	}
+	return view
+}
+
+func (in *storageInputs) raftNodes() *raftNodes {
+	wanted := int(in.vault.WantedNodes())
+	n := &raftNodes{wanted: wanted, majority: storage.Quorum(wanted)}
+	states := map[string]v1alpha1.NodeState{}
+	for _, node := range in.states {
+		states[node.Name] = node.State
+		switch node.State {
+		case v1alpha1.NodeActive, v1alpha1.NodeStandby:
+			n.unsealed++
+			n.initialized = true
+		case v1alpha1.NodeSealed:
+			n.initialized = true
+		}
+	}
+	if in.set == nil {
+		return n
+	}
+	for _, member := range in.state().Missing(in.now, func(uid types.UID) []string { return in.causes[uid] }) {
+		state := states[member.Name]
+		switch {
+		case state == v1alpha1.NodeActive || state == v1alpha1.NodeStandby:
+			continue // and the kubelet has not noticed yet
+		case in.removed[member.Name]:
+			n.removed = append(n.removed, member.Name)
+			continue
+		case state == v1alpha1.NodeSealed || state == v1alpha1.NodeUninitialized:
+			member.Why = "sealed"
+		case state == v1alpha1.NodeUnreachable || state == v1alpha1.NodeUnverified:
+			member.Why = "it does not answer"
+		default:
+			n.failing = n.failing || member.Failing
+		}
+		if member.Why != "" {
+			member.Name = fmt.Sprintf("%s (%s)", member.Name, member.Why)
+		}
+		n.others = append(n.others, member.Name)
+	}
+	return n
+}
+
+func (in *storageInputs) raftReady(state *storage.State, n *raftNodes) metav1.Condition {
+	switch wrong := problem.In(state.Refusal()); {
+	case in.set == nil && wrong != nil:
+		return refused(wrong)
+	case in.set == nil:
+		return isUnknown(v1alpha1.ReasonNotObserved, "The StatefulSet %q does not exist yet", in.vault.Name)
+	case state.MostLost():
+		return isFalse(v1alpha1.ReasonVolumesLost, "The volumes of most nodes are gone, being deleted or new: %s. "+
+			"The other nodes cannot elect a leader without them: bring the volumes back", join(state.Lost()))
+	}
+	const count = "%d of %d nodes are unsealed"
+	switch away := slices.Concat(n.others, n.removed); {
+	case len(n.removed) > 0 && n.unsealed >= n.majority:
+		return isTrue(v1alpha1.ReasonMembersNotReady, count+", which is a majority; removed from the cluster, and of use "+
+			"again with empty volumes: %s%s", n.unsealed, n.wanted, join(n.removed), sharedHint(in.nodes))
+	case n.unsealed >= n.wanted:
+		return isTrue(v1alpha1.ReasonQuorum, count+"%s", n.unsealed, n.wanted, sharedHint(in.nodes))
+	case n.unsealed >= n.majority:
+		return isTrue(v1alpha1.ReasonMembersNotReady, count+", which is a majority; not: %s%s",
+			n.unsealed, n.wanted, join(away), sharedHint(in.nodes))
+	case in.firstStart() && n.failing:
+		return isFalse(v1alpha1.ReasonMembersFailing, count+", %d are needed; not: %s",
+			n.unsealed, n.wanted, n.majority, join(away))
+	case !n.initialized && in.firstStart():
+		// There is no data before Vault is initialized.
+		return isUnknown(v1alpha1.ReasonNodesStarting, count+", %d are needed, and Vault is not initialized; not: %s",
+			n.unsealed, n.wanted, n.majority, join(away))
+	default:
+		return isFalse(v1alpha1.ReasonNoQuorum, count+", and %d are needed: one that is sealed does not vote; not: %s",
+			n.unsealed, n.wanted, n.majority, join(away))
+	}
+}
