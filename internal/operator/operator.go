@@ -42,6 +42,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/rollout"
 	"github.com/vault-operator/vault-operator/internal/routing"
 	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
@@ -200,6 +201,9 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := keeper.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("storage controller: %w", err)
 	}
+	if err := addRollout(manager, engine); err != nil {
+		return err
+	}
 	if err := addKeyControllers(ctx, manager, engine); err != nil {
 		return err
 	}
@@ -265,6 +269,19 @@ func addKeyControllers(ctx context.Context, manager ctrl.Manager, engine *probe.
 	}
 	if err := unsealer.SetupWithManager(ctx, manager); err != nil {
 		return fmt.Errorf("unseal controller: %w", err)
+	}
+	return nil
+}
+
+// addRollout adds what replaces nodes with integrated storage.
+func addRollout(manager ctrl.Manager, engine *probe.Engine) error {
+	r := &rollout.Reconciler{
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine,
+		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
+		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
+	}
+	if err := r.SetupWithManager(manager, engine); err != nil {
+		return fmt.Errorf("rollout controller: %w", err)
 	}
 	return nil
 }

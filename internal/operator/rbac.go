@@ -30,9 +30,10 @@ package operator
 // ValidatingAdmissionPolicy confines the writing to Secrets of Vaults (config/admission).
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch;delete
 //
-// Pods are watched, and get or lose the active label and the deletion cost; the
-// same policy confines the patch to these. ReplicaSets tell which pods are updated.
-// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;patch
+// Pods are watched, and get or lose the active label and the deletion cost. Those of nodes
+// with a volume of their own are deleted in a rollout, the active one last. A policy of
+// the same kind confines both. ReplicaSets tell which pods are updated.
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;patch;delete
 // +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=list;watch
 //
 // Events tell administrators of a Vault what has happened to it.

@@ -55,7 +55,8 @@ func requireLocalCluster(t *testing.T) {
 	}
 }
 
-// fixtureOf initializes a Vault that has three members of etcd, and puts a secret in it.
+// fixtureOf initializes a Vault that has three members of etcd, or three nodes with raft,
+// and puts a secret in it.
 func fixtureOf(t *testing.T, v vaulttest.Vault, nodes int) *fixture {
 	t.Helper()
 	dir := t.TempDir()

@@ -86,7 +86,7 @@ func TestOperatorPermissions(t *testing.T) {
 	namespace := newNamespace(t)
 	operatorUser := "system:serviceaccount:" + operatorNamespace + ":vault-operator-controller-manager"
 	for _, request := range []string{
-		"create pods", "create pods --subresource=exec", "create pods --subresource=eviction", "delete pods",
+		"create pods", "create pods --subresource=exec", "create pods --subresource=eviction",
 		"create serviceaccounts --subresource=token", "impersonate serviceaccounts",
 		"create roles", "create rolebindings", "create clusterrolebindings", "bind clusterroles", "escalate clusterroles",
 		"get nodes", "get persistentvolumes", "delete persistentvolumeclaims", "delete namespaces", "delete vaults",
@@ -129,5 +129,9 @@ spec:
 		if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
 			t.Errorf("the patch %s is not denied by the policy: %v", change, err)
 		}
+	}
+	err = operator.CoreV1().Pods(namespace).Delete(t.Context(), "foreign", metav1.DeleteOptions{})
+	if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
+		t.Errorf("the deletion is not denied by the policy: %v", err)
 	}
 }

@@ -391,6 +391,15 @@ func TestAdmissionPolicies(t *testing.T) {
 	foreign := createPod(t, vault, "foreign")
 	change(t, foreign, `{"metadata": {"labels": {"app.kubernetes.io/name": "other"}}}`)
 	own := createPod(t, vault, "own")
+	ofSet := func(pod *corev1.Pod, set string) *corev1.Pod {
+		change(t, pod, fmt.Sprintf(`{"metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet",
+			"name": %q, "uid": "set", "controller": true}]}}`, set))
+		return pod
+	}
+	node, other := ofSet(createPod(t, vault, "example-0"), "example"), ofSet(createPod(t, vault, "other-0"), "other")
+	deletion := func(pod *corev1.Pod) func() error {
+		return func() error { return operator.Delete(t.Context(), pod) }
+	}
 	secret := func(name, labels string) *corev1.Secret {
 		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 		if labels != "" {
@@ -437,6 +446,10 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"another annotation", patch(own, `{"metadata": {"annotations": {"a": "b"}}}`), true},
 		{"a finalizer", patch(own, `{"metadata": {"finalizers": ["example.com/a"]}}`), true},
 		{"an image", patch(own, `{"spec": {"activeDeadlineSeconds": 1}}`), true},
+		{"a pod of the Vault's StatefulSet deleted", deletion(node), false},
+		{"a pod of another StatefulSet deleted", deletion(other), true},
+		{"a pod of no StatefulSet deleted", deletion(own), true},
+		{"a foreign pod deleted", deletion(foreign), true},
 		{"a foreign pod", patch(foreign, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), true},
 		{"a Secret of a Vault", func() error {
 			return operator.Create(t.Context(), secret("of-a-vault", v1alpha1.AppName))
@@ -464,6 +477,7 @@ var unusedVerbs = map[string]string{
 	"delete /configmaps": "it is replaced; the configuration that version 0.1.0 made is not needed any more",
 	"patch /configmaps":  "the configuration that version 0.1.0 made is still needed",
 	"patch /events":      "an event is repeated",
+	"delete /pods":       "a node with a volume of its own is replaced",
 }
 
 // TestNoVerbIsUnused runs an operator through the life of a Vault, and compares what it

@@ -1,0 +1,226 @@
+// Package rollout replaces the pods of Vaults with integrated storage, one by one, when
+// their template has changed. The StatefulSet controller could not: it knows neither
+// which node is active nor which has caught up.
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/workload"
+)
+
+const (
+	// concurrency is how many Vaults are worked on at the same time. Each waits for a moment.
+	concurrency = 8
+	// check is how often it is looked whether a rollout can go on. No event tells that a
+	// node has caught up.
+	check = 5 * time.Second
+	// settle is how long nodes have to apply what the leader has committed. The leader tells
+	// them with its next heartbeat.
+	settle = time.Second
+	// reconcileTimeout is how long one reconciliation may take, so that requests that hang
+	// hold no worker up.
+	reconcileTimeout = 15 * time.Second
+)
+
+// eventReplaced is the reason of the event of a pod that is deleted.
+const eventReplaced = "NodeReplaced"
+
+// engine is what the probe engine tells of Vault nodes.
+type engine interface {
+	Observations(vault types.NamespacedName) map[types.UID]probe.Observation
+	Confirm(ctx context.Context, vault types.NamespacedName, uid types.UID) probe.Observation
+	Raft(ctx context.Context, vault types.NamespacedName, uid types.UID) (probe.Raft, error)
+}
+
+// Reconciler deletes pods of an older template. It runs on the leader.
+type Reconciler struct {
+	client.Client
+	// APIReader reads from the API server.
+	APIReader client.Reader
+	Engine    engine
+	Recorder  record.EventRecorder
+	// Settle is how long nodes have to catch up while it is looked at; by default a second.
+	Settle time.Duration
+}
+
+// SetupWithManager adds the reconciler to the manager. The source tells of nodes whose state
+// has changed.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, probes *probe.Engine) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("rollout").
+		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Owns(&appsv1.StatefulSet{}).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
+		WatchesRawSource(probes.Source(0)).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: reconcileTimeout,
+		}).
+		Complete(r)
+}
+
+// Reconcile deletes one pod of one Vault, if there is one to replace and it may go.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var vault v1alpha1.Vault
+	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if vault.DeletionTimestamp != nil || vault.HasEtcd() {
+		return reconcile.Result{}, nil
+	}
+	// What the caches have, and that all nodes have caught up, which is looked at below.
+	nodes, err := r.nodes(ctx, r, &vault, r.Engine.Observations(req.NamespacedName))
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	for i := range nodes {
+		nodes[i].CaughtUp = true
+	}
+	d := decide(nodes, int(vault.WantedNodes()))
+	if d.Done {
+		return reconcile.Result{}, nil
+	}
+	if d.Delete != "" {
+		if d, err = r.look(ctx, &vault, nodes); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	if d.Why != "" {
+		log.FromContext(ctx).V(1).Info("The rollout waits", "for", d.Why)
+	}
+	if d.Delete != "" {
+		err = r.replace(ctx, &vault, d.Delete)
+	}
+	return reconcile.Result{RequeueAfter: check}, err
+}
+
+// nodes are those of the pods that the StatefulSet has made. There are none while its
+// controller has not acted on the newest template.
+func (r *Reconciler) nodes(
+	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, observations map[types.UID]probe.Observation,
+) ([]node, error) {
+	set, err := workload.GetWithRevision(ctx, reader, vault)
+	if err != nil || set == nil || set.Revision == "" || !metav1.IsControlledBy(set, vault) {
+		return nil, err
+	}
+	list, err := pods.List(ctx, reader, vault)
+	if err != nil {
+		return nil, err
+	}
+	var nodes []node
+	for i := range list {
+		pod := &list[i]
+		ordinal, err := strconv.Atoi(strings.TrimPrefix(pod.Name, vault.Name+"-"))
+		if err != nil || !metav1.IsControlledBy(pod, set) {
+			continue
+		}
+		o := observations[pod.UID]
+		nodes = append(nodes, node{
+			Name: pod.Name, UID: pod.UID, Ordinal: ordinal, Updated: set.Updated(pod), Terminating: pods.Terminating(pod),
+			Down: !pods.Running(pod), State: o.State, Removed: o.Removed,
+		})
+	}
+	return nodes, nil
+}
+
+// look decides by what the API server and the nodes say now: caches and observations may be
+// late, such as a moment after another pod was deleted.
+func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known []node) (decision, error) {
+	observations := r.confirm(ctx, vault, known)
+	nodes, err := r.nodes(ctx, r.APIReader, vault, observations)
+	if err != nil {
+		return decision{}, err
+	}
+	key := client.ObjectKeyFromObject(vault)
+	for i := range nodes {
+		if nodes[i].State != probe.Active {
+			continue
+		}
+		leader, err := r.Engine.Raft(ctx, key, nodes[i].UID)
+		if err != nil {
+			continue // none has caught up then, as far as is known
+		}
+		select {
+		case <-ctx.Done():
+			return decision{}, ctx.Err()
+		case <-time.After(r.settle()):
+		}
+		for j := range nodes {
+			if nodes[j].State == probe.Standby {
+				raft, err := r.Engine.Raft(ctx, key, nodes[j].UID)
+				nodes[j].CaughtUp = err == nil && raft.Applied >= leader.Committed
+			}
+		}
+	}
+	return decide(nodes, int(vault.WantedNodes())), nil
+}
+
+func (r *Reconciler) settle() time.Duration {
+	if r.Settle == 0 {
+		return settle
+	}
+	return r.Settle
+}
+
+// confirm probes the nodes now.
+func (r *Reconciler) confirm(
+	ctx context.Context, vault *v1alpha1.Vault, nodes []node,
+) map[types.UID]probe.Observation {
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	observations := map[types.UID]probe.Observation{}
+	for _, n := range nodes {
+		wait.Go(func() {
+			o := r.Engine.Confirm(ctx, client.ObjectKeyFromObject(vault), n.UID)
+			mu.Lock()
+			defer mu.Unlock()
+			observations[n.UID] = o
+		})
+	}
+	wait.Wait()
+	return observations
+}
+
+// replace deletes a pod. The StatefulSet controller makes another one, of the newest
+// template.
+func (r *Reconciler) replace(ctx context.Context, vault *v1alpha1.Vault, uid types.UID) error {
+	list, err := pods.List(ctx, r.APIReader, vault)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		pod := &list[i]
+		if pod.UID != uid || pods.Terminating(pod) {
+			continue
+		}
+		if err := r.Delete(ctx, pod, client.Preconditions{UID: &pod.UID}); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("deleting pod %s, which is of an older template: %w", pod.Name, err)
+		}
+		log.FromContext(ctx).Info("Deleted a pod of an older template", "pod", pod.Name)
+		r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventReplaced,
+			"Pod %s is replaced by one of the newest template", pod.Name)
+	}
+	return nil
+}

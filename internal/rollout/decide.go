@@ -1,0 +1,138 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/internal/probe"
+)
+
+// node is what is known of one Vault pod.
+type node struct {
+	Name string
+	UID  types.UID
+	// Ordinal is its number in the StatefulSet.
+	Ordinal int
+	// Updated says that the pod is of the newest template.
+	Updated bool
+	// Terminating says that the pod is being deleted.
+	Terminating bool
+	// Down says that no Vault runs in the pod, as Kubernetes reports it.
+	Down bool
+	// State is what the node said; Unknown when it was not probed yet.
+	State probe.State
+	// Removed says that the node is not of the cluster any more.
+	Removed bool
+	// CaughtUp says that the node has applied what the leader had committed when that was
+	// looked at.
+	CaughtUp bool
+}
+
+// decision is what to do next.
+type decision struct {
+	// Delete is the pod to delete; empty for none.
+	Delete types.UID
+	// Done says that all pods are of the newest template.
+	Done bool
+	// Why says what is waited for, when there is something to do and it is not done yet.
+	Why string
+}
+
+// decide chooses the pod to delete next, so that one of the newest template takes its
+// place, of what is known of all pods of one Vault, and of nothing else.
+//
+// Nodes that do not vote now go first, then standby nodes, the one of the highest number
+// first, and the active one last. One at a time:
+//
+//   - every pod is there, and none is being deleted;
+//   - those of the newest template are unsealed, of the cluster, and have caught up. So a
+//     template that does not work stops at the first pod. That one is deleted when the
+//     template is set back, or mended;
+//   - without the pod a majority of the nodes is unsealed and has caught up, and one of
+//     them or the pod itself is active. A pod that does not vote can go without that;
+//   - of a Vault with one node that one can go at any time: it cannot be replaced
+//     otherwise.
+//
+// A fact that is missing counts against it: a node that does not tell its state may be one
+// that votes, and is not one that others can rely on.
+func decide(nodes []node, wanted int) decision {
+	var old []node
+	for _, n := range nodes {
+		if !n.Updated {
+			old = append(old, n)
+		}
+	}
+	if len(old) == 0 {
+		return decision{Done: true}
+	}
+	if len(nodes) != wanted {
+		return decision{Why: fmt.Sprintf("%d of %d pods are there", len(nodes), wanted)}
+	}
+	for _, n := range nodes {
+		switch {
+		case n.Terminating:
+			return decision{Why: n.Name + " is being deleted"}
+		case n.Updated && !n.reliable():
+			return decision{Why: "the updated node " + n.Name + " is not unsealed, or has not caught up"}
+		}
+	}
+	slices.SortFunc(old, func(a, b node) int {
+		return cmp.Or(cmp.Compare(a.turn(), b.turn()), cmp.Compare(b.Ordinal, a.Ordinal))
+	})
+	next := old[0]
+	if next.votes() && wanted > 1 {
+		if why := missing(nodes, next, wanted); why != "" {
+			return decision{Why: why}
+		}
+	}
+	return decision{Delete: next.UID}
+}
+
+// missing is what the cluster would lack without the node, or nothing.
+func missing(nodes []node, without node, wanted int) string {
+	active, reliable := 0, 0
+	for _, n := range nodes {
+		if n.State == probe.Active {
+			active++
+		}
+		if n.UID != without.UID && n.reliable() {
+			reliable++
+		}
+	}
+	switch majority := wanted/2 + 1; {
+	case active != 1:
+		return fmt.Sprintf("%d nodes say that they are active", active)
+	case reliable < majority:
+		return fmt.Sprintf("without %s %d nodes would be unsealed and have caught up, and %d are needed",
+			without.Name, reliable, majority)
+	}
+	return ""
+}
+
+// unsealed says that the node says so.
+func (n node) unsealed() bool { return n.State == probe.Active || n.State == probe.Standby }
+
+// reliable says that the others can do with this node.
+func (n node) reliable() bool {
+	return n.unsealed() && !n.Removed && !n.Down && !n.Terminating && (n.CaughtUp || n.State == probe.Active)
+}
+
+// votes says that the node may be one that votes: it is not known to be sealed or down.
+func (n node) votes() bool {
+	return !n.Down && n.State != probe.Sealed && n.State != probe.Uninitialized
+}
+
+// turn is when the node is replaced, compared with others.
+func (n node) turn() int {
+	switch {
+	case !n.votes():
+		return 0
+	case n.State == probe.Active:
+		return 2
+	default:
+		return 1
+	}
+}
