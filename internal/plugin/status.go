@@ -279,6 +279,22 @@ func storageOfNodes(vault *v1alpha1.Vault, reason, in, selector string) (who, co
 	return "an administrator of Vault", "kubectl vault unseal " + vault.Name + in
 }
 
+// byPlugin is the command of the plugin by which an administrator of Vault does what is waited
+// for, and its flags.
+func byPlugin(reason string) (verb, flags string) {
+	switch reason {
+	case v1alpha1.ReasonAwaitingInit:
+		return "init", ""
+	case v1alpha1.ReasonAwaitingUnseal:
+		return "unseal", ""
+	case v1alpha1.ReasonNotAuthorized, v1alpha1.ReasonLoginRefused, v1alpha1.ReasonPolicyMissing:
+		return "authorize", ""
+	case v1alpha1.ReasonAwaitingSealMigration, v1alpha1.ReasonMigrating:
+		return "unseal", " --migrate"
+	}
+	return "", ""
+}
+
 // help says who can do something about a reason, and by which command.
 func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	const administrator, operator, cluster = "an administrator of Vault", "the operator", "Kubernetes"
@@ -287,15 +303,10 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	if byOperator(vault, reason) {
 		return operator, "kubectl describe vault " + vault.Name + in
 	}
+	if verb, flags := byPlugin(reason); verb != "" {
+		return administrator, "kubectl vault " + verb + " " + vault.Name + in + flags
+	}
 	switch reason {
-	case v1alpha1.ReasonAwaitingInit:
-		return administrator, "kubectl vault init " + vault.Name + in
-	case v1alpha1.ReasonAwaitingUnseal:
-		return administrator, "kubectl vault unseal " + vault.Name + in
-	case v1alpha1.ReasonNotAuthorized, v1alpha1.ReasonLoginRefused, v1alpha1.ReasonPolicyMissing:
-		return administrator, "kubectl vault authorize " + vault.Name + in
-	case v1alpha1.ReasonAwaitingSealMigration, v1alpha1.ReasonMigrating:
-		return administrator, "kubectl vault unseal " + vault.Name + in + " --migrate"
 	case v1alpha1.ReasonAwaitingAutoUnseal, v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonKeyServiceFailing:
 		return "the key service", "kubectl vault logs " + vault.Name + in
 	case v1alpha1.ReasonKeyServiceUnverified, v1alpha1.ReasonCredentialsRefused, v1alpha1.ReasonKeyNotUsable:

@@ -156,20 +156,26 @@ func (s *State) pending() error {
 				"waiting until the status tells whether a member has been ready with that", layout.field, layout.version, deployed)
 		}
 	}
-	var going []int
-	for ordinal, claim := range s.Claims {
-		owned := slices.ContainsFunc(claim.OwnerReferences, func(owner metav1.OwnerReference) bool {
-			return owner.Kind == "StatefulSet" && owner.Name == layout.set && (s.Set == nil || owner.UID != s.Set.UID)
-		})
-		if s.Set == nil && (owned || claim.DeletionTimestamp != nil) {
-			going = append(going, ordinal)
-		}
-	}
+	going := s.going(layout.set)
 	if len(going) > 0 {
 		slices.Sort(going)
 		return fmt.Errorf("waiting until the volume claims %s of an earlier StatefulSet are deleted", s.claimNames(going))
 	}
 	return nil
+}
+
+// going are the ordinals of the claims that are deleted together with an earlier StatefulSet.
+func (s *State) going(set string) []int {
+	var ordinals []int
+	for ordinal, claim := range s.Claims {
+		owned := slices.ContainsFunc(claim.OwnerReferences, func(owner metav1.OwnerReference) bool {
+			return owner.Kind == "StatefulSet" && owner.Name == set && (s.Set == nil || owner.UID != s.Set.UID)
+		})
+		if s.Set == nil && (owned || claim.DeletionTimestamp != nil) {
+			ordinals = append(ordinals, ordinal)
+		}
+	}
+	return ordinals
 }
 
 // replaceable says that the StatefulSet can be deleted and made again: no volume

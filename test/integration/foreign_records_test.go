@@ -428,6 +428,21 @@ func TestAdmissionPolicies(t *testing.T) {
 			})
 		}
 	}
+	// The API server takes a moment to enforce a policy.
+	label := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"labels": {"a": "b"}}}`))
+	eventually(t, "policies are enforced", func() error {
+		for what, err := range map[string]error{
+			"a token":    token(600)(),
+			"a pod":      operator.Patch(t.Context(), own.DeepCopy(), label, client.DryRunAll),
+			"a deletion": operator.Delete(t.Context(), foreign, client.DryRunAll),
+			"a Secret":   operator.Patch(t.Context(), theirs.DeepCopy(), label, client.DryRunAll),
+		} {
+			if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
+				return fmt.Errorf("%s: error %w", what, err)
+			}
+		}
+		return nil
+	})
 	for _, tt := range []struct {
 		what   string
 		do     func() error

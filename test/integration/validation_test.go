@@ -171,8 +171,8 @@ func TestBadInputIsRefusedWithTheNameOfTheField(t *testing.T) {
 		{name: "a volume in place of raft's",
 			spec: `spec: {nodes: 3, storage: {raft: {}}, pod: {volumes: [{name: data, emptyDir: {}}]}}`,
 			want: []string{"spec.pod.volumes", "the volume data is the operator's"}},
-		{name: "a mount in raft's volume", spec: `spec: {nodes: 3, storage: {raft: {}}, pod: {volumes: [{name: a, emptyDir: {}}],
-			volumeMounts: [{name: a, mountPath: /vault/data/raft}]}}`,
+		{name: "a mount in raft's volume", spec: `spec: {nodes: 3, storage: {raft: {}}, pod: {
+			volumes: [{name: a, emptyDir: {}}], volumeMounts: [{name: a, mountPath: /vault/data/raft}]}}`,
 			want: []string{"spec.pod.volumeMounts", "/vault/data is the operator's"}},
 		{name: "an even etcd size", spec: `spec: {storage: {etcd: {nodes: 2}}}`,
 			want: []string{"spec.storage.etcd.nodes", "must be odd"}},
@@ -388,7 +388,8 @@ func TestWhatCannotBeChanged(t *testing.T) {
 			if err := strict().Create(t.Context(), vault); err != nil {
 				t.Fatal(err)
 			}
-			founded := `{"status": {"initialized": true, "storage": {"volumes": [{"claim": "data-example-etcd-0", "uid": "x"}]}}}`
+			founded := `{"status": {"initialized": true,
+				"storage": {"volumes": [{"claim": "data-example-etcd-0", "uid": "x"}]}}}`
 			if err := admin.Status().Patch(t.Context(), vault, client.RawPatch("application/merge-patch+json",
 				[]byte(founded))); err != nil {
 				t.Fatal(err)
