@@ -279,6 +279,7 @@ func addRollout(manager ctrl.Manager, engine *probe.Engine) error {
 		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
+		Clock:    clock.RealClock{},
 	}
 	if err := r.SetupWithManager(manager, engine); err != nil {
 		return fmt.Errorf("rollout controller: %w", err)

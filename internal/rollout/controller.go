@@ -6,6 +6,7 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,9 +14,12 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -28,6 +32,8 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/seal"
+	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
@@ -37,6 +43,11 @@ const (
 	// check is how often it is looked whether a rollout can go on. No event tells that a
 	// node has caught up.
 	check = 5 * time.Second
+	// joinTime is how long a node that has joined is taken for one that does not vote.
+	// Autopilot promotes it when it was stable for ten seconds by default, and has then been
+	// looked at again. Nothing tells without a token who votes.
+	// https://developer.hashicorp.com/vault/docs/concepts/integrated-storage/autopilot
+	joinTime = 45 * time.Second
 	// settle is how long nodes have to apply what the leader has committed. The leader tells
 	// them with its next heartbeat.
 	settle = time.Second
@@ -62,8 +73,14 @@ type Reconciler struct {
 	APIReader client.Reader
 	Engine    engine
 	Recorder  record.EventRecorder
+	Clock     clock.PassiveClock
 	// Settle is how long nodes have to catch up while it is looked at; by default a second.
 	Settle time.Duration
+
+	mu sync.Mutex
+	// joined is when nodes were first seen unsealed, by the volume that they have. One that
+	// starts again with its volume votes as before.
+	joined map[types.NamespacedName]map[types.UID]time.Time
 }
 
 // SetupWithManager adds the reconciler to the manager. The source tells of nodes whose state
@@ -85,6 +102,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, probes *probe.Engine) er
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var vault v1alpha1.Vault
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if vault.DeletionTimestamp != nil || vault.HasEtcd() {
@@ -104,25 +124,30 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	if d.Delete != "" {
 		if d, err = r.look(ctx, &vault, nodes); err != nil {
-			return reconcile.Result{}, err
+			return reconcile.Result{}, client.IgnoreNotFound(err)
 		}
 	}
 	if d.Why != "" {
 		log.FromContext(ctx).V(1).Info("The rollout waits", "for", d.Why)
 	}
 	if d.Delete != "" {
-		err = r.replace(ctx, &vault, d.Delete)
+		err = r.replace(ctx, &vault, d)
 	}
 	return reconcile.Result{RequeueAfter: check}, err
 }
 
 // nodes are those of the pods that the StatefulSet has made. There are none while its
-// controller has not acted on the newest template.
+// controller has not acted on the newest template, or while it replaces pods by itself, as
+// somebody may have told it.
 func (r *Reconciler) nodes(
 	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, observations map[types.UID]probe.Observation,
 ) ([]node, error) {
 	set, err := workload.GetWithRevision(ctx, reader, vault)
-	if err != nil || set == nil || set.Revision == "" || !metav1.IsControlledBy(set, vault) {
+	if err != nil || set == nil || set.Revision == "" || !metav1.IsControlledBy(set, vault) || !onDelete(set) {
+		return nil, err
+	}
+	state, err := storage.Load(ctx, r, vault)
+	if err != nil {
 		return nil, err
 	}
 	list, err := pods.List(ctx, reader, vault)
@@ -142,12 +167,60 @@ func (r *Reconciler) nodes(
 			Down: !pods.Running(pod), State: o.State, Removed: o.Removed,
 		})
 	}
+	r.noteJoined(client.ObjectKeyFromObject(vault), nodes, state)
 	return nodes, nil
+}
+
+// onDelete says that the StatefulSet replaces a pod only when that is deleted.
+func onDelete(set *workload.Workload) bool {
+	object, ok := set.Object.(*appsv1.StatefulSet)
+	return ok && object.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType
+}
+
+// noteJoined notes which volumes nodes were seen unsealed with, and says which nodes were
+// seen so for long.
+func (r *Reconciler) noteJoined(vault types.NamespacedName, nodes []node, state *storage.State) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before, now := r.joined[vault], r.Clock.Now()
+	joined := map[types.UID]time.Time{}
+	for _, claim := range state.Claims {
+		if since, seen := before[claim.UID]; seen {
+			joined[claim.UID] = since // also while its pod is being replaced
+		}
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		claim, found := state.Claims[n.Ordinal]
+		if !found {
+			continue
+		}
+		since, seen := joined[claim.UID]
+		if !seen && n.unsealed() {
+			since, seen = now, true
+			joined[claim.UID] = now
+		}
+		n.Settled = seen && now.Sub(since) >= joinTime
+	}
+	if r.joined == nil {
+		r.joined = map[types.NamespacedName]map[types.UID]time.Time{}
+	}
+	r.joined[vault] = joined
+}
+
+func (r *Reconciler) forget(vault types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.joined, vault)
 }
 
 // look decides by what the API server and the nodes say now: caches and observations may be
 // late, such as a moment after another pod was deleted.
 func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known []node) (decision, error) {
+	var live v1alpha1.Vault
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(vault), &live); err != nil {
+		return decision{}, err
+	}
 	observations := r.confirm(ctx, vault, known)
 	nodes, err := r.nodes(ctx, r.APIReader, vault, observations)
 	if err != nil {
@@ -174,7 +247,34 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known []no
 			}
 		}
 	}
-	return decide(nodes, int(vault.WantedNodes())), nil
+	d := decide(nodes, int(vault.WantedNodes()))
+	if why := holdsBack(&live, nodes, d); why != "" {
+		return decision{Why: why}, nil
+	}
+	return d, nil
+}
+
+// holdsBack is why a pod must not be deleted now although the cluster could do without it, or
+// nothing.
+func holdsBack(vault *v1alpha1.Vault, nodes []node, d decision) string {
+	if d.Delete == "" {
+		return ""
+	}
+	status := vault.Status.Initialization
+	if status != nil && status.Phase == v1alpha1.PhaseRequested {
+		return "a node was asked to initialize Vault"
+	}
+	sealReady := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.SealReadyCondition)
+	for _, n := range nodes {
+		switch {
+		case vault.Spec.SealMigration != nil && n.State == probe.Uninitialized:
+			// https://github.com/hashicorp/vault/blob/v1.21.0/vault/core.go#L1725
+			return n.Name + " has not joined, and cannot while the seal is migrated: unseal it, or undo the migration"
+		case n.UID == d.Delete && n.votes() && vault.Spec.Seal != nil && seal.Fails(sealReady):
+			return "the key service fails, so that another node could not unseal itself"
+		}
+	}
+	return ""
 }
 
 func (r *Reconciler) settle() time.Duration {
@@ -203,24 +303,34 @@ func (r *Reconciler) confirm(
 	return observations
 }
 
-// replace deletes a pod. The StatefulSet controller makes another one, of the newest
-// template.
-func (r *Reconciler) replace(ctx context.Context, vault *v1alpha1.Vault, uid types.UID) error {
+// replace deletes a pod, unless another one that the cluster relies on has gone meanwhile. The
+// StatefulSet controller makes another one, of the newest template.
+func (r *Reconciler) replace(ctx context.Context, vault *v1alpha1.Vault, d decision) error {
 	list, err := pods.List(ctx, r.APIReader, vault)
 	if err != nil {
 		return err
 	}
+	var replaced *corev1.Pod
+	ready := map[types.UID]bool{}
 	for i := range list {
 		pod := &list[i]
-		if pod.UID != uid || pods.Terminating(pod) {
-			continue
+		if pods.Terminating(pod) {
+			return nil // it is looked at again soon
 		}
-		if err := r.Delete(ctx, pod, client.Preconditions{UID: &pod.UID}); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("deleting pod %s, which is of an older template: %w", pod.Name, err)
+		ready[pod.UID] = pods.Ready(pod)
+		if pod.UID == d.Delete {
+			replaced = pod
 		}
-		log.FromContext(ctx).Info("Deleted a pod of an older template", "pod", pod.Name)
-		r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventReplaced,
-			"Pod %s is replaced by one of the newest template", pod.Name)
 	}
+	if replaced == nil || slices.ContainsFunc(d.Without, func(uid types.UID) bool { return !ready[uid] }) {
+		return nil
+	}
+	err = r.Delete(ctx, replaced, client.Preconditions{UID: &replaced.UID})
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting pod %s, which is of an older template: %w", replaced.Name, err)
+	}
+	log.FromContext(ctx).Info("Deleted a pod of an older template", "pod", replaced.Name)
+	r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventReplaced,
+		"Pod %s is replaced by one of the newest template", replaced.Name)
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/record"
+	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -54,6 +55,7 @@ type fixture struct {
 	vault  *v1alpha1.Vault
 	set    *appsv1.StatefulSet
 	events *record.FakeRecorder
+	clock  *testclock.FakePassiveClock
 	r      *Reconciler
 }
 
@@ -76,6 +78,7 @@ func newFixture(t *testing.T, changes ...func(*fixture)) *fixture {
 		},
 		engine: &fakeEngine{observed: map[types.UID]probe.Observation{}, raft: map[types.UID]probe.Raft{}},
 		events: record.NewFakeRecorder(10),
+		clock:  testclock.NewFakePassiveClock(time.Now()),
 	}
 	f.set = &appsv1.StatefulSet{
 		ObjectMeta: metav1.ObjectMeta{
@@ -84,21 +87,32 @@ func newFixture(t *testing.T, changes ...func(*fixture)) *fixture {
 				*metav1.NewControllerRef(f.vault, v1alpha1.GroupVersion.WithKind("Vault")),
 			},
 		},
+		Spec: appsv1.StatefulSetSpec{
+			UpdateStrategy: appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType},
+		},
 		Status: appsv1.StatefulSetStatus{ObservedGeneration: 2, UpdateRevision: "new"},
 	}
 	var objects []client.Object
+	joined := map[types.UID]time.Time{}
 	for i, state := range []probe.State{probe.Active, probe.Standby, probe.Standby} {
 		pod := f.newPod(i, "old")
 		f.engine.observed[pod.UID] = probe.Observation{State: state}
 		f.engine.raft[pod.UID] = probe.Raft{Committed: 100, Applied: 100}
-		objects = append(objects, pod)
+		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "data-" + pod.Name, UID: "claim-of-" + pod.UID, Labels: f.vault.PodLabels(),
+		}}
+		joined[claim.UID] = f.clock.Now().Add(-joinTime)
+		objects = append(objects, pod, claim)
 	}
 	for _, change := range changes {
 		change(f)
 	}
 	f.Client = fake.NewClientBuilder().WithScheme(scheme).WithObjects(append(objects, f.vault, f.set)...).Build()
 	f.r = &Reconciler{
-		Client: f.Client, APIReader: f.Client, Engine: f.engine, Recorder: f.events, Settle: time.Microsecond,
+		Client: f.Client, APIReader: f.Client, Engine: f.engine, Recorder: f.events, Clock: f.clock,
+		Settle: time.Microsecond, joined: map[types.NamespacedName]map[types.UID]time.Time{
+			client.ObjectKeyFromObject(f.vault): joined,
+		},
 	}
 	return f
 }
@@ -114,7 +128,9 @@ func (f *fixture) newPod(ordinal int, revision string) *corev1.Pod {
 				*metav1.NewControllerRef(f.set, appsv1.SchemeGroupVersion.WithKind("StatefulSet")),
 			},
 		},
-		Status: corev1.PodStatus{PodIP: "10.0.0.1", ContainerStatuses: []corev1.ContainerStatus{{
+		Status: corev1.PodStatus{PodIP: "10.0.0.1", Conditions: []corev1.PodCondition{
+			{Type: corev1.PodReady, Status: corev1.ConditionTrue},
+		}, ContainerStatuses: []corev1.ContainerStatus{{
 			Name: v1alpha1.VaultContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
 		}}},
 	}
@@ -190,6 +206,21 @@ func TestNothingIsDeleted(t *testing.T) {
 			f.engine.confirmed = map[types.UID]probe.Observation{"example-0": {State: probe.Standby}}
 		},
 		"nothing is known of the nodes": func(f *fixture) { f.engine.observed = nil },
+		"a node was asked to initialize Vault": func(f *fixture) {
+			f.vault.Status.Initialization = &v1alpha1.InitializationStatus{Phase: v1alpha1.PhaseRequested}
+		},
+		"another node could not unseal itself": func(f *fixture) {
+			f.vault.Spec.Seal = &v1alpha1.SealPolicy{}
+			f.vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.SealReadyCondition,
+				Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKeyServiceUnavailable}}
+		},
+		"a node has not joined and the seal is migrated": func(f *fixture) {
+			f.vault.Spec.SealMigration = &v1alpha1.SealMigrationPolicy{}
+			f.engine.observed["example-2"] = probe.Observation{State: probe.Uninitialized}
+		},
+		"the StatefulSet controller replaces pods": func(f *fixture) {
+			f.set.Spec.UpdateStrategy.Type = appsv1.RollingUpdateStatefulSetStrategyType
+		},
 		"the template has not been acted on": func(f *fixture) {
 			f.set.Status.ObservedGeneration = 1
 		},
@@ -202,6 +233,39 @@ func TestNothingIsDeleted(t *testing.T) {
 				t.Errorf("pods %s are left", got)
 			}
 		})
+	}
+}
+
+// A node that has joined counts when it votes.
+func TestANodeThatHasJustJoined(t *testing.T) {
+	f := newFixture(t)
+	delete(f.r.joined[client.ObjectKeyFromObject(f.vault)], "claim-of-example-1")
+	if got := f.reconcile(t); got != "0 1 2" {
+		t.Errorf("pods %s are left", got)
+	}
+	f.clock.SetTime(f.clock.Now().Add(joinTime))
+	if got := f.reconcile(t); got != "0 1" {
+		t.Errorf("pods %s are left when it votes", got)
+	}
+}
+
+// What has gone since it was decided is not taken twice.
+func TestAPodThatIsNotReadyAnyMore(t *testing.T) {
+	f := newFixture(t)
+	nodes := []types.UID{"example-0", "example-1"}
+	var pod corev1.Pod
+	if err := f.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "example-1"}, &pod); err != nil {
+		t.Fatal(err)
+	}
+	pod.Status.Conditions[0].Status = corev1.ConditionFalse
+	if err := f.Status().Update(t.Context(), &pod); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.r.replace(t.Context(), f.vault, decision{Delete: "example-2", Without: nodes}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.reconcile(t); !strings.Contains(got, "2") {
+		t.Errorf("pods %s are left", got)
 	}
 }
 

@@ -29,12 +29,17 @@ type node struct {
 	// CaughtUp says that the node has applied what the leader had committed when that was
 	// looked at.
 	CaughtUp bool
+	// Settled says that the node was first seen unsealed with its volume so long ago that it
+	// votes.
+	Settled bool
 }
 
 // decision is what to do next.
 type decision struct {
 	// Delete is the pod to delete; empty for none.
 	Delete types.UID
+	// Without are the nodes that the cluster relies on when it is gone.
+	Without []types.UID
 	// Done says that all pods are of the newest template.
 	Done bool
 	// Why says what is waited for, when there is something to do and it is not done yet.
@@ -48,11 +53,11 @@ type decision struct {
 // first, and the active one last. One at a time:
 //
 //   - every pod is there, and none is being deleted;
-//   - those of the newest template are unsealed, of the cluster, and have caught up. So a
+//   - those of the newest template are unsealed, of the cluster, have caught up and vote. So a
 //     template that does not work stops at the first pod. That one is deleted when the
 //     template is set back, or mended;
-//   - without the pod a majority of the nodes is unsealed and has caught up, and one of
-//     them or the pod itself is active. A pod that does not vote can go without that;
+//   - without the pod a majority of the nodes is unsealed, has caught up and votes, and one
+//     of them or the pod itself is active. A pod that does not vote can go without that;
 //   - of a Vault with one node that one can go at any time: it cannot be replaced
 //     otherwise.
 //
@@ -76,40 +81,49 @@ func decide(nodes []node, wanted int) decision {
 		case n.Terminating:
 			return decision{Why: n.Name + " is being deleted"}
 		case n.Updated && !n.reliable():
-			return decision{Why: "the updated node " + n.Name + " is not unsealed, or has not caught up"}
+			return decision{Why: "the updated node " + n.Name + " is not unsealed, has not caught up, or has just joined"}
 		}
 	}
 	slices.SortFunc(old, func(a, b node) int {
 		return cmp.Or(cmp.Compare(a.turn(), b.turn()), cmp.Compare(b.Ordinal, a.Ordinal))
 	})
 	next := old[0]
-	if next.votes() && wanted > 1 {
-		if why := missing(nodes, next, wanted); why != "" {
-			return decision{Why: why}
-		}
+	if !next.votes() || wanted == 1 {
+		return decision{Delete: next.UID}
 	}
-	return decision{Delete: next.UID}
+	if why := missing(nodes, next, wanted); why != "" {
+		return decision{Why: why}
+	}
+	return decision{Delete: next.UID, Without: others(nodes, next)}
 }
 
 // missing is what the cluster would lack without the node, or nothing.
 func missing(nodes []node, without node, wanted int) string {
-	active, reliable := 0, 0
+	active := 0
 	for _, n := range nodes {
 		if n.State == probe.Active {
 			active++
 		}
-		if n.UID != without.UID && n.reliable() {
-			reliable++
-		}
 	}
-	switch majority := wanted/2 + 1; {
+	switch reliable, majority := len(others(nodes, without)), wanted/2+1; {
 	case active != 1:
 		return fmt.Sprintf("%d nodes say that they are active", active)
 	case reliable < majority:
-		return fmt.Sprintf("without %s %d nodes would be unsealed and have caught up, and %d are needed",
+		return fmt.Sprintf("without %s %d nodes would be unsealed, have caught up and vote, and %d are needed",
 			without.Name, reliable, majority)
 	}
 	return ""
+}
+
+// others are the nodes that can be relied on without that one.
+func others(nodes []node, without node) []types.UID {
+	var uids []types.UID
+	for _, n := range nodes {
+		if n.UID != without.UID && n.reliable() {
+			uids = append(uids, n.UID)
+		}
+	}
+	return uids
 }
 
 // unsealed says that the node says so.
@@ -117,12 +131,14 @@ func (n node) unsealed() bool { return n.State == probe.Active || n.State == pro
 
 // reliable says that the others can do with this node.
 func (n node) reliable() bool {
-	return n.unsealed() && !n.Removed && !n.Down && !n.Terminating && (n.CaughtUp || n.State == probe.Active)
+	return n.unsealed() && !n.Removed && !n.Down && !n.Terminating &&
+		(n.State == probe.Active || n.CaughtUp && n.Settled)
 }
 
-// votes says that the node may be one that votes: it is not known to be sealed or down.
+// votes says that the node may be one that votes: it is not known to be sealed or down. What
+// Kubernetes tells may be older than what the node says.
 func (n node) votes() bool {
-	return !n.Down && n.State != probe.Sealed && n.State != probe.Uninitialized
+	return n.unsealed() || !n.Down && n.State != probe.Sealed && n.State != probe.Uninitialized
 }
 
 // turn is when the node is replaced, compared with others.

@@ -15,7 +15,7 @@ import (
 func parse(text ...string) []node {
 	var nodes []node
 	for i, words := range text {
-		n := node{Name: fmt.Sprint(i), UID: types.UID(fmt.Sprint(i)), Ordinal: i, CaughtUp: true}
+		n := node{Name: fmt.Sprint(i), UID: types.UID(fmt.Sprint(i)), Ordinal: i, CaughtUp: true, Settled: true}
 		for _, word := range strings.Fields(words) {
 			switch word {
 			case "old":
@@ -35,6 +35,8 @@ func parse(text ...string) []node {
 				n.State, n.CaughtUp = probe.Unverified, false
 			case "unknown":
 				n.State, n.CaughtUp = probe.Unknown, false
+			case "joined":
+				n.Settled = false
 			case "behind":
 				n.CaughtUp = false
 			case "down":
@@ -117,6 +119,12 @@ func TestDecide(t *testing.T) {
 		{name: "the only one", nodes: parse("old active"), delete: "0"},
 		{name: "the only one, sealed", nodes: parse("old sealed"), delete: "0"},
 		{name: "the only one, silent", nodes: parse("old silent"), delete: "0"},
+		{name: "two have just joined the only one that votes", nodes: parse("old active", "new standby joined",
+			"new standby joined"), why: "has just joined"},
+		{name: "one that was replaced by hand has just joined", nodes: parse("old active", "old standby joined",
+			"old standby"), why: "2 are needed"},
+		{name: "it says that it is unsealed, and Kubernetes that it is down", nodes: parse("old active", "old sealed",
+			"old standby down"), delete: "1"},
 		{name: "the only one, updated", nodes: parse("new sealed"), done: true},
 		{name: "no pods", done: true},
 	} {
@@ -135,10 +143,10 @@ func TestDecide(t *testing.T) {
 
 // FuzzDecide checks what must be true of each decision, whatever the nodes say.
 func FuzzDecide(f *testing.F) {
-	f.Add([]byte{0x61, 0x51, 0x51}, 3)
-	f.Add([]byte{0x61, 0xd1, 0xc1}, 3)
-	f.Add([]byte{0x60, 0x50, 0x50, 0x40, 0x10}, 5)
-	f.Fuzz(func(t *testing.T, bytes []byte, wanted int) {
+	f.Add([]byte{0x61, 0x51, 0x51}, 3, byte(0x7f))
+	f.Add([]byte{0x61, 0xd1, 0xc1}, 3, byte(0x7f))
+	f.Add([]byte{0x60, 0x50, 0x50, 0x40, 0x10}, 5, byte(0x55))
+	f.Fuzz(func(t *testing.T, bytes []byte, wanted int, settled byte) {
 		if len(bytes) > 7 || wanted < 1 || wanted > 7 {
 			return
 		}
@@ -148,6 +156,7 @@ func FuzzDecide(f *testing.F) {
 				Name: fmt.Sprint(i), UID: types.UID(fmt.Sprint(i)), Ordinal: i,
 				CaughtUp: b&1 != 0, Down: b&2 != 0, Terminating: b&4 != 0, Removed: b&8 != 0,
 				State: probe.State(b>>4&7) % (probe.Active + 1), Updated: b&128 != 0,
+				Settled: settled>>i&1 != 0,
 			})
 		}
 		d := decide(nodes, wanted)
@@ -176,7 +185,7 @@ func FuzzDecide(f *testing.F) {
 		if chosen == nil {
 			return
 		}
-		mayVote := !chosen.Down && chosen.State != probe.Sealed && chosen.State != probe.Uninitialized
+		mayVote := chosen.unsealed() || !chosen.Down && chosen.State != probe.Sealed && chosen.State != probe.Uninitialized
 		switch {
 		case chosen.Updated:
 			t.Errorf("a pod of the newest template is deleted: %+v of %+v", d, nodes)

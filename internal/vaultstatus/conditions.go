@@ -328,7 +328,7 @@ func initHint(f *facts, status *v1alpha1.VaultStatus) string {
 	sealed := status.VaultStatus.Sealed
 	if f.storage.ownVolumes {
 		// A second one that is initialized would be another Vault.
-		return fmt.Sprintf("Vault is not initialized: run '%s' on %s and on no other: they join it", command, sealed[0])
+		return fmt.Sprintf("Vault is not initialized: run '%s' on %s-0 and on no other: they join it", command, f.vault.Name)
 	}
 	return fmt.Sprintf("Vault is not initialized: run '%s' on one of %s", command, join(sealed))
 }

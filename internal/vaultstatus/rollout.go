@@ -93,6 +93,8 @@ func progressOf(f *facts, status *v1alpha1.VaultStatus, updated []*corev1.Pod) p
 			p.silent = append(p.silent, pod.Name)
 		case state == v1alpha1.NodeStarting:
 			p.starting = append(p.starting, pod.Name)
+		case f.observations[pod.UID].Removed:
+			p.failing = append(p.failing, pod.Name+" (removed from the cluster: it needs an empty volume)")
 		case state == v1alpha1.NodeSealed || state == v1alpha1.NodeUninitialized:
 			p.sealed = append(p.sealed, pod.Name)
 		}

@@ -27,7 +27,7 @@ func TestObjectsStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{
-		"configMapName", "configSecretName", "allowDowngrade", "initialization", "unseal", "operatorLogin",
+		"configMapName", "configSecretName", "allowDowngrade", "initialization", "unseal", "operatorLogin", "sealMigration",
 	} {
 		delete(sample.Spec, name)
 	}

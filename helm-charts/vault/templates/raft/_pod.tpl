@@ -30,7 +30,7 @@ storage "raft" {
 
 {{/* Environment variables that Vault would take instead of its configuration. */}}
 {{- define "vault.raft.variables" -}}
-VAULT_RAFT_NODE_ID VAULT_RAFT_PATH VAULT_RAFT_RETRY_JOIN_AS_NON_VOTER
+VAULT_RAFT_AUTOPILOT_DISABLE VAULT_RAFT_NODE_ID VAULT_RAFT_PATH VAULT_RAFT_RETRY_JOIN_AS_NON_VOTER
 {{- end }}
 
 {{- define "vault.raft.env" -}}

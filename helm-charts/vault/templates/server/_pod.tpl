@@ -82,7 +82,7 @@ spec:
     - |
       # These are for commands that are run in the pod. A seal would take them up.
       unset VAULT_ADDR VAULT_CACERT VAULT_TLS_SERVER_NAME
-      {{- if .Values.pod.envFrom }}
+      {{- if or .Values.pod.envFrom (eq $storage "raft") }}
       # Vault would take these instead of its configuration.
       unset {{ include (printf "vault.%s.variables" $storage) . }} VAULT_DISABLE_MLOCK stopping
       {{- end }}
