@@ -53,6 +53,8 @@ type vaultServer struct {
 	// before is called before Vault is initialized, and after when it is; an error ends the
 	// connection.
 	before, after func() error
+	// answer is what is said in place of the keys.
+	answer map[string]any
 	// refuse makes Vault refuse.
 	refuse string
 	// valid says that the root token is, and loseRevocation that a response is lost once.
@@ -132,7 +134,11 @@ func (v *vaultServer) init(r *http.Request, reply func(int, any)) {
 	for i := range int(shares.(float64)) {
 		keys = append(keys, fmt.Sprintf("MARKER-key-%d", i+1))
 	}
-	reply(http.StatusOK, map[string]any{name: keys, "root_token": rootToken})
+	answer := map[string]any{name: keys, "root_token": rootToken}
+	if v.answer != nil {
+		answer = v.answer
+	}
+	reply(http.StatusOK, answer)
 }
 
 func (v *vaultServer) asked() int {
@@ -509,6 +515,27 @@ func TestKeysAreStoredNevertheless(t *testing.T) {
 			t.Errorf("the status is %+v", status)
 		}
 	})
+}
+
+// Of a response without the keys that were asked for nothing is kept.
+func TestOtherKeysThanAskedFor(t *testing.T) {
+	for name, keys := range map[string][]string{
+		"fewer":     {"MARKER-1", "MARKER-2"},
+		"more":      {"MARKER-1", "MARKER-2", "MARKER-3", "MARKER-4"},
+		"too large": {"MARKER-1", "MARKER-2", strings.Repeat("x", maxKeys)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
+			f.vault.answer = map[string]any{"keys_base64": keys, "root_token": rootToken}
+			if err := f.reconcile(t.Context()); err == nil || strings.Contains(err.Error(), "MARKER") {
+				t.Errorf("error %v", err)
+			}
+			f.expect(v1alpha1.ReasonInitializing, v1alpha1.PhaseRequested, 1)
+			f.settle()
+			f.expect(v1alpha1.ReasonKeysLost, v1alpha1.PhaseKeysLost, 1)
+			f.stored()
+		})
+	}
 }
 
 // Of two processes one asks.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -176,6 +177,9 @@ func (r *Reconciler) ask(ctx context.Context, vault *v1alpha1.Vault, m *memory, 
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
 	response, err := node.Init(asking, request)
+	if err == nil {
+		err = checkResponse(request, response)
+	}
 	if err != nil {
 		return r.notInitialized(ctx, vault, m, node, err)
 	}
@@ -184,6 +188,23 @@ func (r *Reconciler) ask(ctx context.Context, vault *v1alpha1.Vault, m *memory, 
 		m.token = response.RootToken
 	}
 	return r.store(ctx, vault, m)
+}
+
+// maxKeys is how many bytes of keys are stored: etcd takes no Secret of more than 1 MiB.
+const maxKeys = 900 << 10
+
+// checkResponse refuses what cannot be what was asked for, of which nothing is kept: it would
+// not fit into a Secret, or not unseal Vault.
+func checkResponse(request *vaultclient.InitRequest, response *vaultclient.InitResponse) error {
+	keys := slices.Concat(response.Keys, response.RecoveryKeys)
+	size := len(response.RootToken)
+	for _, key := range keys {
+		size += len(key)
+	}
+	if len(keys) != int(request.SecretShares+request.RecoveryShares) || size > maxKeys {
+		return errors.New("the response does not have the keys that were asked for")
+	}
+	return nil
 }
 
 // notInitialized tells that nothing came of an attempt, if that is certain. Otherwise the

@@ -24,9 +24,17 @@ import (
 	"github.com/vault-operator/vault-operator/internal/probe"
 )
 
-// maxResponse is the most bytes that are read of a response. The keys of 255 holders of
-// large PGP keys, twice in one response, take a tenth of it.
-const maxResponse = 8 << 20
+// What a node may say at most: one that is not what it should be must not fill the memory.
+const (
+	// maxResponse is the most bytes that are read of a response, and maxInitResponse of one
+	// with the keys of up to 255 holders, encrypted by PGP, which Vault gives twice.
+	maxResponse     = 64 << 10
+	maxInitResponse = 2 << 20
+	maxHeader       = 64 << 10
+
+	// initPath initializes Vault.
+	initPath = "/v1/sys/init"
+)
 
 // Client makes requests to one node.
 type Client struct {
@@ -43,6 +51,8 @@ func New(target probe.Target) *Client {
 		Proxy:              nil, // pods are reached directly, whatever the operator's environment says
 		DisableKeepAlives:  true,
 		DisableCompression: true,
+
+		MaxResponseHeaderBytes: maxHeader,
 	}}
 }
 
@@ -124,7 +134,7 @@ type InitResponse struct {
 // not known whether it did.
 func (c *Client) Init(ctx context.Context, request *InitRequest) (*InitResponse, error) {
 	var response InitResponse
-	if err := c.do(ctx, http.MethodPut, "/v1/sys/init", "", request, &response); err != nil {
+	if err := c.do(ctx, http.MethodPut, initPath, "", request, &response); err != nil {
 		return nil, err
 	}
 	if len(response.Keys)+len(response.RecoveryKeys) == 0 {
@@ -244,7 +254,11 @@ func (c *Client) do(ctx context.Context, method, path, token string, body, into 
 		return fmt.Errorf("no response: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxResponse))
+	limit := int64(maxResponse)
+	if path == initPath {
+		limit = maxInitResponse
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, limit))
 	switch {
 	case response.StatusCode >= http.StatusMultipleChoices:
 		return refusal(response.StatusCode, text)

@@ -53,8 +53,15 @@ func TestOneRequest(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = w.Write([]byte(`{"errors": ["MARKER"]}`))
 		},
-		"no keys":       func(w http.ResponseWriter) { _, _ = w.Write([]byte(`{"root_token": "MARKER"}`)) },
-		"no JSON":       func(w http.ResponseWriter) { _, _ = w.Write([]byte(`MARKER`)) },
+		"no keys": func(w http.ResponseWriter) { _, _ = w.Write([]byte(`{"root_token": "MARKER"}`)) },
+		"no JSON": func(w http.ResponseWriter) { _, _ = w.Write([]byte(`MARKER`)) },
+		"a header without end": func(w http.ResponseWriter) {
+			w.Header().Set("X-Filler", strings.Repeat("x", 2*maxHeader))
+			_, _ = w.Write([]byte(`{"keys_base64": ["MARKER"]}`))
+		},
+		"more than keys take": func(w http.ResponseWriter) {
+			_, _ = w.Write([]byte(`{"keys_base64": ["MARKER` + strings.Repeat("x", maxInitResponse) + `"]}`))
+		},
 		"a cut message": func(w http.ResponseWriter) { _, _ = w.Write([]byte(`{"keys_base64": ["MARKER`)) },
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -85,4 +92,22 @@ func TestOneRequest(t *testing.T) {
 			t.Error("no error")
 		}
 	})
+}
+
+// Other responses than the one with the keys are small.
+func TestLimit(t *testing.T) {
+	ca := fakevault.NewCA(t)
+	node := fakevault.Start(t, ca.Certificate(t, name), fakevault.Sealed)
+	client := New(probe.Target{Address: node.Address, ServerName: name, CA: ca.PEM})
+	node.Handle(func(w http.ResponseWriter, _ *http.Request) bool {
+		filler := strings.Repeat("x", maxResponse)
+		_, _ = w.Write([]byte(`{"type": "shamir", "keys_base64": ["x"], "filler": "` + filler + `"}`))
+		return true
+	})
+	if _, err := client.SealStatus(t.Context()); err == nil {
+		t.Error("a seal of any size is taken")
+	}
+	if _, err := client.Init(t.Context(), &InitRequest{}); err != nil {
+		t.Errorf("large keys are refused: %v", err)
+	}
 }
