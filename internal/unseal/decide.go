@@ -99,6 +99,9 @@ const (
 	minKey       = 16
 	maxKey       = 33
 	minEncrypted = 64
+
+	// maxKeys is how many shares Vault makes at most.
+	maxKeys = 255
 )
 
 func notUsable(reason, format string, args ...any) error {
@@ -125,6 +128,10 @@ func keysOf(secret *corev1.Secret) ([]string, error) {
 		if !slices.Contains(keys, key) {
 			keys = append(keys, key)
 		}
+	}
+	if len(keys) > maxKeys {
+		return nil, notUsable(v1alpha1.ReasonSecretInvalid,
+			"Secret %q has %d unseal keys, and Vault makes %d at most", secret.Name, len(keys), maxKeys)
 	}
 	if len(keys) == 0 {
 		return nil, notUsable(v1alpha1.ReasonSecretInvalid,

@@ -21,6 +21,8 @@ const (
 	// the last one Vault sets everything up that it mounts.
 	readTimeout = 5 * time.Second
 	openTimeout = 30 * time.Second
+	// nodeTimeout is for all keys of one node: others wait for it.
+	nodeTimeout = 2 * time.Minute
 	// othersTurn is for how long keys that others have given a node may stay there, until they
 	// are taken for forgotten ones, or those of an operator that has ended.
 	othersTurn  = time.Minute
@@ -60,6 +62,8 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 	case seal.Type != v1alpha1.ShamirSeal || seal.Migration:
 		return leftAlone, notUsable(v1alpha1.ReasonKeysNotNeeded,
 			"Nodes unseal themselves by a key service, or wait to be migrated to another seal: keys are not given to them")
+	case seal.Threshold < 1 || seal.Threshold > maxKeys || seal.Progress < 0:
+		return leftAlone, errors.New("what the node says of its seal is not what Vault would say")
 	case len(keys) < seal.Threshold:
 		return leftAlone, notUsable(v1alpha1.ReasonTooFewKeys,
 			"Secret %q has %d different unseal keys, and %d unseal this Vault", name, len(keys), seal.Threshold)
@@ -100,6 +104,8 @@ func (r *Reconciler) forgotten(m *memory, pod *corev1.Pod, keys int) bool {
 
 // giveKeys gives a node keys, and says whether it is unsealed then.
 func giveKeys(ctx context.Context, node *vaultclient.Client, keys []string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
 	for _, key := range keys {
 		opening, cancel := context.WithTimeout(ctx, openTimeout)
 		seal, err := node.Unseal(opening, key)

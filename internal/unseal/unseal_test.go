@@ -47,6 +47,10 @@ func secretWith(data map[string]string) *corev1.Secret {
 
 func TestKeysOf(t *testing.T) {
 	hexadecimal := strings.Repeat("ab", 33)
+	many := map[string]string{}
+	for i := range maxKeys + 1 {
+		many[fmt.Sprintf("unseal-key-%03d", i)] = encoded(fmt.Sprintf("%03d", i))[:44]
+	}
 	for name, tt := range map[string]struct {
 		data map[string]string
 		want []string
@@ -56,6 +60,7 @@ func TestKeysOf(t *testing.T) {
 			"unseal-key-3": encoded("a"), "root-token": "x", "pgp-keys": ""}, want: []string{encoded("a"), encoded("b")}},
 		"hexadecimal": {data: map[string]string{"unseal-key-1": hexadecimal}, want: []string{hexadecimal}},
 		"none":        {data: map[string]string{"recovery-key-1": encoded("a")}, says: "has no unseal keys"},
+		"too many":    {data: many, says: "255 at most"},
 		"garbage":     {data: map[string]string{"unseal-key-1": "MARKER"}, says: "is not an unseal key"},
 		"encrypted": {data: map[string]string{"unseal-key-1": base64.StdEncoding.EncodeToString(make([]byte, 300))},
 			says: "encrypted by PGP"},
@@ -131,6 +136,8 @@ type server struct {
 	resets   int
 	// fails is how many requests with a key fail.
 	fails int
+	// seal is what is said of the seal in place of the truth.
+	seal map[string]any
 }
 
 func (s *server) handle(w http.ResponseWriter, r *http.Request) bool {
@@ -139,6 +146,10 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Set("Content-Type", "application/json")
 	answer := func() {
 		state := s.node.State()
+		if s.seal != nil {
+			_ = json.NewEncoder(w).Encode(s.seal)
+			return
+		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"type": "shamir", "initialized": state.Initialized,
 			"sealed": state.Sealed, "t": 2, "n": 3, "progress": len(s.given)})
 	}
@@ -422,6 +433,27 @@ func TestPartialProgressIsCleared(t *testing.T) {
 	}
 	f.settle()
 	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+}
+
+// No key is given to a node whose seal cannot be one of Vault.
+func TestImpossibleSeals(t *testing.T) {
+	for name, numbers := range map[string][2]int{
+		"a negative threshold": {-1, 0}, "no threshold": {0, 0}, "more than there can be": {256, 0},
+		"a negative progress": {2, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, good())
+			f.server.seal = map[string]any{"type": "shamir", "initialized": true, "sealed": true,
+				"t": numbers[0], "progress": numbers[1]}
+			f.Engine.Confirm(t.Context(), key, "x")
+			if _, err := f.Reconcile(t.Context(), reconcile.Request{NamespacedName: key}); err == nil {
+				t.Error("it did not fail")
+			}
+			if f.server.attempts > 0 || f.server.resets > 0 {
+				t.Errorf("%d keys were given, %d resets", f.server.attempts, f.server.resets)
+			}
+		})
+	}
 }
 
 // Keys that people give are not taken away from under their hands.
