@@ -18,8 +18,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/vault-operator/vault-operator/internal/probe"
 )
@@ -34,6 +36,13 @@ const (
 
 	// initPath initializes Vault.
 	initPath = "/v1/sys/init"
+
+	// maxReasons is how many of the reasons of an error are told, and maxReason how many bytes
+	// of each.
+	maxReasons = 4
+	maxReason  = 200
+	// minSecret is the least length of what is looked for in reasons.
+	minSecret = 9
 )
 
 // Client makes requests to one node.
@@ -261,7 +270,7 @@ func (c *Client) do(ctx context.Context, method, path, token string, body, into 
 	text, err := io.ReadAll(io.LimitReader(response.Body, limit))
 	switch {
 	case response.StatusCode >= http.StatusMultipleChoices:
-		return refusal(response.StatusCode, text)
+		return refusal(response.StatusCode, text, secretsIn(token, body))
 	case err != nil:
 		return fmt.Errorf("reading the response: %w", err)
 	case into == nil:
@@ -273,11 +282,43 @@ func (c *Client) do(ctx context.Context, method, path, token string, body, into 
 	return nil
 }
 
-func refusal(status int, text []byte) error {
-	var reasons struct{ Errors []string }
-	_ = json.Unmarshal(text, &reasons) // an answer that is not Vault's has none
-	for i := range reasons.Errors {
-		reasons.Errors[i] = strings.TrimSpace(reasons.Errors[i])
+// secretsIn is what of a request nobody may read.
+func secretsIn(token string, body any) []string {
+	secrets := []string{token}
+	if fields, ok := body.(map[string]string); ok {
+		secrets = append(secrets, fields["key"], fields["jwt"])
 	}
-	return &Error{Status: status, Reasons: reasons.Errors}
+	return slices.DeleteFunc(secrets, func(secret string) bool { return len(secret) < minSecret })
+}
+
+// refusal is the error of a response. What the node says ends in conditions and logs, so that
+// it is short, and quotes none of the secrets.
+func refusal(status int, text []byte, secrets []string) error {
+	var response struct{ Errors []string }
+	_ = json.Unmarshal(text, &response) // an answer that is not Vault's has none
+	result := &Error{Status: status}
+	for _, reason := range response.Errors {
+		if len(result.Reasons) == maxReasons {
+			break
+		}
+		if !slices.ContainsFunc(secrets, func(secret string) bool { return strings.Contains(reason, secret) }) {
+			result.Reasons = append(result.Reasons, printable(reason))
+		}
+	}
+	return result
+}
+
+// printable is the beginning of a text, in one line.
+func printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxReason {
+		text = strings.ToValidUTF8(text[:maxReason], "")
+	}
+	return text
 }

@@ -2,11 +2,14 @@ package vaultclient
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
@@ -109,5 +112,40 @@ func TestLimit(t *testing.T) {
 	}
 	if _, err := client.Init(t.Context(), &InitRequest{}); err != nil {
 		t.Errorf("large keys are refused: %v", err)
+	}
+}
+
+// What a node says is told to people: it is short, and quotes no secret.
+func TestReasons(t *testing.T) {
+	ca := fakevault.NewCA(t)
+	node := fakevault.Start(t, ca.Certificate(t, name), fakevault.Sealed)
+	client := New(probe.Target{Address: node.Address, ServerName: name, CA: ca.PEM})
+	var reasons []string
+	node.Handle(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusBadRequest)
+		_ = json.NewEncoder(w).Encode(map[string]any{"errors": reasons})
+		return true
+	})
+	const secret = "MARKER-secret"
+	requests := map[string]func() error{
+		"a key":   func() error { _, err := client.Unseal(t.Context(), secret); return err },
+		"a JWT":   func() error { _, err := client.LoginJWT(t.Context(), "jwt", "operator", secret); return err },
+		"a token": func() error { return client.RevokeSelf(t.Context(), secret) },
+	}
+	for what, request := range requests {
+		reasons = []string{"it was " + secret, " two\n\tlines\x1b "}
+		if got := ReasonsOf(request()); !slices.Equal(got, []string{"two lines"}) {
+			t.Errorf("%s: the reasons are %q", what, got)
+		}
+	}
+	// Of a short one nothing can be told from other words.
+	reasons = []string{"role operator has no key"}
+	if got := ReasonsOf(client.RevokeSelf(t.Context(), "key")); !slices.Equal(got, reasons) {
+		t.Errorf("the reasons are %q", got)
+	}
+	reasons = slices.Repeat([]string{strings.Repeat("ä", maxReason)}, 2*maxReasons)
+	got := ReasonsOf(requests["a key"]())
+	if len(got) != maxReasons || len(got[0]) != maxReason || !utf8.ValidString(got[0]) {
+		t.Errorf("%d reasons, the first one with %d bytes", len(got), len(got[0]))
 	}
 }
