@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -36,6 +37,9 @@ const (
 	nodesFirst = 500 * time.Millisecond
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 8
+	// minRetry and maxRetry are between two tries of what has failed: keys wait to be stored.
+	minRetry = time.Second
+	maxRetry = 30 * time.Second
 )
 
 // Reconciler initializes Vaults. It runs on the leader.
@@ -61,9 +65,8 @@ type memory struct {
 	attempt types.UID
 	seen    time.Time
 	// keys is what has to be stored of the attempt; nil when it is, or when this process has
-	// not made it. Storing is why that has failed.
-	keys    map[string][]byte
-	storing string
+	// not made it.
+	keys map[string][]byte
 	// token is the root token, when it is to be revoked.
 	token string
 	// authorized says that the operator was authorized by that token, or cannot be, and tries
@@ -73,6 +76,8 @@ type memory struct {
 	// refusal is why Vault has refused to be initialized, and generation of what spec.
 	refusal    string
 	generation int64
+	// unanswered is how many attempts in a row, this one included, had no answer that counts.
+	unanswered int
 }
 
 // configMapIndex finds the Vaults that name a ConfigMap with public keys.
@@ -96,7 +101,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(keysOf)).
 		WatchesRawSource(r.Engine.Source(nodesFirst)).
 		// One that waits for a node that hangs delays few others.
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency}).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: concurrency,
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](minRetry,
+				maxRetry),
+		}).
 		Complete(r)
 }
 
@@ -151,7 +160,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, nil
 	}
 	m := r.remember(&vault)
-	if vault.Spec.Initialization == nil && m.keys == nil {
+	if vault.Spec.Initialization == nil && m.keys == nil && m.token == "" {
 		return reconcile.Result{}, conflictIsFine(r.write(ctx, &vault, vault.Status.Initialization, nil))
 	}
 	f, list, err := r.gather(ctx, &vault, m)
@@ -160,6 +169,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	d := decide(f)
 	if err := r.do(ctx, &vault, m, d, list); err != nil {
+		if m.keys != nil {
+			return reconcile.Result{}, err // no event calls for their sake
+		}
 		return reconcile.Result{}, conflictIsFine(err)
 	}
 	return reconcile.Result{RequeueAfter: d.recheck}, nil
@@ -199,7 +211,7 @@ func (r *Reconciler) remember(vault *v1alpha1.Vault) *memory {
 		r.memory[key] = m
 	}
 	if status := vault.Status.Initialization; status != nil && status.Attempt != m.attempt {
-		*m = memory{vault: vault.UID, attempt: status.Attempt, seen: r.Clock.Now()}
+		*m = memory{vault: vault.UID, attempt: status.Attempt, seen: r.Clock.Now(), unanswered: m.unanswered}
 	}
 	if m.generation != vault.Generation {
 		m.refusal, m.generation = "", vault.Generation
@@ -218,8 +230,8 @@ func (r *Reconciler) gather(
 	ctx context.Context, vault *v1alpha1.Vault, m *memory,
 ) (*facts, []corev1.Pod, error) {
 	f := &facts{
-		vault: vault, refusal: m.refusal, storing: m.storing, holdsKeys: m.keys != nil, holdsToken: m.token != "",
-		since:        r.Clock.Now().Sub(m.seen),
+		vault: vault, refusal: m.refusal, holdsKeys: m.keys != nil, holdsToken: m.token != "",
+		since: r.Clock.Now().Sub(m.seen), unanswered: m.unanswered,
 		storageReady: meta.IsStatusConditionTrue(vault.Status.Conditions, v1alpha1.StorageReadyCondition),
 	}
 	all, err := pods.List(ctx, r, vault)
@@ -236,13 +248,14 @@ func (r *Reconciler) gather(
 			f.nodes = nodesUnknown
 		}
 	}
-	if settled(vault) || vault.Spec.Initialization == nil {
+	if settled(vault) {
 		return f, list, nil
 	}
-	if f.secret, f.stored, err = r.secrets(ctx, vault); err != nil {
+	f.pending = pending(vault.Status.Initialization, all, observations)
+	if f.secret, f.stored, err = r.secrets(ctx, vault, m); err != nil {
 		return nil, nil, err
 	}
-	if f.nodes == nodesUninitialized {
+	if f.nodes == nodesUninitialized && vault.Spec.Initialization != nil {
 		f.problem, err = r.check(ctx, vault)
 	}
 	return f, list, err
@@ -259,11 +272,34 @@ func (f *facts) allUninitialized(all []corev1.Pod, observations map[types.UID]pr
 	return count >= f.vault.WantedNodes()
 }
 
+// pending says that the node which was asked may still be at it: it has not ended, and does not
+// say that Vault is not initialized, which a node cannot say while it initializes Vault. Its
+// clock may be off.
+func pending(
+	status *v1alpha1.InitializationStatus, all []corev1.Pod, observations map[types.UID]probe.Observation,
+) bool {
+	if status == nil || status.Time == nil {
+		return false
+	}
+	for i := range all {
+		pod := &all[i]
+		if pod.Name != status.Pod || pod.CreationTimestamp.After(status.Time.Time) || !pods.Running(pod) {
+			continue
+		}
+		if observations[pod.UID].State == probe.Uninitialized {
+			return false
+		}
+		return !pods.StartedAt(pod).After(status.Time.Add(settle))
+	}
+	return false
+}
+
 // nodesOf is what the nodes say together, and the pods whose nodes can be asked to initialize
 // Vault, by name.
 func nodesOf(
 	all []corev1.Pod, observations map[types.UID]probe.Observation,
 ) (list []corev1.Pod, sum nodes, active bool) {
+	leaving := false
 	for i := range all {
 		pod := &all[i]
 		o := observations[pod.UID]
@@ -275,6 +311,8 @@ func nodesOf(
 			state = o.Last // silence does not make a Vault uninitialized
 		}
 		switch {
+		case state > probe.Uninitialized && pods.Terminating(pod):
+			leaving = true
 		case state > probe.Uninitialized:
 			sum = nodesInitialized
 		case o.State == probe.Uninitialized && sum == nodesUnknown:
@@ -284,6 +322,10 @@ func nodesOf(
 		if o.State == probe.Uninitialized && !pods.Terminating(pod) && first(pod) {
 			list = append(list, *pod)
 		}
+	}
+	if leaving && sum != nodesInitialized {
+		// They may be of a Vault that was deleted, and take its data with them, or not.
+		return nil, nodesUnknown, active
 	}
 	return list, sum, active
 }
@@ -302,23 +344,17 @@ func (r *Reconciler) do(
 	status := vault.Status.Initialization.DeepCopy()
 	switch d.step {
 	case begin:
-		if len(list) == 0 {
-			return nil // the engine calls again
+		if len(list) == 0 || vault.Spec.Initialization == nil {
+			return nil // the engine or the Vault calls again
 		}
 		return r.begin(ctx, vault, m, &list[0])
 	case store:
-		if d.condition.Reason != "" {
-			if err := r.write(ctx, vault, status, &d.condition); err != nil {
-				return err
-			}
-		}
 		return r.store(ctx, vault, m)
 	case noteStored:
-		_, stored, err := r.secrets(ctx, vault)
+		_, stored, err := r.secrets(ctx, vault, m)
 		if err != nil || stored == "" {
 			return err
 		}
-		m.keys, m.storing = nil, ""
 		return r.note(ctx, vault, v1alpha1.PhaseInitialized, stored)
 	case noteLost:
 		return r.note(ctx, vault, v1alpha1.PhaseKeysLost, "")

@@ -500,6 +500,48 @@ func TestKeysAreStoredNevertheless(t *testing.T) {
 		f.expect(v1alpha1.ReasonKeysInPlaintext, v1alpha1.PhaseInitialized, 1)
 		f.stored(name)
 	})
+	t.Run("the status cannot be written either", func(t *testing.T) {
+		f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
+		conflict := apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("vaults").GroupResource(), key.Name, errKilled)
+		f.create = func(context.Context, client.Client, *corev1.Secret) error {
+			f.apply = func() error { return conflict }
+			return errKilled
+		}
+		// No event may come: the error is what leads to another try.
+		for range 2 {
+			if err := f.reconcile(t.Context()); err == nil {
+				t.Error("the keys are stored")
+			}
+		}
+		f.create = nil
+		_ = f.reconcile(t.Context()) // the status still cannot be written
+		f.stored(name)
+		f.apply = nil
+		f.settle()
+		f.expect(v1alpha1.ReasonKeysInPlaintext, v1alpha1.PhaseInitialized, 1)
+	})
+	t.Run("somebody makes a Secret that looks like it", func(t *testing.T) {
+		for what, change := range map[string]func(*corev1.Secret){
+			"other keys":     func(secret *corev1.Secret) { secret.Data["unseal-key-1"] = []byte("another") },
+			"can be changed": func(secret *corev1.Secret) { secret.Immutable = nil },
+		} {
+			t.Run(what, func(t *testing.T) {
+				f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
+				f.create = func(ctx context.Context, c client.Client, secret *corev1.Secret) error {
+					f.create = nil
+					other := secret.DeepCopy()
+					change(other)
+					return errors.Join(c.Create(ctx, other), errKilled)
+				}
+				f.settle()
+				f.expect(v1alpha1.ReasonKeysInPlaintext, v1alpha1.PhaseInitialized, 1)
+				status := f.get().Status.Initialization
+				if status.SecretName != name+"-"+string(status.Attempt) {
+					t.Errorf("the status is %+v", status)
+				}
+			})
+		}
+	})
 	t.Run("somebody has taken the name meanwhile", func(t *testing.T) {
 		f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
 		f.create = func(ctx context.Context, c client.Client, secret *corev1.Secret) error {
@@ -515,6 +557,21 @@ func TestKeysAreStoredNevertheless(t *testing.T) {
 			t.Errorf("the status is %+v", status)
 		}
 	})
+}
+
+// What has no answer time and again is tried less and less often.
+func TestNoAnswerAgain(t *testing.T) {
+	f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
+	f.vault.before = func() error { return errKilled }
+	var asked []int
+	for range 8 {
+		_ = f.reconcile(t.Context())
+		f.clock.SetTime(f.clock.Now().Add(settle))
+		asked = append(asked, f.vault.asked())
+	}
+	if want := []int{1, 2, 2, 3, 3, 3, 3, 4}; !slices.Equal(asked, want) {
+		t.Errorf("Vault was asked %v times, want %v", asked, want)
+	}
 }
 
 // Of a response without the keys that were asked for nothing is kept.
@@ -692,6 +749,24 @@ func TestRevoke(t *testing.T) {
 		f.vault.node.Set(fakevault.Active)
 		f.settle()
 		f.expect(v1alpha1.ReasonKeysInPlaintext, v1alpha1.PhaseRootTokenRevoked, 1)
+	})
+	t.Run("spec.initialization is removed before", func(t *testing.T) {
+		f := newRevoking(t)
+		f.vault.after = func() error { f.vault.node.Set(fakevault.Sealed); return nil }
+		f.settle()
+		vault := f.get()
+		vault.Spec.Initialization = nil
+		if err := f.api.Update(t.Context(), vault); err != nil {
+			t.Fatal(err)
+		}
+		f.settle()
+		f.vault.node.Set(fakevault.Active)
+		f.settle()
+		status := f.get().Status
+		if valid(f) || status.Initialization.Phase != v1alpha1.PhaseRootTokenRevoked ||
+			meta.FindStatusCondition(status.Conditions, v1alpha1.InitializationSucceededCondition) != nil {
+			t.Errorf("the root token is valid: %v, the status %+v", valid(f), status)
+		}
 	})
 	t.Run("the operator ends before", func(t *testing.T) {
 		f := newRevoking(t)

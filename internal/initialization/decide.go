@@ -16,7 +16,7 @@
 //     operator first. (PhaseRootTokenRevoked)
 //
 // A process that finds an attempt which is not its own looks for the Secret. When there is
-// none it waits until nobody can be at it any more. If Vault is initialized by then the keys
+// none it waits until nobody can be at it any more, the node that was asked included. If Vault is initialized by then the keys
 // are lost, which a condition says, and which loses nothing else: nobody could have unsealed
 // this Vault to write into it. If it is not, nothing came of the attempt, and there is
 // another.
@@ -70,12 +70,28 @@ type facts struct {
 	stored string
 	// refusal is why Vault refused to be initialized as this generation of the spec says.
 	refusal string
-	// storing is why the keys of the attempt, which this process has, are not stored yet.
-	storing string
 	// holdsKeys and holdsToken say what of the attempt is in the memory of this process.
 	holdsKeys, holdsToken bool
 	// since is for how long this process has known the attempt.
 	since time.Duration
+	// unanswered is how many attempts of this process in a row had no answer that counts, the
+	// one in the status included.
+	unanswered int
+	// pending says that the node which was asked may still be at it.
+	pending bool
+}
+
+// maxPause is the longest time between two attempts.
+const maxPause = time.Hour
+
+// pause is how long the next attempt waits. A node that has no answer time and again costs each
+// time what the checks before it cost, and may one day be found to have done what it was asked.
+func (f *facts) pause() time.Duration {
+	pause := settle
+	for i := 1; i < f.unanswered && pause < maxPause; i++ {
+		pause *= 2
+	}
+	return min(pause, maxPause)
 }
 
 // step is what to do next.
@@ -129,8 +145,11 @@ func decide(f *facts) decision {
 	case v1alpha1.PhaseRequested:
 		return decideRequested(f)
 	case v1alpha1.PhaseKeysLost:
-		if f.stored != "" {
-			return decision{step: noteStored} // the process that had them was slow
+		switch { // the process that had them was slow
+		case f.holdsKeys:
+			return decision{step: store}
+		case f.stored != "":
+			return decision{step: noteStored}
 		}
 		return waitFor(isFalse, v1alpha1.ReasonKeysLost, "Vault was initialized by pod %s, and the response with its keys "+
 			"was lost, so that nobody can unseal it. Nothing is in it yet: delete the Vault together with its volumes, "+
@@ -180,27 +199,37 @@ const lostText = "Vault was initialized before and is not any more: its data is 
 func decideRequested(f *facts) decision {
 	status := f.vault.Status.Initialization
 	switch {
+	case f.holdsKeys:
+		return decision{step: store} // whatever Secret says that they are in it
 	case f.stored != "":
 		return decision{step: noteStored}
-	case f.holdsKeys && f.storing != "":
-		d := waitFor(isFalse, v1alpha1.ReasonStoringKeys, "Vault is initialized, and its keys, which the operator has in "+
-			"memory, cannot be stored: %s. Do not restart the operator", f.storing)
-		d.step = store
-		return d
-	case f.holdsKeys:
-		return decision{step: store}
 	case f.since < settle:
 		d := waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault", status.Pod)
 		d.recheck = settle - f.since
 		return d
 	case f.nodes == nodesInitialized:
 		return decision{step: noteLost}
+	case f.nodes == nodesUninitialized && f.pending:
+		return waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault, and may still be at "+
+			"it: no other node is asked before it says that Vault is not initialized, or is started again", status.Pod)
+	case f.nodes == nodesUninitialized && f.since < f.pause():
+		d := waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault, and nothing came of it, "+
+			"%d times in a row. It is tried again after a while", status.Pod, f.unanswered)
+		d.recheck = f.pause() - f.since
+		return d
 	case f.nodes == nodesUninitialized:
 		return decideNew(f) // nothing came of it
 	default:
 		return waitFor(isUnknown, v1alpha1.ReasonInitializing,
 			"Pod %s was asked to initialize Vault, and no node tells what came of it", status.Pod)
 	}
+}
+
+// storingKeys is what is told while keys cannot be stored.
+func storingKeys(why error) *metav1.Condition {
+	d := waitFor(isFalse, v1alpha1.ReasonStoringKeys, "Vault is initialized, and its keys, which the operator has in "+
+		"memory, cannot be stored: %v. Do not restart the operator", why)
+	return &d.condition
 }
 
 // decideInitialized decides when the keys are stored.

@@ -4,7 +4,12 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
@@ -55,17 +60,27 @@ func TestDecide(t *testing.T) {
 			reason: v1alpha1.ReasonInitializing},
 		"the keys are here": {status: requested, facts: facts{nodes: nodesUninitialized, holdsKeys: true},
 			want: store},
-		"the keys cannot be stored": {status: requested, facts: facts{nodes: nodesInitialized, holdsKeys: true,
-			storing: "timeout", since: time.Hour}, want: store, reason: v1alpha1.ReasonStoringKeys},
+		"the keys are here for long": {status: requested, facts: facts{nodes: nodesInitialized, holdsKeys: true,
+			since: time.Hour}, want: store},
 		"the keys are stored": {status: requested, facts: facts{nodes: nodesInitialized, secret: "keys", stored: "keys"},
 			want: noteStored},
 		"stored, and here": {status: requested, facts: facts{nodes: nodesInitialized, holdsKeys: true, secret: "keys",
-			stored: "keys"}, want: noteStored},
+			stored: "keys"}, want: store},
 		"nobody has them": {status: requested, facts: facts{nodes: nodesInitialized, since: settle}, want: noteLost},
 		"nobody has them, and a Secret of another": {status: requested, facts: facts{nodes: nodesInitialized,
 			since: settle, secret: "keys"}, want: noteLost},
 		"nothing came of it": {status: requested, facts: facts{nodes: nodesUninitialized, storageReady: true,
 			since: settle}, want: begin},
+		"the node may still be at it": {status: requested, facts: facts{nodes: nodesUninitialized, storageReady: true,
+			since: time.Hour, pending: true}, reason: v1alpha1.ReasonInitializing},
+		"nothing came of it again": {status: requested, facts: facts{nodes: nodesUninitialized, storageReady: true,
+			since: 2*settle - 1, unanswered: 2}, reason: v1alpha1.ReasonInitializing},
+		"nothing came of it again, a while ago": {status: requested, facts: facts{nodes: nodesUninitialized,
+			storageReady: true, since: 2 * settle, unanswered: 2}, want: begin},
+		"nothing ever comes of it": {status: requested, facts: facts{nodes: nodesUninitialized, storageReady: true,
+			since: maxPause, unanswered: 1000}, want: begin},
+		"nobody has them, once more": {status: requested, facts: facts{nodes: nodesInitialized, since: settle,
+			unanswered: 1000}, want: noteLost},
 		"nothing came of it, and a Secret is there": {status: requested, facts: facts{nodes: nodesUninitialized,
 			storageReady: true, since: settle, secret: "keys"}, reason: v1alpha1.ReasonSecretExists},
 		"nobody tells what came of it": {status: requested, facts: facts{since: time.Hour},
@@ -75,7 +90,8 @@ func TestDecide(t *testing.T) {
 			reason: v1alpha1.ReasonKeysLost},
 		"lost, and erased": {status: lost, facts: facts{nodes: nodesUninitialized, storageReady: true, since: time.Hour},
 			reason: v1alpha1.ReasonKeysLost},
-		"found again": {status: lost, facts: facts{nodes: nodesInitialized, stored: "keys"}, want: noteStored},
+		"lost, and here": {status: lost, facts: facts{nodes: nodesInitialized, stored: "keys", holdsKeys: true}, want: store},
+		"found again":    {status: lost, facts: facts{nodes: nodesInitialized, stored: "keys"}, want: noteStored},
 
 		"initialized": {status: initialized, facts: facts{nodes: nodesInitialized},
 			reason: v1alpha1.ReasonKeysStored},
@@ -131,7 +147,7 @@ func TestNothingIsInitializedTwice(t *testing.T) {
 	yes := []bool{false, true}
 	for _, status := range phases {
 		for _, said := range []nodes{nodesUnknown, nodesUninitialized, nodesInitialized} {
-			for bits := range 1 << 8 {
+			for bits := range 1 << 9 {
 				bit := func(i int) bool { return yes[bits>>i&1] }
 				f := facts{
 					vault: &v1alpha1.Vault{Status: v1alpha1.VaultStatus{Initialization: status}}, nodes: said,
@@ -149,17 +165,86 @@ func TestNothingIsInitializedTwice(t *testing.T) {
 				if bit(7) {
 					f.vault.Status.DataVersion = "1.21.0"
 				}
+				f.pending = bit(8)
 				d := decide(&f)
-				open := status == nil || status.Phase == v1alpha1.PhaseRequested && f.since >= settle && !f.holdsKeys
+				open := status == nil || status.Phase == v1alpha1.PhaseRequested && f.since >= settle &&
+					!f.holdsKeys && !f.pending
 				if d.step == begin && (!open || said != nodesUninitialized || f.secret != "" || bit(7) || !f.storageReady) {
 					t.Errorf("initialized with %+v, status %+v", f, status)
 				}
 				// Keys that are here are stored before anything else happens.
-				if status != nil && status.Phase == v1alpha1.PhaseRequested && f.holdsKeys && d.step != store &&
-					d.step != noteStored {
+				if status != nil && status.Phase == v1alpha1.PhaseRequested && f.holdsKeys && d.step != store {
 					t.Errorf("step %d with keys that are not stored, %+v", d.step, f)
 				}
 			}
+		}
+	}
+}
+
+// Another node is asked when the one that was asked certainly does nothing any more.
+func TestPending(t *testing.T) {
+	asked := metav1.NewTime(time.Now().Add(-time.Hour))
+	pod := func(change func(*corev1.Pod)) corev1.Pod {
+		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "example-0", UID: "uid"}, Status: corev1.PodStatus{
+			PodIP: "10.0.0.1", ContainerStatuses: []corev1.ContainerStatus{{Name: v1alpha1.VaultContainer,
+				State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}},
+		}}
+		change(&pod)
+		return pod
+	}
+	startedAfter := func(after time.Duration) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(asked.Add(after))
+		}
+	}
+	same := func(*corev1.Pod) {}
+	for name, tt := range map[string]struct {
+		change func(*corev1.Pod)
+		state  probe.State
+		want   bool
+	}{
+		"it hangs":                    {change: same, state: probe.Unreachable, want: true},
+		"it was not probed":           {change: same, want: true},
+		"it says that Vault is empty": {change: same, state: probe.Uninitialized},
+		"it was started right before": {change: startedAfter(-time.Second), want: true},
+		"its clock may be off":        {change: startedAfter(time.Second), want: true},
+		"it was started again":        {change: startedAfter(2 * settle)},
+		"it does not run": {change: func(pod *corev1.Pod) {
+			pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}
+		}},
+		"it is another pod of the name": {change: func(pod *corev1.Pod) {
+			pod.CreationTimestamp = metav1.NewTime(asked.Add(time.Second))
+		}},
+		"it is gone": {change: func(pod *corev1.Pod) { pod.Name = "example-1" }},
+	} {
+		status := statusOf(v1alpha1.PhaseRequested, v1alpha1.EncryptRootToken)
+		status.Time = &asked
+		got := pending(status, []corev1.Pod{pod(tt.change)}, map[types.UID]probe.Observation{"uid": {State: tt.state}})
+		if got != tt.want {
+			t.Errorf("%s: it may be at it: %v", name, got)
+		}
+	}
+}
+
+// Pods that are leaving may be of a Vault that was deleted.
+func TestLeavingNodes(t *testing.T) {
+	running := corev1.PodStatus{PodIP: "10.0.0.1", ContainerStatuses: []corev1.ContainerStatus{{
+		Name: v1alpha1.VaultContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}}
+	old := corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "old", DeletionTimestamp: &metav1.Time{}}, Status: running}
+	fresh := corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "fresh"}, Status: running}
+	for name, tt := range map[string]struct {
+		fresh probe.State
+		want  nodes
+	}{
+		"no other has told":  {want: nodesUnknown},
+		"another is empty":   {fresh: probe.Uninitialized, want: nodesUnknown},
+		"another has data":   {fresh: probe.Sealed, want: nodesInitialized},
+		"another has it too": {fresh: probe.Standby, want: nodesInitialized},
+	} {
+		list, got, _ := nodesOf([]corev1.Pod{old, fresh}, map[types.UID]probe.Observation{
+			"old": {State: probe.Active}, "fresh": {State: tt.fresh}})
+		if got != tt.want || (got == nodesUnknown && len(list) > 0) {
+			t.Errorf("%s: the nodes say %d, want %d; %d can be asked", name, got, tt.want, len(list))
 		}
 	}
 }

@@ -1,9 +1,11 @@
 package initialization
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -50,7 +52,9 @@ var storeTimeout = 20 * time.Second
 
 // secrets returns the name of a Secret where the keys of the Vault would be stored, and that
 // of the one with the keys of the attempt in its status; either is empty if there is none.
-func (r *Reconciler) secrets(ctx context.Context, vault *v1alpha1.Vault) (found, stored string, err error) {
+func (r *Reconciler) secrets(
+	ctx context.Context, vault *v1alpha1.Vault, m *memory,
+) (found, stored string, err error) {
 	names := []string{vault.KeysSecretName()}
 	status := vault.Status.Initialization
 	if status != nil && status.Attempt != "" {
@@ -69,15 +73,36 @@ func (r *Reconciler) secrets(ctx context.Context, vault *v1alpha1.Vault) (found,
 		if found == "" {
 			found = name
 		}
-		if status != nil && isOf(metadata, status.Attempt) {
+		if status == nil || !says(metadata, status.Attempt) {
+			continue
+		}
+		switch is, err := r.isOf(ctx, vault, name, status.Attempt, m.keys); {
+		case err != nil:
+			return "", "", fmt.Errorf("reading Secret %q: %w", name, err)
+		case is:
 			stored = name
 		}
 	}
 	return found, stored, nil
 }
 
-func isOf(secret client.Object, attempt types.UID) bool {
+// says says that a Secret claims to have the keys of the attempt.
+func says(secret client.Object, attempt types.UID) bool {
 	return attempt != "" && secret.GetAnnotations()[v1alpha1.AttemptAnnotation] == string(attempt)
+}
+
+// isOf says that a Secret has the keys of the attempt: it claims that, cannot be changed, as
+// the operator makes it, and has what this process has, if that has the keys. Whoever may make
+// Secrets could otherwise have the operator forget the keys.
+func (r *Reconciler) isOf(
+	ctx context.Context, vault *v1alpha1.Vault, name string, attempt types.UID, keys map[string][]byte,
+) (bool, error) {
+	var secret corev1.Secret
+	if err := r.APIReader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, &secret); err != nil {
+		return false, err
+	}
+	immutable := secret.Immutable != nil && *secret.Immutable
+	return says(&secret, attempt) && immutable && (keys == nil || maps.EqualFunc(secret.Data, keys, bytes.Equal)), nil
 }
 
 // otherSecretName is the name for the keys when somebody has taken the right one meanwhile.
@@ -159,7 +184,10 @@ func (r *Reconciler) begin(ctx context.Context, vault *v1alpha1.Vault, m *memory
 	if err != nil {
 		return err
 	}
-	*m = memory{vault: vault.UID, attempt: status.Attempt, seen: r.Clock.Now(), generation: vault.Generation}
+	*m = memory{
+		vault: vault.UID, attempt: status.Attempt, seen: r.Clock.Now(), generation: vault.Generation,
+		unanswered: m.unanswered + 1,
+	}
 	return r.ask(ctx, vault, m, node, requestFor(vault, seal, h), h)
 }
 
@@ -227,7 +255,7 @@ func (r *Reconciler) notInitialized(
 		m.refusal = refusal.Error()
 	}
 	d := decideNew(&facts{vault: vault, nodes: nodesUninitialized, refusal: m.refusal})
-	m.attempt = ""
+	m.attempt, m.unanswered = "", 0
 	return r.write(ctx, vault, nil, &d.condition)
 }
 
@@ -309,10 +337,14 @@ func (r *Reconciler) store(ctx context.Context, vault *v1alpha1.Vault, m *memory
 		if last != nil {
 			err = last
 		}
-		m.storing = err.Error() // of the API server; it does not quote the Secret
-		return fmt.Errorf("storing the keys of Vault: %w", err)
+		// It is of the API server, and does not quote the Secret. Storing comes before telling:
+		// what tells may be what fails.
+		telling, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+		defer cancel()
+		return errors.Join(fmt.Errorf("storing the keys of Vault: %w", err),
+			r.write(telling, vault, vault.Status.Initialization.DeepCopy(), storingKeys(err)))
 	}
-	m.keys, m.storing = nil, ""
+	m.keys = nil
 	return r.note(storing, vault, v1alpha1.PhaseInitialized, name)
 }
 
@@ -330,12 +362,11 @@ func (r *Reconciler) createSecret(ctx context.Context, vault *v1alpha1.Vault, m 
 			return "", secretError(err)
 		}
 		// It may be that of an earlier request, whose response was lost.
-		var metadata metav1.PartialObjectMetadata
-		metadata.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-		if err := r.APIReader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, &metadata); err != nil {
+		is, err := r.isOf(ctx, vault, name, m.attempt, m.keys)
+		if err != nil {
 			return "", secretError(err)
 		}
-		if isOf(&metadata, m.attempt) {
+		if is {
 			return name, nil
 		}
 	}

@@ -73,6 +73,15 @@ func Running(pod *corev1.Pod) bool {
 	return container != nil && container.State.Running != nil && pod.Status.PodIP != ""
 }
 
+// StartedAt is when the Vault container, which runs, was started.
+func StartedAt(pod *corev1.Pod) time.Time {
+	container := vaultContainer(pod)
+	if container == nil || container.State.Running == nil {
+		return time.Time{}
+	}
+	return container.State.Running.StartedAt.Time
+}
+
 // Container identifies one start of the Vault container, and changes with the next.
 func Container(pod *corev1.Pod) string {
 	container := vaultContainer(pod)
