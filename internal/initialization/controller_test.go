@@ -843,6 +843,18 @@ func armored(t *testing.T, blockType string, write func(io.Writer) error) string
 	return text.String()
 }
 
+// publicKeyPacket is a public key with numbers of as many bits.
+func publicKeyPacket(algorithm packet.PublicKeyAlgorithm, bits ...int) []byte {
+	content := []byte{4, 0, 0, 0, 1, byte(algorithm)}
+	for _, count := range bits {
+		number := make([]byte, (count+7)/8)
+		number[0], number[len(number)-1] = 1<<((count-1)%8), 1
+		content = append(append(content, byte(count>>8), byte(count)), number...)
+	}
+	header := []byte{0xc0 | 6, 0xff, 0, byte(len(content) >> 16), byte(len(content) >> 8), byte(len(content))}
+	return append(header, content...)
+}
+
 func TestHolders(t *testing.T) {
 	ann, ben, cleo := entity(t, "ann"), entity(t, "ben"), entity(t, "cleo")
 	var binary bytes.Buffer
@@ -887,6 +899,17 @@ func TestHolders(t *testing.T) {
 			reason: v1alpha1.ReasonPGPKeysInvalid, says: "2 public PGP keys"},
 		"garbage": {shares: 1, data: map[string]string{"x": "hello"}, reason: v1alpha1.ReasonPGPKeysInvalid,
 			says: "not a public PGP key"},
+		"far too many, of which none is read": {shares: 1, data: map[string]string{"x": "hello", "y": "", "z": ""},
+			reason: v1alpha1.ReasonPGPKeysInvalid, says: "3 public keys for 1 shares"},
+		"far too large": {shares: 1, data: map[string]string{"x": annText + strings.Repeat("\n", maxPublicKey)},
+			reason: v1alpha1.ReasonPGPKeysInvalid, says: "larger than 64 KiB"},
+		"a DSA key": {shares: 1, binary: map[string][]byte{"x": publicKeyPacket(packet.PubKeyAlgoDSA, 2048, 256, 2048, 2048)},
+			reason: v1alpha1.ReasonPGPKeysInvalid, says: "DSA"},
+		"a large ElGamal key beside": {shares: 1, binary: map[string][]byte{
+			"x": slices.Concat(binary.Bytes(), publicKeyPacket(packet.PubKeyAlgoElGamal, 4097, 8, 4097))},
+			reason: v1alpha1.ReasonPGPKeysInvalid, says: "ElGamal key of 4097 bits"},
+		"a large RSA key": {shares: 1, binary: map[string][]byte{"x": publicKeyPacket(packet.PubKeyAlgoRSA, 65000, 17)},
+			reason: v1alpha1.ReasonPGPKeysInvalid, says: "RSA key of 65000 bits"},
 		"empty": {shares: 1, data: map[string]string{"x": ""}, reason: v1alpha1.ReasonPGPKeysInvalid,
 			says: "not a public PGP key"},
 	} {

@@ -16,10 +16,10 @@
 //     operator first. (PhaseRootTokenRevoked)
 //
 // A process that finds an attempt which is not its own looks for the Secret. When there is
-// none it waits until nobody can be at it any more, the node that was asked included. If Vault is initialized by then the keys
-// are lost, which a condition says, and which loses nothing else: nobody could have unsealed
-// this Vault to write into it. If it is not, nothing came of the attempt, and there is
-// another.
+// none it waits until nobody can be at it any more, neither another process nor the node that
+// was asked. If Vault is initialized by then the keys are lost, which a condition says, and
+// which loses nothing else: nobody could have unsealed this Vault to write into it. If it is
+// not, nothing came of the attempt, and there is another.
 //
 // What is decided follows from facts (decide), and is done by the Reconciler. It is the only
 // one that writes the Secret with keys, status.initialization and the condition

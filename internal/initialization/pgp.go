@@ -13,6 +13,7 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -37,6 +38,14 @@ type holders struct {
 	shares []publicKey
 	root   *publicKey
 }
+
+// Public keys are of tenants, and reading one verifies its signatures. What is larger than
+// people have could keep the operator busy for hours.
+const (
+	maxPublicKey = 64 << 10
+	maxRSA       = 8192
+	maxElGamal   = 4096
+)
 
 func notUsable(reason, format string, args ...any) error {
 	return problem.New(v1alpha1.InitializationSucceededCondition, reason, format, args...)
@@ -66,6 +75,10 @@ func readHolders(ctx context.Context, reader client.Reader, vault *v1alpha1.Vaul
 	for key, text := range configMap.Data {
 		contents[key] = []byte(text)
 	}
+	// Not one is read more than there can be.
+	if count := len(contents); count != int(policy.Shares) && count != int(policy.Shares)+1 {
+		return holders{}, wrongNumber(name, count, policy)
+	}
 	var result holders
 	for _, key := range slices.Sorted(maps.Keys(contents)) {
 		public, err := parse(contents[key])
@@ -93,16 +106,24 @@ func (h *holders) assign(configMap string, policy *v1alpha1.InitializationPolicy
 		h.shares = slices.DeleteFunc(h.shares, func(key publicKey) bool { return key.name == h.root.name })
 	}
 	if len(h.shares) != int(policy.Shares) {
-		return notUsable(v1alpha1.ReasonPGPKeysInvalid,
-			"ConfigMap %q has %d public keys for %d shares: each share needs one", configMap, len(h.shares), policy.Shares)
+		return wrongNumber(configMap, len(h.shares), policy)
 	}
 	return nil
+}
+
+func wrongNumber(configMap string, count int, policy *v1alpha1.InitializationPolicy) error {
+	return notUsable(v1alpha1.ReasonPGPKeysInvalid,
+		"ConfigMap %q has %d public keys for %d shares: each share needs one", configMap, count, policy.Shares)
 }
 
 // parse reads a public PGP key as gpg exports it, armored or not, or the base64 of that. It
 // must be of use: Vault would notice too late, when it is initialized already, that it cannot
 // encrypt the root token to one that has expired.
 func parse(content []byte) (*publicKey, error) {
+	if len(content) > maxPublicKey {
+		return nil, fmt.Errorf("it is larger than %d KiB: export it with --export-options export-minimal",
+			maxPublicKey>>10)
+	}
 	if block, err := armor.Decode(bytes.NewReader(content)); err == nil {
 		if strings.Contains(block.Type, "PRIVATE") {
 			return nil, errPrivate
@@ -113,10 +134,13 @@ func parse(content []byte) (*publicKey, error) {
 	} else if decoded, err := base64.StdEncoding.DecodeString(withoutSpace(content)); err == nil {
 		content = decoded
 	}
+	if err := checkPackets(content); err != nil {
+		return nil, err
+	}
 	keys, err := openpgp.ReadKeyRing(bytes.NewReader(content))
 	switch {
 	case err != nil || len(keys) == 0:
-		return nil, errors.New("it is not a public PGP key")
+		return nil, errNoKey
 	case len(keys) > 1:
 		return nil, fmt.Errorf("it holds %d public PGP keys, and Vault takes one", len(keys))
 	case keys[0].PrivateKey != nil:
@@ -137,6 +161,50 @@ func parse(content []byte) (*publicKey, error) {
 		encoded:     base64.StdEncoding.EncodeToString(content),
 	}, nil
 }
+
+// checkPackets refuses keys that are too costly to work with, before any signature is verified.
+func checkPackets(content []byte) error {
+	packets := packet.NewReader(bytes.NewReader(content))
+	for {
+		next, err := packets.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return errNoKey
+		}
+		switch key := next.(type) {
+		case *packet.PrivateKey:
+			return errPrivate
+		case *packet.PublicKey:
+			if err := checkAlgorithm(key); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func checkAlgorithm(key *packet.PublicKey) error {
+	bits, err := key.BitLength()
+	if err != nil {
+		return errNoKey
+	}
+	switch key.PubKeyAlgo {
+	case packet.PubKeyAlgoDSA:
+		return errors.New("it is a DSA key, which is not supported: use an elliptic curve or RSA")
+	case packet.PubKeyAlgoElGamal:
+		if bits > maxElGamal {
+			return fmt.Errorf("it has an ElGamal key of %d bits, and %d are supported at most", bits, maxElGamal)
+		}
+	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSAEncryptOnly, packet.PubKeyAlgoRSASignOnly:
+		if bits > maxRSA {
+			return fmt.Errorf("it has an RSA key of %d bits, and %d are supported at most", bits, maxRSA)
+		}
+	}
+	return nil
+}
+
+var errNoKey = errors.New("it is not a public PGP key")
 
 var errPrivate = errors.New("it is a private PGP key, which nobody but its owner must have: take it out, " +
 	"and replace it")
