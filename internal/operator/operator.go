@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -55,6 +56,9 @@ const (
 	leaderElectionID = "vault-operator"
 	// namespaceFile holds the namespace that the operator runs in.
 	namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+	// shutdownTimeout is for how long the controllers may finish what they are at: longer than
+	// initializing a Vault and storing its keys takes. The lease is kept meanwhile.
+	shutdownTimeout = 90 * time.Second
 )
 
 // Options are what the operator's flags set.
@@ -123,6 +127,7 @@ func newManager(ctx context.Context, config *rest.Config, options Options) (ctrl
 		LeaderElectionID:        leaderElectionID,
 		LeaderElectionNamespace: options.Namespace,
 		RetryPeriod:             &renewEvery,
+		GracefulShutdownTimeout: new(shutdownTimeout),
 		// The process ends when the manager does, so the lease can be given up
 		// at once, and the next replica does not wait for it to run out.
 		LeaderElectionReleaseOnCancel: true,
