@@ -80,6 +80,9 @@ type memory struct {
 	unanswered int
 }
 
+// unfinished says that there is something to be stored or revoked.
+func (m *memory) unfinished() bool { return m.keys != nil || m.token != "" }
+
 // configMapIndex finds the Vaults that name a ConfigMap with public keys.
 const configMapIndex = "initialization.pgpKeysConfigMapName"
 
@@ -160,8 +163,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, nil
 	}
 	m := r.remember(&vault)
-	if vault.Spec.Initialization == nil && m.keys == nil && m.token == "" {
-		return reconcile.Result{}, conflictIsFine(r.write(ctx, &vault, vault.Status.Initialization, nil))
+	if vault.Spec.Initialization == nil && !m.unfinished() {
+		return reconcile.Result{}, m.conflictIsFine(r.write(ctx, &vault, vault.Status.Initialization, nil))
 	}
 	f, list, err := r.gather(ctx, &vault, m)
 	if err != nil {
@@ -169,18 +172,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	d := decide(f)
 	if err := r.do(ctx, &vault, m, d, list); err != nil {
-		if m.keys != nil {
-			return reconcile.Result{}, err // no event calls for their sake
-		}
-		return reconcile.Result{}, conflictIsFine(err)
+		return reconcile.Result{}, m.conflictIsFine(err)
 	}
 	return reconcile.Result{RequeueAfter: d.recheck}, nil
 }
 
 // conflictIsFine drops the error of a write that was made of what is not current any more:
-// the event of what has changed calls again.
-func conflictIsFine(err error) error {
-	if apierrors.IsConflict(err) {
+// the event of what has changed calls again. Keys that are not stored do not wait for one.
+func (m *memory) conflictIsFine(err error) error {
+	if apierrors.IsConflict(err) && m.keys == nil {
 		return nil
 	}
 	return err
@@ -313,15 +313,16 @@ func nodesOf(
 		switch {
 		case state > probe.Uninitialized && pods.Terminating(pod):
 			leaving = true
+			continue
 		case state > probe.Uninitialized:
 			sum = nodesInitialized
-		case o.State == probe.Uninitialized && sum == nodesUnknown:
-			sum = nodesUninitialized
+		case o.State == probe.Uninitialized:
+			sum = max(sum, nodesUninitialized)
+			if !pods.Terminating(pod) && first(pod) {
+				list = append(list, *pod)
+			}
 		}
-		active = active || o.State == probe.Active && !pods.Terminating(pod)
-		if o.State == probe.Uninitialized && !pods.Terminating(pod) && first(pod) {
-			list = append(list, *pod)
-		}
+		active = active || o.State == probe.Active
 	}
 	if leaving && sum != nodesInitialized {
 		// They may be of a Vault that was deleted, and take its data with them, or not.

@@ -58,15 +58,8 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 		return leftAlone, err
 	}
 	name := vault.Spec.Unseal.KeysSecretName
-	switch {
-	case seal.Type != v1alpha1.ShamirSeal || seal.Migration:
-		return leftAlone, notUsable(v1alpha1.ReasonKeysNotNeeded,
-			"Nodes unseal themselves by a key service, or wait to be migrated to another seal: keys are not given to them")
-	case seal.Threshold < 1 || seal.Threshold > maxKeys || seal.Progress < 0:
-		return leftAlone, errors.New("what the node says of its seal is not what Vault would say")
-	case len(keys) < seal.Threshold:
-		return leftAlone, notUsable(v1alpha1.ReasonTooFewKeys,
-			"Secret %q has %d different unseal keys, and %d unseal this Vault", name, len(keys), seal.Threshold)
+	if err := check(seal, name, keys); err != nil {
+		return leftAlone, err
 	}
 	if seal.Progress > 0 && !r.forgotten(m, pod, seal.Progress) {
 		return othersAreAtIt, nil
@@ -89,6 +82,21 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 			"they are of another one, or one of them is wrong", name, pod.Name)
 	}
 	return leftAlone, errors.Join(err, ignoreUnsealed(reset(ctx, node)))
+}
+
+// check says why the keys cannot be given to a node.
+func check(seal *vaultclient.SealStatus, name v1alpha1.ObjectName, keys []string) error {
+	switch {
+	case seal.Type != v1alpha1.ShamirSeal || seal.Migration:
+		return notUsable(v1alpha1.ReasonKeysNotNeeded,
+			"Nodes unseal themselves by a key service, or wait to be migrated to another seal: keys are not given to them")
+	case seal.Threshold < 1 || seal.Threshold > maxKeys || seal.Progress < 0:
+		return errors.New("what the node says of its seal is not what Vault would say")
+	case len(keys) < seal.Threshold:
+		return notUsable(v1alpha1.ReasonTooFewKeys,
+			"Secret %q has %d different unseal keys, and %d unseal this Vault", name, len(keys), seal.Threshold)
+	}
+	return nil
 }
 
 // forgotten says that the keys that others have given a node are there for long.
