@@ -35,13 +35,14 @@ const objects = {
   PriorityClass: ['system-cluster-critical'],
 };
 
-// Fields that the console leaves out, because they are maps: they can be set in its
+// Fields that the console leaves out, because they are maps or have no parts: they can be set in its
 // YAML view only.
 const undrawable = [
   'pod.nodeSelector',
   'pod.annotations',
   'pod.labels',
   'pod.serviceAccountAnnotations',
+  'sealMigration.from.shamir',
   'service.annotations',
   'storage.etcd.pod.nodeSelector',
 ];
