@@ -55,6 +55,7 @@ func TestSealMigration(t *testing.T) {
 	if err := hammer.Build(m.hammer); err != nil {
 		t.Fatal(err)
 	}
+	watchInvariants(t, m.Vault)
 	shell.Apply(t, manifest(m.Vault, `{nodes: 2, version: 1.21.0, `+smallEtcd+`}`))
 	m.keys = m.InitAndUnseal(t, 2)
 	shell.Run(t, m.Kubectl(`get secret example-default-vault-client-tls -o jsonpath='{.data.vault-client-ca\.crt}' | `+

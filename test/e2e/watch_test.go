@@ -24,7 +24,7 @@ func watchInvariants(t *testing.T, v vaulttest.Vault) {
 	t.Helper()
 	var once sync.Once
 	seen := false
-	watch(t, v, "vaults", func(_ string, object map[string]any) {
+	watch(t, v, "vaults --field-selector=metadata.name="+v.Name, func(_ string, object map[string]any) {
 		status, _ := object["status"].(map[string]any)
 		_, has := status["vaultStatus"]
 		if seen && !has {
