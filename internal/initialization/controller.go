@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -37,9 +36,6 @@ const (
 	nodesFirst = 500 * time.Millisecond
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 8
-	// minRetry and maxRetry are between two tries of what has failed: keys wait to be stored.
-	minRetry = time.Second
-	maxRetry = 30 * time.Second
 )
 
 // Reconciler initializes Vaults. It runs on the leader.
@@ -100,30 +96,16 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("initialization").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
-		WatchesMetadata(references.ConfigMap(), handler.EnqueueRequestsFromMapFunc(r.naming)).
+		WatchesMetadata(references.ConfigMap(), references.Naming(r, configMapIndex)).
 		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(keysOf)).
 		WatchesRawSource(r.Engine.Source(nodesFirst)).
 		// One that waits for a node that hangs delays few others.
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency,
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](minRetry,
-				maxRetry),
+			// Keys may wait to be stored.
+			RateLimiter: pods.SlowRetries(),
 		}).
 		Complete(r)
-}
-
-// naming returns the Vaults that name the ConfigMap.
-func (r *Reconciler) naming(ctx context.Context, configMap client.Object) []reconcile.Request {
-	var vaults v1alpha1.VaultList
-	named := client.MatchingFields{configMapIndex: configMap.GetName()}
-	if err := r.List(ctx, &vaults, client.InNamespace(configMap.GetNamespace()), named); err != nil {
-		return nil // the cache does not fail once it is synced
-	}
-	var requests []reconcile.Request
-	for i := range vaults.Items {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&vaults.Items[i])})
-	}
-	return requests
 }
 
 // keysOf returns the Vault whose keys are, by its name, in the Secret.

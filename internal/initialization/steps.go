@@ -159,7 +159,7 @@ func (r *Reconciler) begin(ctx context.Context, vault *v1alpha1.Vault, m *memory
 	if err != nil {
 		return err
 	}
-	seal, err := sealOf(ctx, node)
+	seal, err := node.SealStatus(ctx)
 	switch {
 	case err != nil:
 		return fmt.Errorf("reading the seal of pod %s: %w", pod.Name, err)
@@ -189,12 +189,6 @@ func (r *Reconciler) begin(ctx context.Context, vault *v1alpha1.Vault, m *memory
 		unanswered: m.unanswered + 1,
 	}
 	return r.ask(ctx, vault, m, node, requestFor(vault, seal, h), h)
-}
-
-func sealOf(ctx context.Context, node *vaultclient.Client) (*vaultclient.SealStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	return node.SealStatus(ctx)
 }
 
 // ask asks a node, once, and keeps what it says.
@@ -246,7 +240,7 @@ func (r *Reconciler) notInitialized(
 	if !errors.As(err, &refusal) || refusal.Status >= http.StatusInternalServerError {
 		return fmt.Errorf("initializing Vault: %w", err)
 	}
-	seal, err := sealOf(ctx, node)
+	seal, err := node.SealStatus(ctx)
 	if err != nil || seal.Initialized {
 		return fmt.Errorf("initializing Vault: %w", errors.Join(refusal, err))
 	}

@@ -19,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -44,9 +43,6 @@ const (
 	nodesFirst = 200 * time.Millisecond
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 8
-	// minRetry and maxRetry are between two tries of what has failed.
-	minRetry = time.Second
-	maxRetry = 30 * time.Second
 	// keysEvery is how often the API server is asked for its public keys. It is less than what
 	// is left of a token when another one is due, so that a Vault learns of a new key before
 	// the operator needs it.
@@ -84,8 +80,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesRawSource(r.Engine.Source(nodesFirst)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency,
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](minRetry,
-				maxRetry),
+			RateLimiter:             pods.SlowRetries(),
 		}).
 		Complete(r)
 }

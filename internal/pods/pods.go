@@ -113,6 +113,12 @@ func FastRetries() workqueue.TypedRateLimiter[reconcile.Request] {
 	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](20*time.Millisecond, time.Second)
 }
 
+// SlowRetries is a rate limiter for work with requests to Vault: retries are a second to half
+// a minute apart.
+func SlowRetries() workqueue.TypedRateLimiter[reconcile.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 30*time.Second)
+}
+
 // Terminating says that the pod is being deleted.
 func Terminating(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil

@@ -107,15 +107,16 @@ func metadataOf(kind string) *metav1.PartialObjectMetadata {
 
 // SecretHandler reconciles the Vaults that use a Secret.
 func SecretHandler(reader client.Reader) handler.EventHandler {
-	return handlerFor(reader, secretIndex)
+	return Naming(reader, secretIndex)
 }
 
 // ConfigMapHandler reconciles the Vaults that name a ConfigMap.
 func ConfigMapHandler(reader client.Reader) handler.EventHandler {
-	return handlerFor(reader, configMapIndex)
+	return Naming(reader, configMapIndex)
 }
 
-func handlerFor(reader client.Reader, index string) handler.EventHandler {
+// Naming reconciles the Vaults that name an object, by a field index of the names.
+func Naming(reader client.Reader, index string) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, obj client.Object) []reconcile.Request {
 		var vaults v1alpha1.VaultList
 		named := client.MatchingFields{index: obj.GetName()}

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -40,9 +39,6 @@ const (
 	nodesFirst = 200 * time.Millisecond
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 8
-	// minRetry and maxRetry are between two tries of what has failed.
-	minRetry = time.Second
-	maxRetry = 30 * time.Second
 )
 
 // Reconciler unseals nodes. It runs on the leader, and is the only one that writes
@@ -92,28 +88,13 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Named("unseal").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
-		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(r.naming)).
+		WatchesMetadata(references.Secret(), references.Naming(r, namedIndex)).
 		WatchesRawSource(r.Engine.Source(nodesFirst)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency,
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](minRetry,
-				maxRetry),
+			RateLimiter:             pods.SlowRetries(),
 		}).
 		Complete(r)
-}
-
-// naming returns the Vaults that name the Secret.
-func (r *Reconciler) naming(ctx context.Context, secret client.Object) []reconcile.Request {
-	var vaults v1alpha1.VaultList
-	named := client.MatchingFields{namedIndex: secret.GetName()}
-	if err := r.List(ctx, &vaults, client.InNamespace(secret.GetNamespace()), named); err != nil {
-		return nil // the cache does not fail once it is synced
-	}
-	var requests []reconcile.Request
-	for i := range vaults.Items {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&vaults.Items[i])})
-	}
-	return requests
 }
 
 // Reconcile unseals the nodes of one Vault that have to be.

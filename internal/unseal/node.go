@@ -53,7 +53,7 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 	target probe.Target, keys []string,
 ) (outcome, error) {
 	node := vaultclient.New(target)
-	seal, err := sealOf(ctx, node)
+	seal, err := node.SealStatus(ctx)
 	if err != nil || !seal.Initialized || !seal.Sealed {
 		return leftAlone, err
 	}
@@ -156,10 +156,4 @@ func ignoreUnsealed(err error) error {
 		return nil
 	}
 	return err
-}
-
-func sealOf(ctx context.Context, node *vaultclient.Client) (*vaultclient.SealStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	return node.SealStatus(ctx)
 }

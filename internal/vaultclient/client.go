@@ -28,6 +28,8 @@ import (
 
 // What a node may say at most: one that is not what it should be must not fill the memory.
 const (
+	// readTimeout is for reading what a node says of itself.
+	readTimeout = 5 * time.Second
 	// maxResponse is the most bytes that are read of a response, and maxInitResponse of one
 	// with the keys of up to 255 holders, encrypted by PGP, which Vault gives twice.
 	maxResponse     = 64 << 10
@@ -110,8 +112,10 @@ type SealStatus struct {
 	RecoverySeal bool `json:"recovery_seal"`
 }
 
-// SealStatus reads the seal of the node.
+// SealStatus reads the seal of the node, which has readTimeout for that.
 func (c *Client) SealStatus(ctx context.Context) (*SealStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	var status SealStatus
 	err := c.do(ctx, http.MethodGet, "/v1/sys/seal-status", "", nil, &status)
 	if err == nil && status.Type == "" {
