@@ -102,32 +102,8 @@ func (p *plugin) printGrant(ctx context.Context, name string) error {
 	return err
 }
 
-// withToken does something with the active node and a token.
-func (p *plugin) withToken(ctx context.Context, name string,
-	do func(context.Context, *v1alpha1.Vault, *vaultapi.Logical) error,
-) error {
-	t, err := p.target(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer t.close()
-	active, err := t.active(ctx)
-	if err != nil {
-		return err
-	}
-	secrets := p.secrets(nil)
-	defer secrets.close()
-	token, err := secrets.token(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := active.node.withToken(token); err != nil {
-		return err
-	}
-	return do(ctx, t.vault, active.node.api.Logical())
-}
-
-func (p *plugin) grant(ctx context.Context, vault *v1alpha1.Vault, api *vaultapi.Logical) error {
+func (p *plugin) grant(ctx context.Context, vault *v1alpha1.Vault, active *seen) error {
+	api := active.node.api.Logical()
 	login, err := loginOf(vault)
 	if err != nil {
 		return err
@@ -176,7 +152,8 @@ func (p *plugin) checkRoles(ctx context.Context, api *vaultapi.Logical) error {
 	return nil
 }
 
-func (p *plugin) revokeGrant(ctx context.Context, vault *v1alpha1.Vault, api *vaultapi.Logical) error {
+func (p *plugin) revokeGrant(ctx context.Context, vault *v1alpha1.Vault, active *seen) error {
+	api := active.node.api.Logical()
 	for _, path := range authorization.Revoke() {
 		if _, err := api.DeleteWithContext(ctx, path); err != nil && status(err) != http.StatusNotFound {
 			return refusedPath(err, "deleting", path)

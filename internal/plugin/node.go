@@ -118,14 +118,14 @@ func (n *Node) Close() {
 	}
 }
 
-// withToken returns the API of Vault for one request with a token.
-func (n *Node) withToken(token string) (*vaultapi.Sys, error) {
+// withToken has requests made with a token.
+func (n *Node) withToken(token string) error {
 	// The library would put a token with a line break into its error.
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, exit(exitDenied, "the token has characters that no token has")
+		return exit(exitDenied, "the token has characters that no token has")
 	}
 	n.api.SetToken(token)
-	return n.api.Sys(), nil
+	return nil
 }
 
 // SealStatus asks whether the node is sealed.

@@ -6,6 +6,8 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
 func (p *plugin) sealCommand() *cobra.Command {
@@ -41,31 +43,38 @@ func (p *plugin) tokenCommand(cmd *cobra.Command, done string,
 	cmd.Args = cobra.ExactArgs(1)
 	cmd.ValidArgsFunction = p.vaultNames
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		t, err := p.target(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		defer t.close()
-		active, err := t.active(ctx)
-		if err != nil {
-			return err
-		}
-		secrets := p.secrets(nil)
-		defer secrets.close()
-		token, err := secrets.token(ctx)
-		if err != nil {
-			return err
-		}
-		api, err := active.node.withToken(token)
-		if err != nil {
-			return err
-		}
-		if err := do(api, ctx); err != nil {
-			return denied(err, "%s refused: %s", active.pod.Name, reason(err))
-		}
-		fmt.Fprintf(p.out, "%s %s\n", active.pod.Name, done)
-		return nil
+		return p.withToken(cmd.Context(), args[0], func(ctx context.Context, _ *v1alpha1.Vault, active *seen) error {
+			if err := do(active.node.api.Sys(), ctx); err != nil {
+				return denied(err, "%s refused: %s", active.pod.Name, reason(err))
+			}
+			fmt.Fprintf(p.out, "%s %s\n", active.pod.Name, done)
+			return nil
+		})
 	}
 	return cmd
+}
+
+// withToken does something with the active node, which has a token for that.
+func (p *plugin) withToken(ctx context.Context, name string,
+	do func(context.Context, *v1alpha1.Vault, *seen) error,
+) error {
+	t, err := p.target(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	active, err := t.active(ctx)
+	if err != nil {
+		return err
+	}
+	secrets := p.secrets(nil)
+	defer secrets.close()
+	token, err := secrets.token(ctx)
+	if err != nil {
+		return err
+	}
+	if err := active.node.withToken(token); err != nil {
+		return err
+	}
+	return do(ctx, t.vault, active)
 }
