@@ -146,7 +146,7 @@ func (r *Reconciler) nodes(
 	if err != nil || set == nil || set.Revision == "" || !metav1.IsControlledBy(set, vault) || !onDelete(set) {
 		return nil, err
 	}
-	state, err := storage.Load(ctx, r, vault)
+	claims, err := storage.Claims(ctx, r, vault)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (r *Reconciler) nodes(
 			Down: !pods.Running(pod), State: o.State, Removed: o.Removed,
 		})
 	}
-	r.noteJoined(client.ObjectKeyFromObject(vault), nodes, state)
+	r.noteJoined(client.ObjectKeyFromObject(vault), nodes, claims)
 	return nodes, nil
 }
 
@@ -179,19 +179,21 @@ func onDelete(set *workload.Workload) bool {
 
 // noteJoined notes which volumes nodes were seen unsealed with, and says which nodes were
 // seen so for long.
-func (r *Reconciler) noteJoined(vault types.NamespacedName, nodes []node, state *storage.State) {
+func (r *Reconciler) noteJoined(
+	vault types.NamespacedName, nodes []node, claims map[int]*corev1.PersistentVolumeClaim,
+) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before, now := r.joined[vault], r.Clock.Now()
 	joined := map[types.UID]time.Time{}
-	for _, claim := range state.Claims {
+	for _, claim := range claims {
 		if since, seen := before[claim.UID]; seen {
 			joined[claim.UID] = since // also while its pod is being replaced
 		}
 	}
 	for i := range nodes {
 		n := &nodes[i]
-		claim, found := state.Claims[n.Ordinal]
+		claim, found := claims[n.Ordinal]
 		if !found {
 			continue
 		}

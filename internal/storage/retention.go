@@ -44,7 +44,7 @@ func ApplyRetention(ctx context.Context, apiReader client.Reader, writer client.
 		return err
 	}
 	for deadline := time.Now().Add(followFor); ; {
-		current, err := claims(ctx, apiReader, vault)
+		current, err := Claims(ctx, apiReader, vault)
 		if err != nil {
 			return err
 		}

@@ -50,11 +50,12 @@ func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*St
 	if s.Members, err = pods.WithLabels(ctx, reader, vault, layout.labels); err != nil {
 		return nil, err
 	}
-	s.Claims, err = claims(ctx, reader, vault)
+	s.Claims, err = Claims(ctx, reader, vault)
 	return s, err
 }
 
-func claims(
+// Claims are the volume claims of a Vault's storage, by the ordinal of the pod.
+func Claims(
 	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault,
 ) (map[int]*corev1.PersistentVolumeClaim, error) {
 	var list corev1.PersistentVolumeClaimList
