@@ -34,6 +34,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/statuspart"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 const (
@@ -234,11 +235,11 @@ func (r *Reconciler) stepDown(ctx context.Context, vault *v1alpha1.Vault, s *ses
 	if !s.valid(now) || s.refusal != nil || len(s.missing) > 0 {
 		return nil
 	}
-	deployment, hash, err := pods.Template(ctx, r, vault)
+	living, err := workload.GetWithRevision(ctx, r, vault)
 	if err != nil {
 		return err
 	}
-	active, successor := handover(rollout{list, observations, deployment, hash})
+	active, successor := handover(rollout{list, observations, living})
 	if active == nil || active.UID == s.steppedDown && now.Sub(s.asked) < stepDownEvery {
 		return nil
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // secretToken is a token that must be nowhere but in requests to Vault.
@@ -396,9 +397,9 @@ func TestNotAsked(t *testing.T) {
 func TestStepDown(t *testing.T) {
 	f := newFixture(t)
 	f.vault.authorize("a")
-	deployment := rolloutOf(1, 0).deployment
+	deployment := rolloutOf(1, 0).workload.Object.(*appsv1.Deployment)
 	deployment.Namespace, deployment.Name, deployment.UID = "default", "example", "deployment-uid"
-	deployment.Annotations = map[string]string{pods.RevisionAnnotation: "2"}
+	deployment.Annotations = map[string]string{workload.RevisionAnnotation: "2"}
 	set := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "default", Name: "example-new", Annotations: deployment.Annotations,
 		Labels: (&v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "example"}}).PodLabels(),

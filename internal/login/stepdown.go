@@ -8,15 +8,14 @@ import (
 
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // rollout is what is known of the pods of a Vault, and of what the Deployment makes of them.
 type rollout struct {
 	pods         []corev1.Pod
 	observations map[types.UID]probe.Observation
-	deployment   *appsv1.Deployment
-	// hash is the pod-template-hash of updated pods; empty while it is not known.
-	hash string
+	workload     *workload.Workload
 }
 
 // handover returns the pod whose node has to step down, and one of those that can take over
@@ -32,13 +31,17 @@ type rollout struct {
 // While anything is not known nothing is done: the active node then gives up its place when it
 // is ended, as everywhere else.
 func handover(r rollout) (active, successor *corev1.Pod) {
-	if r.hash == "" || r.deployment == nil {
+	if r.workload == nil || r.workload.Revision == "" {
 		return nil, nil
+	}
+	deployment, ok := r.workload.Object.(*appsv1.Deployment)
+	if !ok {
+		return nil, nil // the rollout of integrated storage is the operator's own
 	}
 	ready := 0
 	for i := range r.pods {
 		pod := &r.pods[i]
-		updated := pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == r.hash
+		updated := r.workload.Updated(pod)
 		state := r.observations[pod.UID].State
 		switch {
 		case pods.Ended(pod):
@@ -53,7 +56,7 @@ func handover(r rollout) (active, successor *corev1.Pod) {
 			successor = pod
 		}
 	}
-	if active == nil || successor == nil || ready < enough(r.deployment) {
+	if active == nil || successor == nil || ready < enough(deployment) {
 		return nil, nil
 	}
 	return active, successor

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 // node is a pod of a rollout.
@@ -24,11 +25,12 @@ type node struct {
 }
 
 func rolloutOf(wanted, unavailable int32, nodes ...node) rollout {
-	r := rollout{hash: "new", observations: map[types.UID]probe.Observation{}, deployment: &appsv1.Deployment{
+	r := rollout{observations: map[types.UID]probe.Observation{}, workload: workload.Of(&appsv1.Deployment{
 		Spec: appsv1.DeploymentSpec{Replicas: &wanted, Strategy: appsv1.DeploymentStrategy{
 			RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: new(intstr.FromInt32(unavailable))},
 		}},
-	}}
+	})}
+	r.workload.Revision = "new"
 	for i, n := range nodes {
 		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 			Name: fmt.Sprint(i), UID: types.UID(fmt.Sprint(i)),
@@ -97,8 +99,8 @@ func TestHandover(t *testing.T) {
 		})
 	}
 	for what, forget := range map[string]func(*rollout){
-		"the template":   func(r *rollout) { r.hash = "" },
-		"the Deployment": func(r *rollout) { r.deployment = nil },
+		"the template":   func(r *rollout) { r.workload.Revision = "" },
+		"the Deployment": func(r *rollout) { r.workload = nil },
 		"the nodes":      func(r *rollout) { r.observations = nil },
 	} {
 		r := rolloutOf(1, 0, oldActive, newStandby)
@@ -152,7 +154,7 @@ func FuzzHandover(f *testing.F) {
 				ready++
 			}
 		}
-		if ready < enough(r.deployment) || ready == 0 {
+		if ready < enough(r.workload.Object.(*appsv1.Deployment)) || ready == 0 {
 			t.Errorf("%s steps down for %d nodes", active.Name, ready)
 		}
 	})

@@ -1,4 +1,4 @@
-package pods
+package workload
 
 import (
 	"testing"
@@ -12,7 +12,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-func TestTemplate(t *testing.T) {
+func TestGetWithRevision(t *testing.T) {
 	controller := true
 	deployment := func(generation, observed int64) *appsv1.Deployment {
 		return &appsv1.Deployment{
@@ -61,9 +61,9 @@ func TestTemplate(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example"}}
 			reader := fake.NewClientBuilder().WithObjects(tt.objects...).Build()
-			deployment, got, err := Template(t.Context(), reader, vault)
-			if err != nil || got != tt.want || (deployment == nil) != (len(tt.objects) == 0) {
-				t.Errorf("Template() = %v, %q, %v, want %q", deployment, got, err, tt.want)
+			w, err := GetWithRevision(t.Context(), reader, vault)
+			if err != nil || (w == nil) != (len(tt.objects) == 0) || w != nil && w.Revision != tt.want {
+				t.Errorf("GetWithRevision() = %+v, %v, want %q", w, err, tt.want)
 			}
 		})
 	}

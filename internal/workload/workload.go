@@ -14,7 +14,6 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/manifests"
-	"github.com/vault-operator/vault-operator/internal/pods"
 )
 
 // Workload is what runs the nodes of a Vault, whichever kind it is of.
@@ -85,17 +84,31 @@ func Rendered(objects manifests.Manifests, vault *v1alpha1.Vault) (*Workload, er
 	return Of(object), nil
 }
 
+// RevisionAnnotation is on a Deployment and on the ReplicaSets it made.
+const RevisionAnnotation = "deployment.kubernetes.io/revision"
+
 // GetWithRevision reads what runs the nodes of a Vault, as Get does, and the revision.
 func GetWithRevision(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*Workload, error) {
-	if !vault.HasEtcd() {
-		return Get(ctx, reader, vault) // a StatefulSet tells it
-	}
-	deployment, hash, err := pods.Template(ctx, reader, vault)
-	if err != nil || deployment == nil {
+	w, err := Get(ctx, reader, vault)
+	if err != nil || w == nil {
 		return nil, err
 	}
-	w := Of(deployment)
-	w.Revision = hash
+	deployment, ok := w.Object.(*appsv1.Deployment)
+	if !ok || deployment.Status.ObservedGeneration != deployment.Generation {
+		return w, nil // a StatefulSet tells it, and a Deployment has it when it has seen the last change
+	}
+	sets, err := ReplicaSets(ctx, reader, vault)
+	if err != nil {
+		return nil, err
+	}
+	for i := range sets {
+		set := &sets[i]
+		if metav1.IsControlledBy(set, deployment) &&
+			set.Annotations[RevisionAnnotation] == deployment.Annotations[RevisionAnnotation] {
+			w.Revision = set.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
+			break
+		}
+	}
 	return w, nil
 }
 
