@@ -240,16 +240,23 @@ func TestBadInputIsRefusedWithTheNameOfTheField(t *testing.T) {
 			if tt.vault != "" {
 				name = tt.vault
 			}
-			err := strict().Create(t.Context(), parseVault(t, namespace, name, tt.spec), client.DryRunAll)
-			if !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) {
-				t.Fatalf("Create() = %v, want a refusal", err)
-			}
-			for _, want := range tt.want {
-				if !strings.Contains(err.Error(), want) {
-					t.Errorf("message %q does not contain %q", err, want)
-				}
-			}
+			requireRefused(t, parseVault(t, namespace, name, tt.spec), tt.want)
 		})
+	}
+}
+
+// requireRefused fails the test unless the API server refuses the Vault, with a message that has
+// all of the texts.
+func requireRefused(t *testing.T, vault client.Object, texts []string) {
+	t.Helper()
+	err := strict().Create(t.Context(), vault, client.DryRunAll)
+	if !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) {
+		t.Fatalf("Create() = %v, want a refusal", err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("message %q does not contain %q", err, text)
+		}
 	}
 }
 
