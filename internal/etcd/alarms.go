@@ -15,13 +15,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/notify"
 )
 
 // NoSpace is the alarm of an etcd whose database has grown to its quota.
@@ -50,8 +50,8 @@ type Alarms struct {
 	mu     sync.Mutex
 	raised map[types.NamespacedName]string
 	// views are what the members of each Vault have said last.
-	views  map[types.NamespacedName]map[string]seen
-	queues []workqueue.TypedRateLimitingInterface[reconcile.Request]
+	views map[types.NamespacedName]map[string]seen
+	news  notify.Notifier
 }
 
 // NewAlarms returns Alarms that know of none yet.
@@ -80,12 +80,7 @@ func (a *Alarms) Raised(vault types.NamespacedName) string {
 // Source makes a controller reconcile a Vault when an alarm is raised or
 // disarmed.
 func (a *Alarms) Source() source.Source {
-	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.queues = append(a.queues, queue)
-		return nil
-	})
+	return a.news.Source(0)
 }
 
 // NeedLeaderElection says that every replica looks, since every replica may have
@@ -94,18 +89,12 @@ func (a *Alarms) NeedLeaderElection() bool { return false }
 
 // Start looks in rounds until the context ends.
 func (a *Alarms) Start(ctx context.Context) error {
-	ticker := time.NewTicker(pause)
-	defer ticker.Stop()
-	for {
+	wait.NonSlidingUntilWithContext(ctx, func(ctx context.Context) {
 		if err := a.round(ctx); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).Error(err, "The alarms of etcd could not be read")
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
+	}, pause)
+	return nil
 }
 
 // round reads from one member of each etcd that has one which responds: all members
@@ -125,14 +114,14 @@ func (a *Alarms) round(ctx context.Context) error {
 			members[vault] = append(members[vault], newTarget(pod))
 		}
 	}
-	var wait sync.WaitGroup
+	var looks sync.WaitGroup
 	var mu sync.Mutex
 	turns := make(chan struct{}, concurrency)
 	raised := map[types.NamespacedName]string{}
 	views := map[types.NamespacedName]map[string]seen{}
 	for vault, pods := range members {
 		turns <- struct{}{}
-		wait.Go(func() {
+		looks.Go(func() {
 			defer func() { <-turns }()
 			alarm := a.alarmOf(ctx, vault, pods)
 			view := a.viewsOf(ctx, vault, pods)
@@ -141,7 +130,7 @@ func (a *Alarms) round(ctx context.Context) error {
 			raised[vault], views[vault] = alarm, view
 		})
 	}
-	wait.Wait()
+	looks.Wait()
 	a.replace(raised, views)
 	return nil
 }
@@ -166,9 +155,7 @@ func (a *Alarms) replace(raised map[types.NamespacedName]string, views map[types
 		if alarm == before[vault] && maps.EqualFunc(views[vault], viewsBefore[vault], sameMembers) {
 			continue
 		}
-		for _, queue := range a.queues {
-			queue.Add(reconcile.Request{NamespacedName: vault})
-		}
+		a.news.Notify(vault)
 	}
 }
 

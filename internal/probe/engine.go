@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/vault-operator/vault-operator/internal/notify"
 )
 
 // Timing of the probes, while the process is not late. A node that hangs is
@@ -50,7 +50,7 @@ type Engine struct {
 
 	mu     sync.Mutex
 	vaults map[types.NamespacedName]*group
-	notify []func(reconcile.Request)
+	news   notify.Notifier
 	// ended says that the engine has stopped, and no node is to be probed any more.
 	ended bool
 }
@@ -88,12 +88,7 @@ func NewEngine() *Engine {
 // has changed, after a delay: a controller that is less urgent lets others go first,
 // and handles several changes in one reconcile.
 func (e *Engine) Source(after time.Duration) source.Source {
-	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.notify = append(e.notify, func(r reconcile.Request) { queue.AddAfter(r, after) })
-		return nil
-	})
+	return e.news.Source(after)
 }
 
 // SetTargets says which nodes a Vault has from now on.
@@ -300,14 +295,7 @@ func (e *Engine) record(vault types.NamespacedName, w *worker, o Observation) {
 	if known && last.same(o) {
 		return
 	}
-	e.call(vault)
-}
-
-// call makes the controllers reconcile a Vault.
-func (e *Engine) call(vault types.NamespacedName) {
-	for _, notify := range e.notify {
-		notify(reconcile.Request{NamespacedName: vault})
-	}
+	e.news.Notify(vault)
 }
 
 // follow makes the worker go on with the target, if it is the same node that is

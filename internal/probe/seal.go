@@ -185,5 +185,5 @@ func (e *Engine) recordSeal(vault types.NamespacedName, w *worker, seal Seal) {
 	}
 	o.Seal = seal
 	g.observations[w.uid] = o
-	e.call(vault)
+	e.news.Notify(vault)
 }

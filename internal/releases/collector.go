@@ -8,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -27,18 +28,12 @@ func (s *Store) NeedLeaderElection() bool { return true }
 // Start removes records whose Vault is gone, now and then. Helm removes them when
 // a Vault is deleted; they stay when somebody takes its finalizer off by force.
 func (s *Store) Start(ctx context.Context) error {
-	ticker := time.NewTicker(collectEvery)
-	defer ticker.Stop()
-	for {
+	wait.NonSlidingUntilWithContext(ctx, func(ctx context.Context) {
 		if err := s.collect(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			ctrl.LoggerFrom(ctx).WithName("releases").Error(err, "records without a Vault cannot be removed")
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
+	}, collectEvery)
+	return nil
 }
 
 func (s *Store) collect(ctx context.Context, now time.Time) error {

@@ -21,13 +21,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/notify"
 )
 
 const (
@@ -105,9 +104,9 @@ type Tokens struct {
 	// operator's own machine.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	mu     sync.Mutex
-	known  map[types.NamespacedName]lookup
-	queues []workqueue.TypedRateLimitingInterface[reconcile.Request]
+	mu    sync.Mutex
+	known map[types.NamespacedName]lookup
+	news  notify.Notifier
 }
 
 // lookup is what a token was found to be.
@@ -145,12 +144,7 @@ func transitOf(vault *v1alpha1.Vault) *v1alpha1.TransitSeal {
 
 // Source makes a controller reconcile a Vault when something new is known of its token.
 func (t *Tokens) Source() source.Source {
-	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.queues = append(t.queues, queue)
-		return nil
-	})
+	return t.news.Source(0)
 }
 
 // NeedLeaderElection says that every replica looks, since every replica may have to write
@@ -159,18 +153,12 @@ func (t *Tokens) NeedLeaderElection() bool { return false }
 
 // Start looks in rounds until the context ends.
 func (t *Tokens) Start(ctx context.Context) error {
-	ticker := time.NewTicker(round)
-	defer ticker.Stop()
-	for {
+	wait.NonSlidingUntilWithContext(ctx, func(ctx context.Context) {
 		if err := t.round(ctx, time.Now); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).Error(err, "The tokens of seals could not be looked up")
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
+	}, round)
+	return nil
 }
 
 // round looks up the tokens that are due, and forgets those of Vaults that are gone.
@@ -179,7 +167,7 @@ func (t *Tokens) round(ctx context.Context, now func() time.Time) error {
 	if err := t.Cache.List(ctx, &list); err != nil {
 		return fmt.Errorf("listing the Vaults: %w", err)
 	}
-	var wait sync.WaitGroup
+	var looks sync.WaitGroup
 	turns := make(chan struct{}, lookups)
 	there := map[types.NamespacedName]bool{}
 	for i := range list.Items {
@@ -204,7 +192,7 @@ func (t *Tokens) round(ctx context.Context, now func() time.Time) error {
 			last = lookup{uid: vault.UID, transit: *transitOf(vault), versions: versions}
 		}
 		turns <- struct{}{}
-		wait.Go(func() {
+		looks.Go(func() {
 			defer func() { <-turns }()
 			if t.Yield != nil {
 				t.Yield(ctx, yieldFor)
@@ -212,7 +200,7 @@ func (t *Tokens) round(ctx context.Context, now func() time.Time) error {
 			t.record(key, t.look(ctx, vault, last, now))
 		})
 	}
-	wait.Wait()
+	looks.Wait()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for key := range t.known {
@@ -276,9 +264,7 @@ func (t *Tokens) record(vault types.NamespacedName, found lookup) {
 	if before && last.uid == found.uid && last.transit == found.transit && last.token == found.token {
 		return
 	}
-	for _, queue := range t.queues {
-		queue.Add(reconcile.Request{NamespacedName: vault})
-	}
+	t.news.Notify(vault)
 }
 
 // read reads the Secrets, and what the key service says of the token.
