@@ -18,6 +18,16 @@ type rollout struct {
 	workload     *workload.Workload
 }
 
+// deployment is the Deployment, or nil while it is not known which pods are updated. The rollout
+// of a StatefulSet is the operator's own.
+func (r rollout) deployment() *appsv1.Deployment {
+	if r.workload == nil || r.workload.Revision == "" {
+		return nil
+	}
+	deployment, _ := r.workload.Object.(*appsv1.Deployment)
+	return deployment
+}
+
 // handover returns the pod whose node has to step down, and one of those that can take over
 // from it, or nothing.
 //
@@ -31,12 +41,9 @@ type rollout struct {
 // While anything is not known nothing is done: the active node then gives up its place when it
 // is ended, as everywhere else.
 func handover(r rollout) (active, successor *corev1.Pod) {
-	if r.workload == nil || r.workload.Revision == "" {
+	deployment := r.deployment()
+	if deployment == nil {
 		return nil, nil
-	}
-	deployment, ok := r.workload.Object.(*appsv1.Deployment)
-	if !ok {
-		return nil, nil // the rollout of integrated storage is the operator's own
 	}
 	ready := 0
 	for i := range r.pods {
