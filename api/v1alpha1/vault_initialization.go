@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"cmp"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -8,8 +10,8 @@ import (
 // InitializationPolicy is how the operator initializes a Vault that has no data yet.
 // https://developer.hashicorp.com/vault/api-docs/system/init
 //
-// +kubebuilder:validation:XValidation:rule="self.threshold <= self.shares",fieldPath=".threshold",message="must not be higher than shares"
-// +kubebuilder:validation:XValidation:rule="self.shares == 1 || self.threshold > 1",fieldPath=".threshold",message="must be at least 2 when there is more than one share"
+// +kubebuilder:validation:XValidation:rule="(has(self.threshold) ? self.threshold : 3) <= (has(self.shares) ? self.shares : 5)",fieldPath=".threshold",message="must not be higher than shares"
+// +kubebuilder:validation:XValidation:rule="(has(self.shares) ? self.shares : 5) == 1 || (has(self.threshold) ? self.threshold : 3) > 1",fieldPath=".threshold",message="must be at least 2 when there is more than one share"
 // +kubebuilder:validation:XValidation:rule="has(self.pgpKeysConfigMapName) || has(self.allowPlaintext) && self.allowPlaintext",message="pgpKeysConfigMapName must be set, so that only the holders of keys can read them; to have the keys stored unencrypted set allowPlaintext"
 // +kubebuilder:validation:XValidation:rule="self.rootToken != 'Secret' || has(self.allowPlaintext) && self.allowPlaintext",fieldPath=".rootToken",message="Secret stores the root token unencrypted, which needs allowPlaintext"
 // +kubebuilder:validation:XValidation:rule="(self.rootToken == 'PGP') == has(self.rootTokenPGPKey)",message="rootToken PGP needs rootTokenPGPKey, and nothing else does"
@@ -17,7 +19,6 @@ import (
 type InitializationPolicy struct {
 	// shares is the number of keys that are made: unseal keys, or recovery keys when Vault
 	// unseals itself by a key service. Defaults to 5.
-	// +kubebuilder:default=5
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=255
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Key shares",order=91,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:number","urn:alm:descriptor:com.tectonic.ui:advanced"}
@@ -26,7 +27,6 @@ type InitializationPolicy struct {
 
 	// threshold is how many of the keys unseal Vault, or authorize what needs recovery keys.
 	// Defaults to 3.
-	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=255
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Key threshold",order=92,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:number","urn:alm:descriptor:com.tectonic.ui:advanced"}
@@ -65,6 +65,23 @@ type InitializationPolicy struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Allow unencrypted keys",order=96,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	AllowPlaintext bool `json:"allowPlaintext,omitempty"`
+}
+
+// A default of the schema would fill an initialization in that nobody asked for: the console's
+// form sends whatever it has a default of.
+const (
+	defaultShares    int32 = 5
+	defaultThreshold int32 = 3
+)
+
+// WantedShares is how many keys are made.
+func (p *InitializationPolicy) WantedShares() int32 {
+	return cmp.Or(p.Shares, defaultShares)
+}
+
+// WantedThreshold is how many of the keys are needed.
+func (p *InitializationPolicy) WantedThreshold() int32 {
+	return cmp.Or(p.Threshold, defaultThreshold)
 }
 
 // RootTokenPolicy says what becomes of the root token.

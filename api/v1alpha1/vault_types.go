@@ -484,7 +484,6 @@ type AuditPolicy struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][0-9]+)?$`
-	// +kubebuilder:default="10Gi"
 	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('64Mi')) >= 0",message="must be at least 64Mi: a fifth has to be enough for what is written between two rotations"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Audit volume size",order=91,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional

@@ -76,7 +76,7 @@ func readHolders(ctx context.Context, reader client.Reader, vault *v1alpha1.Vaul
 		contents[key] = []byte(text)
 	}
 	// Not one is read more than there can be.
-	if count := len(contents); count != int(policy.Shares) && count != int(policy.Shares)+1 {
+	if count := len(contents); count != int(policy.WantedShares()) && count != int(policy.WantedShares())+1 {
 		return holders{}, wrongNumber(name, count, policy)
 	}
 	var result holders
@@ -102,10 +102,10 @@ func (h *holders) assign(configMap string, policy *v1alpha1.InitializationPolicy
 		return notUsable(v1alpha1.ReasonPGPKeysNotFound,
 			"spec.initialization.rootTokenPGPKey: ConfigMap %q has no key %q", configMap, policy.RootTokenPGPKey)
 	}
-	if h.root != nil && len(h.shares) == int(policy.Shares)+1 {
+	if h.root != nil && len(h.shares) == int(policy.WantedShares())+1 {
 		h.shares = slices.DeleteFunc(h.shares, func(key publicKey) bool { return key.name == h.root.name })
 	}
-	if len(h.shares) != int(policy.Shares) {
+	if len(h.shares) != int(policy.WantedShares()) {
 		return wrongNumber(configMap, len(h.shares), policy)
 	}
 	return nil
@@ -113,7 +113,7 @@ func (h *holders) assign(configMap string, policy *v1alpha1.InitializationPolicy
 
 func wrongNumber(configMap string, count int, policy *v1alpha1.InitializationPolicy) error {
 	return notUsable(v1alpha1.ReasonPGPKeysInvalid,
-		"ConfigMap %q has %d public keys for %d shares: each share needs one", configMap, count, policy.Shares)
+		"ConfigMap %q has %d public keys for %d shares: each share needs one", configMap, count, policy.WantedShares())
 }
 
 // parse reads a public PGP key as gpg exports it, armored or not, or the base64 of that. It

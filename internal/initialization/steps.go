@@ -262,9 +262,9 @@ func requestFor(vault *v1alpha1.Vault, seal *vaultclient.SealStatus, h holders) 
 		keys = append(keys, share.encoded)
 	}
 	if seal.RecoverySeal {
-		request.RecoveryShares, request.RecoveryThreshold, request.RecoveryPGPKeys = policy.Shares, policy.Threshold, keys
+		request.RecoveryShares, request.RecoveryThreshold, request.RecoveryPGPKeys = policy.WantedShares(), policy.WantedThreshold(), keys
 	} else {
-		request.SecretShares, request.SecretThreshold, request.PGPKeys = policy.Shares, policy.Threshold, keys
+		request.SecretShares, request.SecretThreshold, request.PGPKeys = policy.WantedShares(), policy.WantedThreshold(), keys
 	}
 	if h.root != nil {
 		request.RootTokenPGPKey = h.root.encoded
