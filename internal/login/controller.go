@@ -15,7 +15,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -119,12 +118,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	observations := r.Engine.Observations(req.NamespacedName)
 	node := r.active(&vault, list, observations)
 	if node == nil { // the engine calls again
-		return reconcile.Result{}, client.IgnoreNotFound(r.write(ctx, &vault, who, unobserved(&vault)))
+		now := r.Clock.Now()
+		condition := s.unobserved(&vault, now, "No node is active that the operator could log in to")
+		return reconcile.Result{RequeueAfter: max(s.known.Sub(now), 0)},
+			client.IgnoreNotFound(r.write(ctx, &vault, who, condition))
 	}
 	if err := r.work(ctx, &vault, s, node, who); err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := r.write(ctx, &vault, who, s.condition(&vault)); err != nil {
+	if err := r.write(ctx, &vault, who, s.condition(&vault, r.Clock.Now())); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if err := r.stepDown(ctx, &vault, s, node, list, observations); err != nil {
@@ -215,17 +217,6 @@ func (r *Reconciler) active(
 	return vaultclient.New(target)
 }
 
-// unobserved is what is told while no node is active: what was, if anything.
-func unobserved(vault *v1alpha1.Vault) *metav1.Condition {
-	if old := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.AuthorizedCondition); old != nil {
-		return old.DeepCopy()
-	}
-	return &metav1.Condition{
-		Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotObserved,
-		Message: "No node is active that the operator could log in to",
-	}
-}
-
 // stepDown has the active node step down if it is about to be deleted, and another can take
 // over.
 func (r *Reconciler) stepDown(ctx context.Context, vault *v1alpha1.Vault, s *session, node *vaultclient.Client,
@@ -266,7 +257,8 @@ func (r *Reconciler) session(vault *v1alpha1.Vault) *session {
 	key := client.ObjectKeyFromObject(vault)
 	s := r.sessions[key]
 	if s == nil || s.vault != vault.UID {
-		s = &session{vault: vault.UID, generation: vault.Generation}
+		// Another process may have logged in right before this one became the leader.
+		s = &session{vault: vault.UID, generation: vault.Generation, known: r.Clock.Now().Add(later)}
 		if r.sessions == nil {
 			r.sessions = map[types.NamespacedName]*session{}
 		}

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/authorization"
+	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
@@ -77,6 +79,8 @@ type vault struct {
 	valid           bool
 	requests        []string
 	down            bool
+	// lifetime is what it says of tokens in seconds, if it is not 300.
+	lifetime int64
 }
 
 func (v *vault) authorize(keys ...any) {
@@ -129,7 +133,7 @@ func (v *vault) handle(w http.ResponseWriter, r *http.Request) bool {
 			return true
 		}
 		v.valid = true
-		reply(map[string]any{"auth": map[string]any{"client_token": secretToken, "lease_duration": 300}})
+		reply(map[string]any{"auth": map[string]any{"client_token": secretToken, "lease_duration": cmp.Or(v.lifetime, 300)}})
 	case token != secretToken || !v.valid || !v.policy:
 		refuse(http.StatusForbidden, "permission denied")
 	case path == "sys/capabilities-self":
@@ -338,6 +342,8 @@ func TestRefusals(t *testing.T) {
 		t.Error("no error while Vault does not respond")
 	}
 	f.vault.down = false
+	f.expect(time.Minute, v1alpha1.ReasonAuthorized)
+	f.expect(4*time.Minute, v1alpha1.ReasonAuthorized)
 	f.vault.node.Set(fakevault.Sealed)
 	poll.Eventually(t, "the node is known to be sealed", 10*time.Second, 50*time.Millisecond, func() error {
 		if f.Engine.Observations(key)["x"].State != probe.Sealed {
@@ -346,9 +352,90 @@ func TestRefusals(t *testing.T) {
 		return nil
 	})
 	f.vault.took()
-	f.expect(4*time.Minute, v1alpha1.ReasonAuthorized)
+	// What was known stays for as long as the token is valid.
+	if result := f.expect(5*time.Minute-time.Second, v1alpha1.ReasonAuthorized); result.RequeueAfter != time.Second {
+		t.Errorf("it looks again after %s", result.RequeueAfter)
+	}
+	f.expect(time.Second, v1alpha1.ReasonNotObserved, "No node is active")
 	if took := f.vault.took(); len(took) > 0 {
 		t.Errorf("a sealed node got %q", took)
+	}
+}
+
+// However short tokens are valid, and whatever else a node responds, there is a login a minute.
+func TestLoginsAreFewWhateverANodeResponds(t *testing.T) {
+	for what, change := range map[string]func(*vault){
+		"short tokens":           func(v *vault) { v.lifetime = 60 },
+		"tokens of a second":     func(v *vault) { v.lifetime = 1 },
+		"tokens of a century":    func(v *vault) { v.lifetime = 1 << 40 },
+		"errors":                 func(v *vault) { v.down = true },
+		"no rights, each time":   func(v *vault) { v.policy = false },
+		"no such login any more": func(v *vault) { v.mounted = false },
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := newFixture(t)
+			f.vault.authorize("a")
+			change(f.vault)
+			for range 10 * 60 {
+				_, _ = f.pass(time.Second)
+			}
+			logins := 0
+			for _, request := range f.vault.took() {
+				if request == "PUT auth/vault-operator/login" {
+					logins++
+				}
+			}
+			if logins == 0 || logins > 10 {
+				t.Errorf("%d logins in ten minutes", logins)
+			}
+		})
+	}
+}
+
+// A Vault where no login comes to an end is not said to be authorized.
+func TestNoLoginIsNoAuthorization(t *testing.T) {
+	f := newFixture(t)
+	f.vault.authorize("a")
+	f.vault.lifetime = 1
+	if _, err := f.pass(0); err == nil {
+		t.Error("no error for a token of a second")
+	}
+	f.expect(time.Second, v1alpha1.ReasonNotObserved, "has no token of Vault")
+	f.vault.lifetime = 0
+	f.expect(time.Minute, v1alpha1.ReasonAuthorized)
+}
+
+// What a node responds does not fill the memory of the operator.
+func TestLargeResponses(t *testing.T) {
+	long := strings.Repeat("x", maxValue+1)
+	for what, c := range map[string]*config{
+		"many keys":        {Keys: make([]string, maxValues+1)},
+		"a long key":       {Keys: []string{"a", long}},
+		"a long issuer":    {Issuer: long},
+		"many algorithms":  {Algorithms: make([]string, maxValues+1)},
+		"a long algorithm": {Algorithms: []string{long}},
+	} {
+		if c.bounded() {
+			t.Errorf("%s: taken", what)
+		}
+	}
+	if c := (&config{Keys: []string{"a"}, Issuer: "b", Algorithms: []string{"RS256"}}); !c.bounded() {
+		t.Error("an ordinary configuration is refused")
+	}
+	f := newFixture(t)
+	f.vault.authorize("a", long)
+	if _, err := f.pass(0); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("error %v", err)
+	}
+	if s := f.sessions[key]; s.config != nil {
+		t.Error("the configuration is kept")
+	}
+	err := &vaultclient.Error{Status: http.StatusBadRequest, Reasons: []string{long}}
+	reason, text := refusalOf(err, f.object())
+	s := &session{}
+	s.refuse(reason, text, time.Now())
+	if len(s.refusal.Message) > message.Max || !strings.Contains(s.refusal.Message, "kubectl vault authorize example") {
+		t.Errorf("%d bytes are kept: %s", len(s.refusal.Message), s.refusal.Message)
 	}
 }
 

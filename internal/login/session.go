@@ -9,23 +9,30 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/authorization"
+	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
 )
 
 const (
 	// soon and later are between two logins that are refused: Vault records each. Somebody who
-	// has just asked for a login is about to authorize it.
+	// has just asked for a login is about to authorize it. No two logins follow each other
+	// sooner than soon, whatever the node responds.
 	soon      = time.Minute
 	later     = 5 * time.Minute
 	soonTries = 10
 	// requestTimeout is for one request.
 	requestTimeout = 5 * time.Second
+	// maxValues and maxValue are how many values, and of how many bytes, a list in the
+	// configuration of the auth method may have.
+	maxValues = 32
+	maxValue  = 8 << 10
 )
 
 // session is what this process knows of its login to one Vault. The token is in its memory and
@@ -42,11 +49,13 @@ type session struct {
 	// config is the configuration of the auth method; nil while it is not known.
 	config *config
 
-	// refusal is why the last login was refused, or nil; refusals is how many were in a row,
-	// and next when to try again.
+	// refusal is why the last login was refused, or nil; refusals is how many were in a row.
 	refusal  *metav1.Condition
 	refusals int
-	next     time.Time
+	// next is when the operator may log in again at the earliest.
+	next time.Time
+	// known is until when the condition may stay without another login.
+	known time.Time
 
 	// steppedDown is the pod that was asked to step down last, at the time.
 	steppedDown types.UID
@@ -58,6 +67,14 @@ type config struct {
 	Keys       []string `json:"jwt_validation_pubkeys"`
 	Issuer     string   `json:"bound_issuer"`
 	Algorithms []string `json:"jwt_supported_algs"`
+}
+
+// bounded says that the configuration is no larger than any that is meant: a node could have it
+// fill the memory of the operator.
+func (c *config) bounded() bool {
+	tooLong := func(value string) bool { return len(value) > maxValue }
+	return len(c.Keys) <= maxValues && len(c.Algorithms) <= maxValues && !tooLong(c.Issuer) &&
+		!slices.ContainsFunc(c.Keys, tooLong) && !slices.ContainsFunc(c.Algorithms, tooLong)
 }
 
 // valid says that the token can be used.
@@ -86,21 +103,34 @@ func (s *session) follow(vault *v1alpha1.Vault) {
 
 // refuse notes that a login was refused. A token that is still valid is kept: by it the keys of
 // the API server can be put right, when it is these that are the reason.
-func (s *session) refuse(reason, message string, now time.Time) {
-	s.refusal = &metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: message}
+func (s *session) refuse(reason, text string, now time.Time) {
+	s.refusal = &metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: message.Cut(text)}
 	s.refusals++
 	pause := later
 	if s.refusals < soonTries {
 		pause = soon
 	}
 	s.next = now.Add(pause)
+	s.known = now.Add(later)
+}
+
+// unobserved is the condition while the operator does not get to know it: what was told last
+// stays for as long as that can be relied on.
+func (s *session) unobserved(vault *v1alpha1.Vault, now time.Time, why string) *metav1.Condition {
+	old := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.AuthorizedCondition)
+	if old != nil && now.Before(s.known) {
+		return old.DeepCopy()
+	}
+	return &metav1.Condition{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotObserved, Message: why}
 }
 
 // condition tells what came of the last login.
-func (s *session) condition(vault *v1alpha1.Vault) *metav1.Condition {
+func (s *session) condition(vault *v1alpha1.Vault, now time.Time) *metav1.Condition {
 	switch {
 	case s.refusal != nil:
 		return s.refusal.DeepCopy()
+	case !s.valid(now):
+		return s.unobserved(vault, now, "The operator has no token of Vault: its last login failed, and it tries again")
 	case len(s.missing) > 0:
 		return &metav1.Condition{
 			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonPolicyMissing,
@@ -129,11 +159,12 @@ func (r *Reconciler) login(
 	if err != nil {
 		return err
 	}
+	s.next = now.Add(soon)
 	asking, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	token, err := node.LoginJWT(asking, authorization.Name, authorization.Name, jwt)
-	if reason, message := refusalOf(err, vault); reason != "" {
-		s.refuse(reason, message, now)
+	if reason, text := refusalOf(err, vault); reason != "" {
+		s.refuse(reason, text, now)
 		return nil
 	}
 	if err != nil {
@@ -148,13 +179,15 @@ func (r *Reconciler) login(
 	*s = session{
 		vault: s.vault, generation: s.generation, token: token.Value,
 		expires: now.Add(token.Lifetime), renew: now.Add(token.Lifetime * 2 / 3),
+		next: now.Add(soon), known: now.Add(token.Lifetime),
 		missing: authorization.Missing(capabilities), steppedDown: steppedDown, asked: asked,
 	}
 	return nil
 }
 
-// refusalOf is why Vault has refused a login for good; without a reason it has not.
-func refusalOf(err error, vault *v1alpha1.Vault) (reason, message string) {
+// refusalOf is why Vault has refused a login for good; without a reason it has not. What to do
+// goes before Vault's words, which may be cut.
+func refusalOf(err error, vault *v1alpha1.Vault) (reason, text string) {
 	words := strings.Join(vaultclient.ReasonsOf(err), ", ")
 	switch vaultclient.StatusOf(err) {
 	case http.StatusForbidden, http.StatusNotFound:
@@ -162,9 +195,9 @@ func refusalOf(err error, vault *v1alpha1.Vault) (reason, message string) {
 		// Without the auth method Vault takes the login for a request that needs a token. The
 		// others are of one that is not complete.
 		unknown := []string{"missing client token", "could not be found", "could not load configuration"}
-		if !slices.ContainsFunc(unknown, func(text string) bool { return strings.Contains(words, text) }) {
-			return v1alpha1.ReasonLoginRefused, fmt.Sprintf("Vault refuses the login of the operator: %s. "+
-				"'kubectl vault authorize %s' writes again what it is checked by", words, vault.Name)
+		if !slices.ContainsFunc(unknown, func(known string) bool { return strings.Contains(words, known) }) {
+			return v1alpha1.ReasonLoginRefused, fmt.Sprintf("Vault refuses the login of the operator. "+
+				"'kubectl vault authorize %s' writes again what it is checked by. Vault says: %s", vault.Name, words)
 		}
 	default:
 		return "", ""
@@ -185,6 +218,9 @@ func (r *Reconciler) followKeys(ctx context.Context, s *session, node *vaultclie
 		var read config
 		if err := node.Read(ctx, s.token, authorization.ConfigPath, &read); err != nil {
 			return s.denied(err, now, "reading the public keys that Vault has")
+		}
+		if !read.bounded() {
+			return errors.New("the configuration of the auth method in Vault is too large to be that of the operator")
 		}
 		for i := range read.Keys {
 			read.Keys[i] = strings.TrimSpace(read.Keys[i])
@@ -214,7 +250,9 @@ func (r *Reconciler) followKeys(ctx context.Context, s *session, node *vaultclie
 // condition then tells what is missing. Other errors are returned.
 func (s *session) denied(err error, now time.Time, doing string) error {
 	if status := vaultclient.StatusOf(err); status == http.StatusForbidden || status == http.StatusNotFound {
-		s.token, s.config, s.next = "", nil, now.Add(soon) // no sooner, whatever Vault says then
+		s.token, s.config = "", nil
+		s.next = now.Add(soon) // no sooner, whatever Vault says then
+		s.known = s.next.Add(requestTimeout)
 		return nil
 	}
 	return fmt.Errorf("%s: %w", doing, err)

@@ -180,6 +180,14 @@ func (c *Client) LookupSelf(ctx context.Context, token string) error {
 	return c.do(ctx, http.MethodGet, "/v1/auth/token/lookup-self", token, nil, nil)
 }
 
+// What a token may be that a login makes: its size, and for how long it is valid. The node says
+// both, and how often the operator logs in follows from it.
+const (
+	maxToken    = 8 << 10
+	minLifetime = time.Minute
+	maxLifetime = 24 * time.Hour
+)
+
 // Token is one that a login has made.
 type Token struct {
 	Value string
@@ -200,10 +208,15 @@ func (c *Client) LoginJWT(ctx context.Context, mount, role, jwt string) (Token, 
 	if err := c.do(ctx, http.MethodPut, "/v1/auth/"+mount+"/login", "", body, &response); err != nil {
 		return Token{}, err
 	}
-	if response.Auth.Token == "" || response.Auth.Lifetime <= 0 {
-		return Token{}, errors.New("the response has no token that is valid for a while")
+	token, seconds := response.Auth.Token, response.Auth.Lifetime
+	if token == "" || len(token) > maxToken {
+		return Token{}, fmt.Errorf("the response has no token of 1 to %d bytes", maxToken)
 	}
-	return Token{response.Auth.Token, time.Duration(response.Auth.Lifetime) * time.Second}, nil
+	// Compared as seconds, since a duration may overflow.
+	if seconds < int64(minLifetime/time.Second) || seconds > int64(maxLifetime/time.Second) {
+		return Token{}, fmt.Errorf("the response has no token that is valid for %s to %s", minLifetime, maxLifetime)
+	}
+	return Token{token, time.Duration(seconds) * time.Second}, nil
 }
 
 // Capabilities returns what a token may do with paths.

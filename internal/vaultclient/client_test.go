@@ -3,6 +3,7 @@ package vaultclient
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -147,5 +148,46 @@ func TestReasons(t *testing.T) {
 	got := ReasonsOf(requests["a key"]())
 	if len(got) != maxReasons || len(got[0]) != maxReason || !utf8.ValidString(got[0]) {
 		t.Errorf("%d reasons, the first one with %d bytes", len(got), len(got[0]))
+	}
+}
+
+// A node decides neither how often the operator logs in nor how much it keeps.
+func TestLoginJWT(t *testing.T) {
+	ca := fakevault.NewCA(t)
+	node := fakevault.Start(t, ca.Certificate(t, name), fakevault.Active)
+	client := New(probe.Target{Address: node.Address, ServerName: name, CA: ca.PEM})
+	for what, test := range map[string]struct {
+		token    string
+		lifetime int64
+		taken    bool
+	}{
+		"as Vault does":      {"hvb.MARKER", 300, true},
+		"a minute":           {"hvb.MARKER", 60, true},
+		"a day":              {strings.Repeat("x", maxToken), 24 * 3600, true},
+		"less than a minute": {"hvb.MARKER", 59, false},
+		"more than a day":    {"hvb.MARKER", 24*3600 + 1, false},
+		"never ends":         {"hvb.MARKER", 0, false},
+		"ends before":        {"hvb.MARKER", -300, false},
+		"too long to count":  {"hvb.MARKER", 1 << 62, false},
+		"no token":           {"", 300, false},
+		"a large token":      {strings.Repeat("x", maxToken+1), 300, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			node.Handle(func(w http.ResponseWriter, _ *http.Request) bool {
+				_, _ = fmt.Fprintf(w, `{"auth": {"client_token": %q, "lease_duration": %d}}`, test.token, test.lifetime)
+				return true
+			})
+			token, err := client.LoginJWT(t.Context(), "mount", "role", "jwt")
+			if (err == nil) != test.taken || err != nil && strings.Contains(err.Error(), "MARKER") {
+				t.Fatalf("error %v", err)
+			}
+			want := Token{}
+			if test.taken {
+				want = Token{test.token, time.Duration(test.lifetime) * time.Second}
+			}
+			if token != want {
+				t.Errorf("the token is %+v", token)
+			}
+		})
 	}
 }
