@@ -34,7 +34,8 @@ const (
 
 	// lifetime is how long a token of the operator is valid, in Vault's words.
 	lifetime = "5m"
-	// description of the auth method.
+	// mountType and description are those of the auth method.
+	mountType   = "jwt"
 	description = "The Vault Operator, which keeps this Vault available"
 )
 
@@ -104,6 +105,17 @@ func Missing(capabilities map[string][]string) []string {
 	return missing
 }
 
+// OwnPolicy says that a policy is the operator's, of this version or of another: each begins with
+// the same line.
+func OwnPolicy(text string) bool {
+	first, _, _ := strings.Cut(Policy, "\n")
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return strings.TrimSpace(line) == first
+}
+
+// OwnMount says that an auth method is the operator's, by its type and description.
+func OwnMount(kind, text string) bool { return kind == mountType && text == description }
+
 // Request writes something in Vault.
 type Request struct {
 	Path string
@@ -117,7 +129,7 @@ func Grant(login *v1alpha1.OperatorLoginStatus) []Request {
 	return []Request{
 		{PolicyPath, map[string]any{"policy": Policy}},
 		{MountPath, map[string]any{
-			"type": "jwt", "description": description,
+			"type": mountType, "description": description,
 			"config": map[string]any{"default_lease_ttl": lifetime, "max_lease_ttl": lifetime},
 		}},
 		{ConfigPath, Config(login.PublicKeys)},
@@ -142,6 +154,12 @@ func role(login *v1alpha1.OperatorLoginStatus) map[string]any {
 // words.
 func AlreadyMounted(reasons []string) bool {
 	return slices.ContainsFunc(reasons, func(reason string) bool { return strings.Contains(reason, "already in use") })
+}
+
+// NotMounted says that nothing is mounted at MountPath, by Vault's words when it is read: they
+// come with the status 400.
+func NotMounted(reasons []string) bool {
+	return slices.ContainsFunc(reasons, func(reason string) bool { return strings.Contains(reason, "No auth engine at") })
 }
 
 // Others are the roles that do not belong in the auth method, of those that are there.

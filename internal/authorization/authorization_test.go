@@ -108,9 +108,32 @@ func TestGrantCommands(t *testing.T) {
 	}
 }
 
+// What somebody else has made by the same name is neither replaced nor deleted.
+func TestOwn(t *testing.T) {
+	first, rest, _ := strings.Cut(Policy, "\n")
+	for text, want := range map[string]bool{
+		Policy: true, "\n" + Policy: true, first + "\n# of another version\n": true,
+		"": false, rest: false, first + " and more\n": false, "# mine\n" + Policy: false, "path \"*\" {}": false,
+	} {
+		if got := OwnPolicy(text); got != want {
+			t.Errorf("OwnPolicy(%q) = %v", text, got)
+		}
+	}
+	mount := Grant(login)[1].Body
+	if kind, _ := mount["type"].(string); !OwnMount(kind, description) || mount["description"] != description {
+		t.Errorf("what is written is not taken for the operator's: %v", mount)
+	}
+	if OwnMount("userpass", description) || OwnMount("jwt", "") {
+		t.Error("the auth method of somebody else is taken for the operator's")
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	if !AlreadyMounted([]string{"path is already in use at vault-operator/"}) || AlreadyMounted([]string{"no"}) {
 		t.Error("AlreadyMounted() is wrong")
+	}
+	if !NotMounted([]string{"No auth engine at vault-operator/"}) || NotMounted([]string{"permission denied"}) {
+		t.Error("NotMounted() is wrong")
 	}
 	if others := Others([]string{"a", Name}); !slices.Equal(others, []string{"a"}) {
 		t.Errorf("Others() = %q", others)

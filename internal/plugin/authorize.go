@@ -24,8 +24,11 @@ func (p *plugin) authorizeCommand() *cobra.Command {
 node step down before a rollout replaces it. It can read no secret and write no policy:
 --dry-run prints all that is written, and asks for no token.
 
-The token needs "update" on sys/policies/acl/vault-operator, "update" and "sudo" on
-sys/auth/vault-operator, "list" on auth/vault-operator/role, "update" on
+Nothing is written where a policy or an auth method named vault-operator is somebody else's, or
+where that auth method has roles of somebody else.
+
+The token needs "read" and "update" on sys/policies/acl/vault-operator, "read", "update" and "sudo"
+on sys/auth/vault-operator, "list" on auth/vault-operator/role, "update" on
 auth/vault-operator/config, and "create" and "update" on auth/vault-operator/role/vault-operator.`,
 		Example: `  # For review, or to be run by somebody else
   kubectl vault authorize example --dry-run
@@ -51,8 +54,11 @@ func (p *plugin) deauthorizeCommand() *cobra.Command {
 		Use:   "deauthorize NAME",
 		Short: "Take back what authorize has granted",
 		Long: `Delete the policy of the operator and its auth method from a Vault. A token that it has may do
-nothing any more from that moment. The token that you give needs "delete" on
-sys/policies/acl/vault-operator, and "delete" and "sudo" on sys/auth/vault-operator.`,
+nothing any more from that moment. Nothing is deleted where one of them is somebody else's, or where
+the auth method has roles of somebody else.
+
+The token that you give needs "read" and "delete" on sys/policies/acl/vault-operator, "read",
+"delete" and "sudo" on sys/auth/vault-operator, and "list" on auth/vault-operator/role.`,
 		Example: `  # Asks for a token without echo
   kubectl vault deauthorize example`,
 		Args:              cobra.ExactArgs(1),
@@ -108,16 +114,19 @@ func (p *plugin) grant(ctx context.Context, vault *v1alpha1.Vault, active *seen)
 	if err != nil {
 		return err
 	}
+	mounted, err := checkOwn(ctx, api)
+	if err != nil {
+		return err
+	}
 	for _, request := range authorization.Grant(login) {
+		if request.Path == authorization.MountPath && mounted {
+			continue
+		}
 		body, err := json.Marshal(request.Body)
 		if err != nil {
 			return err
 		}
-		_, err = api.WriteBytesWithContext(ctx, request.Path, body)
-		if request.Path == authorization.MountPath && mounted(err) {
-			err = p.checkRoles(ctx, api)
-		}
-		if err != nil {
+		if _, err := api.WriteBytesWithContext(ctx, request.Path, body); err != nil {
 			return refusedPath(err, "writing", request.Path)
 		}
 	}
@@ -127,15 +136,58 @@ func (p *plugin) grant(ctx context.Context, vault *v1alpha1.Vault, active *seen)
 	return nil
 }
 
-// mounted says that an auth method is there already.
-func mounted(err error) bool {
-	response := (*vaultapi.ResponseError)(nil)
-	return errors.As(err, &response) && authorization.AlreadyMounted(response.Errors)
+// checkOwn refuses to go on where what has the operator's name in Vault is somebody else's, and
+// says whether the auth method is there.
+func checkOwn(ctx context.Context, api *vaultapi.Logical) (mounted bool, err error) {
+	if err := checkPolicy(ctx, api); err != nil {
+		return false, refusedPath(err, "reading", authorization.PolicyPath)
+	}
+	if mounted, err = checkMount(ctx, api); err != nil {
+		return false, refusedPath(err, "reading", authorization.MountPath)
+	}
+	if !mounted {
+		return false, nil
+	}
+	if err := checkRoles(ctx, api); err != nil {
+		return false, refusedPath(err, "listing", authorization.RolesPath)
+	}
+	return true, nil
+}
+
+func checkPolicy(ctx context.Context, api *vaultapi.Logical) error {
+	found, err := api.ReadWithContext(ctx, authorization.PolicyPath)
+	if err != nil || found == nil {
+		return err
+	}
+	if text, _ := found.Data["policy"].(string); authorization.OwnPolicy(text) {
+		return nil
+	}
+	return exit(exitRefused, "Vault has a policy %[1]s that is not the operator's, and nothing was changed. If something "+
+		"needs it write it under another name; then delete it: vault policy delete %[1]s", authorization.Name)
+}
+
+func checkMount(ctx context.Context, api *vaultapi.Logical) (mounted bool, err error) {
+	found, err := api.ReadWithContext(ctx, authorization.MountPath)
+	if response := (*vaultapi.ResponseError)(nil); errors.As(err, &response) &&
+		authorization.NotMounted(response.Errors) {
+		return false, nil
+	}
+	if err != nil || found == nil {
+		return false, err
+	}
+	kind, _ := found.Data["type"].(string)
+	description, _ := found.Data["description"].(string)
+	if authorization.OwnMount(kind, description) {
+		return true, nil
+	}
+	return false, exit(exitRefused, "auth/%[1]s is an auth method that is not the operator's, and nothing was changed "+
+		"(type %[2]s, description %[3]q). If something needs it move it: vault auth move auth/%[1]s auth/NAME. "+
+		"Otherwise disable it: vault auth disable %[1]s", authorization.Name, line(kind), line(description))
 }
 
 // checkRoles refuses an auth method that has roles of somebody else: the operator may admit any
 // key to it.
-func (p *plugin) checkRoles(ctx context.Context, api *vaultapi.Logical) error {
+func checkRoles(ctx context.Context, api *vaultapi.Logical) error {
 	found, err := api.ListWithContext(ctx, authorization.RolesPath)
 	if err != nil || found == nil {
 		return err
@@ -146,7 +198,8 @@ func (p *plugin) checkRoles(ctx context.Context, api *vaultapi.Logical) error {
 		roles = append(roles, fmt.Sprint(key))
 	}
 	if others := authorization.Others(roles); len(others) > 0 {
-		return exit(exitRefused, "auth/%s has roles that are not the operator's, which could let itself in by them: %s",
+		return exit(exitRefused, "auth/%[1]s has roles that are not the operator's, which could let itself in by them, and "+
+			"nothing was changed: %[2]s. Delete them: vault delete auth/%[1]s/role/NAME",
 			authorization.Name, line(strings.Join(others, ", ")))
 	}
 	return nil
@@ -154,6 +207,9 @@ func (p *plugin) checkRoles(ctx context.Context, api *vaultapi.Logical) error {
 
 func (p *plugin) revokeGrant(ctx context.Context, vault *v1alpha1.Vault, active *seen) error {
 	api := active.node.api.Logical()
+	if _, err := checkOwn(ctx, api); err != nil {
+		return err
+	}
 	for _, path := range authorization.Revoke() {
 		if _, err := api.DeleteWithContext(ctx, path); err != nil && status(err) != http.StatusNotFound {
 			return refusedPath(err, "deleting", path)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/authorization"
 )
 
 // asked is a harness whose Vault has the operator log in.
@@ -27,7 +28,7 @@ func TestAuthorize(t *testing.T) {
 	node := &fakeNode{initialized: true, active: true, answer: map[string]http.HandlerFunc{}}
 	h.pods(map[string]string{"a": h.serve(node)})
 	h.run("hvs.bad\n", "authorize", "example").expect(t, exitDenied,
-		"writing sys/policies/acl/vault-operator", "permission denied")
+		"reading sys/policies/acl/vault-operator", "permission denied")
 	h.run("", "authorize", "example").expect(t, exitDenied, "no token was given")
 	h.run("hvs.good\n", "authorize", "example").expect(t, 0, "may keep Vault example available")
 	var paths []string
@@ -47,23 +48,44 @@ func TestAuthorize(t *testing.T) {
 	}
 }
 
-// An auth method of somebody else is not given to the operator.
+// What is somebody else's is neither given to the operator nor replaced nor deleted.
 func TestAuthorizeOnceMore(t *testing.T) {
 	h := asked(t)
-	node := &fakeNode{initialized: true, active: true}
+	ours := map[string]any{"type": "jwt", "description": authorization.Grant(h.vault.Status.OperatorLogin)[1].
+		Body["description"]}
+	node := &fakeNode{initialized: true, active: true, policy: authorization.Policy, mount: ours}
 	roles := []string{"vault-operator"}
 	node.answer = map[string]http.HandlerFunc{
-		"auth/vault-operator": func(w http.ResponseWriter, _ *http.Request) {
-			refuse(w, http.StatusBadRequest, "path is already in use at vault-operator/")
-		},
 		"/v1/auth/vault-operator/role": func(w http.ResponseWriter, _ *http.Request) {
 			reply(w, map[string]any{"data": map[string]any{"keys": roles}})
 		},
 	}
 	h.pods(map[string]string{"a": h.serve(node)})
 	h.run("hvs.good\n", "authorize", "example").expect(t, 0, "may keep Vault example available")
+	if len(node.written) != 3 { // what is mounted is not mounted again
+		t.Errorf("Vault got %q", node.written)
+	}
+	node.written = nil
+	refused := func(texts ...string) {
+		t.Helper()
+		for _, command := range []string{"authorize", "deauthorize"} {
+			h.run("hvs.good\n", command, "example").expect(t, exitRefused, texts...)
+		}
+		if len(node.written) > 0 {
+			t.Errorf("Vault got %q", node.written)
+		}
+	}
 	roles = append(roles, "backup")
-	h.run("hvs.good\n", "authorize", "example").expect(t, exitRefused, "roles that are not the operator's", "backup")
+	refused("roles that are not the operator's", "backup", "vault delete auth/vault-operator/role/NAME")
+	roles = nil
+	for _, mount := range []map[string]any{
+		{"type": "userpass", "description": ours["description"]}, {"type": "jwt", "description": "of the builds"},
+	} {
+		node.mount = mount
+		refused("is not the operator's", "vault auth move", "vault auth disable vault-operator")
+	}
+	node.mount, node.policy = ours, `path "secret/*" { capabilities = ["read"] }`
+	refused("a policy vault-operator that is not the operator's", "vault policy delete vault-operator")
 }
 
 func TestAuthorizeForReview(t *testing.T) {

@@ -38,6 +38,9 @@ type fakeNode struct {
 	resets int
 	// written are requests that have changed something with a token.
 	written []string
+	// policy and mount are what is in Vault by the name of the operator.
+	policy string
+	mount  map[string]any
 	// answer replaces the answer to a path.
 	answer map[string]http.HandlerFunc
 
@@ -82,6 +85,10 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			refuse(w, http.StatusForbidden, "permission denied")
 			return
 		}
+		if r.Method == http.MethodGet {
+			n.granted(w, path)
+			return
+		}
 		body, _ := io.ReadAll(r.Body)
 		n.written = append(n.written, r.Method+" "+strings.TrimPrefix(r.URL.Path, "/v1/")+" "+string(body))
 		w.WriteHeader(http.StatusNoContent)
@@ -89,6 +96,21 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		n.generateRoot(w, r, path)
 	default:
 		refuse(w, http.StatusNotFound, "no such path")
+	}
+}
+
+// granted answers who reads a policy or an auth method.
+func (n *fakeNode) granted(w http.ResponseWriter, path string) {
+	switch {
+	case path == "policies/acl/vault-operator" && n.policy != "":
+		reply(w, map[string]any{"data": map[string]any{"name": "vault-operator", "policy": n.policy}})
+	case path == "auth/vault-operator" && n.mount != nil:
+		reply(w, map[string]any{"data": n.mount})
+	case path == "auth/vault-operator":
+		refuse(w, http.StatusBadRequest, "No auth engine at vault-operator/")
+	default:
+		w.WriteHeader(http.StatusNotFound)
+		reply(w, map[string]any{"errors": []string{}})
 	}
 }
 

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -47,12 +49,15 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 	awaitReported(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
 	awaitRunning(t, v, before)
 
+	granting := grantingToken(t, v, active, root)
+	requireRefused(t, a, active, root, granting)
+
 	// What is printed for review does the same.
 	commands := a.run(t, 0, "", "authorize", "--dry-run", "2>/dev/null")
 	v.Do(t, active, root, "set -ex\n"+commands)
 	awaitCondition(t, v, 6*time.Minute, v1alpha1.AuthorizedCondition, metav1.ConditionTrue, v1alpha1.ReasonAuthorized)
 	a.run(t, 4, "hvs.none\n", "authorize")
-	a.run(t, 0, root+"\n", "authorize")
+	a.run(t, 0, granting+"\n", "authorize")
 	if out := a.run(t, 0, "", "status"); !strings.Contains(out, v1alpha1.ReasonAuthorized) {
 		t.Errorf("kubectl vault status says nothing of it:\n%s", out)
 	}
@@ -67,7 +72,9 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 
 	active = v.AwaitHA(t, 1).VaultStatus.Active
 	token = loginAsOperator(t, v, active)
-	a.run(t, 0, root+"\n", "deauthorize")
+	a.run(t, 0, granting+"\n", "deauthorize")
+	// Once more there is nothing to delete.
+	a.run(t, 0, granting+"\n", "deauthorize")
 	requireDenied(t, v, active, token, "vault read auth/vault-operator/config")
 	awaitCondition(t, v, 5*time.Minute, v1alpha1.AuthorizedCondition, metav1.ConditionFalse, v1alpha1.ReasonNotAuthorized)
 	setSpec(t, v, `{"operatorLogin": null}`)
@@ -78,6 +85,40 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 		}
 		return err
 	})
+}
+
+// grantingToken is a token with the rights that docs/operator-login.md gives for authorize and
+// deauthorize, and no others.
+func grantingToken(t *testing.T, v vaulttest.Vault, active, root string) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/operator-login.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile("(?s)<!-- TestOperatorLogin [^\n]*\n```hcl\n(.*?)```").FindStringSubmatch(string(page))
+	if shown == nil {
+		t.Fatal("docs/operator-login.md has no rights for authorize")
+	}
+	v.Do(t, active, root, "vault policy write granting - <<'EOF'\n"+shown[1]+"EOF\n")
+	return v.Do(t, active, root, "vault token create -policy=granting -no-default-policy -field=token")
+}
+
+// requireRefused asserts that what is somebody else's in Vault is neither replaced nor deleted.
+func requireRefused(t *testing.T, a administrator, active, root, granting string) {
+	t.Helper()
+	foreign := `vault policy write vault-operator - <<< 'path "secret/*" { capabilities = ["read"] }'`
+	for create, clean := range map[string]string{
+		foreign: "vault policy delete vault-operator",
+		"vault auth enable -path=vault-operator userpass": "vault auth disable vault-operator",
+	} {
+		a.Do(t, active, root, create)
+		for _, command := range []string{"authorize", "deauthorize"} {
+			if out := a.run(t, 3, granting+"\n", command); !strings.Contains(out, clean) {
+				t.Errorf("%s does not say %q: %s", command, clean, out)
+			}
+		}
+		a.Do(t, active, root, clean)
+	}
 }
 
 // authorizeByRootToken has the operator authorize itself by a root token that it revokes.
