@@ -256,15 +256,16 @@ func (r *Reconciler) notInitialized(
 // requestFor is the request to initialize the Vault.
 func requestFor(vault *v1alpha1.Vault, seal *vaultclient.SealStatus, h holders) *vaultclient.InitRequest {
 	policy := vault.Spec.Initialization
+	shares, threshold := policy.WantedShares(), policy.WantedThreshold()
 	request := &vaultclient.InitRequest{}
 	var keys []string
 	for _, share := range h.shares {
 		keys = append(keys, share.encoded)
 	}
 	if seal.RecoverySeal {
-		request.RecoveryShares, request.RecoveryThreshold, request.RecoveryPGPKeys = policy.WantedShares(), policy.WantedThreshold(), keys
+		request.RecoveryShares, request.RecoveryThreshold, request.RecoveryPGPKeys = shares, threshold, keys
 	} else {
-		request.SecretShares, request.SecretThreshold, request.PGPKeys = policy.WantedShares(), policy.WantedThreshold(), keys
+		request.SecretShares, request.SecretThreshold, request.PGPKeys = shares, threshold, keys
 	}
 	if h.root != nil {
 		request.RootTokenPGPKey = h.root.encoded
