@@ -1,12 +1,14 @@
-// Package vaulttest handles a Vault in a cluster as an administrator would: with kubectl, a
-// port-forward and the vault command.
+// Package vaulttest handles a Vault in a cluster as an administrator would: with kubectl and its
+// plugin, a port-forward and the vault command.
 package vaulttest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -169,20 +171,29 @@ func UnsealAt(t shell.T, keys Keys, env ...string) {
 	}
 }
 
+// plugin runs a command of "kubectl vault", built from this tree, and returns what it printed.
+func (v Vault) plugin(t shell.T, input, command string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"run",
+		"github.com/vault-operator/vault-operator/cmd/kubectl-vault", command, v.Name, "-n", v.Namespace}, args)...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.Output()
+	if err != nil {
+		failed := &exec.ExitError{}
+		errors.As(err, &failed)
+		t.Fatalf("kubectl vault %s: %v\n%s", command, err, failed.Stderr) // not what it printed: these are secrets
+	}
+	return string(out)
+}
+
 // InitAndUnseal brings a Vault whose nodes have come up to full strength.
 func (v Vault) InitAndUnseal(t shell.T, nodes int) Keys {
 	t.Helper()
-	sealed := v.AwaitSealed(t, nodes).VaultStatus.Sealed
-	keys := v.Init(t, sealed[0])
-	for i, pod := range sealed {
-		if i == 1 && strings.HasSuffix(sealed[0], "-0") {
-			// With storage of their own the others join the first when that is unsealed.
-			v.Await(t, "is joined by its nodes", func(s v1alpha1.VaultStatus) bool {
-				return len(s.PodStatuses[v1alpha1.NodeUninitialized]) == 0
-			})
-		}
-		v.Unseal(t, pod, keys)
-	}
+	v.AwaitSealed(t, nodes)
+	keys := ParseKeys(t, v.plugin(t, "", "init", "-o", "json"))
+	v.plugin(t, strings.Join(keys.UnsealKeys[:3], "\n")+"\n", "unseal")
 	v.AwaitHA(t, nodes-1)
 	return keys
 }
