@@ -140,23 +140,27 @@ func table(out *strings.Builder, results []result, f fault) {
 		}
 		out.WriteString("\n")
 	}
-	if costs := serviceCosts(results, f); len(costs) > 0 {
-		fmt.Fprintf(out, "\nIn the same repetition, the outage of clients of the operator's Service was longer than that "+
-			"of clients that need none by %s in the median and %s at p99.\n",
-			percentile(costs, 50), percentile(costs, 99))
+	for _, storage := range []struct{ name, alone, service string }{
+		{"With etcd", "floor", ours}, {"With integrated storage", "floor-raft", oursRaft},
+	} {
+		if costs := serviceCosts(results, f, storage.alone, storage.service); len(costs) > 0 {
+			fmt.Fprintf(out, "\n%s, in the same repetition, the outage of clients of the operator's Service was longer than "+
+				"that of clients that need none by %s in the median and %s at p99.\n",
+				storage.name, percentile(costs, 50), percentile(costs, 99))
+		}
 	}
 }
 
 // serviceCosts is how much longer the outage was in each repetition for clients that
 // find the active node by the operator's Service than for those that use all nodes.
-func serviceCosts(results []result, f fault) (costs []value) {
+func serviceCosts(results []result, f fault, without, with string) (costs []value) {
 	alone := map[time.Time]int64{}
-	for _, r := range of(results, f, variants[0]) {
+	for _, r := range of(results, f, variant{name: without}) {
 		alone[r.Round] = r.Outage
 	}
-	for _, r := range of(results, f, variants[1]) {
-		if without, ok := alone[r.Round]; ok {
-			costs = append(costs, value{ms: r.Outage - without})
+	for _, r := range of(results, f, variant{name: with}) {
+		if outage, ok := alone[r.Round]; ok {
+			costs = append(costs, value{ms: r.Outage - outage})
 		}
 	}
 	return costs

@@ -45,7 +45,9 @@ const (
 	nodes = 3
 	// peers is the Vault resource whose etcd and certificates the peers use.
 	peers = "peers"
-	ours  = "ours"
+	// ours has its data in etcd, and oursRaft in integrated storage.
+	ours     = "ours"
+	oursRaft = "ours-raft"
 )
 
 // versions of Vault that upgrades go between; it begins with the first.
@@ -70,6 +72,11 @@ var variants = []variant{
 	{name: "vault-helm-ready", set: "vault-helm", service: "vault-helm-ready", title: "vault-helm, ready only"},
 	{name: "coreos", set: "coreos", service: "coreos", title: "CoreOS operator"},
 	{name: "kubevault", set: "kubevault", service: "kubevault", title: "KubeVault"},
+	{name: "floor-raft", set: oursRaft, title: "Vault alone, raft"},
+	{name: oursRaft, set: oursRaft, service: oursRaft, title: "Vault Operator, raft"},
+	{name: "vault-helm-raft", set: "vault-helm-raft", service: "vault-helm-raft", title: "vault-helm, raft"},
+	{name: "vault-helm-raft-ready", set: "vault-helm-raft", service: "vault-helm-raft-ready",
+		title: "vault-helm, ready only, raft"},
 }
 
 // retrying are variants whose clients try again, to compare rules of when a node that
@@ -94,11 +101,11 @@ type set struct {
 }
 
 // peer says that it is not the operator that runs it.
-func (s *set) peer() bool { return s.name != ours }
+func (s *set) peer() bool { return s.name != ours && s.name != oursRaft }
 
 // resource is the Vault resource that the certificates belong to.
 func (s *set) resource() *v1alpha1.Vault {
-	name := ours
+	name := s.name
 	if s.peer() {
 		name = peers
 	}
@@ -199,21 +206,26 @@ var peersTemplate string
 func (b *bench) apply() error {
 	manifests := []string{
 		`{apiVersion: v1, kind: Namespace, metadata: {name: ` + namespace + `}}`,
-		vaultManifest(ours, nodes),
 		// Its own node is never initialized.
-		vaultManifest(peers, 1),
+		vaultManifest(peers, 1, "etcd"),
 	}
 	templates, err := template.New("").Parse(peersTemplate)
 	if err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
-		if name == ours {
+		switch name {
+		case ours:
+			manifests = append(manifests, vaultManifest(name, nodes, "etcd"))
+			continue
+		case oursRaft:
+			manifests = append(manifests, vaultManifest(name, nodes, "raft"))
 			continue
 		}
 		var out bytes.Buffer
-		err := templates.ExecuteTemplate(&out, name, map[string]string{"Name": name, "Namespace": namespace,
-			"Version": versions[0]})
+		err := templates.ExecuteTemplate(&out, name, map[string]any{"Name": name, "Namespace": namespace,
+			"Version": versions[0], "ServerName": b.sets[name].serverName(), "CA": b.sets[name].resource().ClientSecretName(),
+			"Raft": strings.HasSuffix(name, "-raft"), "Ordinals": []int{0, 1, 2}})
 		if err != nil {
 			return err
 		}
@@ -231,10 +243,10 @@ func (b *bench) apply() error {
 	return nil
 }
 
-func vaultManifest(name string, nodes int) string {
+func vaultManifest(name string, nodes int, storage string) string {
 	return fmt.Sprintf(`{apiVersion: vault.security.coreos.com/v1alpha1, kind: Vault, metadata: {name: %s, namespace: `+
-		`%s}, spec: {nodes: %d, version: %s, storage: {etcd: {whenDeleted: Delete}}}}`,
-		name, namespace, nodes, versions[0])
+		`%s}, spec: {nodes: %d, version: %s, storage: {%s: {whenDeleted: Delete}}}}`,
+		name, namespace, nodes, versions[0], storage)
 }
 
 // open makes a Vault reachable for this program, and initializes it if that has
@@ -470,7 +482,7 @@ func (b *bench) restore(ctx context.Context) error {
 				return fmt.Errorf("%s has %d standby nodes and %d others", name, len(found.standby), len(found.other))
 			}
 			astray, err := b.lead(ctx, b.sets[name], found)
-			if err != nil && name != ours && time.Since(begin) > stuck {
+			if err != nil && b.sets[name].peer() && time.Since(begin) > stuck {
 				begin = time.Now()
 				fmt.Println("stuck:", err)
 				err = errors.Join(err, b.replace(ctx, found.standby, astray))
