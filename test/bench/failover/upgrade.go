@@ -29,8 +29,8 @@ func upgrade(ctx context.Context, b *bench, v *victim) error {
 	}
 	u := &upgrading{bench: b, victim: v, to: to, last: v.active.UID}
 	ways := map[string]func(context.Context) error{
-		ours: u.byOperator, oursRaft: u.byOperator, "vault-helm": u.byHand, "vault-helm-raft": u.byHand,
-		"coreos": u.byCoreOS, "kubevault": u.byStatefulSet,
+		ours: u.byOperator, oursLogin: u.byOperator, oursRaft: u.byOperator,
+		"vault-helm": u.byHand, "vault-helm-raft": u.byHand, "coreos": u.byCoreOS, "kubevault": u.byStatefulSet,
 	}
 	if err := ways[v.name](ctx); err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -45,10 +46,19 @@ const (
 	nodes = 3
 	// peers is the Vault resource whose etcd and certificates the peers use.
 	peers = "peers"
-	// ours has its data in etcd, and oursRaft in integrated storage.
-	ours     = "ours"
-	oursRaft = "ours-raft"
+	// ours has its data in etcd, and oursRaft in integrated storage. In oursLogin the operator
+	// may make the active node step down.
+	ours      = "ours"
+	oursLogin = "ours-login"
+	oursRaft  = "ours-raft"
 )
+
+// own are the specs of the Vaults that the operator runs.
+var own = map[string]string{
+	ours:      "storage: {etcd: {whenDeleted: Delete}}",
+	oursLogin: "storage: {etcd: {whenDeleted: Delete}}, operatorLogin: {enabled: true}",
+	oursRaft:  "storage: {raft: {whenDeleted: Delete}}",
+}
 
 // versions of Vault that upgrades go between; it begins with the first.
 var versions = []string{"1.21.0", "1.21.1"}
@@ -72,6 +82,7 @@ var variants = []variant{
 	{name: "vault-helm-ready", set: "vault-helm", service: "vault-helm-ready", title: "vault-helm, ready only"},
 	{name: "coreos", set: "coreos", service: "coreos", title: "CoreOS operator"},
 	{name: "kubevault", set: "kubevault", service: "kubevault", title: "KubeVault"},
+	{name: oursLogin, set: oursLogin, service: oursLogin, title: "Vault Operator, step-down"},
 	{name: "floor-raft", set: oursRaft, title: "Vault alone, raft"},
 	{name: oursRaft, set: oursRaft, service: oursRaft, title: "Vault Operator, raft"},
 	{name: "vault-helm-raft", set: "vault-helm-raft", service: "vault-helm-raft", title: "vault-helm, raft"},
@@ -101,7 +112,7 @@ type set struct {
 }
 
 // peer says that it is not the operator that runs it.
-func (s *set) peer() bool { return s.name != ours && s.name != oursRaft }
+func (s *set) peer() bool { return own[s.name] == "" }
 
 // resource is the Vault resource that the certificates belong to.
 func (s *set) resource() *v1alpha1.Vault {
@@ -195,7 +206,26 @@ func (b *bench) setUp(ctx context.Context) error {
 	if s := b.sets["kubevault"]; s != nil {
 		go b.sidecars.run(ctx, b, s)
 	}
+	if s := b.sets[oursLogin]; s != nil {
+		if err := b.awaitLogin(ctx, s); err != nil {
+			return err
+		}
+	}
 	return b.restore(ctx)
+}
+
+// awaitLogin waits until the operator may make the active node step down.
+func (b *bench) awaitLogin(ctx context.Context, s *set) error {
+	return poll.Until(ctx, "the operator is authorized", 6*time.Minute, time.Second, func() error {
+		vault := s.resource()
+		if err := b.Get(ctx, client.ObjectKeyFromObject(vault), vault); err != nil {
+			return err
+		}
+		if !meta.IsStatusConditionTrue(vault.Status.Conditions, v1alpha1.AuthorizedCondition) {
+			return errors.New(s.name + " does not say so")
+		}
+		return nil
+	})
 }
 
 //go:embed peers.yaml
@@ -207,19 +237,15 @@ func (b *bench) apply() error {
 	manifests := []string{
 		`{apiVersion: v1, kind: Namespace, metadata: {name: ` + namespace + `}}`,
 		// Its own node is never initialized.
-		vaultManifest(peers, 1, "etcd"),
+		vaultManifest(peers, 1, own[ours]),
 	}
 	templates, err := template.New("").Parse(peersTemplate)
 	if err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
-		switch name {
-		case ours:
-			manifests = append(manifests, vaultManifest(name, nodes, "etcd"))
-			continue
-		case oursRaft:
-			manifests = append(manifests, vaultManifest(name, nodes, "raft"))
+		if spec := own[name]; spec != "" {
+			manifests = append(manifests, vaultManifest(name, nodes, spec))
 			continue
 		}
 		var out bytes.Buffer
@@ -243,10 +269,10 @@ func (b *bench) apply() error {
 	return nil
 }
 
-func vaultManifest(name string, nodes int, storage string) string {
+func vaultManifest(name string, nodes int, spec string) string {
 	return fmt.Sprintf(`{apiVersion: vault.security.coreos.com/v1alpha1, kind: Vault, metadata: {name: %s, namespace: `+
-		`%s}, spec: {nodes: %d, version: %s, storage: {%s: {whenDeleted: Delete}}}}`,
-		name, namespace, nodes, versions[0], storage)
+		`%s}, spec: {nodes: %d, version: %s, %s}}`,
+		name, namespace, nodes, versions[0], spec)
 }
 
 // open makes a Vault reachable for this program, and initializes it if that has
@@ -350,7 +376,11 @@ func (b *bench) initialize(ctx context.Context, s *set, pod corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	return vault.KVv1("secret").Put(ctx, "foo", map[string]any{"value": "bar"})
+	if err := vault.KVv1("secret").Put(ctx, "foo", map[string]any{"value": "bar"}); err != nil || s.name != oursLogin {
+		return err
+	}
+	_, err = shell.TryInput(s.keys.RootToken+"\n", "go run ./cmd/kubectl-vault authorize "+s.name+" -n "+namespace)
+	return err
 }
 
 // at returns a client of one node.

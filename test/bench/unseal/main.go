@@ -28,6 +28,8 @@ import (
 const (
 	namespace = "bench-unseal"
 	nodes     = 3
+	// clients is the node of the cluster that requests come from: only nodes know Services.
+	clients = "node-1"
 	// pace is how often a node, or the Service, is asked.
 	pace = 20 * time.Millisecond
 	// patience is for how long a Vault may take.
@@ -49,7 +51,7 @@ func main() {
 	repetitions := flag.Int("n", 5, "how often all nodes are lost")
 	flag.Parse()
 	var t console
-	netns, err := localcluster.Netns(localcluster.ControlPlane)
+	netns, err := localcluster.Netns(clients)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
