@@ -54,8 +54,12 @@ var faults = []fault{
 	{name: "upgrade", title: "Rolling upgrade", atOnce: 2, inject: upgrade},
 }
 
-func faultNames() (names []string) {
-	for _, f := range faults {
+// nothing happens to the active nodes, so that there is no need for another one. It is not one
+// of those that are measured unless it is chosen: it takes long.
+var nothing = fault{name: "nothing", title: "Nothing, for ten minutes", atOnce: everyone, inject: doNothing}
+
+func namesOfFaults(list []fault) (names []string) {
+	for _, f := range list {
 		names = append(names, f.name)
 	}
 	return names
@@ -317,6 +321,21 @@ func (b *bench) undo(f fault, v *victim) {
 	if err != nil {
 		fmt.Println(err)
 	}
+}
+
+// doNothing counts how often another node becomes active meanwhile.
+func doNothing(ctx context.Context, b *bench, v *victim) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	last := v.active.UID
+	for sleep(ctx, pace) == nil {
+		found, err := b.tend(ctx, v.set)
+		if err == nil && found.active != nil && found.active.UID != last {
+			last = found.active.UID
+			v.failovers++
+		}
+	}
+	return nil
 }
 
 func deleteActive(ctx context.Context, b *bench, v *victim) error {

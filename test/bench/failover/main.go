@@ -38,7 +38,7 @@ func main() {
 func run() error {
 	var o options
 	names := flag.String("variants", strings.Join(namesOf(variants), ","), "what is compared")
-	chosen := flag.String("faults", strings.Join(faultNames(), ","), "what is done to the active nodes")
+	chosen := flag.String("faults", strings.Join(namesOfFaults(faults), ","), "what is done to the active nodes")
 	flag.IntVar(&o.repetitions, "n", 20,
 		"how many results of each variant and fault the file shall have; 0 only brings the Vaults up")
 	flag.DurationVar(&o.interval, "interval", 100*time.Millisecond,
@@ -83,11 +83,12 @@ func (o *options) choose(variantList, faultList string) error {
 		o.variants = append(o.variants, all[i])
 	}
 	for name := range strings.SplitSeq(faultList, ",") {
-		i := slices.Index(faultNames(), name)
+		known := append(slices.Clone(faults), nothing)
+		i := slices.IndexFunc(known, func(f fault) bool { return f.name == name })
 		if i < 0 {
-			return fmt.Errorf("there is no fault %q: choose of %s", name, faultNames())
+			return fmt.Errorf("there is no fault %q: choose of %s", name, namesOfFaults(known))
 		}
-		o.faults = append(o.faults, faults[i])
+		o.faults = append(o.faults, known[i])
 	}
 	return nil
 }
