@@ -638,10 +638,11 @@ type RaftStorage struct {
 	WhenDeleted DataRetention `json:"whenDeleted,omitempty"`
 
 	// performanceMultiplier is by how much the times are longer after which nodes elect
-	// another leader: with 1 another node is active about two seconds after the active one
-	// has died, with 5, which is the default here and of Vault, about ten. Lower it where
-	// the nodes have CPU to themselves and the volumes are fast: a node that is slow for
-	// longer than that stops to be active. A change replaces the nodes, the active one last.
+	// another leader: with 1 another node is active two or three seconds after the active
+	// one has died, with 5, which is Vault's own default, ten or twenty. Defaults to 1, as
+	// HashiCorp recommends for production. Raise it where nodes stop to be active without
+	// need, because they or their volumes are slow for longer than a second. A change
+	// replaces the nodes, the active one last.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage/raft#performance_multiplier
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10

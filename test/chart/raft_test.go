@@ -83,7 +83,7 @@ func TestRaftPodsAreReplacedOnlyForAReason(t *testing.T) {
 	for values, replaced := range map[string]bool{
 		`{operated: true, ownerUID: a, nodes: 5, storage: {raft: {}}}`:                         false,
 		`{operated: true, ownerUID: a, nodes: 3, storage: {raft: {whenDeleted: Delete}}}`:      false,
-		`{operated: true, ownerUID: a, nodes: 3, storage: {raft: {performanceMultiplier: 1}}}`: true,
+		`{operated: true, ownerUID: a, nodes: 3, storage: {raft: {performanceMultiplier: 5}}}`: true,
 	} {
 		if got := !reflect.DeepEqual(template(release{values: values}), base); got != replaced {
 			t.Errorf("%s: pods replaced %v, want %v", values, got, replaced)

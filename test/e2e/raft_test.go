@@ -48,9 +48,9 @@ func (f *fixture) loseRaftActive(t *testing.T) {
 		shell.Run(t, f.Kubectl("delete pod %s --wait=false", active))
 		f.awaitOther(t, active)
 	})
-	// The leader hands over before it ends. Where it does not, another is elected in ten
-	// seconds with the default performanceMultiplier.
-	requireOutage(t, r, 15*time.Second)
+	// The leader hands over before it ends. Where it does not, another is elected in a few
+	// seconds.
+	requireOutage(t, r, 10*time.Second)
 	f.awaitRaft(t)
 }
 

@@ -2,7 +2,7 @@
 {{- define "vault.raft.stanza" -}}
 storage "raft" {
   path                   = "/vault/data"
-  performance_multiplier = "{{ .Values.storage.raft.performanceMultiplier | default 5 }}"
+  performance_multiplier = "{{ .Values.storage.raft.performanceMultiplier | default 1 }}"
   # A node makes an ID of its own on its volume. So one that comes back with an empty
   # volume is another one to the cluster, which votes for nothing that it has forgotten, and
   # takes the place of the one of the same address.
