@@ -33,7 +33,7 @@ var faults = []fault{
 	{"a standby process is killed", func(c *chaos, t *testing.T) { c.kill(t, c.standby(t), "vault") }},
 	{"a standby process hangs", func(c *chaos, t *testing.T) { c.hang(t, c.standby(t)) }},
 	{"a pod of the storage is deleted", func(c *chaos, t *testing.T) { c.delete(t, c.member()) }},
-	{"a process of the storage is killed", func(c *chaos, t *testing.T) { c.kill(t, c.member(), "etcd") }},
+	{"a process of the storage is killed", func(c *chaos, t *testing.T) { c.kill(t, c.member(), c.storage) }},
 	{"a node is lost", (*chaos).cut},
 	{"all replicas of the operator are killed", func(_ *chaos, t *testing.T) { killOperator(t) }},
 	{"the API server hangs", func(c *chaos, t *testing.T) { hangAPIServer(t, func() { c.pause(12) }) }},
@@ -45,11 +45,14 @@ type chaos struct {
 	*rand.Rand
 	// home is the node that the clients are on, which is never lost.
 	home string
+	// members are the names of the pods that the data is on, but for their numbers, and
+	// storage is the process in them.
+	members, storage string
 }
 
-// chaosAtRandom injects faults that are drawn at random, while clients
-// write and read. CHAOS_SEED repeats a run, and CHAOS_DURATION says for how long
-// it goes on.
+// chaosAtRandom injects faults that are drawn at random into the Vault and into another with
+// integrated storage, while clients write to both and read. CHAOS_SEED repeats a run, and
+// CHAOS_DURATION says for how long it goes on.
 func chaosAtRandom(t *testing.T, f *fixture) {
 	duration, err := time.ParseDuration(cmp.Or(os.Getenv("CHAOS_DURATION"), "2m"))
 	if err != nil {
@@ -62,28 +65,40 @@ func chaosAtRandom(t *testing.T, f *fixture) {
 		}
 	}
 	t.Logf("CHAOS_SEED=%d CHAOS_DURATION=%s", seed, duration)
-	c := &chaos{fixture: f, Rand: rand.New(rand.NewPCG(seed, 0))}
-	// A node whose etcd member was lost with its Kubernetes node may take a quarter of an hour to
-	// notice: docs/availability.md says what to do.
-	f.replaceAfter = time.Minute
+	raft := newFixtureOf(t, "raft", 3, `{nodes: 3, storage: {raft: {whenDeleted: Delete}}}`)
+	random := rand.New(rand.NewPCG(seed, 0))
 	nodes := strings.Fields(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'"))
-	c.home = nodes[c.IntN(len(nodes))]
-	clients := c.start(t, c.home, duration+20*time.Minute)
+	home := nodes[random.IntN(len(nodes))]
+	vaults := []*chaos{
+		{fixture: f, Rand: random, home: home, members: f.Name + "-etcd", storage: "etcd"},
+		{fixture: raft, Rand: random, home: home, members: raft.Name, storage: "vault"},
+	}
+	var all []*clients
+	for _, c := range vaults {
+		// A node whose etcd member was lost with its Kubernetes node may take a quarter of an hour to
+		// notice: docs/availability.md says what to do.
+		c.replaceAfter = time.Minute
+		all = append(all, c.start(t, home, duration+20*time.Minute))
+	}
 
 	count := 0
 	for begin := time.Now(); time.Since(begin) < duration; count++ {
 		// Two at a time now and then: the second while the first is being fixed.
-		for range 1 + c.IntN(2) {
-			f := faults[c.IntN(len(faults))]
-			t.Logf("%s: %s", time.Since(begin).Round(time.Second), f.name)
+		for range 1 + random.IntN(2) {
+			c, f := vaults[random.IntN(len(vaults))], faults[random.IntN(len(faults))]
+			t.Logf("%s: %s, %s", time.Since(begin).Round(time.Second), c.Name, f.name)
 			f.do(c, t)
 			c.pause(3)
 		}
-		c.restore(t)
-		c.awaitMembers(t)
+		for _, c := range vaults {
+			c.restore(t)
+			c.awaitMembers(t)
+		}
 	}
 	t.Logf("%d rounds", count)
-	clients.stop(t)
+	for _, each := range all {
+		each.stop(t)
+	}
 }
 
 // pause waits for a random time of at most so many seconds.
@@ -105,7 +120,7 @@ func (c *chaos) standby(t *testing.T) string {
 }
 
 // member is a pod of the storage.
-func (c *chaos) member() string { return fmt.Sprintf("%s-etcd-%d", c.Name, c.IntN(3)) }
+func (c *chaos) member() string { return fmt.Sprintf("%s-%d", c.members, c.IntN(3)) }
 
 func (c *chaos) delete(t *testing.T, pod string, flags ...string) {
 	t.Helper()
