@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/docs"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -91,15 +91,9 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 // deauthorize, and no others.
 func grantingToken(t *testing.T, v vaulttest.Vault, active, root string) string {
 	t.Helper()
-	page, err := os.ReadFile("../../docs/operator-login.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := regexp.MustCompile("(?s)<!-- TestOperatorLogin [^\n]*\n```hcl\n(.*?)```").FindStringSubmatch(string(page))
-	if shown == nil {
-		t.Fatal("docs/operator-login.md has no rights for authorize")
-	}
-	v.Do(t, active, root, "vault policy write granting - <<'EOF'\n"+shown[1]+"EOF\n")
+	rights := docs.Find(t, "../../docs/operator-login.md",
+		regexp.MustCompile("(?s)<!-- TestOperatorLogin [^\n]*\n```hcl\n(.*?)```"))
+	v.Do(t, active, root, "vault policy write granting - <<'EOF'\n"+rights+"EOF\n")
 	return v.Do(t, active, root, "vault token create -policy=granting -no-default-policy -field=token")
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/docs"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -32,16 +33,9 @@ func newAdministrator(t *testing.T, v vaulttest.Vault) administrator {
 	t.Helper()
 	dir := t.TempDir()
 	shell.Run(t, "go build -o "+dir+"/kubectl-vault ../../cmd/kubectl-vault")
-	page, err := os.ReadFile("../../docs/kubectl-plugin.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	role := regexp.MustCompile("(?s)```yaml\n(apiVersion: rbac.*?)```").FindStringSubmatch(string(page))
-	if role == nil {
-		t.Fatal("docs/kubectl-plugin.md has no Role")
-	}
+	role := docs.Find(t, "../../docs/kubectl-plugin.md", regexp.MustCompile("(?s)```yaml\n(apiVersion: rbac.*?)```"))
 	named := strings.NewReplacer("namespace: default", "namespace: "+v.Namespace, "example-default", v.Name+"-default")
-	shell.Apply(t, named.Replace(role[1]))
+	shell.Apply(t, named.Replace(role))
 	shell.Run(t, v.Kubectl("create serviceaccount administrator"))
 	shell.Run(t, v.Kubectl("create rolebinding administrator --role=vault-administrator "+
 		"--serviceaccount=%s:administrator", v.Namespace))

@@ -4,6 +4,7 @@ package docs
 
 import (
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -33,6 +34,21 @@ func Commands(t poll.T, file string) map[string][]string {
 		inBlock = ok
 	}
 	return commands
+}
+
+// Find returns what the first group of the expression matches in a page.
+func Find(t poll.T, file string, expression *regexp.Regexp) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	found := expression.FindSubmatch(content)
+	if found == nil {
+		t.Fatalf("%s has nothing that matches %q", file, expression)
+		return ""
+	}
+	return string(found[1])
 }
 
 // UserGuide are the command lines of docs/user-guide.md about the Vault "example".
