@@ -251,7 +251,7 @@ func (b *bench) apply() error {
 		var out bytes.Buffer
 		err := templates.ExecuteTemplate(&out, name, map[string]any{"Name": name, "Namespace": namespace,
 			"Version": versions[0], "ServerName": b.sets[name].serverName(), "CA": b.sets[name].resource().ClientSecretName(),
-			"Raft": strings.HasSuffix(name, "-raft"), "Ordinals": []int{0, 1, 2}})
+			"Raft": strings.HasSuffix(name, "-raft")})
 		if err != nil {
 			return err
 		}
@@ -379,7 +379,7 @@ func (b *bench) initialize(ctx context.Context, s *set, pod corev1.Pod) error {
 	if err := vault.KVv1("secret").Put(ctx, "foo", map[string]any{"value": "bar"}); err != nil || s.name != oursLogin {
 		return err
 	}
-	_, err = shell.TryInput(s.keys.RootToken+"\n", "go run ./cmd/kubectl-vault authorize "+s.name+" -n "+namespace)
+	_, err = vaulttest.Vault{Namespace: namespace, Name: s.name}.Plugin(s.keys.RootToken+"\n", "authorize")
 	return err
 }
 

@@ -171,9 +171,9 @@ func UnsealAt(t shell.T, keys Keys, env ...string) {
 	}
 }
 
-// plugin runs a command of "kubectl vault", built from this tree, and returns what it printed.
-func (v Vault) plugin(t shell.T, input, command string, args ...string) string {
-	t.Helper()
+// Plugin runs a command of "kubectl vault", built from this tree, and returns what it printed. That
+// may be secret, and is not in the error.
+func (v Vault) Plugin(input, command string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"run",
@@ -183,17 +183,23 @@ func (v Vault) plugin(t shell.T, input, command string, args ...string) string {
 	if err != nil {
 		failed := &exec.ExitError{}
 		errors.As(err, &failed)
-		t.Fatalf("kubectl vault %s: %v\n%s", command, err, failed.Stderr) // not what it printed: these are secrets
+		err = fmt.Errorf("kubectl vault %s: %w\n%s", command, err, failed.Stderr)
 	}
-	return string(out)
+	return string(out), err
 }
 
 // InitAndUnseal brings a Vault whose nodes have come up to full strength.
 func (v Vault) InitAndUnseal(t shell.T, nodes int) Keys {
 	t.Helper()
 	v.AwaitSealed(t, nodes)
-	keys := ParseKeys(t, v.plugin(t, "", "init", "-o", "json"))
-	v.plugin(t, strings.Join(keys.UnsealKeys[:3], "\n")+"\n", "unseal")
+	out, err := v.Plugin("", "init", "-o", "json")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	keys := ParseKeys(t, out)
+	if _, err := v.Plugin(strings.Join(keys.UnsealKeys[:3], "\n")+"\n", "unseal"); err != nil {
+		t.Fatalf("%v", err)
+	}
 	v.AwaitHA(t, nodes-1)
 	return keys
 }
