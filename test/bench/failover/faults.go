@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
@@ -54,9 +55,10 @@ var faults = []fault{
 	{name: "upgrade", title: "Rolling upgrade", atOnce: 2, inject: upgrade},
 }
 
-// nothing happens to the active nodes, so that there is no need for another one. It is not one
-// of those that are measured unless it is chosen: it takes long.
-var nothing = fault{name: "nothing", title: "Nothing, for ten minutes", atOnce: everyone, inject: doNothing}
+// known are all faults. Nothing happens to the active nodes in the last one, so that there is no
+// need for another: it is not measured unless it is chosen, because it takes long.
+var known = append(slices.Clone(faults),
+	fault{name: "nothing", title: "Nothing, for ten minutes", atOnce: everyone, inject: doNothing})
 
 func namesOfFaults(list []fault) (names []string) {
 	for _, f := range list {
@@ -74,8 +76,17 @@ type victim struct {
 	// pid of the active node's process.
 	pid   int
 	loads []*load
-	// failovers of an upgrade.
-	failovers int
+	// failovers since the fault was injected, and the pod that was active last.
+	failovers  int
+	lastActive types.UID
+}
+
+// countFailover notes that another node may be active now.
+func (v *victim) countFailover(now state) {
+	if now.active != nil && now.active.UID != v.lastActive {
+		v.lastActive = now.active.UID
+		v.failovers++
+	}
 }
 
 // settle is how long clients are served before anything happens, and after an
@@ -271,6 +282,7 @@ func (v *victim) awaitCalm(ctx context.Context, window time.Duration) error {
 // observe injects the fault into one Vault and returns what its clients saw.
 func (b *bench) observe(ctx context.Context, f fault, v *victim) ([]result, error) {
 	begin := time.Now()
+	v.lastActive = v.active.UID
 	if f.signal != 0 {
 		if err := syscall.Kill(v.pid, f.signal); err != nil {
 			return nil, err
@@ -327,12 +339,9 @@ func (b *bench) undo(f fault, v *victim) {
 func doNothing(ctx context.Context, b *bench, v *victim) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	last := v.active.UID
 	for sleep(ctx, pace) == nil {
-		found, err := b.tend(ctx, v.set)
-		if err == nil && found.active != nil && found.active.UID != last {
-			last = found.active.UID
-			v.failovers++
+		if found, err := b.tend(ctx, v.set); err == nil {
+			v.countFailover(found)
 		}
 	}
 	return nil

@@ -83,7 +83,6 @@ func (o *options) choose(variantList, faultList string) error {
 		o.variants = append(o.variants, all[i])
 	}
 	for name := range strings.SplitSeq(faultList, ",") {
-		known := append(slices.Clone(faults), nothing)
 		i := slices.IndexFunc(known, func(f fault) bool { return f.name == name })
 		if i < 0 {
 			return fmt.Errorf("there is no fault %q: choose of %s", name, namesOfFaults(known))

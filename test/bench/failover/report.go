@@ -96,7 +96,7 @@ func tables(results []result) string {
 			"%.1f in the median and %.1f at most.\n",
 			m, float64(percentile(loads, 50).ms)/1000, float64(percentile(loads, 100).ms)/1000)
 	}
-	for _, f := range append(slices.Clone(faults), nothing) {
+	for _, f := range known {
 		if measured(results, f) {
 			table(&out, results, f)
 		}

@@ -27,7 +27,7 @@ func upgrade(ctx context.Context, b *bench, v *victim) error {
 	if isVersion(v.active, to) {
 		to = versions[1]
 	}
-	u := &upgrading{bench: b, victim: v, to: to, last: v.active.UID}
+	u := &upgrading{bench: b, victim: v, to: to}
 	ways := map[string]func(context.Context) error{
 		ours: u.byOperator, oursLogin: u.byOperator, oursRaft: u.byOperator,
 		"vault-helm": u.byHand, "vault-helm-raft": u.byHand, "coreos": u.byCoreOS, "kubevault": u.byStatefulSet,
@@ -57,8 +57,6 @@ type upgrading struct {
 	*bench
 	*victim
 	to string
-	// last is the pod that was active last.
-	last types.UID
 }
 
 // await tends the Vault until it is as wanted, and counts its failovers.
@@ -68,10 +66,7 @@ func (u *upgrading) await(ctx context.Context, what string, wanted func(state) b
 		if err != nil {
 			return err
 		}
-		if found.active != nil && found.active.UID != u.last {
-			u.last = found.active.UID
-			u.failovers++
-		}
+		u.countFailover(found)
 		for _, l := range u.loads {
 			l.follow(found.addresses)
 		}
