@@ -21,8 +21,8 @@ const vaultModule = "github.com/hashicorp/vault"
 // vaultAddons takes the place of a file of Vault's that adds nothing to what a minimal
 // Vault can do. Vault's tag "minimal" leaves out the storages and plugins that need the
 // libraries of all clouds and databases, and take most of the time of a build (more
-// than half of 15 minutes, on two CPUs). The operator needs one of them, etcd, and its
-// users the auth method of Kubernetes.
+// than half of 15 minutes, on two CPUs). The operator needs one of them, etcd, its users the
+// auth method of Kubernetes, and the tests of external storage PostgreSQL.
 const (
 	vaultAddonsFile = "command/commands_min.go"
 	vaultAddons     = `//go:build minimal
@@ -33,10 +33,12 @@ import (
 	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	_ "github.com/hashicorp/vault/helper/builtinplugins"
 	"github.com/hashicorp/vault/physical/etcd"
+	"github.com/hashicorp/vault/physical/postgresql"
 )
 
 func extendAddonHandlers(handlers *vaultHandlers) {
 	handlers.physicalBackends["etcd"] = etcd.NewEtcdBackend
+	handlers.physicalBackends["postgresql"] = postgresql.NewPostgreSQLBackend
 	handlers.credentialBackends["kubernetes"] = kubernetes.Factory
 }
 `
