@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
@@ -45,6 +46,8 @@ type cluster struct {
 	serverVersion func() (string, error)
 	// forward makes the port of Vault in a pod reachable at an address of this machine.
 	forward func(ctx context.Context, pod string) (address string, stop func(), err error)
+	// inPod runs a command in a container and returns what it printed to standard output.
+	inPod func(ctx context.Context, pod, container, stdin string, command ...string) (string, error)
 }
 
 func newCluster(flags *genericclioptions.ConfigFlags) (*cluster, error) {
@@ -80,6 +83,13 @@ func newCluster(flags *genericclioptions.ConfigFlags) (*cluster, error) {
 	c.forward = func(ctx context.Context, pod string) (string, func(), error) {
 		request := core.RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward")
 		return portForward(ctx, config, request.URL())
+	}
+	c.inPod = func(ctx context.Context, pod, container, stdin string, command ...string) (string, error) {
+		request := core.RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").
+			VersionedParams(&corev1.PodExecOptions{
+				Container: container, Command: command, Stdin: stdin != "", Stdout: true, Stderr: true,
+			}, scheme.ParameterCodec)
+		return execute(ctx, config, request.URL(), stdin)
 	}
 	return c, nil
 }
@@ -213,16 +223,21 @@ func (t *target) refresh(ctx context.Context) error {
 // pods are those of Vault nodes that are there to stay, by name. One that has been made by hand
 // with the labels of a Vault is no node.
 func (t *target) pods(ctx context.Context) ([]corev1.Pod, error) {
-	list, err := t.core.Pods(t.namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: labels.SelectorFromSet(t.vault.PodLabels()).String(), Limit: pageLimit,
+	pods, err := t.allPods(ctx, t.vault.PodLabels())
+	return slices.DeleteFunc(pods, func(pod corev1.Pod) bool {
+		return pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	}), err
+}
+
+// allPods are the pods with these labels that a controller has made, by name.
+func (c *cluster) allPods(ctx context.Context, wanted map[string]string) ([]corev1.Pod, error) {
+	list, err := c.core.Pods(c.namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: labels.SelectorFromSet(wanted).String(), Limit: pageLimit,
 	})
 	if err != nil {
 		return nil, err
 	}
-	pods := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
-		return !controlled(&pod) || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded ||
-			pod.Status.Phase == corev1.PodFailed
-	})
+	pods := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool { return !controlled(&pod) })
 	slices.SortFunc(pods, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	return pods, nil
 }
@@ -241,6 +256,13 @@ var errNotRunning = errors.New("it is starting")
 // connectTimeout is for how long it may take to reach a pod.
 const connectTimeout = 30 * time.Second
 
+// running says that a container runs, as Kubernetes reports it.
+func running(pod *corev1.Pod, container string) bool {
+	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(status corev1.ContainerStatus) bool {
+		return status.Name == container && status.State.Running != nil
+	})
+}
+
 // node connects to the Vault node of a pod. The connection is kept until it is dropped.
 func (t *target) node(ctx context.Context, pod *corev1.Pod) (*Node, error) {
 	t.mu.Lock()
@@ -249,10 +271,7 @@ func (t *target) node(ctx context.Context, pod *corev1.Pod) (*Node, error) {
 	if node != nil {
 		return node, nil
 	}
-	running := slices.ContainsFunc(pod.Status.ContainerStatuses, func(status corev1.ContainerStatus) bool {
-		return status.Name == v1alpha1.VaultContainer && status.State.Running != nil
-	})
-	if !running {
+	if !running(pod, v1alpha1.VaultContainer) {
 		return nil, errNotRunning
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)

@@ -135,11 +135,16 @@ func (n *Node) SealStatus(ctx context.Context) (*SealStatus, error) {
 	return n.api.Sys().SealStatusWithContext(ctx)
 }
 
-// IsActive asks whether the node is active.
-func (n *Node) IsActive(ctx context.Context) (bool, error) {
+// leader asks an unsealed node what it knows of the cluster.
+func (n *Node) leader(ctx context.Context) (*vaultapi.LeaderResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	leader, err := n.api.Sys().LeaderWithContext(ctx)
+	return n.api.Sys().LeaderWithContext(ctx)
+}
+
+// IsActive asks whether the node is active.
+func (n *Node) IsActive(ctx context.Context) (bool, error) {
+	leader, err := n.leader(ctx)
 	if err != nil {
 		return false, err
 	}

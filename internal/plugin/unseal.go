@@ -111,6 +111,8 @@ type unsealing struct {
 	// unsealed is how many nodes are, and moved when that rose or a share was given.
 	unsealed int
 	moved    time.Time
+	// initialized says that a node is that does not answer yet.
+	initialized bool
 	// waitsFor is what was last printed.
 	waitsFor string
 }
@@ -152,7 +154,7 @@ func (u *unsealing) run(ctx context.Context) error {
 
 // check fails when keys are of no use.
 func (u *unsealing) check(all []*seen) error {
-	initialized, answered := false, false
+	initialized, answered := u.initialized, false
 	if a, b := disagree(all); a != nil {
 		return exit(exitRefused, "%s says that %d of %d key shares unseal it, and %s that %d of %d do: they are not of one "+
 			"Vault, or the keys were changed after one was sealed. Delete the pod of that one",
