@@ -157,7 +157,8 @@ func (p *plugin) remove(ctx context.Context, c *cluster, claim *corev1.Persisten
 			told = true
 			fmt.Fprintf(p.errOut, "Waiting until %s is gone\n", left)
 			if pod != nil {
-				fmt.Fprintf(p.errOut, "If the Kubernetes node of pod %[1]s is gone for good: kubectl delete pod %[1]s -n %[2]s --force\n",
+				fmt.Fprintf(p.errOut, "If the Kubernetes node of pod %[1]s is gone for good: kubectl delete pod %[1]s -n "+
+					"%[2]s --force\n",
 					pod.Name, c.namespace)
 			}
 		}

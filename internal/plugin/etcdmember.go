@@ -108,7 +108,8 @@ func (r *replacing) run(ctx context.Context) (replaced bool, err error) {
 		fmt.Fprintf(r.errOut, "%s is healthy, and is not replaced\n", r.member)
 		return false, r.deleteGuard(ctx, guard)
 	}
-	fmt.Fprintf(r.errOut, "%[1]s is replaced: its volume claim data-%[1]s is deleted with the data on it, and the new one gets "+
+	fmt.Fprintf(r.errOut, "%[1]s is replaced: its volume claim data-%[1]s is deleted with the data on it, and "+
+		"the new one gets "+
 		"all data from the others, which are healthy.\n", r.member)
 	if err := r.confirm(ctx, r.member, r.options.yes); err != nil {
 		return false, err
@@ -175,7 +176,8 @@ func (r *replacing) check(ctx context.Context) error {
 		}
 	}
 	if healthy, quorum := len(others)-len(broken), r.vault.WantedMembers()/2+1; healthy < quorum {
-		return exit(exitRefused, "without %s %d members are healthy, and %d are needed: bring the others back first, and keep "+
+		return exit(exitRefused, "without %s %d members are healthy, and %d are needed: bring the others back "+
+			"first, and keep "+
 			"all volumes; %s", r.member, healthy, quorum, strings.Join(broken, "; "))
 	}
 	return nil
@@ -281,7 +283,8 @@ func (r *replacing) awaitHealthy(ctx context.Context) error {
 			return nil
 		}
 		if time.Since(began) > r.options.timeout {
-			return exit(exitNotReady, "%[1]s is not ready in time: see why by kubectl describe pod %[1]s -n %[2]s. Run this again "+
+			return exit(exitNotReady, "%[1]s is not ready in time: see why by kubectl describe pod %[1]s -n %[2]s. "+
+				"Run this again "+
 				"when that is mended; do not leave the ConfigMap %[3]s behind", r.member, r.namespace,
 				r.vault.EtcdReplacementName())
 		}

@@ -661,7 +661,7 @@ func TestInterruptedAtAPipe(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	h := newHarness(t)
 	for _, command := range []string{"init", "unseal", "seal", "status", "step-down", "generate-root", "exec", "logs",
-		"report", "authorize", "deauthorize"} {
+		"report", "authorize", "deauthorize", "recover-raft", "replace-etcd-member"} {
 		if r := h.run("", "__complete", command, ""); !strings.HasPrefix(r.out, "example\n") {
 			t.Errorf("%s completes to %q", command, r.out)
 		}

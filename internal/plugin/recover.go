@@ -54,7 +54,8 @@ rest is "kubectl vault unseal". When it was interrupted run it again.`,
 			return p.recoverRaft(cmd.Context(), args[0], o)
 		},
 	}
-	cmd.Flags().StringVar(&o.survivor, "survivor", "", "Pod of the node whose data is kept: by default the one with the newest")
+	cmd.Flags().StringVar(&o.survivor, "survivor", "", "Pod of the node whose data is kept: by default the one "+
+		"with the newest")
 	addYes(cmd, &o.yes)
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "Say what would be done, and do nothing")
 	addGPG(cmd, &o.gpg)
@@ -322,7 +323,8 @@ func (r *recovering) awaitStatus(ctx context.Context) {
 			return
 		}
 	}
-	fmt.Fprintf(r.errOut, "Vault %[1]s is recovered from %[2]s. The operator cannot know it, since another node was active "+
+	fmt.Fprintf(r.errOut, "Vault %[1]s is recovered from %[2]s. The operator cannot know it, since another node "+
+		"was active "+
 		"before the others had joined. Have it forget the lost volumes: kubectl patch vault %[1]s -n %[3]s "+
 		"--subresource=status --type=merge -p '{\"status\":{\"storage\":null}}'\n",
 		r.vault.Name, r.plan.Survivor, r.namespace)

@@ -132,10 +132,15 @@ func Quorum(members int) int { return members/2 + 1 }
 // Volumes are those to write down: the claims that members have been ready with.
 // While most of those that were written down are lost nothing new is believed.
 func (s *State) Volumes() []v1alpha1.StorageVolume {
-	known := s.Vault.StorageVolumes()
 	if s.MostLost() {
-		return known
+		return s.Vault.StorageVolumes()
 	}
+	return s.current()
+}
+
+// current are the claims that members are ready with now, and for others those written down.
+func (s *State) current() []v1alpha1.StorageVolume {
+	known := s.Vault.StorageVolumes()
 	var volumes []v1alpha1.StorageVolume
 	layout := s.layout()
 	for ordinal := range layout.wanted {

@@ -18,6 +18,8 @@ import (
 type raftNodes struct {
 	wanted, majority int
 	unsealed         int
+	// active is the only one that says that it is; empty when none does, or several.
+	active string
 	// removed are those that say that they are not of the cluster any more.
 	removed []string
 	// others do not vote now, each with the reason if there is one. failing says that one of
@@ -35,7 +37,11 @@ func (in *storageInputs) raft() storageView {
 		ready: in.raftReady(state, nodes), works: !nodes.initialized || nodes.unsealed >= nodes.majority,
 		refusal: state.Refusal(), deployed: true, changes: len(nodes.others) > 0, ownVolumes: true,
 	}
-	if volumes := state.Volumes(); len(volumes) > 0 {
+	volumes := state.Volumes()
+	if state.Recovered(nodes.active) {
+		volumes = state.RecoveredVolumes()
+	}
+	if len(volumes) > 0 {
 		view.status = &v1alpha1.StorageStatus{Volumes: volumes}
 	}
 	return view
@@ -45,15 +51,22 @@ func (in *storageInputs) raftNodes() *raftNodes {
 	wanted := int(in.vault.WantedNodes())
 	n := &raftNodes{wanted: wanted, majority: storage.Quorum(wanted)}
 	states := map[string]v1alpha1.NodeState{}
+	var active []string
 	for _, node := range in.states {
 		states[node.Name] = node.State
 		switch node.State {
 		case v1alpha1.NodeActive, v1alpha1.NodeStandby:
 			n.unsealed++
 			n.initialized = true
+			if node.State == v1alpha1.NodeActive {
+				active = append(active, node.Name)
+			}
 		case v1alpha1.NodeSealed:
 			n.initialized = true
 		}
+	}
+	if len(active) == 1 {
+		n.active = active[0]
 	}
 	if in.set == nil {
 		return n
@@ -87,9 +100,10 @@ func (in *storageInputs) raftReady(state *storage.State, n *raftNodes) metav1.Co
 		return refused(wrong)
 	case in.set == nil:
 		return isUnknown(v1alpha1.ReasonNotObserved, "The StatefulSet %q does not exist yet", in.vault.Name)
-	case state.MostLost():
+	case state.MostLost() && !state.Recovered(n.active):
 		return isFalse(v1alpha1.ReasonVolumesLost, "The volumes of most nodes are gone, being deleted or new: %s. "+
-			"The other nodes cannot elect a leader without them: bring the volumes back", join(state.Lost()))
+			"The other nodes cannot elect a leader without them: bring the volumes back. If they are lost for good: "+
+			"kubectl vault recover-raft %s", join(state.Lost()), in.vault.Name)
 	}
 	const count = "%d of %d nodes are unsealed"
 	switch away := slices.Concat(n.others, n.removed); {

@@ -62,6 +62,12 @@ func TestRaftReady(t *testing.T) {
 	)
 	lost := ofRaft(active, sealed, sealed).founded()
 	lost.claims[1].UID, lost.claims[2].UID = "new", "new"
+	recovered := ofRaft(active, standby, sealed).founded()
+	recovered.claims[1].UID, recovered.claims[2].UID = "new", "new"
+	other := ofRaft(sealed, active, standby).founded()
+	other.claims[1].UID, other.claims[2].UID = "new", "new"
+	split := ofRaft(active, active, sealed).founded()
+	split.claims[1].UID, split.claims[2].UID = "new", "new"
 	removed := ofRaft(active, standby, sealed).founded()
 	removed.observations["example-2-uid"] = probe.Observation{State: sealed, Removed: true}
 	unset := ofRaft(active)
@@ -77,6 +83,9 @@ func TestRaftReady(t *testing.T) {
 		{"the first is initialized", ofRaft(sealed, uninitialized, uninitialized), "False NoQuorum", "one that is sealed"},
 		{"one is unsealed", ofRaft(active, sealed, sealed).founded(), "False NoQuorum",
 			"1 of 3 nodes are unsealed, and 2 are needed"},
+		{"recovered from the node that is left", recovered, "True MembersNotReady", "not: example-2 (sealed)"},
+		{"another Vault on new volumes", other, "False VolumesLost", "kubectl vault recover-raft example"},
+		{"one beside another", split, "False VolumesLost", "data-example-1, data-example-2"},
 		{"a majority", ofRaft(active, standby, sealed).founded(), "True MembersNotReady", "not: example-2 (sealed)"},
 		{"a majority, and one hangs", ofRaft(active, standby, silent).founded(), "True MembersNotReady",
 			"not: example-2 (it does not answer)"},

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,7 +43,8 @@ func TestRecovery(t *testing.T) {
 	config := filepath.Join(r.dir, "kubeconfig")
 	shell.Run(t, "kubectl config view --raw --flatten >"+config+
 		" && kubectl --kubeconfig="+config+" config set-context --current --namespace="+r.Namespace)
-	r.env = []string{"KUBECONFIG=" + config}
+	shell.Run(t, "go build -o "+r.dir+"/bin/kubectl-vault ../../cmd/kubectl-vault")
+	r.env = []string{"KUBECONFIG=" + config, "PATH=" + r.dir + "/bin:" + os.Getenv("PATH")}
 
 	const vaultPods = "-l app.kubernetes.io/instance=example,app.kubernetes.io/component=server"
 	const etcdPods = "-l app.kubernetes.io/instance=example,app.kubernetes.io/component=etcd"
@@ -79,6 +81,8 @@ func TestRecovery(t *testing.T) {
 		r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, "")
 		r.look(t)
 		r.follow(t, "An etcd member has lost its volume")
+		// Again it finds nothing to do.
+		r.run(t, "kubectl vault replace-etcd-member example example-etcd-1 --yes\n")
 	})
 	r.survives(t, "Most etcd members are away", func(t *testing.T) {
 		// Nothing can be started in the namespace, as on a cluster without worker nodes.
