@@ -79,7 +79,7 @@ func (p *plugin) recoverRaft(ctx context.Context, name string, o recoverOptions)
 		return err
 	}
 	defer t.close()
-	plan, err := t.planRecovery(ctx, o.survivor)
+	plan, err := p.planRecovery(ctx, t, o.survivor)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (p *plugin) recoverRaft(ctx context.Context, name string, o recoverOptions)
 		return err
 	}
 	// A node may have come back while somebody thought about it.
-	again, err := t.planRecovery(ctx, o.survivor)
+	again, err := p.planRecovery(ctx, t, o.survivor)
 	if err != nil {
 		return err
 	}
@@ -117,19 +117,30 @@ func (p *plugin) recovered(plan *recoveryPlan, output string) error {
 	return encode(p.out, output, plan)
 }
 
+// answerWait is for how long nodes that start are waited for, before something is decided.
+const answerWait = 30 * time.Second
+
 // planRecovery looks at all nodes, and says what is to be done.
-func (t *target) planRecovery(ctx context.Context, survivor string) (*recoveryPlan, error) {
-	if err := t.refresh(ctx); err != nil {
-		return nil, err
+func (p *plugin) planRecovery(ctx context.Context, t *target, survivor string) (*recoveryPlan, error) {
+	for began := time.Now(); ; {
+		if err := t.refresh(ctx); err != nil {
+			return nil, err
+		}
+		if t.vault.HasEtcd() {
+			return nil, exit(exitRefused, "Vault %s does not have integrated storage", t.vault.Name)
+		}
+		nodes, err := t.raftNodes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		silent := slices.ContainsFunc(nodes, func(n raftNode) bool { return n.contents(t.vault) == unknown })
+		if !silent || time.Since(began) > answerWait {
+			return planRecovery(t.vault, nodes, survivor)
+		}
+		if err := p.wait(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if t.vault.HasEtcd() {
-		return nil, exit(exitRefused, "Vault %s does not have integrated storage", t.vault.Name)
-	}
-	nodes, err := t.raftNodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return planRecovery(t.vault, nodes, survivor)
 }
 
 // raftNodes are the nodes that the Vault should have, by their ordinals.
@@ -324,8 +335,7 @@ func (r *recovering) awaitStatus(ctx context.Context) {
 		}
 	}
 	fmt.Fprintf(r.errOut, "Vault %[1]s is recovered from %[2]s. The operator cannot know it, since another node "+
-		"was active "+
-		"before the others had joined. Have it forget the lost volumes: kubectl patch vault %[1]s -n %[3]s "+
+		"was active before the others had joined. Have it forget the lost volumes: kubectl patch vault %[1]s -n %[3]s "+
 		"--subresource=status --type=merge -p '{\"status\":{\"storage\":null}}'\n",
 		r.vault.Name, r.plan.Survivor, r.namespace)
 }

@@ -107,14 +107,12 @@ func planRecovery(vault *v1alpha1.Vault, nodes []raftNode, survivor string) (*re
 		n := &nodes[i]
 		if n.leader != nil && n.leader.IsSelf {
 			return nil, exit(exitRefused, "%s is active, so there is nothing to recover: unseal the others, if they "+
-				"are sealed: "+
-				"kubectl vault unseal %s -n %s", n.name, vault.Name, vault.Namespace)
+				"are sealed: kubectl vault unseal %s -n %s", n.name, vault.Name, vault.Namespace)
 		}
 		switch n.contents(vault) {
 		case unknown:
 			return nil, exit(exitRefused, "%[1]s does not answer, and may still run: it could go on as the old Vault "+
-				"beside the "+
-				"recovered one. Wait until it answers. If its Kubernetes node is gone for good, or it hangs, delete it and run "+
+				"beside the recovered one. Wait until it answers. If its Kubernetes node is gone for good, or it hangs, delete it and run "+
 				"this again: kubectl delete pod %[1]s -n %[2]s --force", n.name, vault.Namespace)
 		case nothing:
 			plan.replaced = append(plan.replaced, n)
@@ -162,17 +160,15 @@ func chooseSurvivor(vault *v1alpha1.Vault, nodes []*raftNode, named string) (*ra
 	switch {
 	case len(nodes) == 0:
 		return nil, exit(exitRefused, "no node of Vault %s that answers has data. Bring a volume back, or make a "+
-			"new Vault and "+
-			"restore a snapshot into it", vault.Name)
+			"new Vault and restore a snapshot into it", vault.Name)
 	case named != "":
-		return nil, exit(exitRefused, "%s does not answer or has no data; these have: "+
-			"%s", line(named), strings.Join(names, ", "))
+		return nil, exit(exitRefused, "%s does not answer or has no data; these have: %s",
+			line(named), strings.Join(names, ", "))
 	case len(nodes) == 1:
 		return nodes[0], nil
 	case len(silent) > 0:
 		return nil, exit(exitRefused, "%s have data, and a node that is sealed does not tell how new that is: %s. "+
-			"Unseal them, "+
-			"or name the one to keep by --survivor", strings.Join(names, ", "), strings.Join(silent, ", "))
+			"Unseal them, or name the one to keep by --survivor", strings.Join(names, ", "), strings.Join(silent, ", "))
 	}
 	return slices.MaxFunc(nodes, func(a, b *raftNode) int {
 		return cmp.Or(cmp.Compare(a.index(), b.index()),
