@@ -132,6 +132,31 @@ func (c *cluster) pod(ctx context.Context, name string) (*corev1.Pod, error) {
 // remove deletes a volume claim and the pod that uses it, each if there is one, and waits until
 // they are gone. Others of their names may be there then.
 func (p *plugin) remove(ctx context.Context, c *cluster, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) error {
+	if err := c.delete(ctx, claim, pod); err != nil {
+		return err
+	}
+	began, told := time.Now(), false
+	for {
+		left, err := c.left(ctx, claim, pod)
+		if left == "" || err != nil {
+			return err
+		}
+		if !told && time.Since(began) > goneHint {
+			told = true
+			fmt.Fprintf(p.errOut, "Waiting until %s is gone\n", left)
+			if pod != nil {
+				fmt.Fprintf(p.errOut, "If the Kubernetes node of pod %[1]s is gone for good: "+
+					"kubectl delete pod %[1]s -n %[2]s --force\n", pod.Name, c.namespace)
+			}
+		}
+		if err := p.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// delete deletes a volume claim and a pod, each if there is one and it is still that one.
+func (c *cluster) delete(ctx context.Context, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) error {
 	only := func(uid types.UID) metav1.DeleteOptions {
 		return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
 	}
@@ -147,25 +172,7 @@ func (p *plugin) remove(ctx context.Context, c *cluster, claim *corev1.Persisten
 			return fmt.Errorf("deleting pod %s: %w", pod.Name, err)
 		}
 	}
-	began, told := time.Now(), false
-	for {
-		left, err := c.left(ctx, claim, pod)
-		if left == "" || err != nil {
-			return err
-		}
-		if !told && time.Since(began) > goneHint {
-			told = true
-			fmt.Fprintf(p.errOut, "Waiting until %s is gone\n", left)
-			if pod != nil {
-				fmt.Fprintf(p.errOut, "If the Kubernetes node of pod %[1]s is gone for good: kubectl delete pod %[1]s -n "+
-					"%[2]s --force\n",
-					pod.Name, c.namespace)
-			}
-		}
-		if err := p.wait(ctx); err != nil {
-			return err
-		}
-	}
+	return nil
 }
 
 // left is which of a volume claim and a pod is still there.

@@ -112,8 +112,8 @@ func planRecovery(vault *v1alpha1.Vault, nodes []raftNode, survivor string) (*re
 		switch n.contents(vault) {
 		case unknown:
 			return nil, exit(exitRefused, "%[1]s does not answer, and may still run: it could go on as the old Vault "+
-				"beside the recovered one. Wait until it answers. If its Kubernetes node is gone for good, or it hangs, delete it and run "+
-				"this again: kubectl delete pod %[1]s -n %[2]s --force", n.name, vault.Namespace)
+				"beside the recovered one. Wait until it answers. If its Kubernetes node is gone for good, or it hangs, delete "+
+				"it and run this again: kubectl delete pod %[1]s -n %[2]s --force", n.name, vault.Namespace)
 		case nothing:
 			plan.replaced = append(plan.replaced, n)
 			plan.Replaced = append(plan.Replaced, n.name)

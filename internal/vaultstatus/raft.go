@@ -50,24 +50,7 @@ func (in *storageInputs) raft() storageView {
 func (in *storageInputs) raftNodes() *raftNodes {
 	wanted := int(in.vault.WantedNodes())
 	n := &raftNodes{wanted: wanted, majority: storage.Quorum(wanted)}
-	states := map[string]v1alpha1.NodeState{}
-	var active []string
-	for _, node := range in.states {
-		states[node.Name] = node.State
-		switch node.State {
-		case v1alpha1.NodeActive, v1alpha1.NodeStandby:
-			n.unsealed++
-			n.initialized = true
-			if node.State == v1alpha1.NodeActive {
-				active = append(active, node.Name)
-			}
-		case v1alpha1.NodeSealed:
-			n.initialized = true
-		}
-	}
-	if len(active) == 1 {
-		n.active = active[0]
-	}
+	states := n.count(in.states)
 	if in.set == nil {
 		return n
 	}
@@ -92,6 +75,29 @@ func (in *storageInputs) raftNodes() *raftNodes {
 		n.others = append(n.others, member.Name)
 	}
 	return n
+}
+
+// count counts the nodes that are unsealed, finds the active one, and returns the states by name.
+func (n *raftNodes) count(nodes []v1alpha1.NodeStatus) map[string]v1alpha1.NodeState {
+	states := map[string]v1alpha1.NodeState{}
+	var active []string
+	for _, node := range nodes {
+		states[node.Name] = node.State
+		switch node.State {
+		case v1alpha1.NodeActive, v1alpha1.NodeStandby:
+			n.unsealed++
+			n.initialized = true
+			if node.State == v1alpha1.NodeActive {
+				active = append(active, node.Name)
+			}
+		case v1alpha1.NodeSealed:
+			n.initialized = true
+		}
+	}
+	if len(active) == 1 {
+		n.active = active[0]
+	}
+	return states
 }
 
 func (in *storageInputs) raftReady(state *storage.State, n *raftNodes) metav1.Condition {
