@@ -74,26 +74,33 @@ path "sys/capabilities-self" {
 }
 `
 
-// needs are the capabilities that the operator uses, by path. Those of integrated storage are
-// not among them: a Vault on etcd lacks nothing without them.
-var needs = map[string][]string{
-	"sys/step-down": {"update", "sudo"},
-	ConfigPath:      {"read", "update"},
+// needs are the capabilities that the operator uses in a Vault, by path. Those of integrated
+// storage are none of them where there is none: a Vault on etcd lacks nothing without.
+func needs(vault *v1alpha1.Vault) map[string][]string {
+	all := map[string][]string{
+		"sys/step-down": {"update", "sudo"},
+		ConfigPath:      {"read", "update"},
+	}
+	if vault.Spec.Storage.Raft != nil {
+		all["sys/storage/raft/configuration"] = []string{"read"}
+		all["sys/storage/raft/remove-peer"] = []string{"update"}
+	}
+	return all
 }
 
 // Paths are those whose capabilities tell whether the operator may do what it needs.
-func Paths() []string { return slices.Sorted(maps.Keys(needs)) }
+func Paths(vault *v1alpha1.Vault) []string { return slices.Sorted(maps.Keys(needs(vault))) }
 
 // Missing says what the operator lacks of what it needs, by what Vault says that it may do.
-func Missing(capabilities map[string][]string) []string {
+func Missing(vault *v1alpha1.Vault, capabilities map[string][]string) []string {
 	var missing []string
-	for _, path := range Paths() {
+	for _, path := range Paths(vault) {
 		has := capabilities[path]
 		if slices.Contains(has, "root") {
 			continue
 		}
 		var lacks []string
-		for _, need := range needs[path] {
+		for _, need := range needs(vault)[path] {
 			if !slices.Contains(has, need) {
 				lacks = append(lacks, need)
 			}

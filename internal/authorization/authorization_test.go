@@ -50,10 +50,16 @@ func TestMissing(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			capabilities := map[string][]string{"sys/step-down": {"sudo", "update"}, ConfigPath: {"read", "update"}}
 			test.change(capabilities)
-			if got := strings.Join(Missing(capabilities), ", "); got != test.want {
+			if got := strings.Join(Missing(&v1alpha1.Vault{}, capabilities), ", "); got != test.want {
 				t.Errorf("Missing() = %q, want %q", got, test.want)
 			}
 		})
+	}
+	raft := &v1alpha1.Vault{Spec: v1alpha1.VaultSpec{Storage: v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}}}}
+	capabilities := map[string][]string{"sys/step-down": {"root"}, ConfigPath: {"root"}}
+	want := "read on sys/storage/raft/configuration, update on sys/storage/raft/remove-peer"
+	if got := strings.Join(Missing(raft, capabilities), ", "); got != want {
+		t.Errorf("with integrated storage Missing() = %q, want %q", got, want)
 	}
 }
 

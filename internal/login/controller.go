@@ -69,6 +69,7 @@ type Reconciler struct {
 	mu       sync.Mutex
 	subject  string
 	sessions map[types.NamespacedName]*session
+	grants   map[types.NamespacedName]*grant
 }
 
 // SetupWithManager adds the reconciler to the manager.
@@ -103,6 +104,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, client.IgnoreNotFound(r.write(ctx, &vault, nil, nil))
 	}
 	s := r.session(&vault)
+	if r.deniedSince(req.NamespacedName, s) {
+		s.drop(r.Clock.Now())
+	}
 	who, err := r.identity(ctx, &vault)
 	if wrong := problem.In(err); wrong != nil {
 		condition := &metav1.Condition{Status: metav1.ConditionFalse, Reason: wrong.Reason, Message: wrong.Message}
@@ -116,7 +120,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	observations := r.Engine.Observations(req.NamespacedName)
-	node := r.active(&vault, list, observations)
+	node, _ := r.active(&vault, list, observations)
 	if node == nil { // the engine calls again
 		now := r.Clock.Now()
 		condition := s.unobserved(&vault, now, "No node is active that the operator could log in to")
@@ -126,6 +130,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.work(ctx, &vault, s, node, who); err != nil {
 		return reconcile.Result{}, err
 	}
+	r.share(req.NamespacedName, s, r.Clock.Now())
 	if err := r.write(ctx, &vault, who, s.condition(&vault, r.Clock.Now())); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -191,11 +196,11 @@ func (r *Reconciler) readKeys(ctx context.Context) error {
 	return nil
 }
 
-// active returns the node to log in to: the only one that is active, and stays. Otherwise it
-// returns nil.
+// active returns the node to log in to, and its pod: the only one that is active, and stays.
+// Otherwise it returns nil.
 func (r *Reconciler) active(
 	vault *v1alpha1.Vault, list []corev1.Pod, observations map[types.UID]probe.Observation,
-) *vaultclient.Client {
+) (*vaultclient.Client, types.UID) {
 	var active *corev1.Pod
 	for i := range list {
 		pod := &list[i]
@@ -203,18 +208,18 @@ func (r *Reconciler) active(
 			continue
 		}
 		if active != nil {
-			return nil
+			return nil, ""
 		}
 		active = pod
 	}
 	if active == nil {
-		return nil
+		return nil, ""
 	}
 	target, known := r.Engine.Target(client.ObjectKeyFromObject(vault), active.UID)
 	if !known || target.Container != pods.Container(active) {
-		return nil
+		return nil, ""
 	}
-	return vaultclient.New(target)
+	return vaultclient.New(target), active.UID
 }
 
 // stepDown has the active node step down if it is about to be deleted, and another can take
@@ -272,6 +277,7 @@ func (r *Reconciler) forget(vault types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sessions, vault)
+	delete(r.grants, vault)
 }
 
 // write writes this controller's part of the status.

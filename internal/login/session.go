@@ -170,7 +170,7 @@ func (r *Reconciler) login(
 	if err != nil {
 		return fmt.Errorf("logging in to Vault: %w", err)
 	}
-	capabilities, err := node.Capabilities(asking, token.Value, authorization.Paths())
+	capabilities, err := node.Capabilities(asking, token.Value, authorization.Paths(vault))
 	// Without its policy the token may not even ask that.
 	if err != nil && vaultclient.StatusOf(err) != http.StatusForbidden {
 		return fmt.Errorf("asking Vault what the operator may do: %w", err)
@@ -180,7 +180,7 @@ func (r *Reconciler) login(
 		vault: s.vault, generation: s.generation, token: token.Value,
 		expires: now.Add(token.Lifetime), renew: now.Add(token.Lifetime * 2 / 3),
 		next: now.Add(soon), known: now.Add(token.Lifetime),
-		missing: authorization.Missing(capabilities), steppedDown: steppedDown, asked: asked,
+		missing: authorization.Missing(vault, capabilities), steppedDown: steppedDown, asked: asked,
 	}
 	return nil
 }
@@ -249,13 +249,24 @@ func (r *Reconciler) followKeys(ctx context.Context, s *session, node *vaultclie
 // denied has the operator log in again when Vault denies what it was said to be allowed: the
 // condition then tells what is missing. Other errors are returned.
 func (s *session) denied(err error, now time.Time, doing string) error {
-	if status := vaultclient.StatusOf(err); status == http.StatusForbidden || status == http.StatusNotFound {
-		s.token, s.config = "", nil
-		s.next = now.Add(soon) // no sooner, whatever Vault says then
-		s.known = s.next.Add(requestTimeout)
+	if deniedBy(err) {
+		s.drop(now)
 		return nil
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// drop has the operator log in again.
+func (s *session) drop(now time.Time) {
+	s.token, s.config = "", nil
+	s.next = now.Add(soon) // no sooner, whatever Vault says then
+	s.known = s.next.Add(requestTimeout)
+}
+
+// deniedBy says that Vault denies a request to who may do something else.
+func deniedBy(err error) bool {
+	status := vaultclient.StatusOf(err)
+	return status == http.StatusForbidden || status == http.StatusNotFound
 }
 
 // Grant authorizes the operator in a Vault, with a token that may do that.

@@ -246,6 +246,51 @@ func (c *Client) StepDown(ctx context.Context, token string) error {
 	return c.do(ctx, http.MethodPut, "/v1/sys/step-down", token, nil, nil)
 }
 
+// What a node may say of its peers at most.
+const (
+	maxPeers = 64
+	maxPeer  = 512
+)
+
+// Peer is a member of the cluster of integrated storage, which votes or does not.
+type Peer struct {
+	// ID that it has made for its volume.
+	ID string `json:"node_id"`
+	// Address is host:port, at which the others reach it.
+	Address string `json:"address"`
+	Leader  bool   `json:"leader"`
+	Voter   bool   `json:"voter"`
+}
+
+// Peers are the members of the cluster of integrated storage. The node must be active.
+// https://developer.hashicorp.com/vault/api-docs/system/storage/raft#read-raft-configuration
+func (c *Client) Peers(ctx context.Context, token string) ([]Peer, error) {
+	var data struct {
+		Config struct {
+			Servers []Peer `json:"servers"`
+		} `json:"config"`
+	}
+	if err := c.Read(ctx, token, "sys/storage/raft/configuration", &data); err != nil {
+		return nil, err
+	}
+	peers := data.Config.Servers
+	if len(peers) == 0 || len(peers) > maxPeers {
+		return nil, fmt.Errorf("the response has no peers, or more than %d", maxPeers)
+	}
+	for _, peer := range peers {
+		if peer.ID == "" || len(peer.ID) > maxPeer || len(peer.Address) > maxPeer {
+			return nil, errors.New("the response has a peer without an ID, or one that is too long")
+		}
+	}
+	return peers, nil
+}
+
+// RemovePeer takes a member out of the cluster of integrated storage. The node must be active.
+// https://developer.hashicorp.com/vault/api-docs/system/storage/raft#remove-a-node-from-raft-cluster
+func (c *Client) RemovePeer(ctx context.Context, token, id string) error {
+	return c.Write(ctx, token, "sys/storage/raft/remove-peer", map[string]string{"server_id": id})
+}
+
 // Read reads the data at a path.
 func (c *Client) Read(ctx context.Context, token, path string, into any) error {
 	response := struct {
