@@ -33,7 +33,6 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) == 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",fieldPath=".spec.storage.etcd.storageClassName",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || has(self.spec.nodes) && self.spec.nodes in [1, 3, 5, 7]",fieldPath=".spec.nodes",message="must be 1, 3, 5 or 7 with storage.raft: a majority has to be unsealed, and an even number adds no safety"
-// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.initialized) || !oldSelf.status.initialized || self.spec.nodes >= oldSelf.spec.nodes",fieldPath=".spec.nodes",message="cannot be lowered with storage.raft once Vault is initialized: a node that is gone would still count for the majority"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.raft.volumeSize) == has(oldSelf.spec.storage.raft.volumeSize) && (!has(self.spec.storage.raft.volumeSize) || quantity(self.spec.storage.raft.volumeSize).compareTo(quantity(oldSelf.spec.storage.raft.volumeSize)) == 0)",fieldPath=".spec.storage.raft.volumeSize",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.raft.storageClassName) == has(oldSelf.spec.storage.raft.storageClassName) && (!has(self.spec.storage.raft.storageClassName) || self.spec.storage.raft.storageClassName == oldSelf.spec.storage.raft.storageClassName)",fieldPath=".spec.storage.raft.storageClassName",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(self.spec.pod.volumes) || self.spec.pod.volumes.all(v, v.name != 'data')",fieldPath=".spec.pod.volumes",message="with storage.raft the volume data is the operator's"
@@ -81,8 +80,9 @@ type VaultSpec struct {
 	// nodes is the number of Vault nodes (pods): one is active, the others are
 	// standby and take over when it fails. Defaults to 2, the least that is
 	// highly available with storage.etcd. With storage.raft a majority has to be
-	// unsealed, so it has to be 1, 3, 5 or 7, and cannot be lowered once Vault is
-	// initialized; 3 is the least that is highly available.
+	// unsealed, so it has to be 1, 3, 5 or 7; 3 is the least that is highly available.
+	// When it is lowered there, the cluster gets rid of one node after the other, for which
+	// the operator has to be authorized in Vault (operatorLogin), or somebody removes them.
 	// https://developer.hashicorp.com/vault/docs/concepts/ha
 	// +kubebuilder:default=2
 	// +kubebuilder:validation:Minimum=1
@@ -944,6 +944,11 @@ type VaultStatus struct {
 	// +optional
 	OperatorLogin *OperatorLoginStatus `json:"operatorLogin,omitempty"`
 
+	// raft is what is known of the integrated storage, where spec.storage.raft is set.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Integrated storage",order=45,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Raft *RaftStatus `json:"raft,omitempty"`
+
 	// storage is what is known of the storage.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Storage",order=24,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
@@ -958,7 +963,8 @@ type VaultStatus struct {
 	// conditions of the Vault. Ready, Stalled, Available, VaultInitialized, Unsealed, Updated,
 	// TLSReady, ConfigValid, SealReady and StorageReady are about Vault, and so are
 	// InitializationSucceeded and UnsealKeysValid, which are there when the operator initializes
-	// and unseals it, and SealMigrated, while its seal is migrated; Initialized, Deployed,
+	// and unseals it, SealMigrated, while its seal is migrated, and Resized, where nodes with
+	// storage.raft were taken away; Initialized, Deployed,
 	// ReleaseFailed and Irreconcilable are about the Helm release
 	// that renders its objects.
 	// +listType=map

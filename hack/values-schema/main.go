@@ -83,6 +83,10 @@ func Generate(crdYAML []byte) ([]byte, error) {
 		"type": "integer", "minimum": 0,
 		"description": "minReadySeconds is for how long an updated node has to be ready before an old one is deleted.",
 	}
+	properties["runningNodes"] = map[string]any{
+		"type": "integer", "minimum": 0, "maximum": 99,
+		"description": "runningNodes is how many nodes with storage.raft may run, if it is not \"nodes\".",
+	}
 	// Which seal it is the operator has checked.
 	migration := properties["sealMigration"].(map[string]any)["properties"].(map[string]any)
 	oldSeal := migration["from"].(map[string]any)

@@ -100,6 +100,18 @@ func sealBecameReady() predicate.Predicate {
 	}
 }
 
+// runningNodesChanged passes that another number of nodes may run.
+func runningNodesChanged() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		DeleteFunc:  func(event.DeleteEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			return e.ObjectOld.(*v1alpha1.Vault).RunningNodes() != e.ObjectNew.(*v1alpha1.Vault).RunningNodes()
+		},
+	}
+}
+
 // secretChanged passes the events of Secrets but for one: that a Secret of the Vault
 // was made. The gate makes them, and goes on with them; each would cost another
 // reconcile that finds nothing to do. Only while a Vault is irreconcilable somebody

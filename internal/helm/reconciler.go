@@ -89,7 +89,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		// The generation also changes when deletion begins. No annotation of a Vault
 		// means anything to the reconciler, and tools set theirs as they like.
 		For(&v1alpha1.Vault{}, builder.WithPredicates(
-			predicate.Or(predicate.GenerationChangedPredicate{}, sealBecameReady()))).
+			predicate.Or(predicate.GenerationChangedPredicate{}, sealBecameReady(), runningNodesChanged()))).
 		Owns(&appsv1.Deployment{}, owned).
 		Owns(&appsv1.StatefulSet{}, owned).
 		Owns(&corev1.Service{}, owned, builder.OnlyMetadata).

@@ -117,6 +117,11 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if vault.HasOperatorLogin() {
 		spec["minReadySeconds"] = int64(stepDownTime / time.Second)
 	}
+	if running, err := storage.RunningNodes(ctx, t.client, &vault); err != nil {
+		return nil, err
+	} else if running != vault.WantedNodes() {
+		spec["runningNodes"] = int64(running)
+	}
 	spec["images"] = relatedImages(&vault)
 	if configSecret.Name != "" {
 		spec["configSecret"] = map[string]any{"name": configSecret.Name, "keys": toAny(configSecret.Keys)}

@@ -32,6 +32,15 @@ type node struct {
 	// Settled says that the node was first seen unsealed with its volume so long ago that it
 	// votes.
 	Settled bool
+
+	// Peer is its ID as a member of the cluster, and Leader says that it leads that; both are
+	// told by the active node, if that is known.
+	Peer   string
+	Leader bool
+	// Ghost says that the node was unsealed for long and is no peer.
+	Ghost bool
+	// VolumeLost says that Kubernetes has lost its volume, and Old that it has its claim for long.
+	VolumeLost, Old bool
 }
 
 // decision is what to do next.

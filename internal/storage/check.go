@@ -67,7 +67,7 @@ func (s *State) changeRefusal() error {
 	members, size := s.Set.Spec.Replicas, request(template)
 	const text = "%s cannot be changed: %s; set it back to %v"
 	switch {
-	case members != nil && !layout.fits(int(*members)):
+	case members != nil && !layout.resizes && !layout.fits(int(*members)):
 		return mismatch(text, layout.membersField, s.whyKept(), *members)
 	case layout.volumeSize != nil && !size.IsZero() && size.Cmp(*layout.volumeSize) != 0:
 		return mismatch(text, layout.field+".volumeSize", s.whyKept(), size.String())
@@ -90,6 +90,9 @@ func (s *State) membersFit() error {
 	members := kept[len(kept)-1] + 1
 	members += 1 - members%2
 	layout := s.layout()
+	if raft := s.Vault.Status.Raft; raft != nil && raft.Nodes > 0 && members > int(raft.Nodes) {
+		members = int(raft.Nodes) // of those beyond the cluster has got rid, one by one
+	}
 	const away = "delete these claims only if their data is not needed"
 	switch {
 	case !layout.fits(members):

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -20,9 +21,9 @@ type layout struct {
 	// set is the name of the StatefulSet, and labels are those of its pods and claims.
 	set    string
 	labels map[string]string
-	// wanted is the number of members. grows says that more can be added later.
-	wanted int
-	grows  bool
+	// wanted is the number of members. resizes says that it can be another later.
+	wanted  int
+	resizes bool
 	// volumeSize, storageClassName and whenDeleted are those of the spec.
 	volumeSize       *resource.Quantity
 	storageClassName *v1alpha1.ObjectName
@@ -36,7 +37,7 @@ func layoutOf(vault *v1alpha1.Vault) *layout {
 	if raft := vault.Spec.Storage.Raft; raft != nil {
 		return &layout{
 			declared: true, field: "spec.storage.raft", membersField: "spec.nodes", whole: "a Vault", members: "nodes",
-			set: vault.Name, labels: vault.PodLabels(), wanted: int(vault.WantedNodes()), grows: true,
+			set: vault.Name, labels: vault.PodLabels(), wanted: int(vault.RunningNodes()), resizes: true,
 			volumeSize: raft.VolumeSize, storageClassName: raft.StorageClassName, whenDeleted: raft.WhenDeleted,
 		}
 	}
@@ -59,5 +60,13 @@ func (l *layout) member(ordinal int) string { return l.set + "-" + strconv.Itoa(
 
 func (l *layout) claim(ordinal int) string { return "data-" + l.member(ordinal) }
 
-// fits says that so many members can become those that are wanted.
-func (l *layout) fits(members int) bool { return members == l.wanted || l.grows && members < l.wanted }
+// ordinal is the number of the member of a claim.
+func (l *layout) ordinal(claim string) (ordinal int, found bool) {
+	number, _ := strings.CutPrefix(claim, "data-"+l.set+"-")
+	ordinal, err := strconv.Atoi(number)
+	return ordinal, err == nil && claim == l.claim(ordinal)
+}
+
+// fits says that the volumes of so many members, which do not run, can become those of the
+// members that are wanted.
+func (l *layout) fits(members int) bool { return members == l.wanted || l.resizes && members < l.wanted }

@@ -10,7 +10,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -66,13 +65,24 @@ func Claims(
 	}
 	result := map[int]*corev1.PersistentVolumeClaim{}
 	for i := range list.Items {
-		claim := &list.Items[i]
-		number, _ := strings.CutPrefix(claim.Name, "data-"+layout.set+"-")
-		if ordinal, err := strconv.Atoi(number); err == nil && claim.Name == layout.claim(ordinal) {
-			result[ordinal] = claim
+		if ordinal, found := layout.ordinal(list.Items[i].Name); found {
+			result[ordinal] = &list.Items[i]
 		}
 	}
 	return result, nil
+}
+
+// RunningNodes is how many nodes of a Vault may run now. When it is not known of integrated
+// storage that exists it is how many do.
+func RunningNodes(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (int32, error) {
+	if vault.HasEtcd() || vault.Status.Raft != nil {
+		return vault.RunningNodes(), nil
+	}
+	s, err := Load(ctx, reader, vault)
+	if err != nil || s.Set == nil || s.Set.Spec.Replicas == nil || s.replaceable() {
+		return vault.WantedNodes(), err
+	}
+	return max(*s.Set.Spec.Replicas, vault.WantedNodes()), nil
 }
 
 // bound says that the claim has, or had, a volume that may hold data.
@@ -111,8 +121,10 @@ func (s *State) Lost() []string {
 		}
 	}
 	var lost []string
+	layout := s.layout()
 	for _, volume := range s.Vault.StorageVolumes() {
-		if uids[volume.Claim] != volume.UID {
+		ordinal, found := layout.ordinal(volume.Claim)
+		if found && ordinal < layout.wanted && uids[volume.Claim] != volume.UID {
 			lost = append(lost, volume.Claim)
 		}
 	}

@@ -48,7 +48,7 @@ func (in *storageInputs) raft() storageView {
 }
 
 func (in *storageInputs) raftNodes() *raftNodes {
-	wanted := int(in.vault.WantedNodes())
+	wanted := int(in.vault.RunningNodes())
 	n := &raftNodes{wanted: wanted, majority: storage.Quorum(wanted)}
 	states := n.count(in.states)
 	if in.set == nil {

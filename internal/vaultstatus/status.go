@@ -206,7 +206,7 @@ func initialized(f *facts) bool {
 	}
 	needed := int32(1)
 	if f.storage.ownVolumes {
-		needed = f.vault.WantedNodes()
+		needed = f.vault.RunningNodes()
 	}
 	return f.previous.Initialized && uninitialized < needed
 }

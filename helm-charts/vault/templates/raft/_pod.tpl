@@ -20,7 +20,7 @@ storage "raft" {
 {{- end }}
 
 {{- define "vault.raft.minAvailable" -}}
-{{ add (div (int .Values.nodes) 2) 1 }}
+{{ add (div (int (.Values.runningNodes | default .Values.nodes)) 2) 1 }}
 {{- end }}
 
 {{- define "vault.raft.firstNode" -}}{{ .Release.Name }}-0{{- end }}
