@@ -206,10 +206,11 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := keeper.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("storage controller: %w", err)
 	}
-	if err := addRollout(manager, engine); err != nil {
+	access, err := addKeyControllers(ctx, manager, engine)
+	if err != nil {
 		return err
 	}
-	if err := addKeyControllers(ctx, manager, engine); err != nil {
+	if err := addRollout(manager, engine, access); err != nil {
 		return err
 	}
 	openshift, err := isOpenShift(manager.GetConfig(), manager.GetHTTPClient())
@@ -246,42 +247,42 @@ func addStatus(ctx context.Context, manager ctrl.Manager, options Options, statu
 }
 
 // addKeyControllers adds the controllers that handle keys and tokens of Vaults, where the spec
-// says so.
-func addKeyControllers(ctx context.Context, manager ctrl.Manager, engine *probe.Engine) error {
+// says so. It returns what lets others use the operator's login.
+func addKeyControllers(ctx context.Context, manager ctrl.Manager, engine *probe.Engine) (login.Access, error) {
 	//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 	recorder := message.Recorder(manager.GetEventRecorderFor("vault-operator"))
 	clientset, err := kubernetes.NewForConfigAndClient(manager.GetConfig(), manager.GetHTTPClient())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	operator := &login.Reconciler{
 		Client: manager.GetClient(), Issuer: login.APIServer(clientset), Engine: engine, Recorder: recorder,
 		Clock: clock.RealClock{},
 	}
 	if err := operator.SetupWithManager(manager); err != nil {
-		return fmt.Errorf("login controller: %w", err)
+		return nil, fmt.Errorf("login controller: %w", err)
 	}
 	initializer := &initialization.Reconciler{
 		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine, Recorder: recorder,
 		Clock: clock.RealClock{}, Authorize: operator.Grant,
 	}
 	if err := initializer.SetupWithManager(ctx, manager); err != nil {
-		return fmt.Errorf("initialization controller: %w", err)
+		return nil, fmt.Errorf("initialization controller: %w", err)
 	}
 	unsealer := &unseal.Reconciler{
 		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine, Recorder: recorder,
 		Clock: clock.RealClock{},
 	}
 	if err := unsealer.SetupWithManager(ctx, manager); err != nil {
-		return fmt.Errorf("unseal controller: %w", err)
+		return nil, fmt.Errorf("unseal controller: %w", err)
 	}
-	return nil
+	return operator, nil
 }
 
 // addRollout adds what replaces nodes with integrated storage.
-func addRollout(manager ctrl.Manager, engine *probe.Engine) error {
+func addRollout(manager ctrl.Manager, engine *probe.Engine, access login.Access) error {
 	r := &rollout.Reconciler{
-		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine,
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine, Access: access,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
 		Clock:    clock.RealClock{},

@@ -40,9 +40,11 @@ package operator
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 //
 // Volume claims are compared with the spec, and get an annotation that keeps Argo CD
-// from deleting them; controllers of Kubernetes make and delete them. Their events, and
+// from deleting them; controllers of Kubernetes make and delete them. Those of nodes that the
+// cluster of integrated storage has got rid of are marked and deleted, to which a policy of the
+// same kind confines it. Their events, and
 // those of the StatefulSet and of Vault pods, say why a pod cannot start.
-// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;patch;watch
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=delete;list;patch;watch
 // +kubebuilder:rbac:groups="",resources=events,verbs=list
 //
 // A ConfigMap keeps etcd members whose volumes are lost from founding a new cluster.

@@ -1,6 +1,10 @@
 // Package rollout replaces the pods of Vaults with integrated storage, one by one, when
 // their template has changed. The StatefulSet controller could not: it knows neither
 // which node is active nor which has caught up.
+//
+// It also takes nodes out of the cluster when fewer are wanted, and gives those that the
+// cluster has lost an empty volume (members.go). One controller does all of it, so that it
+// relies on no node that it is about to end for something else.
 package rollout
 
 import (
@@ -30,6 +34,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/login"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/seal"
@@ -74,6 +79,8 @@ type Reconciler struct {
 	Engine    engine
 	Recorder  record.EventRecorder
 	Clock     clock.PassiveClock
+	// Access is the operator's login; nil is none.
+	Access login.Access
 	// Settle is how long nodes have to catch up while it is looked at; by default a second.
 	Settle time.Duration
 
@@ -81,6 +88,10 @@ type Reconciler struct {
 	// joined is when nodes were first seen unsealed, by the volume that they have. One that
 	// starts again with its volume votes as before.
 	joined map[types.NamespacedName]map[types.UID]time.Time
+	// views are the peers as they were read last, and asked are the nodes that were asked to
+	// step down.
+	views map[types.NamespacedName]*view
+	asked map[types.NamespacedName]request
 }
 
 // SetupWithManager adds the reconciler to the manager. The source tells of nodes whose state
@@ -110,43 +121,58 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if vault.DeletionTimestamp != nil || vault.HasEtcd() {
 		return reconcile.Result{}, nil
 	}
-	// What the caches have, and that all nodes have caught up, which is looked at below.
-	nodes, err := r.nodes(ctx, r, &vault, r.Engine.Observations(req.NamespacedName))
-	if err != nil {
+	c, err := r.cluster(ctx, r, &vault, r.Engine.Observations(req.NamespacedName))
+	if err != nil || c == nil {
 		return reconcile.Result{}, err
 	}
-	for i := range nodes {
-		nodes[i].CaughtUp = true
+	for i := range c.nodes {
+		c.nodes[i].CaughtUp = true // which is looked at before anything is done
 	}
-	d := decide(nodes, int(vault.WantedNodes()))
+	did, err := r.keepMembers(ctx, &vault, c)
+	if err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if did.Do != "" {
+		return reconcile.Result{RequeueAfter: followUp}, nil
+	}
+	after := r.pause(did)
+	// What the caches have, and that all nodes have caught up, which is looked at below.
+	d := decide(c.nodes, int(vault.RunningNodes()))
 	if d.Done {
-		return reconcile.Result{}, nil
+		return reconcile.Result{RequeueAfter: after}, nil
 	}
 	if d.Delete != "" {
-		if d, err = r.look(ctx, &vault, nodes); err != nil {
+		if d, err = r.look(ctx, &vault, c); err != nil {
 			return reconcile.Result{}, client.IgnoreNotFound(err)
 		}
 	}
 	if d.Why != "" {
 		log.FromContext(ctx).V(1).Info("The rollout waits", "for", d.Why)
 	}
-	if d.Delete != "" {
+	if d.Delete != "" && !r.handsOver(ctx, &vault, c, d) {
 		err = r.replace(ctx, &vault, d)
 	}
 	return reconcile.Result{RequeueAfter: check}, err
 }
 
-// nodes are those of the pods that the StatefulSet has made. There are none while its
+// cluster is what exists of the nodes of a Vault.
+type cluster struct {
+	set    *workload.Workload
+	nodes  []node
+	claims map[int]*corev1.PersistentVolumeClaim
+}
+
+// cluster reads the pods that the StatefulSet has made, and what they have. It is nil while its
 // controller has not acted on the newest template, or while it replaces pods by itself, as
 // somebody may have told it.
-func (r *Reconciler) nodes(
+func (r *Reconciler) cluster(
 	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, observations map[types.UID]probe.Observation,
-) ([]node, error) {
+) (*cluster, error) {
 	set, err := workload.GetWithRevision(ctx, reader, vault)
 	if err != nil || set == nil || set.Revision == "" || !metav1.IsControlledBy(set, vault) || !onDelete(set) {
 		return nil, err
 	}
-	claims, err := storage.Claims(ctx, r, vault)
+	claims, err := storage.Claims(ctx, reader, vault)
 	if err != nil {
 		return nil, err
 	}
@@ -161,14 +187,16 @@ func (r *Reconciler) nodes(
 		if err != nil || !metav1.IsControlledBy(pod, set) {
 			continue
 		}
-		o := observations[pod.UID]
+		o, claim := observations[pod.UID], claims[ordinal]
 		nodes = append(nodes, node{
 			Name: pod.Name, UID: pod.UID, Ordinal: ordinal, Updated: set.Updated(pod), Terminating: pods.Terminating(pod),
 			Down: !pods.Running(pod), State: o.State, Removed: o.Removed,
+			VolumeLost: claim != nil && claim.Status.Phase == corev1.ClaimLost,
+			Old:        claim != nil && r.Clock.Now().Sub(claim.CreationTimestamp.Time) >= healAfter,
 		})
 	}
 	r.noteJoined(client.ObjectKeyFromObject(vault), nodes, claims)
-	return nodes, nil
+	return &cluster{set, nodes, claims}, nil
 }
 
 // onDelete says that the StatefulSet replaces a pod only when that is deleted.
@@ -214,21 +242,18 @@ func (r *Reconciler) forget(vault types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.joined, vault)
+	delete(r.views, vault)
+	delete(r.asked, vault)
 }
 
-// look decides by what the API server and the nodes say now: caches and observations may be
-// late, such as a moment after another pod was deleted.
-func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known []node) (decision, error) {
-	var live v1alpha1.Vault
-	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(vault), &live); err != nil {
-		return decision{}, err
+// live reads what the API server and the nodes say now: caches and observations may be late,
+// such as a moment after another pod was deleted.
+func (r *Reconciler) live(ctx context.Context, vault *v1alpha1.Vault, known *cluster) (*cluster, error) {
+	c, err := r.cluster(ctx, r.APIReader, vault, r.confirm(ctx, vault, known.nodes))
+	if err != nil || c == nil {
+		return &cluster{}, err
 	}
-	observations := r.confirm(ctx, vault, known)
-	nodes, err := r.nodes(ctx, r.APIReader, vault, observations)
-	if err != nil {
-		return decision{}, err
-	}
-	key := client.ObjectKeyFromObject(vault)
+	nodes, key := c.nodes, client.ObjectKeyFromObject(vault)
 	for i := range nodes {
 		if nodes[i].State != probe.Active {
 			continue
@@ -239,7 +264,7 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known []no
 		}
 		select {
 		case <-ctx.Done():
-			return decision{}, ctx.Err()
+			return nil, ctx.Err()
 		case <-time.After(r.settle()):
 		}
 		for j := range nodes {
@@ -249,8 +274,21 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known []no
 			}
 		}
 	}
-	d := decide(nodes, int(vault.WantedNodes()))
-	if why := holdsBack(&live, nodes, d); why != "" {
+	return c, nil
+}
+
+// look decides by what is so now.
+func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known *cluster) (decision, error) {
+	var live v1alpha1.Vault
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(vault), &live); err != nil {
+		return decision{}, err
+	}
+	c, err := r.live(ctx, vault, known)
+	if err != nil {
+		return decision{}, err
+	}
+	d := decide(c.nodes, int(live.RunningNodes()))
+	if why := holdsBack(&live, c.nodes, d.Delete); why != "" {
 		return decision{Why: why}, nil
 	}
 	return d, nil
@@ -258,8 +296,8 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known []no
 
 // holdsBack is why a pod must not be deleted now although the cluster could do without it, or
 // nothing.
-func holdsBack(vault *v1alpha1.Vault, nodes []node, d decision) string {
-	if d.Delete == "" {
+func holdsBack(vault *v1alpha1.Vault, nodes []node, deleted types.UID) string {
+	if deleted == "" {
 		return ""
 	}
 	status := vault.Status.Initialization
@@ -272,7 +310,7 @@ func holdsBack(vault *v1alpha1.Vault, nodes []node, d decision) string {
 		case vault.Spec.SealMigration != nil && n.State == probe.Uninitialized:
 			// https://github.com/hashicorp/vault/blob/v1.21.0/vault/core.go#L1725
 			return n.Name + " has not joined, and cannot while the seal is migrated: unseal it, or undo the migration"
-		case n.UID == d.Delete && n.votes() && vault.Spec.Seal != nil && seal.Fails(sealReady):
+		case n.UID == deleted && n.votes() && vault.Spec.Seal != nil && seal.Fails(sealReady):
 			return "the key service fails, so that another node could not unseal itself"
 		}
 	}

@@ -88,6 +88,7 @@ func newFixture(t *testing.T, changes ...func(*fixture)) *fixture {
 			},
 		},
 		Spec: appsv1.StatefulSetSpec{
+			Replicas:       new(int32(3)),
 			UpdateStrategy: appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType},
 		},
 		Status: appsv1.StatefulSetStatus{ObservedGeneration: 2, UpdateRevision: "new"},
@@ -107,7 +108,7 @@ func newFixture(t *testing.T, changes ...func(*fixture)) *fixture {
 	for _, change := range changes {
 		change(f)
 	}
-	f.Client = fake.NewClientBuilder().WithScheme(scheme).WithObjects(append(objects, f.vault, f.set)...).Build()
+	f.Client = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).WithObjects(append(objects, f.vault, f.set)...).Build()
 	f.r = &Reconciler{
 		Client: f.Client, APIReader: f.Client, Engine: f.engine, Recorder: f.events, Clock: f.clock,
 		Settle: time.Microsecond, joined: map[types.NamespacedName]map[types.UID]time.Time{

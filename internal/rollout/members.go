@@ -19,11 +19,12 @@ type membership struct {
 	wanted, running, replicas int
 	// founded says that Vault is initialized, as far as is known.
 	founded bool
-	// known says that the active node has told its peers. away are those of them that have the
+	// known says that the active node has told its peers, and refused that the operator may not
+	// read them. away are those of them that have the
 	// address of a node beyond those that may run and has no pod, and voters is how many vote.
-	known  bool
-	away   []vaultclient.Peer
-	voters int
+	known, refused bool
+	away           []vaultclient.Peer
+	voters         int
 	// removed are the ordinals of claims that are marked to be deleted.
 	removed []int
 }
@@ -163,11 +164,16 @@ func (m *membership) shrink() change {
 	case !m.founded && m.allEmpty():
 		gone.Why = "Vault is not initialized"
 		return gone
-	case !m.known && n.Removed && m.lacks(n, m.majority()) == "":
+	case m.refused && n.Removed:
+		if why := m.lacks(n, m.majority()); why != "" {
+			return change{Why: why}
+		}
 		gone.Why = "it says that it was removed from the cluster"
 		return gone
-	case !m.known:
+	case m.refused:
 		return change{Refused: true, Ordinal: n.Ordinal, Why: "the operator may not remove " + n.Name + " from the cluster"}
+	case !m.known:
+		return change{Why: "the active node has not told its peers"}
 	case n.Peer == "":
 		gone.Why = "it is no peer of the cluster"
 		return gone
@@ -181,8 +187,8 @@ func (m *membership) shrink() change {
 	return change{Do: removePeer, Ordinal: n.Ordinal, Pod: n.UID, Peer: n.Peer, Why: "fewer nodes are wanted"}
 }
 
-// majority of the nodes that are left when one is gone.
-func (m *membership) majority() int { return (m.running-1)/2 + 1 }
+// majority of what is left when one is gone.
+func (m *membership) majority() int { return (max(m.running, m.voters)-1)/2 + 1 }
 
 // allEmpty says that no node can have data.
 func (m *membership) allEmpty() bool {

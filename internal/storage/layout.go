@@ -69,4 +69,6 @@ func (l *layout) ordinal(claim string) (ordinal int, found bool) {
 
 // fits says that the volumes of so many members, which do not run, can become those of the
 // members that are wanted.
-func (l *layout) fits(members int) bool { return members == l.wanted || l.resizes && members < l.wanted }
+func (l *layout) fits(members int) bool {
+	return members == l.wanted || l.resizes && members < l.wanted
+}

@@ -117,10 +117,10 @@ func (in *storageInputs) raftReady(state *storage.State, n *raftNodes) metav1.Co
 		return isTrue(v1alpha1.ReasonMembersNotReady, count+", which is a majority; removed from the cluster, and of use "+
 			"again with empty volumes: %s%s", n.unsealed, n.wanted, join(n.removed), sharedHint(in.nodes))
 	case n.unsealed >= n.wanted:
-		return isTrue(v1alpha1.ReasonQuorum, count+"%s", n.unsealed, n.wanted, sharedHint(in.nodes))
+		return isTrue(v1alpha1.ReasonQuorum, count+"%s%s", n.unsealed, n.wanted, in.votersHint(), sharedHint(in.nodes))
 	case n.unsealed >= n.majority:
-		return isTrue(v1alpha1.ReasonMembersNotReady, count+", which is a majority; not: %s%s",
-			n.unsealed, n.wanted, join(away), sharedHint(in.nodes))
+		return isTrue(v1alpha1.ReasonMembersNotReady, count+", which is a majority; not: %s%s%s",
+			n.unsealed, n.wanted, join(away), in.votersHint(), sharedHint(in.nodes))
 	case in.firstStart() && n.failing:
 		return isFalse(v1alpha1.ReasonMembersFailing, count+", %d are needed; not: %s",
 			n.unsealed, n.wanted, n.majority, join(away))
@@ -132,4 +132,19 @@ func (in *storageInputs) raftReady(state *storage.State, n *raftNodes) metav1.Co
 		return isFalse(v1alpha1.ReasonNoQuorum, count+", and %d are needed: one that is sealed does not vote; not: %s",
 			n.unsealed, n.wanted, n.majority, join(away))
 	}
+}
+
+// votersHint says which nodes vote and how many of them may be lost, where the operator is
+// authorized to know.
+func (in *storageInputs) votersHint() string {
+	if in.vault.Status.Raft == nil || len(in.vault.Status.Raft.Voters) == 0 {
+		return ""
+	}
+	voters, up := in.vault.Status.Raft.Voters, 0
+	for _, state := range in.states {
+		if (state.State == v1alpha1.NodeActive || state.State == v1alpha1.NodeStandby) && slices.Contains(voters, state.Name) {
+			up++
+		}
+	}
+	return fmt.Sprintf("; voters: %s, of which %d more may be lost", join(voters), max(up-storage.Quorum(len(voters)), 0))
 }

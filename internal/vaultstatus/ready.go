@@ -42,6 +42,8 @@ var required = slices.Concat(forChecks(func(check references.Check) requirement 
 	}},
 	{v1alpha1.UnsealedCondition, metav1.ConditionTrue, []string{}},
 	{v1alpha1.UpdatedCondition, metav1.ConditionTrue, []string{v1alpha1.ReasonDowngradeRefused}},
+	// It is there where nodes with integrated storage were taken away.
+	{v1alpha1.ResizedCondition, metav1.ConditionTrue, []string{v1alpha1.ReasonRemovalRefused}},
 })
 
 // ready sums the other conditions up, and says whether somebody has to act before

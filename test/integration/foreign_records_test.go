@@ -21,6 +21,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -428,6 +429,25 @@ func TestAdmissionPolicies(t *testing.T) {
 			})
 		}
 	}
+	claim := func(name, component string, marked bool) func() error {
+		c := &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: vault.PodLabels()},
+			Spec: corev1.PersistentVolumeClaimSpec{
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+				Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{
+					corev1.ResourceStorage: resource.MustParse("1Gi"),
+				}},
+			},
+		}
+		c.Labels[v1alpha1.ComponentLabel] = component
+		if marked {
+			c.Annotations = map[string]string{v1alpha1.RemovedNodeAnnotation: "true"}
+		}
+		if err := admin.Create(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		return func() error { return operator.Delete(t.Context(), c, client.DryRunAll) }
+	}
 	// The API server takes a moment to enforce a policy.
 	label := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"labels": {"a": "b"}}}`))
 	eventually(t, "policies are enforced", func() error {
@@ -452,6 +472,10 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"a token for the API server", token(600), true},
 		{"a token for others as well", token(600, "vault-operator/default/example", "vault"), true},
 		{"a token that lasts", token(3600, "vault-operator/default/example"), true},
+		{"a volume of a node that was removed", claim("data-example-1", v1alpha1.ServerComponent, true), false},
+		{"a volume of a node", claim("data-example-2", v1alpha1.ServerComponent, false), true},
+		{"a volume of etcd", claim("data-example-etcd-0", v1alpha1.EtcdComponent, true), true},
+		{"a volume of another name", claim("other", v1alpha1.ServerComponent, true), true},
 		{"the active label", patch(own, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), false},
 		{"the deletion cost", patch(own,
 			`{"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}}`), false},
@@ -493,6 +517,8 @@ var unusedVerbs = map[string]string{
 	"patch /configmaps":  "the configuration that version 0.1.0 made is still needed",
 	"patch /events":      "an event is repeated",
 	"delete /pods":       "a node with a volume of its own is replaced",
+
+	"delete /persistentvolumeclaims": "such a node was removed from its cluster",
 }
 
 // TestNoVerbIsUnused runs an operator through the life of a Vault, and compares what it

@@ -367,8 +367,6 @@ func TestWhatCannotBeChanged(t *testing.T) {
 			want:   []string{"spec.storage.etcd.storageClassName", "cannot be changed"}},
 		{name: "another kind of storage", change: `spec: {nodes: 3, storage: {etcd: null, raft: {}}}`,
 			want: []string{"spec.storage", "cannot be changed", "vault operator migrate"}},
-		{name: "fewer nodes with raft", spec: `spec: {nodes: 5, storage: {raft: {}}}`, change: `spec: {nodes: 3}`,
-			want: []string{"spec.nodes", "cannot be lowered"}},
 		{name: "a larger volume of raft", spec: `spec: {nodes: 3, storage: {raft: {}}}`,
 			change: `spec: {storage: {raft: {volumeSize: 20Gi}}}`, want: []string{"spec.storage.raft.volumeSize",
 				"cannot be changed"}},
