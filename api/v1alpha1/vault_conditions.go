@@ -261,6 +261,19 @@ const (
 	ReasonMembersFailing = "MembersFailing"
 	// ReasonMembersDisagree: members are of different etcd clusters.
 	ReasonMembersDisagree = "MembersDisagree"
+	// ReasonStorageUsed: a node uses the external storage.
+	ReasonStorageUsed = "StorageUsed"
+	// ReasonStorageUnavailable: nodes end when they start, because they cannot reach the
+	// external storage.
+	ReasonStorageUnavailable = "StorageUnavailable"
+	// ReasonStorageUnverified: nodes end when they start, because they cannot verify the
+	// certificate of the external storage.
+	ReasonStorageUnverified = "StorageUnverified"
+	// ReasonStorageRefused: nodes end when they start, because the external storage refuses
+	// their credentials.
+	ReasonStorageRefused = "StorageRefused"
+	// ReasonStorageFailing: nodes end when they start, because of the external storage.
+	ReasonStorageFailing = "StorageFailing"
 	// ReasonNoQuorum: fewer than a majority of the etcd members is ready, or of the nodes
 	// with raft unsealed.
 	ReasonNoQuorum = "NoQuorum"

@@ -25,6 +25,10 @@ const (
 	// those of Vault may run. Its value is "true".
 	FollowsVaultAnnotation = "vault.security.coreos.com/follows-vault"
 
+	// SharableStorageAnnotation is on a Deployment whose storage is external: "true" if its
+	// nodes agree on the active one by a lock of the storage.
+	SharableStorageAnnotation = "vault.security.coreos.com/sharable-storage"
+
 	// ConfigSecretsAnnotation is on what runs the nodes, and by a Deployment on its ReplicaSets: the
 	// names, separated by commas, of the Secrets with configuration that their pods mount.
 	ConfigSecretsAnnotation = "vault.security.coreos.com/config-secrets"
@@ -67,6 +71,9 @@ const (
 	// ConfigMapKey is the key of the user's ConfigMap and of the user's Secret that holds
 	// the HCL.
 	ConfigMapKey = "vault.hcl"
+
+	// StorageKey is the key of the Secret of spec.storage.external that holds the HCL.
+	StorageKey = "storage.hcl"
 
 	// ServerCertKey holds the certificate of the nodes. It and the two keys
 	// below are named as the CoreOS operator's.
@@ -133,9 +140,16 @@ func (v *Vault) HasStaticTLS() bool {
 	return v.Spec.TLS != nil && v.Spec.TLS.Static != nil
 }
 
-// HasEtcd says that etcd is the storage, as it is when none is named. Otherwise the nodes
-// have the data on volumes of their own, and are pods of a StatefulSet.
-func (v *Vault) HasEtcd() bool { return v.Spec.Storage.Raft == nil }
+// HasEtcd says that an etcd which is run for the Vault is the storage, as it is when none is
+// named.
+func (v *Vault) HasEtcd() bool { return !v.HasRaft() && !v.HasExternal() }
+
+// HasRaft says that the nodes have the data on volumes of their own, and are pods of a
+// StatefulSet.
+func (v *Vault) HasRaft() bool { return v.Spec.Storage.Raft != nil }
+
+// HasExternal says that the storage is none that the operator runs.
+func (v *Vault) HasExternal() bool { return v.Spec.Storage.External != nil }
 
 // EtcdName is the name of the etcd StatefulSet and of its headless Service.
 func (v *Vault) EtcdName() string {

@@ -32,6 +32,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || self.spec.storage.etcd.nodes == oldSelf.spec.storage.etcd.nodes",fieldPath=".spec.storage.etcd.nodes",message="cannot be changed: members of a living etcd cluster are not added or removed"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) == 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",fieldPath=".spec.storage.etcd.storageClassName",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.external) || has(self.spec.nodes) && self.spec.nodes == 1 || has(self.spec.storage.external.highAvailability) && self.spec.storage.external.highAvailability || self.spec.storage.external.type in ['cockroachdb', 'consul', 'dynamodb', 'etcd', 'foundationdb', 'gcs', 'mysql', 'oci', 'postgresql', 'spanner', 'zookeeper']",fieldPath=".spec.nodes",message="must be 1 with this type of storage.external: Vault has no lock there by which nodes agree on the active one"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || has(self.spec.nodes) && self.spec.nodes in [1, 3, 5, 7]",fieldPath=".spec.nodes",message="must be 1, 3, 5 or 7 with storage.raft: a majority has to be unsealed, and an even number adds no safety"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.raft.volumeSize) == has(oldSelf.spec.storage.raft.volumeSize) && (!has(self.spec.storage.raft.volumeSize) || quantity(self.spec.storage.raft.volumeSize).compareTo(quantity(oldSelf.spec.storage.raft.volumeSize)) == 0)",fieldPath=".spec.storage.raft.volumeSize",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.raft.storageClassName) == has(oldSelf.spec.storage.raft.storageClassName) && (!has(self.spec.storage.raft.storageClassName) || self.spec.storage.raft.storageClassName == oldSelf.spec.storage.raft.storageClassName)",fieldPath=".spec.storage.raft.storageClassName",message="cannot be changed: the volumes exist already"
@@ -83,6 +84,7 @@ type VaultSpec struct {
 	// unsealed, so it has to be 1, 3, 5 or 7; 3 is the least that is highly available.
 	// When it is lowered there, the cluster gets rid of one node after the other, for which
 	// the operator has to be authorized in Vault (operatorLogin), or somebody removes them.
+	// With storage.external it has to be 1 where nodes cannot share the storage.
 	// https://developer.hashicorp.com/vault/docs/concepts/ha
 	// +kubebuilder:default=2
 	// +kubebuilder:validation:Minimum=1
@@ -257,11 +259,12 @@ type VaultSpec struct {
 	// +optional
 	SealMigration *SealMigrationPolicy `json:"sealMigration,omitempty"`
 
-	// storage is where Vault keeps its encrypted data: etcd or raft. Its kind cannot be
-	// changed. Defaults to an etcd cluster of three members.
+	// storage is where Vault keeps its encrypted data: etcd, raft or external. Its kind
+	// cannot be changed; docs/moving-storage.md tells how data is moved. Defaults to an etcd
+	// cluster of three members.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage
 	// +kubebuilder:default={etcd: {}}
-	// +kubebuilder:validation:XValidation:rule="has(self.etcd) != has(self.raft)",message="exactly one kind of storage must be set: etcd or raft"
+	// +kubebuilder:validation:XValidation:rule="[has(self.etcd), has(self.raft), has(self.external)].filter(set, set).size() == 1",message="exactly one kind of storage must be set: etcd, raft or external"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Storage",order=17
 	// +optional
 	Storage StorageSpec `json:"storage,omitempty"`
@@ -588,7 +591,7 @@ type StaticTLS struct {
 
 // StorageSpec is where Vault keeps its encrypted data: exactly one kind is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.etcd) == has(oldSelf.etcd)",message="the kind of storage cannot be changed; move the data to a new Vault with 'vault operator migrate'"
+// +kubebuilder:validation:XValidation:rule="has(self.etcd) == has(oldSelf.etcd) && has(self.raft) == has(oldSelf.raft)",message="the kind of storage cannot be changed; docs/moving-storage.md tells how data is moved to a Vault of another kind"
 type StorageSpec struct {
 	// etcd is an etcd cluster that is run for this Vault alone, with mutual TLS.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage/etcd
@@ -603,6 +606,51 @@ type StorageSpec struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Integrated storage (Raft)",order=110,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Raft *RaftStorage `json:"raft,omitempty"`
+
+	// external is a storage that the operator does not run, such as a PostgreSQL database:
+	// any storage backend of Vault. See docs/external-storage.md.
+	// https://developer.hashicorp.com/vault/docs/configuration/storage
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="External storage",order=120,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	External *ExternalStorage `json:"external,omitempty"`
+}
+
+// ExternalStorage is a storage that the operator does not run.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.highAvailability) || !self.highAvailability || !(self.type in ['aerospike', 'alicloudoss', 'azure', 'cassandra', 'couchdb', 'couchdb_transactional', 'file', 'file_transactional', 'manta', 'mssql', 's3', 'swift'])",fieldPath=".highAvailability",message="must not be set for a type of which Vault has no lock: several nodes cannot share it"
+type ExternalStorage struct {
+	// type of the storage, as in the stanza storage "TYPE" of Vault's configuration, such as
+	// "postgresql". It cannot be changed: another one has other data. "raft" is
+	// storage.raft, and what is kept in memory ends with a node.
+	// https://developer.hashicorp.com/vault/docs/configuration/storage
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z][a-z0-9_-]*$')",message="must be the type of a storage in lower case, such as postgresql"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['raft', 'inmem', 'inmem_ha', 'inmem_transactional', 'inmem_transactional_ha'])",message="must be a storage outside of the nodes: raft is storage.raft, and what is kept in memory ends with a node"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed: another storage has other data; docs/moving-storage.md tells how data is moved"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Type of the external storage",order=121,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	Type string `json:"type"`
+
+	// configSecretName is the name of a Secret in the namespace of the Vault whose key
+	// "storage.hcl" holds the stanza storage "TYPE", with what is secret in it, such as a
+	// password. api_addr, redirect_addr, advertise_addr, cluster_addr and disable_clustering
+	// must not be in it: the operator sets them. Its other keys are files in /vault/config,
+	// which the stanza can name: "ca.crt" is /vault/config/ca.crt. All of it may have at
+	// most 256 KiB, and the stanza 64 KiB. What is missing or wrong is reported by the
+	// condition ConfigValid, and what runs is not changed. A change restarts the nodes one by
+	// one, and each has to be unsealed.
+	// +kubebuilder:validation:MinLength=1
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the external storage",order=122,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	ConfigSecretName ObjectName `json:"configSecretName"`
+
+	// highAvailability says that several nodes can share a storage of a type that Vault itself
+	// does not come with, as of an image of one's own. Of Vault's own types it is known:
+	// nodes can be more than 1 with consul and zookeeper, and with cockroachdb, dynamodb,
+	// etcd, foundationdb, gcs, mysql, oci, postgresql and spanner if the stanza has
+	// ha_enabled = "true". Defaults to false.
+	// https://developer.hashicorp.com/vault/docs/concepts/ha
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="High availability of another type",order=123,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	HighAvailability bool `json:"highAvailability,omitempty"`
 }
 
 // RaftStorage is Vault's integrated storage. The chart has its defaults: those of a schema

@@ -76,6 +76,13 @@ func Generate(crdYAML []byte) ([]byte, error) {
 			"ca": map[string]any{"type": "string"},
 		},
 	}
+	// Whether nodes that do not agree on the active one have to end first the operator knows.
+	storage := properties["storage"].(map[string]any)["properties"].(map[string]any)
+	external := storage["external"].(map[string]any)
+	external["properties"].(map[string]any)["recreate"] = map[string]any{
+		"type": "boolean", "description": "recreate says that all nodes have to end before another one starts.",
+	}
+	external["required"] = []string{"type"}
 	properties["sealKey"] = map[string]any{"type": "string", "description": "sealKey names the key of the seal."}
 	properties["sealCAKey"] = map[string]any{"type": "string", "description": "sealCAKey is the key of the Secret of " +
 		"seal.transit.caSecretName."}

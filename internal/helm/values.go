@@ -130,6 +130,11 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err := setSeals(spec, &vault, sealCAKey, oldSealCAKey); err != nil {
 		return nil, err
 	}
+	if vault.HasExternal() {
+		if err := t.setExternal(ctx, spec, &vault, config); err != nil {
+			return nil, err
+		}
+	}
 	spec["ownerUID"] = string(vault.UID)
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
@@ -153,6 +158,25 @@ func setSeals(spec map[string]any, vault *v1alpha1.Vault, caKey, oldCAKey string
 	policy, err := runtime.DefaultUnstructuredConverter.ToUnstructured(old)
 	spec["oldSeal"], spec["oldSealCAKey"] = policy, oldCAKey
 	return err
+}
+
+// setExternal sets the values of an external storage: whether nodes agree on the active one by
+// a lock, and whether those that run do not, which must have ended before others start.
+func (t *translator) setExternal(
+	ctx context.Context, spec map[string]any, vault *v1alpha1.Vault, config vaultconfig.Config,
+) error {
+	living, err := workload.Get(ctx, t.client, vault)
+	if err != nil {
+		return err
+	}
+	external := map[string]any{
+		"type": vault.Spec.Storage.External.Type, "highAvailability": config.Sharable(vault),
+	}
+	if living != nil && living.GetAnnotations()[v1alpha1.SharableStorageAnnotation] != "true" {
+		external["recreate"] = true
+	}
+	spec["storage"] = map[string]any{"external": external}
+	return nil
 }
 
 // check refuses what would harm what runs, and what cannot be deployed. Certificates are

@@ -223,7 +223,11 @@ func (r *Reconciler) gather(
 	var list []corev1.Pod
 	observations := r.Engine.Observations(client.ObjectKeyFromObject(vault))
 	list, f.nodes, f.active = nodesOf(all, observations)
-	if !vault.HasEtcd() {
+	if vault.HasExternal() {
+		// A node that says that there is no data has read the storage.
+		f.storageReady = true
+	}
+	if vault.HasRaft() {
 		// The nodes are the storage: whether there is data is known when all have told.
 		f.storageReady = true
 		if f.nodes == nodesUninitialized && !f.allUninitialized(all, observations) {

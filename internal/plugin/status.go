@@ -316,6 +316,10 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 		// Nodes that could not unseal themselves have ended.
 		return administrator, "kubectl logs --previous --prefix --ignore-errors -c " + v1alpha1.VaultContainer +
 			selector + v1alpha1.ServerComponent
+	case v1alpha1.ReasonStorageUnavailable, v1alpha1.ReasonStorageUnverified, v1alpha1.ReasonStorageRefused,
+		v1alpha1.ReasonStorageFailing:
+		return administrator, "kubectl logs --previous --prefix --ignore-errors -c " + v1alpha1.VaultContainer +
+			selector + v1alpha1.ServerComponent
 	case v1alpha1.ReasonNodeFailing:
 		return administrator, "kubectl describe pods" + selector + v1alpha1.ServerComponent
 	case v1alpha1.ReasonNodesStarting:
@@ -331,7 +335,7 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 		v1alpha1.ReasonCertificatePending:
 		return operator, ""
 	case v1alpha1.ReasonNoQuorum, v1alpha1.ReasonMembersNotReady, v1alpha1.ReasonMembersFailing:
-		if !vault.HasEtcd() {
+		if vault.HasRaft() {
 			return storageOfNodes(vault, reason, in, selector)
 		}
 		return cluster, "kubectl describe pods" + selector + v1alpha1.EtcdComponent

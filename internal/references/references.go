@@ -90,6 +90,9 @@ func configs(spec *v1alpha1.VaultSpec) []object {
 	if spec.ConfigSecretName != "" {
 		result = append(result, object{"Secret", string(spec.ConfigSecretName)})
 	}
+	if external := spec.Storage.External; external != nil {
+		result = append(result, object{"Secret", string(external.ConfigSecretName)})
+	}
 	return result
 }
 

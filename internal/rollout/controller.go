@@ -118,7 +118,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if vault.DeletionTimestamp != nil || vault.HasEtcd() {
+	if vault.DeletionTimestamp != nil || !vault.HasRaft() {
 		return reconcile.Result{}, nil
 	}
 	c, err := r.cluster(ctx, r, &vault, r.Engine.Observations(req.NamespacedName))

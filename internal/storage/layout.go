@@ -12,7 +12,8 @@ import (
 // layout is how a kind of storage keeps its volumes: each member is a pod of one
 // StatefulSet, and has one claim.
 type layout struct {
-	// declared says that the spec has it. The API server makes sure of that.
+	// declared says that the spec has it. The API server makes sure of that. An external
+	// storage has none.
 	declared bool
 	// field is where the spec has it, and membersField where it has the number of members.
 	field, membersField string
@@ -40,6 +41,9 @@ func layoutOf(vault *v1alpha1.Vault) *layout {
 			set: vault.Name, labels: vault.PodLabels(), wanted: int(vault.RunningNodes()), resizes: true,
 			volumeSize: raft.VolumeSize, storageClassName: raft.StorageClassName, whenDeleted: raft.WhenDeleted,
 		}
+	}
+	if vault.HasExternal() {
+		return &layout{} // it has no volumes, and nothing runs for it
 	}
 	l := &layout{
 		field: "spec.storage.etcd", membersField: "spec.storage.etcd.nodes", whole: "an etcd", members: "etcd members",

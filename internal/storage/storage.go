@@ -36,6 +36,9 @@ type State struct {
 // Load reads the state of the Vault's storage.
 func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*State, error) {
 	s := &State{Vault: vault}
+	if vault.HasExternal() {
+		return s, nil
+	}
 	var set appsv1.StatefulSet
 	layout := layoutOf(vault)
 	err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: layout.set}, &set)

@@ -44,16 +44,7 @@ var seals = []string{"seal", "kms", "hsm"}
 //
 // More are keys that are set elsewhere, too.
 func checkText(text string, more ...string) error {
-	if len(text) > maxBytes {
-		return fmt.Errorf("is larger than %d KiB, which is the limit", maxBytes>>10)
-	}
-	// The chart stores the text in a YAML block, and Vault reads it as UTF-8.
-	if strings.ContainsRune(text, 0) {
-		return errors.New("contains a NUL byte")
-	}
-	// The parser does the same before it counts columns.
-	source := bytes.ReplaceAll([]byte(text), []byte("\r\n"), []byte("\n"))
-	items, err := parse(source)
+	items, err := parseText(text)
 	if err != nil {
 		return err
 	}
@@ -76,6 +67,19 @@ func checkText(text string, more ...string) error {
 		return fmt.Errorf("sets %s, which the operator owns", strings.Join(conflicts, ", "))
 	}
 	return nil
+}
+
+// parseText returns what is at the top level of a text of any size.
+func parseText(text string) ([]*ast.ObjectItem, error) {
+	if len(text) > maxBytes {
+		return nil, fmt.Errorf("is larger than %d KiB, which is the limit", maxBytes>>10)
+	}
+	// The chart stores the text in a YAML block, and Vault reads it as UTF-8.
+	if strings.ContainsRune(text, 0) {
+		return nil, errors.New("contains a NUL byte")
+	}
+	// The parser does the same before it counts columns.
+	return parse(bytes.ReplaceAll([]byte(text), []byte("\r\n"), []byte("\n")))
 }
 
 // parse returns what is at the top level of the source.

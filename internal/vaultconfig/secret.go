@@ -26,6 +26,7 @@ import (
 // value means that there is none.
 type Secret struct {
 	Name string
+	// Keys are those of the files that Vault is to read.
 	Keys []string
 }
 
@@ -43,6 +44,7 @@ func EnsureSecret(
 		return Secret{}, err
 	}
 	result := Secret{Name: name, Keys: slices.Sorted(maps.Keys(config))}
+	result.Keys = slices.DeleteFunc(result.Keys, func(key string) bool { return !isHCL(key) })
 	key := types.NamespacedName{Namespace: vault.Namespace, Name: name}
 	metadata := metadataOf("Secret")
 	if err := cache.Get(ctx, key, metadata); err == nil && metav1.IsControlledBy(metadata, vault) {

@@ -16,7 +16,7 @@ import (
 )
 
 // Config is the configuration that a user brings: HCL by the name of the file that
-// Vault is to read.
+// Vault is to read, and what else the HCL names, by names that do not end in ".hcl".
 type Config map[string][]byte
 
 // Files of a Config. Vault reads them in this order.
@@ -53,6 +53,11 @@ func Load(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (Con
 			return nil, err
 		}
 		config[secretFile] = text
+	}
+	if vault.HasExternal() {
+		if err := loadStorage(ctx, reader, vault, config); err != nil {
+			return nil, err
+		}
 	}
 	return config, nil
 }
@@ -107,6 +112,9 @@ func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) err
 
 // Accepted is what the condition ConfigValid says when nothing is wrong.
 func Accepted(spec *v1alpha1.VaultSpec) (reason, message string) {
+	if external := spec.Storage.External; external != nil {
+		defer func() { message += fmt.Sprintf("; Secret %q is used for the storage", external.ConfigSecretName) }()
+	}
 	switch configMap, secret := spec.ConfigMapName, spec.ConfigSecretName; {
 	case configMap != "" && secret != "":
 		message = fmt.Sprintf("ConfigMap %q and Secret %q are used", configMap, secret)

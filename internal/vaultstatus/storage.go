@@ -82,10 +82,14 @@ func viewStorage(f *facts, states []v1alpha1.NodeStatus) storageView {
 	for i := range f.pods {
 		in.removed[f.pods[i].Name] = f.observations[f.pods[i].UID].Removed
 	}
-	if vault.HasEtcd() {
+	switch {
+	case vault.HasExternal():
+		return in.external()
+	case vault.HasRaft():
+		return in.raft()
+	default:
 		return in.etcd()
 	}
-	return in.raft()
 }
 
 // storageHint says that the storage may be why nodes are not as they should.

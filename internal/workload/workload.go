@@ -59,7 +59,7 @@ func Of(object client.Object) *Workload {
 
 // newObject is an empty object of the kind that runs the nodes of a Vault.
 func newObject(vault *v1alpha1.Vault) client.Object {
-	if !vault.HasEtcd() {
+	if vault.HasRaft() {
 		return &appsv1.StatefulSet{}
 	}
 	return &appsv1.Deployment{}

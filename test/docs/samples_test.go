@@ -35,28 +35,35 @@ func TestFullSampleSetsEveryField(t *testing.T) {
 	requireFields(t, "spec", crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"], sample.Spec)
 }
 
-func TestRaftSampleSetsEveryField(t *testing.T) {
+func TestStorageSamplesSetEveryField(t *testing.T) {
+	for _, kind := range []string{"raft", "external"} {
+		t.Run(kind, func(t *testing.T) { requireSampleOf(t, kind) })
+	}
+}
+
+func requireSampleOf(t *testing.T, kind string) {
+	t.Helper()
 	var crd apiextensionsv1.CustomResourceDefinition
 	var sample struct {
 		Spec struct{ Storage map[string]map[string]any }
 	}
 	for file, into := range map[string]any{
 		"config/crd/bases/vault.security.coreos.com_vaults.yaml": &crd,
-		"config/samples/vault_raft.yaml":                         &sample,
+		"config/samples/vault_" + kind + ".yaml":                 &sample,
 	} {
 		if err := yaml.Unmarshal([]byte(read(t, file)), into); err != nil {
 			t.Fatal(err)
 		}
 	}
 	storage := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties["storage"]
-	requireFields(t, "spec.storage.raft", storage.Properties["raft"], sample.Spec.Storage["raft"])
+	requireFields(t, "spec.storage."+kind, storage.Properties[kind], sample.Spec.Storage[kind])
 }
 
 func requireFields(t *testing.T, path string, schema apiextensionsv1.JSONSchemaProps, value map[string]any) {
 	t.Helper()
 	ours := map[string]bool{
 		"spec": true, "spec.pod": true, "spec.service": true, "spec.tls": true, "spec.tls.static": true, "spec.storage": true,
-		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.storage.raft": true, "spec.listener": true,
+		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.storage.raft": true, "spec.storage.external": true, "spec.listener": true,
 		"spec.kubernetesAuth": true, "spec.audit": true, "spec.seal": true, "spec.seal.transit": true,
 		"spec.initialization": true, "spec.operatorLogin": true, "spec.sealMigration": true,
 		"spec.sealMigration.from": true,

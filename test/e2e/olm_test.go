@@ -299,7 +299,7 @@ func (o *olm) example() string {
 	text := shell.Run(o.t, o.kubectl(`get clusterserviceversion %s -o jsonpath='{.metadata.annotations.alm-examples}'`,
 		firstCSV))
 	var examples []map[string]any
-	if err := json.Unmarshal([]byte(text), &examples); err != nil || len(examples) != 3 {
+	if err := json.Unmarshal([]byte(text), &examples); err != nil || len(examples) != 4 {
 		o.t.Fatalf("alm-examples: %v\n%s", err, text)
 	}
 	examples[0]["metadata"].(map[string]any)["namespace"] = o.namespace

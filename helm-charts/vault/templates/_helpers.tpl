@@ -24,7 +24,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace
 
 {{/* The kind of the storage: etcd, or another one that is set beside this default. */}}
 {{- define "vault.storage" -}}
-{{ if kindIs "map" .Values.storage.raft }}raft{{ else }}etcd{{ end }}
+{{ if kindIs "map" .Values.storage.raft }}raft{{ else if kindIs "map" .Values.storage.external }}external{{ else }}etcd{{ end }}
 {{- end }}
 
 {{/* The security context of pods, restricted by the Pod Security Standards. On

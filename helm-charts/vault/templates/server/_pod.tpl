@@ -1,6 +1,9 @@
 {{/* The annotations of what runs the nodes. */}}
 {{- define "vault.workloadAnnotations" -}}
 vault.security.coreos.com/version: {{ .Values.version | quote }}
+{{- if eq (include "vault.storage" .) "external" }}
+vault.security.coreos.com/sharable-storage: {{ include "vault.external.sharable" . | default "false" | quote }}
+{{- end }}
 # Kubernetes copies it to the ReplicaSets: it tells which Secrets their pods need.
 vault.security.coreos.com/config-secrets: {{ compact (list (include "vault.configSecret" .) (include "vault.sealSecret" .) .Values.configSecret.name) | join "," | quote }}
 {{- with .Values.generation }}
@@ -82,7 +85,7 @@ spec:
     - |
       # These are for commands that are run in the pod. A seal would take them up.
       unset VAULT_ADDR VAULT_CACERT VAULT_TLS_SERVER_NAME
-      {{- if or .Values.pod.envFrom (eq $storage "raft") }}
+      {{- if or .Values.pod.envFrom (ne $storage "etcd") }}
       # Vault would take these instead of its configuration.
       unset {{ include (printf "vault.%s.variables" $storage) . }} VAULT_DISABLE_MLOCK stopping
       {{- end }}
@@ -129,6 +132,9 @@ spec:
     {{- end }}
     {{- range .Values.configSecret.keys }}
     - -config=/vault/config/{{ . }}
+    {{- end }}
+    {{- if and (eq $storage "external") (not .Values.operated) }}
+    - -config=/vault/config/storage.hcl
     {{- end }}
     {{- with .Values.pod.envFrom }}
     envFrom:
@@ -189,8 +195,8 @@ spec:
     # restart would seal one that is not. The container ends with Vault; and Linux
     # accepts connections for a process that hangs, so that looking for a listener
     # would tell nothing, and leave a failed TLS handshake in Vault's log each time.
-    {{- if include "vault.hasSeal" . }}
-    # A node that cannot use the key service when it starts ends, and says why last.
+    {{- if or (include "vault.hasSeal" .) (eq $storage "external") }}
+    # A node that cannot use {{ ternary "its storage or the key service" "the key service" (eq $storage "external") }} when it starts ends, and says why last.
     terminationMessagePolicy: FallbackToLogsOnError
     {{- end }}
     resources:
@@ -236,6 +242,10 @@ spec:
       {{- with .Values.configSecret.name }}
       - secret:
           name: {{ . }}
+      {{- end }}
+      {{- if and (eq $storage "external") (not .Values.operated) }}
+      - secret:
+          name: {{ .Values.storage.external.configSecretName }}
       {{- end }}
   - name: tls
     secret:
