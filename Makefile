@@ -101,6 +101,7 @@ E2E_TIMEOUT ?= 60m
 e2e: cluster deploy newer-vault kms olm previous ## Run the end-to-end tests in the cluster.
 	@mkdir -p $(BUILD)
 	$(call step,installing a browser,test/form/install.sh)
+	$(call step,installing PostgreSQL,test/postgresql/install.sh)
 	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout $(E2E_TIMEOUT) -parallel 3 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; } && hack/slowest.sh $(BUILD)/e2e.log)
 
 .PHONY: e2e-all
