@@ -46,7 +46,7 @@ type RaftStatus struct {
 // RunningNodes is how many nodes may run now: spec.nodes, but for nodes with integrated storage
 // that the cluster has to get rid of first.
 func (v *Vault) RunningNodes() int32 {
-	if v.HasEtcd() || v.Status.Raft == nil || v.Status.Raft.Nodes < 1 {
+	if !v.HasRaft() || v.Status.Raft == nil || v.Status.Raft.Nodes < 1 {
 		return v.WantedNodes()
 	}
 	return v.Status.Raft.Nodes

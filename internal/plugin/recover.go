@@ -126,7 +126,7 @@ func (p *plugin) planRecovery(ctx context.Context, t *target, survivor string) (
 		if err := t.refresh(ctx); err != nil {
 			return nil, err
 		}
-		if t.vault.HasEtcd() {
+		if !t.vault.HasRaft() {
 			return nil, exit(exitRefused, "Vault %s does not have integrated storage", t.vault.Name)
 		}
 		nodes, err := t.raftNodes(ctx)

@@ -300,7 +300,7 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	const administrator, operator, cluster = "an administrator of Vault", "the operator", "Kubernetes"
 	in := " -n " + vault.Namespace
 	selector := in + " -l " + v1alpha1.InstanceLabel + "=" + vault.Name + "," + v1alpha1.ComponentLabel + "="
-	if reason == v1alpha1.ReasonVolumesLost && !vault.HasEtcd() {
+	if reason == v1alpha1.ReasonVolumesLost && vault.HasRaft() {
 		return administrator, "kubectl vault recover-raft " + vault.Name + in + " --dry-run"
 	}
 	if byOperator(vault, reason) {

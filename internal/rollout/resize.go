@@ -205,7 +205,7 @@ func (r *Reconciler) keepMembers(ctx context.Context, vault *v1alpha1.Vault, c *
 		if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(vault), &live); err != nil {
 			return change{}, err
 		}
-		if live.UID != vault.UID || live.HasEtcd() || live.DeletionTimestamp != nil {
+		if live.UID != vault.UID || !live.HasRaft() || live.DeletionTimestamp != nil {
 			return change{}, nil
 		}
 		now, err := r.live(ctx, &live, c)

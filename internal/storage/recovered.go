@@ -12,7 +12,7 @@ import (
 // empty. A node with an empty volume is unsealed by joining the active one, or by being
 // initialized for itself; then it would be active as well.
 func (s *State) Recovered(active string) bool {
-	if !s.MostLost() || s.Vault.HasEtcd() {
+	if !s.MostLost() || !s.Vault.HasRaft() {
 		return false
 	}
 	leads, lost := false, s.Lost()

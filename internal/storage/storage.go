@@ -78,7 +78,7 @@ func Claims(
 // RunningNodes is how many nodes of a Vault may run now. When it is not known of integrated
 // storage that exists it is how many do.
 func RunningNodes(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (int32, error) {
-	if vault.HasEtcd() || vault.Status.Raft != nil {
+	if !vault.HasRaft() || vault.Status.Raft != nil {
 		return vault.RunningNodes(), nil
 	}
 	s, err := Load(ctx, reader, vault)
