@@ -20,11 +20,15 @@ type membership struct {
 	// founded says that Vault is initialized, as far as is known.
 	founded bool
 	// known says that the active node has told its peers, and refused that the operator may not
-	// read them. away are those of them that have the
-	// address of a node beyond those that may run and has no pod, and voters is how many vote.
+	// read them. away are those of them that have the address of a node beyond those that may run
+	// and has no pod, and voters is how many vote.
 	known, refused bool
 	away           []vaultclient.Peer
 	voters         int
+	// counted are the ordinals of the peers that are away.
+	counted []int
+	// told says that the status has how many nodes may run.
+	told bool
 	// removed are the ordinals of claims that are marked to be deleted.
 	removed []int
 }
@@ -96,9 +100,11 @@ func decideMembers(m membership) change {
 	return m.clean()
 }
 
-// unused says that no pod has the claim of that ordinal, or can get it.
+// unused says that no pod has the claim of that ordinal, or can get it, and that its node is no
+// peer any more, where that can be known.
 func (m *membership) unused(ordinal int) bool {
-	return ordinal >= max(m.running, m.replicas) && m.at(ordinal) == nil
+	return m.told && ordinal >= max(m.running, m.replicas) && m.at(ordinal) == nil &&
+		(m.known || m.refused || !m.founded) && !slices.Contains(m.counted, ordinal)
 }
 
 func (m *membership) at(ordinal int) *node {
@@ -174,12 +180,16 @@ func (m *membership) shrink() change {
 		return change{Refused: true, Ordinal: n.Ordinal, Why: "the operator may not remove " + n.Name + " from the cluster"}
 	case !m.known:
 		return change{Why: "the active node has not told its peers"}
-	case n.Peer == "":
-		gone.Why = "it is no peer of the cluster"
-		return gone
+	case n.Peer == "" && !n.Removed && (n.State == probe.Active || n.State == probe.Standby && !n.Ghost):
+		// It joins, or the peers are those that an old leader knows.
+		return change{Why: n.Name + " is unsealed, and is not known to be a peer"}
 	}
 	if why := m.lacks(n, m.majority()); why != "" {
 		return change{Why: why}
+	}
+	if n.Peer == "" {
+		gone.Why = "it is no peer of the cluster"
+		return gone
 	}
 	if n.State == probe.Active || n.Leader {
 		return change{Do: stepDown, Ordinal: n.Ordinal, Pod: n.UID, Why: "it is removed next"}

@@ -16,7 +16,7 @@ import (
 func members(wanted int, text ...string) membership {
 	m := membership{
 		nodes: parse(text...), wanted: wanted, running: len(text), replicas: len(text), founded: true, known: true,
-		voters: len(text),
+		voters: len(text), told: true,
 	}
 	for i := range m.nodes {
 		n := &m.nodes[i]
@@ -52,6 +52,14 @@ func TestDecideMembers(t *testing.T) {
 			change: func(m *membership) { m.running = 4 }, why: "5 pods are there and 4"},
 		{name: "then the volume", m: members(3, "active", "standby", "standby", "standby"),
 			change: func(m *membership) { m.removed = []int{4} }, want: "delete a claim 4"},
+		{name: "not while its node is counted", m: members(3, "active", "standby", "standby"),
+			change: func(m *membership) { m.removed, m.counted = []int{3}, []int{3} }},
+		{name: "not while the peers are not known", m: members(3, "active", "standby", "standby"),
+			change: func(m *membership) { m.removed, m.known = []int{3}, false }},
+		{name: "not while nothing tells how many may run", m: members(3, "active", "standby", "standby"),
+			change: func(m *membership) { m.removed, m.told = []int{3}, false }},
+		{name: "one that joins", m: members(1, "active", "standby", "standby"),
+			change: func(m *membership) { m.nodes[2].Peer = "" }, why: "not known to be a peer"},
 		{name: "then the next", m: members(3, "active", "standby", "standby", "standby"), want: "remove a peer id-3"},
 		{name: "one of two", m: members(1, "active", "standby"), want: "remove a peer id-1"},
 		{name: "the leader steps down", m: members(1, "standby", "standby", "active"), want: "step down 2"},
@@ -133,7 +141,7 @@ func FuzzDecideMembers(f *testing.F) {
 			return
 		}
 		m := membership{wanted: wanted, running: running, replicas: replicas, known: flags&1 != 0, refused: flags&2 != 0,
-			founded: flags&4 != 0, voters: int(flags >> 5)}
+			founded: flags&4 != 0, voters: int(flags >> 5), told: settled&128 == 0}
 		if flags&8 != 0 {
 			m.removed = []int{int(settled) % 8}
 		}

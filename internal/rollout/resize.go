@@ -145,6 +145,7 @@ func (r *Reconciler) membership(vault *v1alpha1.Vault, c *cluster, v *view) memb
 	m := membership{
 		nodes: slices.Clone(c.nodes), wanted: int(vault.WantedNodes()), running: int(vault.RunningNodes()),
 		founded: vault.Status.Initialized || len(vault.StorageVolumes()) > 0, known: v.known, refused: v.refused,
+		told: vault.Status.Raft != nil,
 	}
 	if c.set != nil && c.set.Replicas != nil {
 		m.replicas = int(*c.set.Replicas)
@@ -184,8 +185,11 @@ func (m *membership) addPeers(vault *v1alpha1.Vault, v *view, now time.Time) boo
 			m.voters++
 		}
 		ordinal, found := vault.NodeAt(peer.Address)
-		if found && ordinal >= m.running && m.at(ordinal) == nil {
-			m.away = append(m.away, peer)
+		if !found {
+			return false // it may be any node
+		}
+		if ordinal >= m.running && m.at(ordinal) == nil {
+			m.away, m.counted = append(m.away, peer), append(m.counted, ordinal)
 		}
 	}
 	return agrees

@@ -35,6 +35,8 @@ func (a *access) RemovePeer(_ context.Context, _ *v1alpha1.Vault, id string) err
 	for i := range a.peers {
 		if a.peers[i].ID == id {
 			a.peers = append(a.peers[:i:i], a.peers[i+1:]...)
+			removed := types.UID(strings.TrimSuffix(id, "-id"))
+			a.f.engine.observed[removed] = probe.Observation{State: probe.Sealed, Removed: true}
 			return nil
 		}
 	}
