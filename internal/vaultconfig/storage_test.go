@@ -75,7 +75,8 @@ func TestExternalStorage(t *testing.T) {
 				return
 			}
 			wrong := problem.In(err)
-			if wrong == nil || wrong.Condition != v1alpha1.ConfigValidCondition || !strings.Contains(wrong.Message, test.mentions) {
+			if wrong == nil || wrong.Condition != v1alpha1.ConfigValidCondition ||
+				!strings.Contains(wrong.Message, test.mentions) {
 				t.Fatalf("error %v, want one that mentions %q", err, test.mentions)
 			}
 			if strings.Contains(wrong.Message, password) {

@@ -15,9 +15,10 @@ func TestExternal(t *testing.T) {
 		external string
 		want     appsv1.DeploymentStrategyType
 	}{
-		"with a lock":         {`{type: postgresql, highAvailability: true}`, appsv1.RollingUpdateDeploymentStrategyType},
-		"without a lock":      {`{type: s3, highAvailability: false}`, appsv1.RecreateDeploymentStrategyType},
-		"a lock that is new":  {`{type: mysql, highAvailability: true, recreate: true}`, appsv1.RecreateDeploymentStrategyType},
+		"with a lock":    {`{type: postgresql, highAvailability: true}`, appsv1.RollingUpdateDeploymentStrategyType},
+		"without a lock": {`{type: s3, highAvailability: false}`, appsv1.RecreateDeploymentStrategyType},
+		"a lock that is new": {`{type: mysql, highAvailability: true, recreate: true}`,
+			appsv1.RecreateDeploymentStrategyType},
 		"nothing is known of": {`{type: mine}`, appsv1.RecreateDeploymentStrategyType},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -63,7 +63,8 @@ func requireFields(t *testing.T, path string, schema apiextensionsv1.JSONSchemaP
 	t.Helper()
 	ours := map[string]bool{
 		"spec": true, "spec.pod": true, "spec.service": true, "spec.tls": true, "spec.tls.static": true, "spec.storage": true,
-		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.storage.raft": true, "spec.storage.external": true, "spec.listener": true,
+		"spec.storage.etcd": true, "spec.storage.etcd.pod": true, "spec.storage.raft": true,
+		"spec.storage.external": true, "spec.listener": true,
 		"spec.kubernetesAuth": true, "spec.audit": true, "spec.seal": true, "spec.seal.transit": true,
 		"spec.initialization": true, "spec.operatorLogin": true, "spec.sealMigration": true,
 		"spec.sealMigration.from": true,

@@ -66,12 +66,14 @@ func external(kind string, nodes int) string {
 
 // refuse asks for what the API server or the operator does not take.
 func (db *postgres) refuse(t *testing.T) {
-	if out, err := shell.TryApply(manifest(db.Vault, external("s3", 2))); err == nil || !strings.Contains(out, "must be 1") {
+	if out, err := shell.TryApply(manifest(db.Vault, external("s3", 2))); err == nil ||
+		!strings.Contains(out, "must be 1") {
 		t.Errorf("two nodes on S3: %s", out)
 	}
 	v := vaulttest.Vault{Namespace: db.Namespace, Name: "refused"}
 	shell.Apply(t, manifest(v, `{nodes: 2, storage: {external: {type: postgresql, configSecretName: without}}}`))
-	awaitReported(t, v, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigSecretNotFound, "without")
+	awaitReported(t, v, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigSecretNotFound,
+		"without")
 	db.put(t, "without", strings.Replace(db.stanza, `"true"`, `"false"`, 1))
 	awaitReported(t, v, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigInvalid, "ha_enabled")
 	for _, kind := range []string{"etcd: {}", "raft: {}"} {
@@ -90,7 +92,8 @@ func (db *postgres) wrongPassword(t *testing.T) {
 	const wrong = "not-the-password"
 	db.put(t, "typo", strings.Replace(db.stanza, db.password, wrong, 1))
 	setSpec(t, db.Vault, `{"storage": {"external": {"configSecretName": "typo"}}}`)
-	awaitCondition(t, db.Vault, 2*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing)
+	awaitCondition(t, db.Vault, 2*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionFalse,
+		v1alpha1.ReasonNodeFailing)
 	shown := shell.Run(t, db.Kubectl("get vault,events,deployments,configmaps -o yaml"))
 	for _, secret := range []string{wrong, db.password} {
 		if strings.Contains(shown, secret) {
@@ -149,7 +152,7 @@ func startPostgres(t *testing.T, v vaulttest.Vault) *postgres {
 	shell.Run(t, fmt.Sprintf(`set -e
 chown -R postgres: %[1]s
 runuser -u postgres -- %[2]s/initdb -D %[1]s/data --auth=trust >/dev/null
-echo 'hostssl all all all scram-sha-256' | runuser -u postgres -- tee -a %[1]s/data/pg_hba.conf >/dev/null`, dir, db.bin))
+echo 'hostssl all all all scram-sha-256' >>%[1]s/data/pg_hba.conf`, dir, db.bin))
 	background := shell.Start(t, fmt.Sprintf(`exec %[1]srunuser -u postgres -- %[2]s/postgres -D %[3]s/data -k %[3]s `+
 		`-c listen_addresses=%[4]s -c ssl=on -c ssl_cert_file=%[3]s/server.crt -c ssl_key_file=%[3]s/server.key`,
 		inNode(t, "control"), db.bin, dir, postgresAddress))
@@ -160,7 +163,8 @@ echo 'hostssl all all all scram-sha-256' | runuser -u postgres -- tee -a %[1]s/d
 		_, err := shell.Try(db.psql() + ` postgres -c 'SELECT 1'`)
 		return err
 	})
-	shell.Run(t, db.psql()+" postgres -c \"CREATE ROLE vault LOGIN PASSWORD '"+db.password+"'\" -c 'CREATE DATABASE vault'")
+	shell.Run(t, db.psql()+" postgres -c \"CREATE ROLE vault LOGIN PASSWORD '"+db.password+"'\" "+
+		"-c 'CREATE DATABASE vault'")
 	return db
 }
 

@@ -103,7 +103,9 @@ func (v *moving) serves(t *testing.T, since time.Time, first string, nodes int) 
 		}
 		return s.VaultStatus.Active != ""
 	})
-	active := v.Await(t, "serves", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active != "" }).VaultStatus.Active
+	active := v.Await(t, "serves", func(s v1alpha1.VaultStatus) bool {
+		return s.VaultStatus.Active != ""
+	}).VaultStatus.Active
 	if value := v.Do(t, active, v.keys.RootToken, "vault read -field=value secret/foo"); value != "bar" {
 		t.Errorf("the secret is %q", value)
 	}
