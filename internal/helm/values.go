@@ -117,11 +117,6 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if vault.HasOperatorLogin() {
 		spec["minReadySeconds"] = int64(stepDownTime / time.Second)
 	}
-	if running, err := storage.RunningNodes(ctx, t.client, &vault); err != nil {
-		return nil, err
-	} else if running != vault.WantedNodes() {
-		spec["runningNodes"] = int64(running)
-	}
 	spec["images"] = relatedImages(&vault)
 	if configSecret.Name != "" {
 		spec["configSecret"] = map[string]any{"name": configSecret.Name, "keys": toAny(configSecret.Keys)}
@@ -130,10 +125,8 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err := setSeals(spec, &vault, sealCAKey, oldSealCAKey); err != nil {
 		return nil, err
 	}
-	if vault.HasExternal() {
-		if err := t.setExternal(ctx, spec, &vault, config); err != nil {
-			return nil, err
-		}
+	if err := t.setStorage(ctx, spec, &vault, config); err != nil {
+		return nil, err
 	}
 	spec["ownerUID"] = string(vault.UID)
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
@@ -141,6 +134,20 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["openshift"] = t.openshift
 	spec["ipv6"] = t.ipv6
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
+}
+
+// setStorage sets what the chart has to know of the storage beside the spec.
+func (t *translator) setStorage(
+	ctx context.Context, spec map[string]any, vault *v1alpha1.Vault, config vaultconfig.Config,
+) error {
+	if vault.HasExternal() {
+		return t.setExternal(ctx, spec, vault, config)
+	}
+	running, err := storage.RunningNodes(ctx, t.client, vault)
+	if err == nil && running != vault.WantedNodes() {
+		spec["runningNodes"] = int64(running)
+	}
+	return err
 }
 
 // setSeals sets the values of the seal, and of the one that the data is moved from.

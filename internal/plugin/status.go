@@ -312,12 +312,10 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	switch reason {
 	case v1alpha1.ReasonAwaitingAutoUnseal, v1alpha1.ReasonKeyServiceUnavailable, v1alpha1.ReasonKeyServiceFailing:
 		return "the key service", "kubectl vault logs " + vault.Name + in
-	case v1alpha1.ReasonKeyServiceUnverified, v1alpha1.ReasonCredentialsRefused, v1alpha1.ReasonKeyNotUsable:
-		// Nodes that could not unseal themselves have ended.
-		return administrator, "kubectl logs --previous --prefix --ignore-errors -c " + v1alpha1.VaultContainer +
-			selector + v1alpha1.ServerComponent
-	case v1alpha1.ReasonStorageUnavailable, v1alpha1.ReasonStorageUnverified, v1alpha1.ReasonStorageRefused,
+	case v1alpha1.ReasonKeyServiceUnverified, v1alpha1.ReasonCredentialsRefused, v1alpha1.ReasonKeyNotUsable,
+		v1alpha1.ReasonStorageUnavailable, v1alpha1.ReasonStorageUnverified, v1alpha1.ReasonStorageRefused,
 		v1alpha1.ReasonStorageFailing:
+		// Nodes that could not unseal themselves, or not read their data, have ended.
 		return administrator, "kubectl logs --previous --prefix --ignore-errors -c " + v1alpha1.VaultContainer +
 			selector + v1alpha1.ServerComponent
 	case v1alpha1.ReasonNodeFailing:

@@ -135,22 +135,29 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if did.Do != "" {
 		return reconcile.Result{RequeueAfter: followUp}, nil
 	}
-	after := r.pause(did)
+	return r.roll(ctx, &vault, c, r.pause(did))
+}
+
+// roll replaces the next pod, if it may go. When there is none it looks again after a pause.
+func (r *Reconciler) roll(
+	ctx context.Context, vault *v1alpha1.Vault, c *cluster, pause time.Duration,
+) (reconcile.Result, error) {
 	// What the caches have, and that all nodes have caught up, which is looked at below.
 	d := decide(c.nodes, int(vault.RunningNodes()))
 	if d.Done {
-		return reconcile.Result{RequeueAfter: after}, nil
+		return reconcile.Result{RequeueAfter: pause}, nil
 	}
+	var err error
 	if d.Delete != "" {
-		if d, err = r.look(ctx, &vault, c); err != nil {
+		if d, err = r.look(ctx, vault, c); err != nil {
 			return reconcile.Result{}, client.IgnoreNotFound(err)
 		}
 	}
 	if d.Why != "" {
 		log.FromContext(ctx).V(1).Info("The rollout waits", "for", d.Why)
 	}
-	if d.Delete != "" && !r.handsOver(ctx, &vault, c, d) {
-		err = r.replace(ctx, &vault, d)
+	if d.Delete != "" && !r.handsOver(ctx, vault, c, d) {
+		err = r.replace(ctx, vault, d)
 	}
 	return reconcile.Result{RequeueAfter: check}, err
 }

@@ -108,7 +108,8 @@ func newFixture(t *testing.T, changes ...func(*fixture)) *fixture {
 	for _, change := range changes {
 		change(f)
 	}
-	f.Client = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).WithObjects(append(objects, f.vault, f.set)...).Build()
+	f.Client = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Vault{}).
+		WithObjects(append(objects, f.vault, f.set)...).Build()
 	f.r = &Reconciler{
 		Client: f.Client, APIReader: f.Client, Engine: f.engine, Recorder: f.events, Clock: f.clock,
 		Settle: time.Microsecond, joined: map[types.NamespacedName]map[types.UID]time.Time{

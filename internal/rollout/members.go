@@ -170,17 +170,11 @@ func (m *membership) shrink() change {
 	case !m.founded && m.allEmpty():
 		gone.Why = "Vault is not initialized"
 		return gone
-	case m.refused && n.Removed:
-		if why := m.lacks(n, m.majority()); why != "" {
-			return change{Why: why}
-		}
-		gone.Why = "it says that it was removed from the cluster"
-		return gone
-	case m.refused:
+	case m.refused && !n.Removed:
 		return change{Refused: true, Ordinal: n.Ordinal, Why: "the operator may not remove " + n.Name + " from the cluster"}
-	case !m.known:
+	case !m.refused && !m.known:
 		return change{Why: "the active node has not told its peers"}
-	case n.Peer == "" && !n.Removed && (n.State == probe.Active || n.State == probe.Standby && !n.Ghost):
+	case n.joins():
 		// It joins, or the peers are those that an old leader knows.
 		return change{Why: n.Name + " is unsealed, and is not known to be a peer"}
 	}
@@ -188,13 +182,18 @@ func (m *membership) shrink() change {
 		return change{Why: why}
 	}
 	if n.Peer == "" {
-		gone.Why = "it is no peer of the cluster"
+		gone.Why = "it is no peer of the cluster, or says that it was removed from it"
 		return gone
 	}
 	if n.State == probe.Active || n.Leader {
 		return change{Do: stepDown, Ordinal: n.Ordinal, Pod: n.UID, Why: "it is removed next"}
 	}
 	return change{Do: removePeer, Ordinal: n.Ordinal, Pod: n.UID, Peer: n.Peer, Why: "fewer nodes are wanted"}
+}
+
+// joins says that the node is unsealed and not known as a peer, which may be because it joins now.
+func (n node) joins() bool {
+	return n.Peer == "" && !n.Removed && (n.State == probe.Active || n.State == probe.Standby && !n.Ghost)
 }
 
 // majority of what is left when one is gone.

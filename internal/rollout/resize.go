@@ -218,15 +218,14 @@ func (r *Reconciler) keepMembers(ctx context.Context, vault *v1alpha1.Vault, c *
 		}
 		vault, c, v = &live, now, r.peers(ctx, &live, now, 0)
 		m = r.membership(vault, c, v)
-		if d = decideMembers(m); d.Do != "" {
-			if d.Do == replaceVolume {
-				if why := holdsBack(&live, c.nodes, d.Pod); why != "" || live.Spec.SealMigration != nil {
-					d = change{Why: why}
-				}
+		d = decideMembers(m)
+		if d.Do == replaceVolume {
+			if why := holdsBack(&live, c.nodes, d.Pod); why != "" || live.Spec.SealMigration != nil {
+				d = change{Why: why}
 			}
-			if err := r.act(ctx, vault, c, d); err != nil {
-				return change{}, err
-			}
+		}
+		if err := r.act(ctx, vault, c, d); err != nil {
+			return change{}, err
 		}
 	}
 	running := m.running
@@ -279,7 +278,8 @@ func (r *Reconciler) markClaim(ctx context.Context, claim *corev1.PersistentVolu
 	if claim == nil || claim.Annotations[v1alpha1.RemovedNodeAnnotation] != "" {
 		return nil
 	}
-	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q,"annotations":{%q:"true"}}}`, claim.UID, v1alpha1.RemovedNodeAnnotation)
+	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q,"annotations":{%q:"true"}}}`,
+		claim.UID, v1alpha1.RemovedNodeAnnotation)
 	if err := r.Patch(ctx, claim.DeepCopy(), client.RawPatch(types.MergePatchType, patch)); err != nil {
 		return fmt.Errorf("marking volume claim %q: %w", claim.Name, err)
 	}
@@ -336,7 +336,8 @@ func (r *Reconciler) ask(ctx context.Context, vault *v1alpha1.Vault, pod types.U
 		r.asked = map[types.NamespacedName]request{}
 	}
 	r.asked[key] = request{pod, now}
-	r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventSteppedDown, "Pod %s was asked to step down, because it goes next", name)
+	r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventSteppedDown,
+		"Pod %s was asked to step down, because it goes next", name)
 	return true
 }
 

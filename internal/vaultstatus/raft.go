@@ -142,7 +142,8 @@ func (in *storageInputs) votersHint() string {
 	}
 	voters, up := in.vault.Status.Raft.Voters, 0
 	for _, state := range in.states {
-		if (state.State == v1alpha1.NodeActive || state.State == v1alpha1.NodeStandby) && slices.Contains(voters, state.Name) {
+		if (state.State == v1alpha1.NodeActive || state.State == v1alpha1.NodeStandby) &&
+			slices.Contains(voters, state.Name) {
 			up++
 		}
 	}
