@@ -181,7 +181,7 @@ func (m *membership) shrink() change {
 	if why := m.lacks(n, m.majority()); why != "" {
 		return change{Why: why}
 	}
-	if n.Peer == "" {
+	if n.Peer == "" || m.refused {
 		gone.Why = "it is no peer of the cluster, or says that it was removed from it"
 		return gone
 	}
