@@ -3,9 +3,6 @@
 package e2e
 
 import (
-	"encoding/json"
-	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +10,6 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
-	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
 // TestRaft runs a Vault with integrated storage through what it goes through in its life:
@@ -102,105 +98,4 @@ func (f *fixture) badRaftVersion(t *testing.T) {
 	requireNoFailure(t, r)
 	awaitReported(t, f.Vault, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated, "")
 	f.awaitRaft(t)
-}
-
-// newAuthorizedRaft has a Vault with three nodes that unseal with keys of a Secret, in which the
-// operator is authorized. It returns the root token.
-func newAuthorizedRaft(t *testing.T, name string) (v vaulttest.Vault, root string) {
-	t.Helper()
-	v = vaulttest.Vault{Namespace: newNamespace(t), Name: name}
-	shell.Apply(t, manifest(v, `{nodes: 3, storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}, `+
-		`operatorLogin: {enabled: true}, initialization: {shares: 1, threshold: 1, rootToken: Secret, `+
-		`allowPlaintext: true}, unseal: {keysSecretName: `+name+`-vault-keys}}`))
-	active := v.AwaitHA(t, 2).VaultStatus.Active
-	root = string(keysOf(t, v)["root-token"])
-	v.Do(t, active, root, "vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
-	newAdministrator(t, v).run(t, 0, root+"\n", "authorize")
-	awaitCondition(t, v, 6*time.Minute, v1alpha1.AuthorizedCondition, metav1.ConditionTrue, v1alpha1.ReasonAuthorized)
-	return v, root
-}
-
-func awaitVoters(t *testing.T, v vaulttest.Vault, limit time.Duration, want ...string) {
-	t.Helper()
-	shell.Eventually(t, "the nodes vote: "+strings.Join(want, " "), limit, func() error {
-		status, err := v.Status()
-		if err != nil || status.Raft == nil {
-			return fmt.Errorf("status.raft is %+v, error %w", status.Raft, err)
-		}
-		if got := strings.Join(status.Raft.Voters, " "); got != strings.Join(want, " ") {
-			return fmt.Errorf("these do: %s", got)
-		}
-		return nil
-	})
-}
-
-// TestRaftResize takes nodes away from a Vault, its active node last, and adds them again.
-func TestRaftResize(t *testing.T) {
-	t.Parallel()
-	v, root := newAuthorizedRaft(t, "resized")
-	awaitVoters(t, v, 3*time.Minute, "resized-0", "resized-1", "resized-2")
-	shell.Run(t, v.Kubectl("scale vault resized --replicas=1"))
-	awaitCondition(t, v, 5*time.Minute, v1alpha1.ResizedCondition, metav1.ConditionTrue, v1alpha1.ReasonResized)
-	shell.Eventually(t, "the volumes are gone", time.Minute, func() error {
-		claims := strings.TrimSpace(shell.Run(t, v.Kubectl("get pvc -o name")))
-		if claims != "persistentvolumeclaim/data-resized-0" {
-			return fmt.Errorf("there are %s", claims)
-		}
-		return nil
-	})
-	awaitVoters(t, v, 2*time.Minute, "resized-0")
-	requireValue(t, v, "resized-0", root)
-	shell.Run(t, v.Kubectl("scale vault resized --replicas=3"))
-	active := v.AwaitHA(t, 2).VaultStatus.Active
-	awaitVoters(t, v, 3*time.Minute, "resized-0", "resized-1", "resized-2")
-	requireValue(t, v, active, root)
-}
-
-func requireValue(t *testing.T, v vaulttest.Vault, active, root string) {
-	t.Helper()
-	if got := strings.TrimSpace(v.Do(t, active, root, "vault read -field=value secret/foo")); got != "bar" {
-		t.Errorf("the value is %q", got)
-	}
-}
-
-// TestRaftRemovedPeer removes a running node from its cluster, which joins anew.
-func TestRaftRemovedPeer(t *testing.T) {
-	t.Parallel()
-	v, root := newAuthorizedRaft(t, "removed")
-	awaitVoters(t, v, 3*time.Minute, "removed-0", "removed-1", "removed-2")
-	status := v.AwaitHA(t, 2)
-	active, standby, since := status.VaultStatus.Active, status.VaultStatus.Standby[0], time.Now()
-	var list struct {
-		Data struct {
-			Config struct {
-				Servers []struct {
-					ID      string `json:"node_id"`
-					Address string `json:"address"`
-				} `json:"servers"`
-			} `json:"config"`
-		} `json:"data"`
-	}
-	out := v.Do(t, active, root, "vault operator raft list-peers -format=json")
-	if err := json.Unmarshal([]byte(out), &list); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	id := ""
-	for _, server := range list.Data.Config.Servers {
-		if strings.HasPrefix(server.Address, standby+".") {
-			id = server.ID
-		}
-	}
-	uid := v.Kubectl("get pod %s -o jsonpath={.metadata.uid}", standby)
-	before := shell.Run(t, uid)
-	v.Do(t, active, root, "vault operator raft remove-peer "+id)
-	shell.Eventually(t, standby+" is replaced", 5*time.Minute, func() error {
-		if now, err := shell.Try(uid); err != nil || now == before {
-			return fmt.Errorf("its UID is %s, error %w", now, err)
-		}
-		return nil
-	})
-	awaitEvent(t, v, "NodeHealed", standby, since)
-	v.AwaitHA(t, 2)
-	awaitVoters(t, v, 3*time.Minute, "removed-0", "removed-1", "removed-2")
-	requireValue(t, v, active, root)
 }
