@@ -79,7 +79,7 @@ func TestValidators(t *testing.T) {
 func TestScorecard(t *testing.T) {
 	bundle := loadBundle(t)
 	var examples []struct{ Spec map[string]any }
-	if err := json.Unmarshal([]byte(bundle.CSV.Annotations["alm-examples"]), &examples); err != nil || len(examples) != 3 {
+	if err := json.Unmarshal([]byte(bundle.CSV.Annotations["alm-examples"]), &examples); err != nil || len(examples) != 4 {
 		t.Fatalf("examples: %v, %v", examples, err)
 	}
 	owned := bundle.CSV.Spec.CustomResourceDefinitions.Owned
