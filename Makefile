@@ -98,7 +98,7 @@ integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 E2E_TIMEOUT ?= 60m
 
 .PHONY: e2e
-e2e: cluster deploy newer-vault kms olm previous ## Run the end-to-end tests in the cluster.
+e2e: cluster deploy newer-vault kms s3 olm previous ## Run the end-to-end tests in the cluster.
 	@mkdir -p $(BUILD)
 	$(call step,installing a browser,test/form/install.sh)
 	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout $(E2E_TIMEOUT) -parallel 3 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; } && hack/slowest.sh $(BUILD)/e2e.log)
@@ -126,6 +126,13 @@ bench-failover: cluster deploy newer-vault ## Measure for how long clients are n
 .PHONY: bench-unseal
 bench-unseal: cluster deploy ## Measure how soon Vaults serve again after all of their nodes were lost (BENCH="-n 20").
 	@$(in_cluster) go run ./test/bench/unseal $(BENCH)
+
+# BACKUP are flags of the benchmark. It needs the binaries of the local cluster, and is
+# disturbed by a cluster that runs.
+BACKUP ?=
+.PHONY: bench-backup
+bench-backup: s3 ## Measure backups and restores beside what etcdctl and vault do, and clients meanwhile (BACKUP="-mib 1024").
+	@PATH="$$($(CLUSTER) bin):$$PATH" go run ./test/bench/backup $(BACKUP)
 
 # SCALE are flags of the benchmark. It needs the binaries that the local cluster was
 # built from, and is disturbed by a cluster that runs.
@@ -158,7 +165,7 @@ in_cluster = eval "$$($(CLUSTER) env)" && export LOCAL_CLUSTER="go run -C $(CURD
 .PHONY: cluster
 cluster: cluster-up
 
-.PHONY: load newer-vault kms olm previous
+.PHONY: load newer-vault kms s3 olm previous
 load: image
 	$(call step,giving the image of the operator to the cluster,$(CLUSTER) load "$(CURDIR)/$(BUILD)/image.tar")
 
@@ -167,6 +174,9 @@ newer-vault: cluster
 
 kms: cluster
 	$(call step,building a fake of AWS KMS,$(CLUSTER) kms)
+
+s3: cluster
+	$(call step,building an S3 server,$(CLUSTER) s3)
 
 olm: cluster
 	$(call step,installing OLM in the cluster,$(CLUSTER) olm)
@@ -177,8 +187,8 @@ else
 # The user's cluster, by KUBECONFIG. It pulls the image.
 in_cluster =
 
-.PHONY: cluster load newer-vault kms olm previous
-cluster load newer-vault kms olm previous: ;
+.PHONY: cluster load newer-vault kms s3 olm previous
+cluster load newer-vault kms s3 olm previous: ;
 endif
 
 .PHONY: deploy
