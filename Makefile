@@ -90,7 +90,7 @@ fuzz: ## Feed what users and nodes may send to the code that reads it, changed a
 	$(call step,fuzz tests,hack/fuzz.sh $(FUZZ_SECONDS))
 
 .PHONY: integration
-integration: cluster ## Run the tests against a real kube-apiserver and etcd.
+integration: cluster s3 ## Run the tests against a real kube-apiserver and etcd.
 	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" hack/integration.sh)
 
 # E2E_TIMEOUT is for how long the end-to-end tests may run. They have a budget of 35 minutes
@@ -127,8 +127,8 @@ bench-failover: cluster deploy newer-vault ## Measure for how long clients are n
 bench-unseal: cluster deploy ## Measure how soon Vaults serve again after all of their nodes were lost (BENCH="-n 20").
 	@$(in_cluster) go run ./test/bench/unseal $(BENCH)
 
-# BACKUP are flags of the benchmark. It needs the binaries of the local cluster, and is
-# disturbed by a cluster that runs.
+# BACKUP are flags of the benchmark. It needs the binaries of the local cluster, and nothing
+# else of it.
 BACKUP ?=
 .PHONY: bench-backup
 bench-backup: s3 ## Measure backups and restores beside what etcdctl and vault do, and clients meanwhile (BACKUP="-mib 1024").

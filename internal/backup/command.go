@@ -15,9 +15,12 @@ import (
 // memoryLimit is where Go collects garbage more eagerly. The container may use 128 MiB.
 const memoryLimit = 96 << 20
 
+// LimitMemory has Go collect garbage before the container has none left.
+func LimitMemory() { debug.SetMemoryLimit(memoryLimit) }
+
 // Main does the task in the environment, and writes its Result to the termination message.
 func Main(log logr.Logger) error {
-	debug.SetMemoryLimit(memoryLimit)
+	LimitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var task Task

@@ -492,4 +492,3 @@ func TestBackupOfRaft(t *testing.T) {
 		t.Errorf("the policy is %q, %v", got.Policy, err)
 	}
 }
-
