@@ -46,7 +46,7 @@ type file struct {
 	temporary, name string
 }
 
-func (s *directoryStore) put(ctx context.Context, name, owner string, r io.Reader) (object, error) {
+func (s *directoryStore) put(_ context.Context, name, owner string, r io.Reader) (object, error) {
 	if err := s.root.MkdirAll(s.dir, 0o750); err != nil {
 		return nil, fail("", err, "The directory for backups cannot be made")
 	}
@@ -55,7 +55,7 @@ func (s *directoryStore) put(ctx context.Context, name, owner string, r io.Reade
 		_ = s.root.Remove(f.temporary)
 		return nil, fail("", err, "The backup cannot be written to the volume")
 	}
-	return f, ctx.Err()
+	return f, nil
 }
 
 func (s *directoryStore) temporary(name, owner string) string {

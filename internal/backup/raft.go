@@ -21,7 +21,7 @@ const (
 	// takeTimeout is how long Vault may need to use a snapshot that it has, and lookEvery how
 	// often it is asked.
 	takeTimeout = 10 * time.Minute
-	lookEvery   = 2 * time.Second
+	lookEvery   = time.Second
 )
 
 // raftSource is the active node of a Vault with integrated storage.

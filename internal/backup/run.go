@@ -179,6 +179,7 @@ func (j *job) backupFrom(ctx context.Context, from source, endpoint string) (aga
 
 // discard removes what is not a backup.
 func (j *job) discard(ctx context.Context, stored object, err error) error {
+	j.result = Result{}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 	defer cancel()
 	if failed := stored.remove(ctx); ignoreNotFound(failed) != nil {
