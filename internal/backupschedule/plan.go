@@ -92,7 +92,9 @@ func (p plan) due(last, now time.Time) (latest, next time.Time) {
 }
 
 // nameAt is the name of the backup that is due at a time. It is the same whoever makes it.
-func nameAt(schedule string, due time.Time) string { return fmt.Sprintf("%s-%d", schedule, due.Unix()/60) }
+func nameAt(schedule string, due time.Time) string {
+	return fmt.Sprintf("%s-%d", schedule, due.Unix()/60)
+}
 
 // level is how far a backup is proven.
 func level(b *v1alpha1.VaultBackup) int {
