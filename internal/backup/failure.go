@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/url"
 	"strings"
 	"syscall"
@@ -96,7 +97,8 @@ func classify(err error) Reason {
 		return Denied
 	}
 	var request *url.Error
-	if errors.As(err, &request) {
+	var connection *net.OpError
+	if errors.As(err, &request) || errors.As(err, &connection) {
 		return Unreachable
 	}
 	return Failed

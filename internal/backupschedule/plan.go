@@ -1,8 +1,9 @@
 package backupschedule
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"time"
 
@@ -51,9 +52,8 @@ type plan struct {
 }
 
 func newPlan(schedule cron.Schedule, uid types.UID) plan {
-	hash := fnv.New32a()
-	_, _ = hash.Write([]byte(uid))
-	return plan{schedule, float64(hash.Sum32()) / (1 << 32)}
+	hash := sha256.Sum256([]byte(uid))
+	return plan{schedule, float64(binary.BigEndian.Uint32(hash[:])) / (1 << 32)}
 }
 
 // begins is when the backup that is due at a time begins.
