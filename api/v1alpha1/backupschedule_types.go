@@ -115,7 +115,7 @@ type BackupRetention struct {
 	// age is for how long backups are kept, in hours and minutes, such as "720h" for 30 days.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+h)?([0-9]+m)?$') && duration(self) >= duration('1m')",message="must be hours and minutes such as 720h or 12h30m, and at least a minute"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('1m')",message="must be hours and minutes such as 720h or 12h30m, and at least a minute"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Age",order=9,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text"}
 	// +optional
 	Age *metav1.Duration `json:"age,omitempty"`
