@@ -159,7 +159,8 @@ func (in *input) clusterServiceVersion(kinds map[string]description) (*v1alpha1.
 			return nil, fmt.Errorf("the kind %s is not described", kind)
 		}
 		csv.Spec.CustomResourceDefinitions.Owned = append(csv.Spec.CustomResourceDefinitions.Owned, v1alpha1.CRDDescription{
-			Name: crd.GetName(), Version: version, Kind: kind, DisplayName: described.kind.DisplayName, Description: described.doc,
+			Name: crd.GetName(), Version: version, Kind: kind,
+			DisplayName: described.kind.DisplayName, Description: described.doc,
 			Resources: described.resources(), SpecDescriptors: described.specDescriptors(),
 			StatusDescriptors: described.statusDescriptors(),
 		})

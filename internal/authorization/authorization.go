@@ -229,7 +229,8 @@ EOF
 
 // RevokeCommands are the commands of vault that do the same as Revoke.
 func RevokeCommands() string {
-	return fmt.Sprintf("vault policy delete %[1]s\nvault policy delete %[2]s\nvault auth disable %[1]s\n", Name, BackupName)
+	return fmt.Sprintf("vault policy delete %[1]s\nvault policy delete %[2]s\nvault auth disable %[1]s\n",
+		Name, BackupName)
 }
 
 func indented(value map[string]any) string {

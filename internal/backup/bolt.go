@@ -177,7 +177,8 @@ func parseBolt(page []byte) (elements []boltElement, leaf bool, err error) {
 		var element boltElement
 		var pos, keySize, valueSize uint64
 		if leaf { // flags, pos, ksize, vsize
-			pos, keySize, valueSize = uint64(order.Uint32(raw[4:])), uint64(order.Uint32(raw[8:])), uint64(order.Uint32(raw[12:]))
+			pos, keySize = uint64(order.Uint32(raw[4:])), uint64(order.Uint32(raw[8:]))
+			valueSize = uint64(order.Uint32(raw[12:]))
 		} else { // pos, ksize, pgid
 			pos, keySize = uint64(order.Uint32(raw)), uint64(order.Uint32(raw[4:]))
 			element.page = order.Uint64(raw[8:])

@@ -111,7 +111,8 @@ func classifyS3(response minio.ErrorResponse) Reason {
 		return BucketMissing
 	case response.Code == minio.NoSuchKey, response.Code == "NoSuchVersion":
 		return NotFound
-	case response.StatusCode == 507, strings.Contains(response.Code, "Quota"), strings.Contains(response.Code, "StorageFull"),
+	case response.StatusCode == 507, strings.Contains(response.Code, "Quota"),
+		strings.Contains(response.Code, "StorageFull"),
 		response.Code == "InsufficientStorage", response.Code == "EntityTooLarge":
 		return NoSpace
 	case response.StatusCode == 401, response.StatusCode == 403:

@@ -69,7 +69,8 @@ func (s *raftSource) token(ctx context.Context) (string, error) {
 		if vaultclient.StatusOf(err)/100 == 4 { // Vault refuses a login with 400 as well
 			reason = Denied
 		}
-		return "", fail(reason, err, "The login at auth/%s with the role %q failed", printable(s.AuthMount), printable(s.Role))
+		return "", fail(reason, err, "The login at auth/%s with the role %q failed",
+			printable(s.AuthMount), printable(s.Role))
 	}
 	return made.Value, nil
 }

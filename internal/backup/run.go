@@ -183,7 +183,8 @@ func (j *job) discard(ctx context.Context, stored object, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 	defer cancel()
 	if failed := stored.remove(ctx); ignoreNotFound(failed) != nil {
-		return fail("", err, "%s stays, and is no backup, since it could not be removed (%s)", j.snapshotName(), short(failed))
+		return fail("", err, "%s stays, and is no backup, since it could not be removed (%s)",
+			j.snapshotName(), short(failed))
 	}
 	return err
 }
@@ -275,7 +276,8 @@ func (j *job) wanted(ctx context.Context) (*Record, object, error) {
 		return nil, nil, err
 	}
 	if j.task.Want != "" && j.task.Want != record.Result.SHA256 {
-		return nil, nil, fail(DigestMismatch, nil, "%s tells of another snapshot than was backed up: its SHA-256 is %q, and not %s",
+		return nil, nil, fail(DigestMismatch, nil,
+			"%s tells of another snapshot than was backed up: its SHA-256 is %q, and not %s",
 			j.recordName(), printable(record.Result.SHA256), j.task.Want)
 	}
 	stored, err := j.store.find(ctx, j.snapshotName())

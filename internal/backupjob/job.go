@@ -154,7 +154,9 @@ func (r *Reconciler) newJob(
 		Spec: batchv1.JobSpec{
 			BackoffLimit: new(int32(backoffLimit)), ActiveDeadlineSeconds: new(int64(deadline)),
 			TTLSecondsAfterFinished: new(int32(keepJob)),
-			Template:                corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: maps.Clone(labels)}, Spec: pod},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: maps.Clone(labels)}, Spec: pod,
+			},
 		},
 	}, nil
 }

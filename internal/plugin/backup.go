@@ -110,7 +110,8 @@ func (p *plugin) printBackup(b *v1alpha1.VaultBackup) error {
 
 // destination takes over where a schedule of the Vault stores its backups.
 func (c *cluster) destination(ctx context.Context, vault, name string, spec *v1alpha1.VaultBackupSpec) error {
-	list, err := c.objects.Resource(scheduleResource).Namespace(c.namespace).List(ctx, metav1.ListOptions{Limit: pageLimit})
+	schedules := c.objects.Resource(scheduleResource).Namespace(c.namespace)
+	list, err := schedules.List(ctx, metav1.ListOptions{Limit: pageLimit})
 	if err != nil {
 		return err
 	}
