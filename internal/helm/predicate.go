@@ -85,29 +85,29 @@ func memberBecameReady(reader client.Reader) predicate.Predicate {
 // service works again, or that something is known of it, while the spec of the Vault cannot
 // be deployed.
 func sealBecameReady() predicate.Predicate {
-	return predicate.Funcs{
-		CreateFunc:  func(event.CreateEvent) bool { return false },
-		DeleteFunc:  func(event.DeleteEvent) bool { return false },
-		GenericFunc: func(event.GenericEvent) bool { return false },
-		UpdateFunc: func(e event.UpdateEvent) bool {
-			conditions := e.ObjectNew.(*v1alpha1.Vault).Status.Conditions
-			before := meta.FindStatusCondition(e.ObjectOld.(*v1alpha1.Vault).Status.Conditions, v1alpha1.SealReadyCondition)
-			after := meta.FindStatusCondition(conditions, v1alpha1.SealReadyCondition)
-			return after != nil && !seal.Fails(after) && (before == nil || before.Reason != after.Reason) &&
-				(meta.IsStatusConditionTrue(conditions, v1alpha1.IrreconcilableCondition) ||
-					meta.IsStatusConditionTrue(conditions, v1alpha1.ReleaseFailedCondition))
-		},
-	}
+	return onUpdate(func(old, vault *v1alpha1.Vault) bool {
+		conditions := vault.Status.Conditions
+		before := meta.FindStatusCondition(old.Status.Conditions, v1alpha1.SealReadyCondition)
+		after := meta.FindStatusCondition(conditions, v1alpha1.SealReadyCondition)
+		return after != nil && !seal.Fails(after) && (before == nil || before.Reason != after.Reason) &&
+			(meta.IsStatusConditionTrue(conditions, v1alpha1.IrreconcilableCondition) ||
+				meta.IsStatusConditionTrue(conditions, v1alpha1.ReleaseFailedCondition))
+	})
 }
 
 // runningNodesChanged passes that another number of nodes may run.
 func runningNodesChanged() predicate.Predicate {
+	return onUpdate(func(before, after *v1alpha1.Vault) bool { return before.RunningNodes() != after.RunningNodes() })
+}
+
+// onUpdate passes the updates of a Vault that it says, and nothing else.
+func onUpdate(passes func(before, after *v1alpha1.Vault) bool) predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc:  func(event.CreateEvent) bool { return false },
 		DeleteFunc:  func(event.DeleteEvent) bool { return false },
 		GenericFunc: func(event.GenericEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			return e.ObjectOld.(*v1alpha1.Vault).RunningNodes() != e.ObjectNew.(*v1alpha1.Vault).RunningNodes()
+			return passes(e.ObjectOld.(*v1alpha1.Vault), e.ObjectNew.(*v1alpha1.Vault))
 		},
 	}
 }

@@ -57,3 +57,19 @@ func (s *Starts) Observe(vault types.NamespacedName, list []corev1.Pod, now time
 	s.vaults[vault] = seen
 	return starting
 }
+
+// LastFailure is what a container said last when it failed at its last start, or nothing: when it
+// did not fail, and when it has started since, whatever it said before.
+func LastFailure(container *corev1.ContainerStatus) string {
+	if container.State.Running != nil && container.Started != nil && *container.Started {
+		return ""
+	}
+	ended := container.State.Terminated
+	if ended == nil {
+		ended = container.LastTerminationState.Terminated
+	}
+	if ended == nil || ended.ExitCode == 0 {
+		return ""
+	}
+	return ended.Message
+}

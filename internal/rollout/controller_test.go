@@ -145,15 +145,7 @@ func (f *fixture) reconcile(t *testing.T) string {
 	if _, err := f.r.Reconcile(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
-	var list corev1.PodList
-	if err := f.List(t.Context(), &list); err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for i := range list.Items {
-		names = append(names, strings.TrimPrefix(list.Items[i].Name, "example-"))
-	}
-	return strings.Join(names, " ")
+	return f.reconcilePods(t)
 }
 
 // recreate makes the pod again, of the newest template.

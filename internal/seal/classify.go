@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/pods"
 )
 
 // maxLog is how much of what a container has said last is looked at. The kubelet keeps two
@@ -56,17 +57,7 @@ func oneOf(patterns ...string) *regexp.Regexp { return regexp.MustCompile(string
 //
 // One that listens has been able to use it since, whatever its container said before.
 func Cause(container *corev1.ContainerStatus) string {
-	if container.State.Running != nil && container.Started != nil && *container.Started {
-		return ""
-	}
-	ended := container.State.Terminated
-	if ended == nil {
-		ended = container.LastTerminationState.Terminated
-	}
-	if ended == nil || ended.ExitCode == 0 {
-		return ""
-	}
-	text := ended.Message
+	text := pods.LastFailure(container)
 	if len(text) > maxLog {
 		text = text[len(text)-maxLog:]
 	}

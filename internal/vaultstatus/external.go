@@ -93,22 +93,13 @@ func storageRefusals(list []corev1.Pod, answered map[string]bool) (reason string
 // storageCause is why a node could not use its storage when it was started last, or nothing
 // when it was something else.
 func storageCause(container *corev1.ContainerStatus) string {
-	if container.State.Running != nil && container.Started != nil && *container.Started {
-		return ""
-	}
-	ended := container.State.Terminated
-	if ended == nil {
-		ended = container.LastTerminationState.Terminated
-	}
-	if ended == nil || ended.ExitCode == 0 {
-		return ""
-	}
-	at := strings.LastIndex(ended.Message, storageFailed)
+	text := pods.LastFailure(container)
+	at := strings.LastIndex(text, storageFailed)
 	if at < 0 {
 		return ""
 	}
 	for _, cause := range storageCauses {
-		if cause.says.MatchString(ended.Message[at:]) {
+		if cause.says.MatchString(text[at:]) {
 			return cause.reason
 		}
 	}
