@@ -28,6 +28,9 @@ import (
 // https://etcd.io/docs/v3.6/op-guide/maintenance/#space-quota
 const NoSpace = "NOSPACE"
 
+// Corrupt is the alarm of an etcd whose members have found out that their data differ.
+const Corrupt = "CORRUPT"
+
 const (
 	// pause between two rounds of requests.
 	pause = 10 * time.Second
@@ -44,8 +47,8 @@ type Alarms struct {
 	pods client.Reader
 	// alarm reads the alarm that a member knows of.
 	alarm func(ctx context.Context, address string) (alarm string, err error)
-	// view reads which members a member knows.
-	view func(ctx context.Context, address string) ([]string, error)
+	// report reads what a member says of itself.
+	report func(ctx context.Context, address string) (Report, error)
 
 	mu     sync.Mutex
 	raised map[types.NamespacedName]string
@@ -64,9 +67,9 @@ func NewAlarms(reader client.Reader) *Alarms {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return &Alarms{
-		pods:  reader,
-		alarm: func(ctx context.Context, address string) (string, error) { return alarm(ctx, client, address) },
-		view:  func(ctx context.Context, address string) ([]string, error) { return view(ctx, client, address) },
+		pods:   reader,
+		alarm:  func(ctx context.Context, address string) (string, error) { return alarm(ctx, client, address) },
+		report: func(ctx context.Context, address string) (Report, error) { return report(ctx, client, address) },
 	}
 }
 

@@ -79,7 +79,7 @@ func TestRounds(t *testing.T) {
 		}
 		return "", errors.New("no answer")
 	}
-	alarms.view = func(context.Context, string) ([]string, error) { return nil, errors.New("no answer") }
+	alarms.report = func(context.Context, string) (Report, error) { return Report{}, errors.New("no answer") }
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
 	defer queue.ShutDown()
 	if err := alarms.Source().Start(t.Context(), queue); err != nil {

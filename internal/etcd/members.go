@@ -115,8 +115,8 @@ func (a *Alarms) viewMissing(ctx context.Context, members []target, views map[st
 		if _, known := result[m.name]; known {
 			continue
 		}
-		if view, err := a.view(ctx, m.address); err == nil {
-			result[m.name] = seen{run: m.run, at: time.Now(), members: view}
+		if report, err := a.report(ctx, m.address); err == nil {
+			result[m.name] = seen{run: m.run, at: time.Now(), members: report.Members}
 		}
 	}
 	return result
@@ -124,45 +124,99 @@ func (a *Alarms) viewMissing(ctx context.Context, members []target, views map[st
 
 func sameMembers(a, b seen) bool { return slices.Equal(a.members, b.members) }
 
+// Report is what a member says of itself.
+type Report struct {
+	// Members are the IDs of all members that it knows, itself included.
+	Members []string
+	// Voter says that it is no learner, HasLeader that it knows a leader, Leader that it is the
+	// one.
+	Voter, HasLeader, Leader bool
+	// Alarm is what has been raised in the cluster, or nothing.
+	Alarm string
+	// Size is that of the database in bytes, InUse is what is used of it, and Quota how large
+	// it may become before no more is written.
+	Size, InUse, Quota int64
+}
+
+// Look asks the etcd member of a pod now.
+func (a *Alarms) Look(ctx context.Context, pod *corev1.Pod) (Report, error) {
+	if pod.Status.PodIP == "" {
+		return Report{}, fmt.Errorf("pod %s has no address", pod.Name)
+	}
+	address := newTarget(pod).address
+	report, err := a.report(ctx, address)
+	if err != nil {
+		return Report{}, err
+	}
+	report.Alarm, err = a.alarm(ctx, address)
+	return report, err
+}
+
 // https://etcd.io/docs/v3.6/metrics/
 var (
 	serverID  = regexp.MustCompile(`^etcd_server_id\{server_id="([0-9a-f]{1,16})"\} 1$`)
 	knownPeer = regexp.MustCompile(`^etcd_network_known_peers\{Local="[0-9a-f]{1,16}",Remote="([0-9a-f]{1,16})"\} 1$`)
+	gauge     = regexp.MustCompile(`^(etcd_[a-z_]+) ([0-9.e+]{1,32})$`)
 )
 
-// view reads from its metrics which members a member knows. One that has not learnt
-// yet who it is answers with an error.
-func view(ctx context.Context, client *http.Client, address string) ([]string, error) {
+// report reads from its metrics what a member says of itself, all but the alarms. One that
+// has not learnt yet who it is answers with an error.
+func report(ctx context.Context, client *http.Client, address string) (Report, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
 	if err != nil {
-		return nil, err
+		return Report{}, err
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, err
+		return Report{}, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the metrics of %s: %s", address, response.Status)
+		return Report{}, fmt.Errorf("the metrics of %s: %s", address, response.Status)
 	}
 	var own string
-	var members []string
+	var r Report
 	lines := bufio.NewScanner(http.MaxBytesReader(nil, response.Body, maxMetrics))
-	for lines.Scan() && len(members) <= maxMembers {
+	for lines.Scan() && len(r.Members) <= maxMembers {
 		if match := serverID.FindStringSubmatch(lines.Text()); match != nil {
 			own = match[1]
 		}
 		if match := knownPeer.FindStringSubmatch(lines.Text()); match != nil {
-			members = append(members, match[1])
+			r.Members = append(r.Members, match[1])
+		}
+		if match := gauge.FindStringSubmatch(lines.Text()); match != nil {
+			r.set(match[1], match[2])
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("the metrics of %s: %w", address, err)
+		return Report{}, fmt.Errorf("the metrics of %s: %w", address, err)
 	}
-	slices.Sort(members)
-	members = slices.Compact(members)
-	if !slices.Contains(members, own) || len(members) > maxMembers {
-		return nil, fmt.Errorf("the metrics of %s do not tell the members", address)
+	slices.Sort(r.Members)
+	r.Members = slices.Compact(r.Members)
+	if !slices.Contains(r.Members, own) || len(r.Members) > maxMembers {
+		return Report{}, fmt.Errorf("the metrics of %s do not tell the members", address)
 	}
-	return members, nil
+	return r, nil
+}
+
+// set takes over a gauge. What a member does not tell stays as if it could not be relied on.
+func (r *Report) set(name, text string) {
+	value, err := strconv.ParseFloat(text, 64)
+	if err != nil || value > 1<<53 {
+		return
+	}
+	switch name {
+	case "etcd_server_is_learner":
+		r.Voter = value == 0
+	case "etcd_server_has_leader":
+		r.HasLeader = value == 1
+	case "etcd_server_is_leader":
+		r.Leader = value == 1
+	case "etcd_mvcc_db_total_size_in_bytes":
+		r.Size = int64(value)
+	case "etcd_mvcc_db_total_size_in_use_in_bytes":
+		r.InUse = int64(value)
+	case "etcd_server_quota_backend_bytes":
+		r.Quota = int64(value)
+	}
 }

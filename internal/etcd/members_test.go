@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -53,14 +54,44 @@ func TestView(t *testing.T) {
 				_, _ = w.Write([]byte(tt.body)) // the client may have had enough
 			}))
 			defer server.Close()
-			got, err := NewAlarms(nil).view(t.Context(), strings.TrimPrefix(server.URL, "http://"))
-			if (err == nil) != (tt.want != nil) || tt.want != nil && !slices.Equal(got, tt.want) {
+			report, err := NewAlarms(nil).report(t.Context(), strings.TrimPrefix(server.URL, "http://"))
+			if got := report.Members; (err == nil) != (tt.want != nil) || tt.want != nil && !slices.Equal(got, tt.want) {
 				t.Errorf("members %v, error %v, want %v", got, err, tt.want)
 			}
 			if asked != 1 {
 				t.Errorf("asked %d times", asked)
 			}
 		})
+	}
+}
+
+func TestReport(t *testing.T) {
+	const gauges = `etcd_server_has_leader 1
+etcd_server_is_leader 1
+etcd_server_is_learner 0
+etcd_server_quota_backend_bytes 2.147483648e+09
+etcd_mvcc_db_total_size_in_bytes 1.048576e+06
+etcd_mvcc_db_total_size_in_use_in_bytes 24576
+etcd_mvcc_db_total_size_in_bytes NaN
+`
+	for name, tt := range map[string]struct {
+		gauges string
+		want   Report
+	}{
+		"all":            {gauges, Report{Voter: true, HasLeader: true, Leader: true, Size: 1 << 20, InUse: 24576, Quota: 2 << 30}},
+		"a learner":      {"etcd_server_has_leader 1\netcd_server_is_learner 1\n", Report{HasLeader: true}},
+		"nothing":        {"", Report{}},
+		"something else": {"etcd_server_is_learner{a=\"b\"} 0\netcd_mvcc_db_total_size_in_bytes 1e+99\n", Report{}},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(metrics + tt.gauges))
+		}))
+		got, err := NewAlarms(nil).report(t.Context(), strings.TrimPrefix(server.URL, "http://"))
+		server.Close()
+		tt.want.Members = []string{"2b6d7f19fe480be8", "83f667809d1a3639"}
+		if err != nil || !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: %+v, error %v, want %+v", name, got, err, tt.want)
+		}
 	}
 }
 
@@ -73,12 +104,12 @@ func TestDisagreement(t *testing.T) {
 		member("a", "vault-etcd-2", "10.0.0.3", corev1.PodRunning),
 	).Build())
 	alarms.alarm = func(context.Context, string) (string, error) { return "", nil }
-	alarms.view = func(_ context.Context, address string) ([]string, error) {
+	alarms.report = func(_ context.Context, address string) (Report, error) {
 		asked++
 		if members, answered := answers[address]; answered {
-			return members, nil
+			return Report{Members: members}, nil
 		}
-		return nil, errors.New("no answer")
+		return Report{}, errors.New("no answer")
 	}
 	vault := &v1alpha1.Vault{}
 	vault.Namespace, vault.Name = "a", "vault"
