@@ -123,6 +123,8 @@ const (
 	ReasonRollingOut = "RollingOut"
 	// ReasonNodeFailing: an updated node cannot start.
 	ReasonNodeFailing = "NodeFailing"
+	// ReasonRolloutStalled: the rollout of etcd has made no progress for ten minutes.
+	ReasonRolloutStalled = "RolloutStalled"
 	// ReasonDowngradeRefused: spec.version is lower than status.dataVersion, or
 	// spec.storage.etcd.version is lower than status.storage.version.
 	ReasonDowngradeRefused = "DowngradeRefused"

@@ -168,8 +168,6 @@ func newReconciler(
 			return nil
 		}),
 		helmclient.AppendPostRenderers(func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
-			return storage.TemplateGate(mgr.GetClient(), client.ObjectKeyFromObject(obj))
-		}, func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
 			return seal.TemplateGate(mgr.GetClient(), client.ObjectKeyFromObject(obj))
 		}),
 	)

@@ -40,6 +40,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/initialization"
 	"github.com/vault-operator/vault-operator/internal/leader"
 	"github.com/vault-operator/vault-operator/internal/login"
+	"github.com/vault-operator/vault-operator/internal/members"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
@@ -184,10 +185,19 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		return err
 	}
 	inputs := &references.Inputs{Cache: manager.GetCache(), APIReader: manager.GetAPIReader()}
+	replacer := &members.Reconciler{
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Look: alarms.Look,
+		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
+		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
+	}
+	if err := replacer.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("members controller: %w", err)
+	}
 	status := &vaultstatus.Reconciler{
-		Client: manager.GetClient(),
-		Engine: engine,
-		Alarms: alarms,
+		Client:  manager.GetClient(),
+		Engine:  engine,
+		Alarms:  alarms,
+		Members: replacer,
 		Causes: &storage.Causes{APIReader: manager.GetAPIReader()},
 		Tokens: tokens,
 		Inputs: inputs,

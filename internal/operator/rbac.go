@@ -31,8 +31,8 @@ package operator
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch;delete
 //
 // Pods are watched, and get or lose the active label and the deletion cost. Those of nodes
-// with a volume of their own are deleted in a rollout, the active one last. A policy of
-// the same kind confines both. ReplicaSets tell which pods are updated.
+// with a volume of their own, and of etcd members, are deleted in a rollout, the active node
+// and etcd's leader last. A policy of the same kind confines both. ReplicaSets tell which pods are updated.
 // +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;patch;delete
 // +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=list;watch
 //

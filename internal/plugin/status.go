@@ -320,6 +320,8 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 			selector + v1alpha1.ServerComponent
 	case v1alpha1.ReasonNodeFailing:
 		return administrator, "kubectl describe pods" + selector + v1alpha1.ServerComponent
+	case v1alpha1.ReasonRolloutStalled:
+		return administrator, "kubectl describe pods" + selector + v1alpha1.EtcdComponent
 	case v1alpha1.ReasonNodesStarting:
 		return cluster, "kubectl describe pods" + selector + v1alpha1.ServerComponent
 	case v1alpha1.ReasonNodesUnreachable, v1alpha1.ReasonMultipleActiveNodes, v1alpha1.ReasonNodesUnverified:

@@ -175,36 +175,59 @@ type Rollout struct {
 	// Failing are the members of the new template that cannot start, with the reason;
 	// Starting are those that are on the way, Old those that are to be replaced.
 	Failing, Starting, Old []string
+	// Progress is when a member was last made or has become ready, as far as is known.
+	Progress time.Time
 }
 
 // Rollout compares the pods of etcd with the template that is deployed; it is nil
-// when the pods are of it, or etcd starts for the first time.
-func (s *State) Rollout() *Rollout {
+// when the pods are of it, or etcd starts for the first time. What happens to members after a
+// rollout has ended is no rollout.
+func (s *State) Rollout(ended bool) *Rollout {
 	if s.Set == nil || s.Set.Status.ObservedGeneration == 0 {
 		return nil
 	}
 	if s.Set.Status.ObservedGeneration != s.Set.Generation {
 		return &Rollout{Pending: true}
 	}
-	status := &s.Set.Status
 	r, layout := &Rollout{}, s.layout()
 	for ordinal := range layout.wanted {
 		name, pod := layout.member(ordinal), s.member(ordinal)
 		switch {
 		case pod == nil:
 			r.Starting = append(r.Starting, name)
-		case pod.Labels[appsv1.StatefulSetRevisionLabel] != status.UpdateRevision:
+		case pod.Labels[appsv1.StatefulSetRevisionLabel] != s.Set.Status.UpdateRevision:
 			r.Old = append(r.Old, name)
+			continue
 		case Ready(pod):
 		case failure(pod) != "" || whyEnded(pod) != "":
 			r.Failing = append(r.Failing, fmt.Sprintf("%s (%s)", name, cmp.Or(whyEnded(pod), failure(pod))))
 		default:
 			r.Starting = append(r.Starting, name)
 		}
+		r.Progress = latest(r.Progress, progress(pod))
 	}
-	// What happens to members after a rollout is no rollout.
-	if len(r.Old) == 0 && status.CurrentRevision == status.UpdateRevision {
+	away := len(r.Starting) + len(r.Failing)
+	if len(r.Old) == 0 && (away == 0 || ended || len(s.Vault.StorageVolumes()) == 0) {
 		return nil
 	}
 	return r
+}
+
+// progress is when the pod of a member was made, or has become ready.
+func progress(pod *corev1.Pod) time.Time {
+	if pod == nil {
+		return time.Time{}
+	}
+	made := pod.CreationTimestamp.Time
+	if ready := condition(pod, corev1.PodReady); ready != nil && ready.Status == corev1.ConditionTrue {
+		return latest(made, ready.LastTransitionTime.Time)
+	}
+	return made
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -1,9 +1,8 @@
 // Package storage compares the volumes of a Vault's storage with the spec, and keeps
 // it from being made, changed or founded where that would harm the data on them.
 //
-// Check is the gate before a release, TemplateGate the one before a change of the
-// etcd pods, ApplyRetention the last step before an uninstall, and Reconciler
-// keeps empty members from founding a second cluster.
+// Check is the gate before a release, ApplyRetention the last step before an uninstall, and
+// Reconciler keeps empty members from founding a second cluster.
 package storage
 
 import (

@@ -538,6 +538,7 @@ func TestRollout(t *testing.T) {
 	for name, tt := range map[string]struct {
 		observed, generation int64
 		current, update      string
+		ended, fresh         bool
 		pods                 []corev1.Pod
 		want                 *Rollout
 	}{
@@ -548,7 +549,7 @@ func TestRollout(t *testing.T) {
 			pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, true, "b"), pod(newVault(3), 2, true, "b")},
 		},
 		"a member is missing, later": {
-			observed: 1, generation: 1, current: "b", update: "b",
+			observed: 1, generation: 1, current: "b", update: "b", ended: true,
 			pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, false, "b")},
 		},
 		"it begins": {observed: 2, generation: 2, current: "a", update: "b",
@@ -559,11 +560,21 @@ func TestRollout(t *testing.T) {
 				func() corev1.Pod { p := pod(newVault(3), 2, false, "b"); waiting("ErrImagePull")(&p); return p }()},
 			want: &Rollout{Old: []string{"example-etcd-0", "example-etcd-1"},
 				Failing: []string{"example-etcd-2 (ImagePullBackOff)"}}},
+		"the last one starts": {observed: 2, generation: 2, current: "a", update: "b",
+			pods: []corev1.Pod{pod(newVault(3), 0, false, "b"), pod(newVault(3), 1, true, "b"), pod(newVault(3), 2, true, "b")},
+			want: &Rollout{Starting: []string{"example-etcd-0"}}},
+		"the first start of all": {observed: 1, generation: 1, current: "a", update: "a", fresh: true,
+			pods: []corev1.Pod{pod(newVault(3), 0, false, "a"), pod(newVault(3), 1, false, "a"), pod(newVault(3), 2, false, "a")}},
+		"it has ended, and the controller knows no other revision": {observed: 2, generation: 2, current: "a", update: "b",
+			pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, true, "b"), pod(newVault(3), 2, true, "b")}},
 		"it was set back": {observed: 3, generation: 3, current: "a", update: "a",
 			pods: []corev1.Pod{pod(newVault(3), 0, true, "a"), pod(newVault(3), 1, true, "a"), pod(newVault(3), 2, false, "b")},
 			want: &Rollout{Old: []string{"example-etcd-2"}}},
 	} {
 		vault := newVault(3)
+		if !tt.fresh {
+			vault.Status.Storage = &v1alpha1.StorageStatus{Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-etcd-0"}}}
+		}
 		set := newSet(vault, nil)
 		set.Generation = tt.generation
 		set.Status = appsv1.StatefulSetStatus{
@@ -571,7 +582,13 @@ func TestRollout(t *testing.T) {
 		}
 		s := stateOf(vault, set)
 		s.Members = tt.pods
-		got := s.Rollout()
+		got := s.Rollout(tt.ended)
+		if got != nil && !got.Pending && !got.Progress.Equal(now.Add(-time.Hour)) {
+			t.Errorf("%s: the last progress was at %v", name, got.Progress)
+		}
+		if got != nil {
+			got.Progress = time.Time{}
+		}
 		if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", tt.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
 		}
@@ -590,85 +607,6 @@ func TestShared(t *testing.T) {
 	const want = "a, c share Kubernetes node x"
 	if got := Shared([]corev1.Pod{on("a", "x"), on("b", "y"), on("c", "x")}); got != want {
 		t.Errorf("%q, want %q", got, want)
-	}
-}
-
-// A change of the etcd pods waits while a member is not ready, unless it may be what that needs.
-func TestTemplateRefusal(t *testing.T) {
-	template := func(image, memory string) corev1.PodTemplateSpec {
-		return corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
-			Name: "etcd", Image: image,
-			Resources: corev1.ResourceRequirements{
-				Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(memory)},
-			},
-		}}}}
-	}
-	for name, tt := range map[string]struct {
-		image, memory string
-		selector      map[string]string
-		unready       func(*corev1.Pod)
-		gone          bool
-		rolling       bool
-		fresh         bool
-		waits         bool
-	}{
-		"no change":                {image: "etcd:1", memory: "1Gi", unready: waiting("CrashLoopBackOff")},
-		"no change in other words": {image: "etcd:1", memory: "1024Mi", unready: waiting("CrashLoopBackOff")},
-		"all are ready":            {image: "etcd:2", memory: "1Gi"},
-		"a member starts": {
-			image: "etcd:2", memory: "1Gi", unready: waiting("ContainerCreating"), waits: true,
-		},
-		"a member has no pod":                {image: "etcd:2", memory: "1Gi", gone: true, waits: true},
-		"a member's Kubernetes node is lost": {image: "etcd:2", memory: "1Gi", unready: func(*corev1.Pod) {}, waits: true},
-		"other resources":                    {image: "etcd:1", memory: "2Gi", unready: func(*corev1.Pod) {}, waits: true},
-		"a selector": {
-			image: "etcd:1", memory: "1Gi", selector: map[string]string{"a": "b"}, unready: func(*corev1.Pod) {}, waits: true,
-		},
-		"another image for a bad one": {image: "etcd:2", memory: "1Gi", unready: waiting("ErrImagePull")},
-		"less memory for no Kubernetes node": {
-			image: "etcd:1", memory: "512Mi", unready: func(p *corev1.Pod) { unscheduled(p, now) },
-		},
-		"another image for no Kubernetes node": {
-			image: "etcd:2", memory: "1Gi", unready: func(p *corev1.Pod) { unscheduled(p, now) }, waits: true,
-		},
-		"back from a change that fails":    {image: "etcd:0", memory: "1Gi", unready: func(*corev1.Pod) {}, rolling: true},
-		"a first start that does not work": {image: "etcd:2", memory: "1Gi", unready: func(*corev1.Pod) {}, fresh: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			vault := newVault(3)
-			if !tt.fresh {
-				vault.Status.Storage = &v1alpha1.StorageStatus{
-					Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-etcd-0", UID: "claim-0"}},
-				}
-			}
-			set := newSet(vault, nil)
-			set.Spec.Template = template("etcd:1", "1Gi")
-			// What the API server fills in.
-			set.Spec.Template.Spec.Containers[0].LivenessProbe = &corev1.Probe{TimeoutSeconds: 1, PeriodSeconds: 10}
-			set.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyAlways
-			set.Spec.Template.Spec.DNSPolicy = corev1.DNSClusterFirst
-			rendered := &appsv1.StatefulSet{}
-			rendered.Spec.Template = template(tt.image, tt.memory)
-			rendered.Spec.Template.Spec.Containers[0].LivenessProbe = &corev1.Probe{PeriodSeconds: 10}
-			rendered.Spec.Template.Spec.NodeSelector = tt.selector
-			s := stateOf(vault, set)
-			s.Members = []corev1.Pod{pod(vault, 0, true, "old"), pod(vault, 1, true, "old")}
-			last := pod(vault, 2, tt.unready == nil, "old")
-			if tt.unready != nil {
-				tt.unready(&last)
-			}
-			if tt.rolling {
-				set.Status.UpdateRevision = "new"
-				last.Labels = maps.Clone(last.Labels)
-				last.Labels[appsv1.StatefulSetRevisionLabel] = "new"
-			}
-			if !tt.gone {
-				s.Members = append(s.Members, last)
-			}
-			if err := s.templateRefusal(rendered); (err != nil) != tt.waits {
-				t.Errorf("%v", err)
-			}
-		})
 	}
 }
 

@@ -29,6 +29,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/etcd"
+	"github.com/vault-operator/vault-operator/internal/members"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
@@ -75,6 +76,8 @@ type Reconciler struct {
 	client.Client
 	Engine *probe.Engine
 	Alarms *etcd.Alarms
+	// Members replaces those of etcd. It may be nil.
+	Members *members.Reconciler
 	Causes *storage.Causes
 	Tokens *seal.Tokens
 	// Inputs checks what users bring, and certificates.
@@ -121,6 +124,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(r)).
 		WatchesRawSource(r.Engine.Source(routingFirst)).
 		WatchesRawSource(r.Alarms.Source()).
+		WatchesRawSource(r.Members.Source()).
 		WatchesRawSource(r.Tokens.Source()).
 		WithOptions(controller.Options{
 			NeedLeaderElection:      new(false), // every replica
@@ -290,6 +294,9 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 	f.set, f.members, f.claims = state.Set, state.Members, state.Claims
 	f.alarm = r.Alarms.Raised(client.ObjectKeyFromObject(f.vault))
 	f.disagree = r.Alarms.Disagreement(f.vault)
+	if r.Members != nil {
+		f.waits = r.Members.Waits(client.ObjectKeyFromObject(f.vault))
+	}
 	f.causes = map[types.UID][]string{}
 	for _, uid := range state.Unexplained() {
 		// A status without the cause is better than none.

@@ -124,6 +124,8 @@ func TestUpdated(t *testing.T) {
 				s.set = newEtcd(1)
 				s.set.Generation = 2
 				s.set.Status = appsv1.StatefulSetStatus{ObservedGeneration: 2, CurrentRevision: "old", UpdateRevision: "new"}
+				s.previous.Storage = &v1alpha1.StorageStatus{Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-etcd-0"}}}
+				s.claims = map[int]*corev1.PersistentVolumeClaim{0: {ObjectMeta: metav1.ObjectMeta{Name: "data-example-etcd-0"}}}
 				s.members = newMembers(1)
 				s.members[0].Labels = map[string]string{appsv1.StatefulSetRevisionLabel: "new"}
 				s.members[0].Status = corev1.PodStatus{

@@ -26,6 +26,8 @@ type storageFacts struct {
 	members []corev1.Pod
 	claims  map[int]*corev1.PersistentVolumeClaim
 	alarm   string
+	// waits is what the rollout of etcd waits for, as far as this replica knows.
+	waits string
 	// causes are what events say of objects of the storage that have failed.
 	causes map[types.UID][]string
 	// disagree says which members are of which etcd cluster while they are not of one.
@@ -63,6 +65,8 @@ type storageInputs struct {
 	// Vault nodes.
 	before *metav1.Condition
 	nodes  []corev1.Pod
+	// updated is the condition Updated as it was, or nil.
+	updated *metav1.Condition
 	// states are those of the nodes, and removed are the pods of those that the cluster of
 	// integrated storage has removed.
 	states  []v1alpha1.NodeStatus
@@ -76,7 +80,8 @@ func viewStorage(f *facts, states []v1alpha1.NodeStatus) storageView {
 	vault.Status.Storage = f.previous.Storage
 	in := &storageInputs{
 		storageFacts: f.storageFacts, vault: &vault, nodes: f.pods, now: f.now,
-		before: meta.FindStatusCondition(f.previous.Conditions, v1alpha1.StorageReadyCondition),
+		before:  meta.FindStatusCondition(f.previous.Conditions, v1alpha1.StorageReadyCondition),
+		updated: meta.FindStatusCondition(f.previous.Conditions, v1alpha1.UpdatedCondition),
 		states: states, removed: map[string]bool{},
 	}
 	for i := range f.pods {
@@ -110,9 +115,10 @@ func (in *storageInputs) etcd() storageView {
 	state, members := in.state(), in.etcdMembers()
 	view := storageView{
 		ready: in.etcdReady(state, members), works: members == nil || members.hasQuorum() && !members.full,
-		refusal: state.Refusal(), deployed: true, rollout: etcdRollout(state),
+		refusal: state.Refusal(), deployed: true, rollout: in.etcdRollout(state),
 		changes: members != nil && len(members.missing) > 0,
 	}
+	view.changes = view.changes || view.rollout != nil // how long it takes
 	if in.set != nil {
 		// An older operator wrote none here.
 		of, ok := in.set.Annotations[v1alpha1.GenerationAnnotation]
@@ -229,14 +235,24 @@ func sharedHint(lists ...[]corev1.Pod) string {
 	return "; " + strings.Join(hints, "; ")
 }
 
+// stalledAfter is how long a rollout of etcd may go without a member that is made or becomes
+// ready. One that receives all data from the others starts within a minute or two.
+const stalledAfter = 10 * time.Minute
+
 // etcdRollout is the condition Updated while a change of the etcd pods is being
 // rolled out, or nil.
-func etcdRollout(state *storage.State) *metav1.Condition {
-	r := state.Rollout()
+func (in *storageInputs) etcdRollout(state *storage.State) *metav1.Condition {
+	r := state.Rollout(in.updated != nil && in.updated.Status == metav1.ConditionTrue)
+	if r == nil {
+		return nil
+	}
+	waits := ""
+	if in.waits != "" {
+		waits = "; waiting: " + in.waits
+	}
+	const where = "starting: %s; to be replaced: %s%s"
 	var condition metav1.Condition
 	switch {
-	case r == nil:
-		return nil
 	case r.Pending:
 		condition = isFalse(v1alpha1.ReasonRollingOut, "The StatefulSet %q has not been acted on yet", state.Set.Name)
 	case len(r.Failing) > 0:
@@ -244,9 +260,27 @@ func etcdRollout(state *storage.State) *metav1.Condition {
 			"No other etcd member is replaced, because an updated one cannot start: %s. "+
 				"'kubectl describe pod' and 'kubectl logs --previous' say more; setting the spec back undoes the change",
 			join(r.Failing))
+	case in.stalled(r):
+		condition = isFalse(v1alpha1.ReasonRolloutStalled, "The rollout of etcd has made no progress for ten minutes; "+where+
+			". It goes on when all members that are not to be replaced next are ready; "+
+			"'kubectl describe pod' and 'kubectl logs' say more, and setting the spec back undoes the change",
+			join(r.Starting), join(r.Old), waits)
 	default:
-		condition = isFalse(v1alpha1.ReasonRollingOut, "etcd members are being replaced; starting: %s; to be replaced: %s",
-			join(r.Starting), join(r.Old))
+		condition = isFalse(v1alpha1.ReasonRollingOut, "etcd members are being replaced one by one; "+where,
+			join(r.Starting), join(r.Old), waits)
 	}
 	return &condition
+}
+
+// stalled says that nothing has become of the rollout for long, since it began or a member was
+// replaced.
+func (in *storageInputs) stalled(r *storage.Rollout) bool {
+	if in.updated == nil || in.updated.Status != metav1.ConditionFalse {
+		return false
+	}
+	last := in.updated.LastTransitionTime.Time
+	if r.Progress.After(last) {
+		last = r.Progress
+	}
+	return in.now.Sub(last) >= stalledAfter
 }
