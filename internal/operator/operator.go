@@ -198,9 +198,9 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Engine:  engine,
 		Alarms:  alarms,
 		Members: replacer,
-		Causes: &storage.Causes{APIReader: manager.GetAPIReader()},
-		Tokens: tokens,
-		Inputs: inputs,
+		Causes:  &storage.Causes{APIReader: manager.GetAPIReader()},
+		Tokens:  tokens,
+		Inputs:  inputs,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
 		Clock:    clock.RealClock{},

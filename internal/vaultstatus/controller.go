@@ -78,8 +78,8 @@ type Reconciler struct {
 	Alarms *etcd.Alarms
 	// Members replaces those of etcd. It may be nil.
 	Members *members.Reconciler
-	Causes *storage.Causes
-	Tokens *seal.Tokens
+	Causes  *storage.Causes
+	Tokens  *seal.Tokens
 	// Inputs checks what users bring, and certificates.
 	Inputs   *references.Inputs
 	Recorder record.EventRecorder

@@ -82,7 +82,7 @@ func viewStorage(f *facts, states []v1alpha1.NodeStatus) storageView {
 		storageFacts: f.storageFacts, vault: &vault, nodes: f.pods, now: f.now,
 		before:  meta.FindStatusCondition(f.previous.Conditions, v1alpha1.StorageReadyCondition),
 		updated: meta.FindStatusCondition(f.previous.Conditions, v1alpha1.UpdatedCondition),
-		states: states, removed: map[string]bool{},
+		states:  states, removed: map[string]bool{},
 	}
 	for i := range f.pods {
 		in.removed[f.pods[i].Name] = f.observations[f.pods[i].UID].Removed

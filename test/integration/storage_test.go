@@ -6,13 +6,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -71,11 +78,59 @@ func makeMember(t *testing.T, vault *v1alpha1.Vault, ordinal int, revision strin
 		ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: vault.EtcdMemberName(ordinal), Labels: labels},
 		Spec:       corev1.PodSpec{NodeName: "worker", Containers: []corev1.Container{{Name: "etcd", Image: "etcd"}}},
 	}
+	var set appsv1.StatefulSet
+	err := admin.Get(t.Context(), client.ObjectKey{Namespace: vault.Namespace, Name: vault.EtcdName()}, &set)
+	if client.IgnoreNotFound(err) != nil {
+		t.Fatal(err)
+	}
+	if err == nil {
+		pod.OwnerReferences = []metav1.OwnerReference{
+			*metav1.NewControllerRef(&set, appsv1.SchemeGroupVersion.WithKind("StatefulSet")),
+		}
+	}
 	if err := admin.Create(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
 	setMember(t, pod, status)
 	return pod
+}
+
+// serveMember lets an etcd member tell at an address of its own that it votes, and whether it
+// leads. The returned status is that of its pod while it is ready.
+func serveMember(t *testing.T, leader bool) corev1.PodStatus {
+	t.Helper()
+	leads := 0
+	if leader {
+		leads = 1
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, `{"health":"true"}`) })
+	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, "etcd_server_id{server_id=\"1\"} 1\netcd_server_is_learner 0\netcd_server_has_leader 1\n"+
+			"etcd_server_is_leader %d\n", leads)
+		for remote := range 3 {
+			_, _ = fmt.Fprintf(w, "etcd_network_known_peers{Local=\"1\",Remote=\"%d\"} 1\n", remote+1)
+		}
+	})
+	for {
+		ip := fmt.Sprintf("127.83.%d.%d", rand.IntN(250), 1+rand.IntN(250))
+		listener, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(v1alpha1.EtcdHealthPort)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}
+		go func() { _ = server.Serve(listener) }()
+		t.Cleanup(func() { _ = server.Close() })
+		status := isReady(corev1.ConditionTrue)
+		status.PodIP, status.PodIPs = ip, []corev1.PodIP{{IP: ip}}
+		status.ContainerStatuses = []corev1.ContainerStatus{{
+			Name: "etcd", Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+		}}
+		return status
+	}
 }
 
 func setMember(t *testing.T, pod *corev1.Pod, status corev1.PodStatus) {
@@ -289,51 +344,84 @@ func founded(t *testing.T, spec string) (*v1alpha1.Vault, []*corev1.Pod, []*core
 	return vault, pods, claims
 }
 
-// Updated knows of etcd, and a change of its pods waits while a member is away.
+// The members of etcd are replaced one by one, the leader last. One that does not start stops
+// that, until the change is taken back.
 func TestRolloutOfEtcd(t *testing.T) {
 	vault, pods, _ := founded(t, "")
 	awaitVault(t, vault, "members share a Kubernetes node", says("StorageReady", "3 of 3",
 		"example-etcd-0, example-etcd-1, example-etcd-2 share Kubernetes node worker"))
-
-	setMember(t, pods[1], isReady(corev1.ConditionFalse))
-	awaitVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
-	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "256Mi"}}}}}}`)
-	awaitVault(t, vault, "the change waits", all(has("Irreconcilable=True ErrorGettingReleaseState",
-		"Updated=False ReleasePending"),
-		says("Irreconcilable", "waiting for example-etcd-1")))
-	before := setOf(t, vault)
-	if memory := before.Spec.Template.Spec.Containers[0].Resources.Requests.Memory(); memory.String() != "128Mi" {
-		t.Errorf("memory %s", memory)
+	statuses := []corev1.PodStatus{serveMember(t, false), serveMember(t, false), serveMember(t, true)}
+	for i, pod := range pods {
+		setMember(t, pod, statuses[i])
 	}
-	setMember(t, pods[1], isReady(corev1.ConditionTrue))
-	eventually(t, "the change is made", func() error {
-		if setOf(t, vault).Generation == before.Generation {
-			return errors.New("it is not")
+	away := statuses[0]
+	away.Conditions = isReady(corev1.ConditionFalse).Conditions
+	setMember(t, pods[0], away)
+	awaitVault(t, vault, "a member is away", has("StorageReady=True MembersNotReady"))
+
+	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "256Mi"}}}}}}`)
+	memory := func(want string) func() error {
+		return func() error {
+			if got := setOf(t, vault).Spec.Template.Spec.Containers[0].Resources.Requests.Memory(); got.String() != want {
+				return fmt.Errorf("memory %s", got)
+			}
+			return nil
 		}
-		return nil
-	})
-	awaitVault(t, vault, "it is deployed", has("Irreconcilable=False Reconciled"))
+	}
+	eventually(t, "the change is made", memory("256Mi"))
+	strategy := setOf(t, vault).Spec.UpdateStrategy
+	if strategy.Type != appsv1.OnDeleteStatefulSetStrategyType || strategy.RollingUpdate != nil {
+		t.Errorf("%+v", strategy)
+	}
 	observeSet(t, vault, "a", "b")
-	remove(t, pods[2])
-	eventually(t, "the pod is gone", func() error {
-		if exists(t, vault.Namespace, pods[2].Name, &corev1.Pod{}) {
-			_ = admin.Delete(t.Context(), pods[2], client.GracePeriodSeconds(0))
-			return errors.New("it is not")
+	awaitVault(t, vault, "it is being rolled out", has("Updated=False RollingOut"))
+
+	awaitReplaced(t, pods[0]) // which is not ready
+	awaitVault(t, vault, "it waits for a pod", says("Updated", "waiting: 2 of 3 pods are there"))
+	pods[0] = makeMember(t, vault, 0, "b", statuses[0])
+	awaitReplaced(t, pods[1]) // as 2 leads
+	failing := corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
+		Name: "etcd", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}},
+	}}}
+	pods[1] = makeMember(t, vault, 1, "b", failing)
+	awaitVault(t, vault, "the member is named", all(has("Updated=False NodeFailing"),
+		says("StorageReady", "example-etcd-1 (ImagePullBackOff)"), says("Updated", "example-etcd-1 (ImagePullBackOff)")))
+	awaitEvent(t, vault, "Warning NodeFailing ")
+	time.Sleep(time.Second)
+	if !exists(t, vault.Namespace, pods[2].Name, &corev1.Pod{}) {
+		t.Error("the leader was replaced although the other has not started")
+	}
+
+	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "128Mi"}}}}}}`)
+	eventually(t, "the change is taken back", memory("128Mi"))
+	observeSet(t, vault, "a", "a")
+	awaitReplaced(t, pods[1])
+	pods[1] = makeMember(t, vault, 1, "a", statuses[1])
+	awaitReplaced(t, pods[0])
+	makeMember(t, vault, 0, "a", statuses[0])
+	eventually(t, "the rollout ends", func() error {
+		current := get(t, vault.Namespace, vault.Name, &v1alpha1.Vault{})
+		updated := meta.FindStatusCondition(current.Status.Conditions, v1alpha1.UpdatedCondition)
+		if updated == nil || strings.Contains(updated.Message, "etcd") {
+			return fmt.Errorf("%+v", updated)
 		}
 		return nil
 	})
-	makeMember(t, vault, 2, "b", corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
-		Name: "etcd", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}},
-	}}})
-	awaitVault(t, vault, "the member is named", says("StorageReady", "example-etcd-2 (ImagePullBackOff)"))
-	// While the new pod fails the change can be taken back.
-	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "128Mi"}}}}}}`)
-	eventually(t, "the change is taken back", func() error {
-		memory := setOf(t, vault).Spec.Template.Spec.Containers[0].Resources.Requests.Memory()
-		if memory.String() != "128Mi" {
-			return fmt.Errorf("memory %s", memory)
+}
+
+// awaitReplaced waits until the operator has deleted the pod, and ends it as the kubelet does.
+func awaitReplaced(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	eventually(t, "pod "+pod.Name+" is deleted", func() error {
+		var current corev1.Pod
+		err := admin.Get(t.Context(), client.ObjectKeyFromObject(pod), &current)
+		switch {
+		case apierrors.IsNotFound(err) || err == nil && current.UID != pod.UID:
+			return nil
+		case err == nil && current.DeletionTimestamp != nil:
+			_ = admin.Delete(t.Context(), &current, client.GracePeriodSeconds(0))
 		}
-		return nil
+		return errors.New("it is there")
 	})
 }
 
