@@ -125,6 +125,9 @@ const (
 	ReasonNodeFailing = "NodeFailing"
 	// ReasonRolloutStalled: the rollout of etcd has made no progress for ten minutes.
 	ReasonRolloutStalled = "RolloutStalled"
+	// ReasonExpansionRefused: volumeSize of the storage is larger than the volumes, which cannot be
+	// made larger.
+	ReasonExpansionRefused = "ExpansionRefused"
 	// ReasonDowngradeRefused: spec.version is lower than status.dataVersion, or
 	// spec.storage.etcd.version is lower than status.storage.version.
 	ReasonDowngradeRefused = "DowngradeRefused"

@@ -30,11 +30,11 @@ import (
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="metadata.name: must be at most 40 characters, so that the names derived from it stay valid"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || self.spec.storage.etcd.nodes == oldSelf.spec.storage.etcd.nodes",fieldPath=".spec.storage.etcd.nodes",message="cannot be changed: members of a living etcd cluster are not added or removed"
-// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) == 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) >= 0 || has(oldSelf.status.storage.volumeSize) && quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.status.storage.volumeSize)) >= 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be made smaller: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",fieldPath=".spec.storage.etcd.storageClassName",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.external) || has(self.spec.nodes) && self.spec.nodes == 1 || has(self.spec.storage.external.highAvailability) && self.spec.storage.external.highAvailability || self.spec.storage.external.type in ['cockroachdb', 'consul', 'dynamodb', 'etcd', 'foundationdb', 'gcs', 'mysql', 'oci', 'postgresql', 'spanner', 'zookeeper']",fieldPath=".spec.nodes",message="must be 1 with this type of storage.external: Vault has no lock there by which nodes agree on the active one"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || has(self.spec.nodes) && self.spec.nodes in [1, 3, 5, 7]",fieldPath=".spec.nodes",message="must be 1, 3, 5 or 7 with storage.raft: a majority has to be unsealed, and an even number adds no safety"
-// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.raft.volumeSize) == has(oldSelf.spec.storage.raft.volumeSize) && (!has(self.spec.storage.raft.volumeSize) || quantity(self.spec.storage.raft.volumeSize).compareTo(quantity(oldSelf.spec.storage.raft.volumeSize)) == 0)",fieldPath=".spec.storage.raft.volumeSize",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(has(self.spec.storage.raft.volumeSize) ? self.spec.storage.raft.volumeSize : '10Gi').compareTo(quantity(has(oldSelf.spec.storage.raft.volumeSize) ? oldSelf.spec.storage.raft.volumeSize : '10Gi')) >= 0 || has(oldSelf.status.storage.volumeSize) && quantity(has(self.spec.storage.raft.volumeSize) ? self.spec.storage.raft.volumeSize : '10Gi').compareTo(quantity(oldSelf.status.storage.volumeSize)) >= 0",fieldPath=".spec.storage.raft.volumeSize",message="cannot be made smaller: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.raft.storageClassName) == has(oldSelf.spec.storage.raft.storageClassName) && (!has(self.spec.storage.raft.storageClassName) || self.spec.storage.raft.storageClassName == oldSelf.spec.storage.raft.storageClassName)",fieldPath=".spec.storage.raft.storageClassName",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(self.spec.pod.volumes) || self.spec.pod.volumes.all(v, v.name != 'data')",fieldPath=".spec.pod.volumes",message="with storage.raft the volume data is the operator's"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(self.spec.pod.volumeMounts) || self.spec.pod.volumeMounts.all(m, m.mountPath != '/vault/data' && !m.mountPath.startsWith('/vault/data/'))",fieldPath=".spec.pod.volumeMounts",message="with storage.raft /vault/data is the operator's"
@@ -657,7 +657,8 @@ type ExternalStorage struct {
 // would appear in forms beside the other kind of storage.
 type RaftStorage struct {
 	// volumeSize is the size of each node's volume, such as "20Gi", at least 1Gi. Defaults
-	// to 10Gi. It can be corrected until a volume is bound, and not be changed afterwards.
+	// to 10Gi. It can be corrected until a volume is bound, and be made larger afterwards,
+	// where the StorageClass allows that: https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
 	// The data file of a node never becomes smaller, and a snapshot takes as much again.
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=string
@@ -765,8 +766,10 @@ type EtcdStorage struct {
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
 
 	// volumeSize is the size of each member's volume, such as "8Gi", at least 512Mi.
-	// Defaults to 2Gi. It can be corrected until a volume is bound, and not be changed
-	// afterwards. The data of Vault may take up half of what is above 256Mi, and 8Gi at
+	// Defaults to 2Gi. It can be corrected until a volume is bound, and be made larger
+	// afterwards, where the StorageClass allows that; the members are replaced one by one then, to
+	// use it: https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
+	// The data of Vault may take up half of what is above 256Mi, and 8Gi at
 	// most: then etcd refuses to write, and StorageReady is False. The rest is for
 	// etcd's log, and for a second copy of the data while etcd is being repaired.
 	// https://etcd.io/docs/v3.6/op-guide/maintenance/#space-quota
@@ -1140,6 +1143,16 @@ type StorageStatus struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Volumes",order=26,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Volumes []StorageVolume `json:"volumes,omitempty"`
+
+	// volumeSize is the size of the smallest volume of a member. While volumes are made
+	// larger it is less than that of the spec.
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][0-9]+)?$`
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Volume size",order=27,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	VolumeSize *resource.Quantity `json:"volumeSize,omitempty"`
 }
 
 // StorageVolume is the volume of a member of the storage.

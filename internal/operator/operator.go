@@ -185,6 +185,10 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		return err
 	}
 	inputs := &references.Inputs{Cache: manager.GetCache(), APIReader: manager.GetAPIReader()}
+	keeper := &storage.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader()}
+	if err := keeper.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("storage controller: %w", err)
+	}
 	replacer := &members.Reconciler{
 		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Look: alarms.Look,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
@@ -197,6 +201,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Client:  manager.GetClient(),
 		Engine:  engine,
 		Alarms:  alarms,
+		Storage: keeper,
 		Members: replacer,
 		Causes:  &storage.Causes{APIReader: manager.GetAPIReader()},
 		Tokens:  tokens,
@@ -211,10 +216,6 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	}
 	if err := addStatus(ctx, manager, options, status); err != nil {
 		return err
-	}
-	keeper := &storage.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader()}
-	if err := keeper.SetupWithManager(manager); err != nil {
-		return fmt.Errorf("storage controller: %w", err)
 	}
 	access, err := addKeyControllers(ctx, manager, engine)
 	if err != nil {

@@ -39,10 +39,10 @@ package operator
 // Events tell administrators of a Vault what has happened to it.
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 //
-// Volume claims are compared with the spec, and get an annotation that keeps Argo CD
-// from deleting them; controllers of Kubernetes make and delete them. Those of nodes that the
-// cluster of integrated storage has got rid of are marked and deleted, to which a policy of the
-// same kind confines it. Their events, and
+// Volume claims are compared with the spec, get an annotation that keeps Argo CD
+// from deleting them, and ask for more where the spec does; controllers of Kubernetes make and
+// delete them. Those of nodes that the cluster of integrated storage has got rid of are marked
+// and deleted. Policies of the same kind confine all that. Their events, and
 // those of the StatefulSet and of Vault pods, say why a pod cannot start.
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=delete;list;patch;watch
 // +kubebuilder:rbac:groups="",resources=events,verbs=list

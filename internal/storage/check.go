@@ -64,18 +64,16 @@ func (s *State) changeRefusal() error {
 		return nil
 	}
 	layout, template := s.layout(), claimTemplate(s.Set)
-	members, size := s.Set.Spec.Replicas, request(template)
+	members := s.Set.Spec.Replicas
 	const text = "%s cannot be changed: %s; set it back to %v"
 	switch {
 	case members != nil && !layout.resizes && !layout.fits(int(*members)):
 		return mismatch(text, layout.membersField, s.whyKept(), *members)
-	case layout.volumeSize != nil && !size.IsZero() && size.Cmp(*layout.volumeSize) != 0:
-		return mismatch(text, layout.field+".volumeSize", s.whyKept(), size.String())
 	case deref(layout.storageClassName) != deref(template.Spec.StorageClassName):
 		return mismatch(text, layout.field+".storageClassName", s.whyKept(),
 			strconv.Quote(deref(template.Spec.StorageClassName)))
 	}
-	return nil
+	return s.sizeRefusal()
 }
 
 // membersFit compares the number of members with that of the volumes which an
@@ -149,6 +147,10 @@ func (s *State) pending() error {
 	}
 	if s.mustReplace() {
 		return fmt.Errorf("StatefulSet %q is being replaced, since its volume claims cannot be changed", layout.set)
+	}
+	if s.grows() {
+		return fmt.Errorf("the volumes are being made larger, to %s: waiting for %s, and for StatefulSet %q to be made anew",
+			layout.volumeSize, strings.Join(s.small(), ", "), layout.set)
 	}
 	// On the way back from another version an older status does not tell whether a
 	// member has been ready with that.

@@ -21,8 +21,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/pods"
 )
 
@@ -31,12 +33,14 @@ const (
 	concurrency = 4
 	// replaceCheck is how often it is checked whether a StatefulSet has been replaced.
 	replaceCheck = time.Second
+	// growCheck is how often it is checked whether volumes have become larger, or may now.
+	growCheck = 5 * time.Second
 	// stateKey is read by the etcd pods, see the chart.
 	stateKey = "initial-cluster-state"
 )
 
-// Reconciler keeps etcd from being founded a second time, and replaces a StatefulSet
-// whose volume claims have to be others while no volume is bound.
+// Reconciler keeps etcd from being founded a second time, replaces a StatefulSet
+// whose volume claims have to be others while no volume is bound, and makes volumes larger.
 //
 // Empty etcd members may found a cluster unless the ConfigMap that their container
 // reads when it starts says otherwise. What it should say was tried with etcd 3.6:
@@ -61,6 +65,9 @@ type Reconciler struct {
 
 	// written is the value that was last written, by UID of the Vault.
 	written sync.Map
+	// refused is why the volumes cannot be made larger, by UID of the Vault.
+	refused sync.Map
+	news    notify.Notifier
 }
 
 const (
@@ -78,6 +85,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
+// Source makes a controller reconcile a Vault when its volumes cannot be made larger, or can.
+func (r *Reconciler) Source() source.Source { return r.news.Source(0) }
+
 // volumesChanged passes a Vault whose known volumes have changed.
 var volumesChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 	before, after := e.ObjectOld.(*v1alpha1.Vault), e.ObjectNew.(*v1alpha1.Vault)
@@ -92,6 +102,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	if vault.DeletionTimestamp != nil || !layoutOf(&vault).declared {
 		r.written.Delete(vault.UID)
+		r.refused.Delete(vault.UID)
 		return reconcile.Result{}, nil
 	}
 	s, err := Load(ctx, r, &vault)
@@ -106,6 +117,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.markClaims(ctx, s); err != nil {
 		return reconcile.Result{}, err
 	}
+	if s.grows() {
+		return reconcile.Result{RequeueAfter: growCheck}, r.grow(ctx, s)
+	}
+	r.noteRefused(&vault, "")
 	if !s.mustReplace() {
 		return reconcile.Result{}, nil
 	}

@@ -183,7 +183,7 @@ type Rollout struct {
 // when the pods are of it, or etcd starts for the first time. What happens to members after a
 // rollout has ended is no rollout.
 func (s *State) Rollout(ended bool) *Rollout {
-	if s.Set == nil || s.Set.Status.ObservedGeneration == 0 {
+	if s.Set == nil || s.Set.Status.ObservedGeneration == 0 && len(s.Vault.StorageVolumes()) == 0 {
 		return nil
 	}
 	if s.Set.Status.ObservedGeneration != s.Set.Generation {

@@ -542,8 +542,9 @@ func TestRollout(t *testing.T) {
 		pods                 []corev1.Pod
 		want                 *Rollout
 	}{
-		"the first start": {generation: 1},
-		"not seen yet":    {observed: 1, generation: 2, want: &Rollout{Pending: true}},
+		"the first start":  {generation: 1, fresh: true},
+		"it was made anew": {generation: 1, want: &Rollout{Pending: true}},
+		"not seen yet":     {observed: 1, generation: 2, want: &Rollout{Pending: true}},
 		"at rest": {
 			observed: 1, generation: 1, current: "b", update: "b",
 			pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, true, "b"), pod(newVault(3), 2, true, "b")},

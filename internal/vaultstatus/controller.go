@@ -76,6 +76,8 @@ type Reconciler struct {
 	client.Client
 	Engine *probe.Engine
 	Alarms *etcd.Alarms
+	// Storage makes volumes larger. It may be nil.
+	Storage *storage.Reconciler
 	// Members replaces those of etcd. It may be nil.
 	Members *members.Reconciler
 	Causes  *storage.Causes
@@ -125,6 +127,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesRawSource(r.Engine.Source(routingFirst)).
 		WatchesRawSource(r.Alarms.Source()).
 		WatchesRawSource(r.Members.Source()).
+		WatchesRawSource(r.Storage.Source()).
 		WatchesRawSource(r.Tokens.Source()).
 		WithOptions(controller.Options{
 			NeedLeaderElection:      new(false), // every replica
@@ -294,6 +297,9 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 	f.set, f.members, f.claims = state.Set, state.Members, state.Claims
 	f.alarm = r.Alarms.Raised(client.ObjectKeyFromObject(f.vault))
 	f.disagree = r.Alarms.Disagreement(f.vault)
+	if r.Storage != nil {
+		f.notGrown = r.Storage.Expansion(f.vault)
+	}
 	if r.Members != nil {
 		f.waits = r.Members.Waits(client.ObjectKeyFromObject(f.vault))
 	}

@@ -99,7 +99,8 @@ func rolloutEvents(before, after *v1alpha1.VaultStatus) []event {
 		return nil
 	}
 	switch is.Reason {
-	case v1alpha1.ReasonNodeFailing, v1alpha1.ReasonRolloutStalled, v1alpha1.ReasonDowngradeRefused:
+	case v1alpha1.ReasonNodeFailing, v1alpha1.ReasonRolloutStalled, v1alpha1.ReasonDowngradeRefused,
+		v1alpha1.ReasonExpansionRefused:
 		return []event{{corev1.EventTypeWarning, is.Reason, is.Message}}
 	case v1alpha1.ReasonAwaitingUnseal, v1alpha1.ReasonAwaitingSealMigration:
 		return []event{{corev1.EventTypeNormal, is.Reason, is.Message}}

@@ -42,7 +42,7 @@ func (in *storageInputs) raft() storageView {
 		volumes = state.RecoveredVolumes()
 	}
 	if len(volumes) > 0 {
-		view.status = &v1alpha1.StorageStatus{Volumes: volumes}
+		view.status = &v1alpha1.StorageStatus{Volumes: volumes, VolumeSize: state.VolumeSize()}
 	}
 	return view
 }
@@ -115,12 +115,13 @@ func (in *storageInputs) raftReady(state *storage.State, n *raftNodes) metav1.Co
 	switch away := slices.Concat(n.others, n.removed); {
 	case len(n.removed) > 0 && n.unsealed >= n.majority:
 		return isTrue(v1alpha1.ReasonMembersNotReady, count+", which is a majority; removed from the cluster, and of use "+
-			"again with empty volumes: %s%s", n.unsealed, n.wanted, join(n.removed), sharedHint(in.nodes))
+			"again with empty volumes: %s%s", n.unsealed, n.wanted, join(n.removed), sharedHint(in.nodes)+growingHint(state))
 	case n.unsealed >= n.wanted:
-		return isTrue(v1alpha1.ReasonQuorum, count+"%s%s", n.unsealed, n.wanted, in.votersHint(), sharedHint(in.nodes))
+		return isTrue(v1alpha1.ReasonQuorum, count+"%s%s", n.unsealed, n.wanted, in.votersHint(),
+			sharedHint(in.nodes)+growingHint(state))
 	case n.unsealed >= n.majority:
 		return isTrue(v1alpha1.ReasonMembersNotReady, count+", which is a majority; not: %s%s%s",
-			n.unsealed, n.wanted, join(away), in.votersHint(), sharedHint(in.nodes))
+			n.unsealed, n.wanted, join(away), in.votersHint(), sharedHint(in.nodes)+growingHint(state))
 	case in.firstStart() && n.failing:
 		return isFalse(v1alpha1.ReasonMembersFailing, count+", %d are needed; not: %s",
 			n.unsealed, n.wanted, n.majority, join(away))

@@ -50,7 +50,7 @@ func deployed(f *facts) bool {
 // updated is about the rollout. The Deployment does it: it adds an updated node,
 // waits until that is unsealed, takes an old one away, and so on.
 func updated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
-	for _, err := range []error{vaultversion.Check(&f.vault.Spec, status.DataVersion), f.storage.refusal} {
+	for _, err := range []error{vaultversion.Check(&f.vault.Spec, status.DataVersion), f.storage.refusal, f.notGrown} {
 		if wrong := problem.In(err); wrong != nil && wrong.Condition == v1alpha1.UpdatedCondition {
 			return refused(wrong)
 		}

@@ -28,6 +28,8 @@ type storageFacts struct {
 	alarm   string
 	// waits is what the rollout of etcd waits for, as far as this replica knows.
 	waits string
+	// notGrown is why volumes cannot be made larger, as far as this replica knows, or nil.
+	notGrown error
 	// causes are what events say of objects of the storage that have failed.
 	causes map[types.UID][]string
 	// disagree says which members are of which etcd cluster while they are not of one.
@@ -124,7 +126,9 @@ func (in *storageInputs) etcd() storageView {
 		of, ok := in.set.Annotations[v1alpha1.GenerationAnnotation]
 		view.deployed = !ok || of == strconv.FormatInt(in.vault.Generation, 10)
 	}
-	status := v1alpha1.StorageStatus{Version: state.Version(), Volumes: state.Volumes()}
+	status := v1alpha1.StorageStatus{
+		Version: state.Version(), Volumes: state.Volumes(), VolumeSize: state.VolumeSize(),
+	}
 	if status.Version != "" || len(status.Volumes) > 0 {
 		view.status = &status
 	}
@@ -168,7 +172,7 @@ func (in *storageInputs) etcdReady(state *storage.State, m *etcdMembers) metav1.
 	if m == nil {
 		return isUnknown(v1alpha1.ReasonNotObserved, "The etcd StatefulSet %q does not exist yet", in.vault.EtcdName())
 	}
-	ready, shared := m.all-len(m.missing), sharedHint(in.members, in.nodes)
+	ready, shared := m.all-len(m.missing), sharedHint(in.members, in.nodes)+growingHint(state)
 	switch {
 	case m.hasQuorum() && m.full:
 		return isFalse(v1alpha1.ReasonNoSpace,
@@ -219,6 +223,14 @@ func (in *storageInputs) etcdWrong(state *storage.State) *metav1.Condition {
 		return nil
 	}
 	return &condition
+}
+
+// growingHint says which volumes are being made larger.
+func growingHint(state *storage.State) string {
+	if growing := state.Growing(); growing != "" {
+		return "; volumes are being made larger: " + growing
+	}
+	return ""
 }
 
 // sharedHint says which pods would be lost together with one Kubernetes node.

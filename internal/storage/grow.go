@@ -1,0 +1,191 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/problem"
+)
+
+// there is the size that the volume of a claim has, as far as it was asked for: a volume may be
+// larger than its claim, and smaller while it is being made larger.
+func there(claim *corev1.PersistentVolumeClaim) resource.Quantity {
+	asked := request(claim)
+	has, known := claim.Status.Capacity[corev1.ResourceStorage]
+	if known && has.Cmp(asked) < 0 {
+		return has
+	}
+	return asked
+}
+
+// VolumeSize is the size of the smallest volume of a member, or nil while none is bound.
+func (s *State) VolumeSize() *resource.Quantity {
+	var smallest *resource.Quantity
+	for _, ordinal := range s.memberVolumes() {
+		size := there(s.Claims[ordinal])
+		if !size.IsZero() && (smallest == nil || size.Cmp(*smallest) < 0) {
+			smallest = &size
+		}
+	}
+	return smallest
+}
+
+// memberVolumes are the members whose claims are bound, and are there to stay.
+func (s *State) memberVolumes() []int {
+	wanted := s.layout().wanted
+	return slices.DeleteFunc(s.boundOrdinals(), func(ordinal int) bool {
+		return ordinal >= wanted || s.Claims[ordinal].DeletionTimestamp != nil
+	})
+}
+
+// sizeRefusal refuses to make volumes smaller than they are. Where somebody has made the volumes
+// larger by hand, the StatefulSet that is made anew has to have their size.
+func (s *State) sizeRefusal() error {
+	layout, template := s.layout(), request(claimTemplate(s.Set))
+	if layout.volumeSize == nil || template.IsZero() || layout.volumeSize.Cmp(template) == 0 {
+		return nil
+	}
+	smallest := s.VolumeSize()
+	switch {
+	case layout.volumeSize.Cmp(template) < 0:
+		return mismatch("%s.volumeSize cannot be made smaller: %s; set it back to %s",
+			layout.field, s.whyKept(), template.String())
+	case smallest != nil && layout.volumeSize.Cmp(*smallest) < 0:
+		return mismatch("%s.volumeSize cannot be made smaller than the volumes are: set it to %s, or back to %s",
+			layout.field, smallest.String(), template.String())
+	}
+	return nil
+}
+
+// grows says that the spec asks for larger volumes than the StatefulSet makes, or for others
+// than were asked for while that went on.
+func (s *State) grows() bool {
+	layout := s.layout()
+	if s.Set == nil || !layout.declared || layout.volumeSize == nil || s.replaceable() || s.changeRefusal() != nil {
+		return false
+	}
+	if template := request(claimTemplate(s.Set)); template.IsZero() || layout.volumeSize.Cmp(template) != 0 {
+		return !template.IsZero()
+	}
+	return slices.ContainsFunc(s.memberVolumes(), func(ordinal int) bool { return s.mustAsk(s.Claims[ordinal]) })
+}
+
+// mustAsk says that another size has to be asked for in a claim. What has been made larger stays.
+func (s *State) mustAsk(claim *corev1.PersistentVolumeClaim) bool {
+	wanted, asked := s.layout().volumeSize, request(claim)
+	return wanted.Cmp(asked) != 0 && wanted.Cmp(there(claim)) >= 0
+}
+
+// small are the volumes that are not as large as the spec wants, each with its size. One that
+// waits for its pod to start anew is: the rollout that follows does that.
+func (s *State) small() []string {
+	var small []string
+	for _, ordinal := range s.memberVolumes() {
+		claim := s.Claims[ordinal]
+		pending := slices.ContainsFunc(claim.Status.Conditions, func(c corev1.PersistentVolumeClaimCondition) bool {
+			return c.Type == corev1.PersistentVolumeClaimFileSystemResizePending && c.Status == corev1.ConditionTrue
+		})
+		has := there(claim)
+		if s.mustAsk(claim) || has.Cmp(*s.layout().volumeSize) < 0 && !pending {
+			small = append(small, fmt.Sprintf("%s (%s)", claim.Name, has.String()))
+		}
+	}
+	return small
+}
+
+// Growing says which volumes are being made larger, or nothing.
+func (s *State) Growing() string {
+	if !s.grows() {
+		return ""
+	}
+	return strings.Join(s.small(), ", ")
+}
+
+// Expansion is why the volumes of a Vault cannot be made larger, a *problem.Error, or nil.
+func (r *Reconciler) Expansion(vault *v1alpha1.Vault) error {
+	why, refused := r.refused.Load(vault.UID)
+	if !refused {
+		return nil
+	}
+	layout := layoutOf(vault)
+	return problem.New(v1alpha1.UpdatedCondition, v1alpha1.ReasonExpansionRefused,
+		"%s.volumeSize is larger than the volumes, and they cannot be made larger: %s. Set it back to their size, which "+
+			"status.storage.volumeSize has, or have the StorageClass allow it (allowVolumeExpansion)", layout.field, why)
+}
+
+// grow makes the volumes larger, and then the StatefulSet anew, whose claim template cannot be
+// changed. Its pods stay. The Helm reconciler waits meanwhile, and makes it again.
+func (r *Reconciler) grow(ctx context.Context, s *State) error {
+	for _, ordinal := range s.memberVolumes() {
+		claim, wanted := s.Claims[ordinal], s.layout().volumeSize
+		if !s.mustAsk(claim) {
+			continue
+		}
+		patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"resources":{"requests":{"storage":%q}}}}`,
+			claim.UID, wanted.String())
+		err := r.Patch(ctx, claim.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+		switch {
+		case apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
+			r.noteRefused(s.Vault, err.Error())
+			return nil
+		case client.IgnoreNotFound(err) != nil:
+			return fmt.Errorf("making the volume of claim %q larger: %w", claim.Name, err)
+		}
+		ctrl.LoggerFrom(ctx).Info("Asked for a larger volume", "claim", claim.Name, "size", wanted.String())
+	}
+	r.noteRefused(s.Vault, "")
+	if len(s.small()) > 0 {
+		return nil
+	}
+	return r.renew(ctx, s.Vault)
+}
+
+// renew deletes the StatefulSet without its pods and claims, when that is all that is left.
+func (r *Reconciler) renew(ctx context.Context, vault *v1alpha1.Vault) error {
+	s, err := Load(ctx, r.APIReader, vault)
+	if err != nil || !s.grows() || len(s.small()) > 0 || s.Set.DeletionTimestamp != nil {
+		return err
+	}
+	template := request(claimTemplate(s.Set))
+	if s.layout().volumeSize.Cmp(template) == 0 {
+		return nil
+	}
+	const kept = appsv1.RetainPersistentVolumeClaimRetentionPolicyType
+	if err := setRetention(ctx, r, s.Set, kept); err != nil {
+		return err
+	}
+	if len(notFollowed(s.Claims, s.Set, kept)) > 0 {
+		return nil // looked at again soon
+	}
+	ctrl.LoggerFrom(ctx).Info("Replacing a StatefulSet without its pods, for its volumes are larger now",
+		"statefulSet", s.Set.Name)
+	err = r.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID},
+		client.PropagationPolicy(metav1.DeletePropagationOrphan))
+	return client.IgnoreNotFound(err)
+}
+
+// noteRefused notes why volumes cannot be made larger, or that they can.
+func (r *Reconciler) noteRefused(vault *v1alpha1.Vault, why string) {
+	before, refused := r.refused.Load(vault.UID)
+	switch {
+	case why == "" && !refused, refused && before == why:
+		return
+	case why == "":
+		r.refused.Delete(vault.UID)
+	default:
+		r.refused.Store(vault.UID, why)
+	}
+	r.news.Notify(client.ObjectKeyFromObject(vault))
+}
