@@ -1,0 +1,96 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+)
+
+// TestEtcdRollout changes the members of etcd while clients write: they are replaced one by
+// one, the leader last, and a version that cannot start costs one of them, until the spec is set
+// back. No write is lost, and no Vault pod is touched.
+func TestEtcdRollout(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOf(t, "etcd", 2, `{nodes: 2, storage: {etcd: {whenDeleted: Delete}}}`)
+	vaults := f.containers(t, "server")
+	t.Run("other resources", func(t *testing.T) { f.changeEtcd(t) })
+	t.Run("a version that cannot start", func(t *testing.T) { f.badEtcdVersion(t) })
+	if now := f.containers(t, "server"); now != vaults {
+		t.Errorf("Vault runs in %s, and ran in %s", now, vaults)
+	}
+}
+
+// etcdLeader is the name of the pod that leads.
+func (f *fixture) etcdLeader(t *testing.T) string {
+	t.Helper()
+	for _, pod := range []string{f.Name + "-etcd-0", f.Name + "-etcd-1", f.Name + "-etcd-2"} {
+		// One that does not run cannot tell.
+		if status, err := shell.Try(f.Kubectl("exec %s -- etcdctl endpoint status", pod)); err == nil &&
+			strings.Contains(status, ", true,") {
+			return pod
+		}
+	}
+	t.Fatal("no member of etcd leads")
+	return ""
+}
+
+// changeEtcd replaces all members.
+func (f *fixture) changeEtcd(t *testing.T) {
+	f.awaitMembers(t)
+	leader := f.etcdLeader(t)
+	var order []string
+	r := f.underLoad(t, func(string) {
+		setSpec(t, f.Vault, `{"storage": {"etcd": {"resources": {"requests": {"memory": "129Mi"}}}}}`)
+		f.Await(t, "has replaced its members", func(v1alpha1.VaultStatus) bool {
+			out := shell.Run(t, f.Kubectl(`get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=etcd `+
+				`-o jsonpath='{range .items[*]}{.metadata.name} {.spec.containers[0].resources.requests.memory}{"\n"}{end}'`,
+				f.Name))
+			var pods []string
+			for line := range strings.Lines(out) {
+				if pod, changed := strings.CutSuffix(strings.TrimSpace(line), " 129Mi"); changed {
+					pods = append(pods, pod)
+				}
+			}
+			for _, pod := range pods {
+				if !slices.Contains(order, pod) {
+					order = append(order, pod)
+				}
+			}
+			return len(order) == 3
+		})
+		awaitCondition(t, f.Vault, 3*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated)
+	}, longTimeout)
+	if order[len(order)-1] != leader {
+		t.Errorf("members were replaced in the order %v, and %s led", order, leader)
+	}
+	// Vault connects to another member, which may be a second late, and etcd elects once.
+	requireOutage(t, r, 10*time.Second)
+	f.awaitMembers(t)
+}
+
+// badEtcdVersion goes to a version that does not exist, which costs one member, and back.
+func (f *fixture) badEtcdVersion(t *testing.T) {
+	leader := f.etcdLeader(t)
+	r := f.underLoad(t, func(string) {
+		setSpec(t, f.Vault, `{"storage": {"etcd": {"version": "3.6.99"}}}`)
+		awaitCondition(t, f.Vault, 3*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionFalse,
+			v1alpha1.ReasonNodeFailing, "ImagePullBackOff")
+		time.Sleep(20 * time.Second) // it must stay at one
+		awaitStorage(t, f.Vault, metav1.ConditionTrue, "2 of 3 etcd members are ready")
+		if now := f.etcdLeader(t); now != leader {
+			t.Errorf("%s leads, and %s did", now, leader)
+		}
+		setSpec(t, f.Vault, `{"storage": {"etcd": {"version": null}}}`)
+		awaitCondition(t, f.Vault, 3*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated)
+	}, longTimeout)
+	requireOutage(t, r, 10*time.Second)
+	f.awaitMembers(t)
+}
