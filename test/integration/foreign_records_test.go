@@ -397,6 +397,16 @@ func TestAdmissionPolicies(t *testing.T) {
 			"name": %q, "uid": "set", "controller": true}]}}`, set))
 		return pod
 	}
+	member, pretender := createPod(t, vault, "example-etcd-0"), createPod(t, vault, "example-etcd-1")
+	for pod, set := range map[*corev1.Pod]string{member: "example-etcd", pretender: "example"} {
+		change(t, pod, `{"metadata": {"labels": {"app.kubernetes.io/component": "etcd"}}}`)
+		ofSet(pod, set)
+	}
+	claim := makeClaim(t, vault, 0, true, "2Gi", "fast")
+	change(t, claim, `{"metadata": {"annotations": {"a": "b"}}}`)
+	theirClaim := makeClaim(t, vault, 1, true, "2Gi", "fast")
+	change(t, theirClaim, `{"metadata": {"labels": {"app.kubernetes.io/name": "other"}}}`)
+	expandClass(t, true)
 	node, other := ofSet(createPod(t, vault, "example-0"), "example"), ofSet(createPod(t, vault, "other-0"), "other")
 	deletion := func(pod *corev1.Pod) func() error {
 		return func() error { return operator.Delete(t.Context(), pod) }
@@ -456,6 +466,7 @@ func TestAdmissionPolicies(t *testing.T) {
 			"a pod":      operator.Patch(t.Context(), own.DeepCopy(), label, client.DryRunAll),
 			"a deletion": operator.Delete(t.Context(), foreign, client.DryRunAll),
 			"a Secret":   operator.Patch(t.Context(), theirs.DeepCopy(), label, client.DryRunAll),
+			"a claim":    operator.Patch(t.Context(), claim.DeepCopy(), label, client.DryRunAll),
 		} {
 			if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
 				return fmt.Errorf("%s: error %w", what, err)
@@ -489,6 +500,18 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"a pod of another StatefulSet deleted", deletion(other), true},
 		{"a pod of no StatefulSet deleted", deletion(own), true},
 		{"a foreign pod deleted", deletion(foreign), true},
+		{"an etcd member deleted", deletion(member), false},
+		{"an etcd member of another StatefulSet deleted", deletion(pretender), true},
+		{"a label of an etcd member", patch(pretender,
+			`{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), true},
+		{"a larger claim", patch(claim, `{"spec": {"resources": {"requests": {"storage": "4Gi"}}}}`), false},
+		{"the annotation for Argo CD", patch(claim,
+			`{"metadata": {"annotations": {"argocd.argoproj.io/sync-options": "Prune=false"}}}`), false},
+		{"another annotation of a claim", patch(claim, `{"metadata": {"annotations": {"a": null}}}`), true},
+		{"an owner of a claim", patch(claim, `{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod",
+			"name": "a", "uid": "b"}]}}`), true},
+		{"a finalizer of a claim", patch(claim, `{"metadata": {"finalizers": null}}`), true},
+		{"a claim of a user", patch(theirClaim, `{"spec": {"resources": {"requests": {"storage": "4Gi"}}}}`), true},
 		{"a foreign pod", patch(foreign, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), true},
 		{"a Secret of a Vault", func() error {
 			return operator.Create(t.Context(), secret("of-a-vault", v1alpha1.AppName))
