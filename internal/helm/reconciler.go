@@ -37,7 +37,6 @@ import (
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
 	"github.com/vault-operator/vault-operator/internal/seal"
-	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
 // maxReleaseHistory is how many revisions of a release are kept, each in a
