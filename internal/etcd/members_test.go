@@ -78,7 +78,9 @@ etcd_mvcc_db_total_size_in_bytes NaN
 		gauges string
 		want   Report
 	}{
-		"all":            {gauges, Report{Voter: true, HasLeader: true, Leader: true, Size: 1 << 20, InUse: 24576, Quota: 2 << 30}},
+		"all": {gauges, Report{
+			Voter: true, HasLeader: true, Leader: true, Size: 1 << 20, InUse: 24576, Quota: 2 << 30,
+		}},
 		"a learner":      {"etcd_server_has_leader 1\netcd_server_is_learner 1\n", Report{HasLeader: true}},
 		"nothing":        {"", Report{}},
 		"something else": {"etcd_server_is_learner{a=\"b\"} 0\netcd_mvcc_db_total_size_in_bytes 1e+99\n", Report{}},

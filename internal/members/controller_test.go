@@ -176,20 +176,22 @@ func TestNothingIsDeleted(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*fixture){
-		"a member does not answer":       func(f *fixture) { delete(f.reports, "example-etcd-1") },
-		"a member is a learner":          of("example-etcd-1", func(r *etcd.Report) { r.Voter = false }),
-		"a member has no leader":         of("example-etcd-1", func(r *etcd.Report) { r.HasLeader = false }),
-		"a member is being added":        of("example-etcd-0", func(r *etcd.Report) { r.Members = append(r.Members, "d") }),
-		"a member was removed":           of("example-etcd-0", func(r *etcd.Report) { r.Members = r.Members[1:] }),
-		"a member has found other data":  of("example-etcd-0", func(r *etcd.Report) { r.Alarm = etcd.Corrupt }),
-		"two say that they lead":         of("example-etcd-1", func(r *etcd.Report) { r.Leader = true }),
-		"nobody says so":                 of("example-etcd-0", func(r *etcd.Report) { r.Leader = false }),
-		"the template has not changed":   func(f *fixture) { f.set.Status.UpdateRevision = "old" },
-		"the change is not seen yet":     func(f *fixture) { f.set.Generation = 3 },
-		"the controller replaces pods":   func(f *fixture) { f.set.Spec.UpdateStrategy.Type = "RollingUpdate" },
-		"the StatefulSet is of another":  func(f *fixture) { f.set.OwnerReferences[0].UID = "other" },
-		"the pods are of another set":    func(f *fixture) { f.set.UID = "other" },
-		"the Vault has other storage":    func(f *fixture) { f.vault.Spec.Storage = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}} },
+		"a member does not answer":      func(f *fixture) { delete(f.reports, "example-etcd-1") },
+		"a member is a learner":         of("example-etcd-1", func(r *etcd.Report) { r.Voter = false }),
+		"a member has no leader":        of("example-etcd-1", func(r *etcd.Report) { r.HasLeader = false }),
+		"a member is being added":       of("example-etcd-0", func(r *etcd.Report) { r.Members = append(r.Members, "d") }),
+		"a member was removed":          of("example-etcd-0", func(r *etcd.Report) { r.Members = r.Members[1:] }),
+		"a member has found other data": of("example-etcd-0", func(r *etcd.Report) { r.Alarm = etcd.Corrupt }),
+		"two say that they lead":        of("example-etcd-1", func(r *etcd.Report) { r.Leader = true }),
+		"nobody says so":                of("example-etcd-0", func(r *etcd.Report) { r.Leader = false }),
+		"the template has not changed":  func(f *fixture) { f.set.Status.UpdateRevision = "old" },
+		"the change is not seen yet":    func(f *fixture) { f.set.Generation = 3 },
+		"the controller replaces pods":  func(f *fixture) { f.set.Spec.UpdateStrategy.Type = "RollingUpdate" },
+		"the StatefulSet is of another": func(f *fixture) { f.set.OwnerReferences[0].UID = "other" },
+		"the pods are of another set":   func(f *fixture) { f.set.UID = "other" },
+		"the Vault has other storage": func(f *fixture) {
+			f.vault.Spec.Storage = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}}
+		},
 		"there should be more of them":   func(f *fixture) { f.vault.Spec.Storage.Etcd.Nodes = new(int32(5)) },
 		"the pods of a Vault in the way": func(f *fixture) { f.vault.Spec.Storage.Etcd.Nodes = new(int32(1)) },
 	} {

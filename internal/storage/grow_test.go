@@ -29,16 +29,20 @@ func TestGrowing(t *testing.T) {
 			small: "data-example-etcd-0 (2Gi), data-example-etcd-1 (2Gi)", size: "2Gi"},
 		"asked for": {wanted: "4Gi", template: "2Gi", claims: []string{"4Gi 4Gi", "4Gi 2Gi"}, grows: true,
 			small: "data-example-etcd-1 (2Gi)", size: "2Gi"},
-		"they start anew":                   {wanted: "4Gi", template: "2Gi", claims: []string{"4Gi 2Gi"}, pending: true, grows: true, size: "2Gi"},
-		"all are larger":                    {wanted: "4Gi", template: "2Gi", claims: []string{"4Gi 4Gi", "4Gi 5Gi"}, grows: true, size: "4Gi"},
+		"they start anew": {wanted: "4Gi", template: "2Gi",
+			claims: []string{"4Gi 2Gi"}, pending: true, grows: true, size: "2Gi"},
+		"all are larger": {wanted: "4Gi", template: "2Gi",
+			claims: []string{"4Gi 4Gi", "4Gi 5Gi"}, grows: true, size: "4Gi"},
 		"they are, and the StatefulSet too": {wanted: "4Gi", template: "4Gi", claims: []string{"4Gi 4Gi"}, size: "4Gi"},
 		"one was asked for, and the spec is set back": {wanted: "2Gi", template: "2Gi",
 			claims: []string{"4Gi 4Gi", "4Gi 2Gi"}, grows: true, small: "data-example-etcd-1 (2Gi)", size: "2Gi"},
-		"that is done":   {wanted: "2Gi", template: "2Gi", claims: []string{"4Gi 4Gi", "2Gi 2Gi"}, size: "2Gi"},
-		"made by hand":   {wanted: "2Gi", template: "2Gi", claims: []string{"4Gi 4Gi", "4Gi 4Gi"}, size: "4Gi"},
-		"smaller":        {wanted: "1Gi", template: "2Gi", claims: []string{"2Gi 2Gi"}, refused: "set it back to 2Gi", size: "2Gi"},
-		"less than made": {wanted: "3Gi", template: "2Gi", claims: []string{"4Gi 4Gi"}, refused: "set it to 4Gi", size: "4Gi"},
-		"one is lost":    {wanted: "4Gi", template: "2Gi", claims: []string{"", "4Gi 4Gi"}, grows: true, size: "4Gi"},
+		"that is done": {wanted: "2Gi", template: "2Gi", claims: []string{"4Gi 4Gi", "2Gi 2Gi"}, size: "2Gi"},
+		"made by hand": {wanted: "2Gi", template: "2Gi", claims: []string{"4Gi 4Gi", "4Gi 4Gi"}, size: "4Gi"},
+		"smaller": {wanted: "1Gi", template: "2Gi",
+			claims: []string{"2Gi 2Gi"}, refused: "set it back to 2Gi", size: "2Gi"},
+		"less than made": {wanted: "3Gi", template: "2Gi",
+			claims: []string{"4Gi 4Gi"}, refused: "set it to 4Gi", size: "4Gi"},
+		"one is lost": {wanted: "4Gi", template: "2Gi", claims: []string{"", "4Gi 4Gi"}, grows: true, size: "4Gi"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			vault := newVault(3)
@@ -64,7 +68,8 @@ func TestGrowing(t *testing.T) {
 				}
 				s.Claims[i] = c
 			}
-			if err := s.Refusal(); (err != nil) != (tt.refused != "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
+			err := s.Refusal()
+			if (err != nil) != (tt.refused != "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
 				t.Errorf("refusal %v, want %q", err, tt.refused)
 			}
 			if s.grows() != tt.grows || s.Growing() != tt.small {

@@ -564,7 +564,9 @@ func TestRollout(t *testing.T) {
 			pods: []corev1.Pod{pod(newVault(3), 0, false, "b"), pod(newVault(3), 1, true, "b"), pod(newVault(3), 2, true, "b")},
 			want: &Rollout{Starting: []string{"example-etcd-0"}}},
 		"the first start of all": {observed: 1, generation: 1, current: "a", update: "a", fresh: true,
-			pods: []corev1.Pod{pod(newVault(3), 0, false, "a"), pod(newVault(3), 1, false, "a"), pod(newVault(3), 2, false, "a")}},
+			pods: []corev1.Pod{
+				pod(newVault(3), 0, false, "a"), pod(newVault(3), 1, false, "a"), pod(newVault(3), 2, false, "a"),
+			}},
 		"it has ended, and the controller knows no other revision": {observed: 2, generation: 2, current: "a", update: "b",
 			pods: []corev1.Pod{pod(newVault(3), 0, true, "b"), pod(newVault(3), 1, true, "b"), pod(newVault(3), 2, true, "b")}},
 		"it was set back": {observed: 3, generation: 3, current: "a", update: "a",
