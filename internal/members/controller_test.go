@@ -153,7 +153,7 @@ func TestARolloutReplacesOneAfterTheOther(t *testing.T) {
 			t.Fatalf("while %d starts pods %s are left, and it waits for %q", step.member, got, f.waits())
 		}
 		pod.Status = f.newPod(step.member, "new", true).Status
-		if err := f.Update(t.Context(), pod); err != nil {
+		if err := f.Status().Update(t.Context(), pod); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -228,7 +228,8 @@ func TestCorrectedClass(t *testing.T) {
 	}
 }
 
-// So can the number of members and the size, and none of them when volumes are bound.
+// So can the number of members and the size, and none of them when volumes are bound, but for a
+// larger size (TestGrowing).
 func TestChangesOfALivingEtcd(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change   func(*v1alpha1.EtcdStorage)
@@ -241,9 +242,10 @@ func TestChangesOfALivingEtcd(t *testing.T) {
 			mentions: "spec.storage.etcd.nodes cannot be changed: " +
 				"the volume claims data-example-etcd-0 are bound; set it back to 1",
 		},
-		"size": {
-			change:   func(e *v1alpha1.EtcdStorage) { e.VolumeSize = ptr(resource.MustParse("4Gi")) },
-			mentions: "volumeSize cannot be changed: the volume claims data-example-etcd-0 are bound; set it back to 2Gi",
+		"a smaller size": {
+			change: func(e *v1alpha1.EtcdStorage) { e.VolumeSize = ptr(resource.MustParse("1Gi")) },
+			mentions: "volumeSize cannot be made smaller: " +
+				"the volume claims data-example-etcd-0 are bound; set it back to 2Gi",
 			replaced: true,
 		},
 		"class": {
@@ -585,7 +587,7 @@ func TestRollout(t *testing.T) {
 		s := stateOf(vault, set)
 		s.Members = tt.pods
 		got := s.Rollout(tt.ended)
-		if got != nil && !got.Pending && !got.Progress.Equal(now.Add(-time.Hour)) {
+		if got != nil && !got.Progress.IsZero() && !got.Progress.Equal(now.Add(-time.Hour)) {
 			t.Errorf("%s: the last progress was at %v", name, got.Progress)
 		}
 		if got != nil {
