@@ -13,6 +13,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
@@ -62,6 +63,9 @@ func TestUpdated(t *testing.T) {
 	oldTemplate, newTemplate := ofTemplate("old"), ofTemplate("new")
 	old := func(s *situation) *situation {
 		return s.pod("a", probe.Active, oldTemplate).pod("b", probe.Standby, oldTemplate)
+	}
+	renewed := func() *situation {
+		return rollingOut().pod("a", probe.Active, newTemplate).pod("b", probe.Standby, newTemplate)
 	}
 	changed := func(s *situation, change func(*situation)) *situation {
 		change(s)
@@ -131,6 +135,21 @@ func TestUpdated(t *testing.T) {
 				s.members[0].Status = corev1.PodStatus{
 					ContainerStatuses: []corev1.ContainerStatus{{State: waitingFor("ImagePullBackOff")}},
 				}
+			}),
+		},
+		{
+			name: "a member of etcd that does not become ready holds its rollout up", want: "False RollingOut",
+			message: "starting: example-etcd-0; to be replaced: example-etcd-1, example-etcd-2; waiting: for a reason",
+			facts:   renewed().etcdRollsOut(stalledAfter - time.Minute),
+		},
+		{
+			name: "for long", want: "False RolloutStalled", message: "no progress for ten minutes; starting: example-etcd-0;",
+			facts: renewed().etcdRollsOut(stalledAfter),
+		},
+		{
+			name: "volumes that cannot become larger", want: "False ExpansionRefused", message: "it says why",
+			facts: changed(old(rollingOut()), func(s *situation) {
+				s.notGrown = problem.New(v1alpha1.UpdatedCondition, v1alpha1.ReasonExpansionRefused, "it says why")
 			}),
 		},
 		{
@@ -322,4 +341,26 @@ func TestFailure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// etcdRollsOut lets two of three members be old, and the first be of the new template and not
+// ready for so long.
+func (s *situation) etcdRollsOut(since time.Duration) *situation {
+	made := metav1.NewTime(s.now.Add(-since))
+	s.set = newEtcd(3)
+	s.vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{Nodes: s.set.Spec.Replicas}
+	s.set.Generation = 2
+	s.set.Status = appsv1.StatefulSetStatus{ObservedGeneration: 2, CurrentRevision: "old", UpdateRevision: "new"}
+	s.withVolumes(true, []string{"old", "old", "old"})
+	s.members, s.waits = newMembers(3), "for a reason"
+	for i := range s.members {
+		s.members[i].Labels = map[string]string{appsv1.StatefulSetRevisionLabel: "old"}
+	}
+	s.members[0].Labels[appsv1.StatefulSetRevisionLabel] = "new"
+	s.members[0].CreationTimestamp, s.members[0].Status.Conditions = made, nil
+	s.previous.Conditions = append(s.previous.Conditions, metav1.Condition{
+		Type: v1alpha1.UpdatedCondition, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonRollingOut,
+		LastTransitionTime: metav1.NewTime(made.Add(-time.Hour)),
+	})
+	return s
 }

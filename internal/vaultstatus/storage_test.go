@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -116,6 +117,37 @@ func TestStorageReady(t *testing.T) {
 				t.Errorf("StorageReady is %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestVolumesGrow checks that StorageReady names the volumes that are not as large as the spec wants.
+func TestVolumesGrow(t *testing.T) {
+	sized := func(size string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}
+	}
+	s := newSituation()
+	s.set, s.members = newEtcd(3), newMembers(3)
+	s.set.Status.ObservedGeneration = 1
+	s.set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{
+		Spec: corev1.PersistentVolumeClaimSpec{Resources: corev1.VolumeResourceRequirements{Requests: sized("2Gi")}},
+	}}
+	larger := resource.MustParse("4Gi")
+	s.vault.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{Nodes: s.set.Spec.Replicas, VolumeSize: &larger}
+	s.withVolumes(true, []string{"old", "old", "old"})
+	for i, claim := range s.claims {
+		claim.Spec.Resources.Requests, claim.Status.Capacity = sized("4Gi"), sized("4Gi")
+		if i == 1 {
+			claim.Status.Capacity = sized("2Gi")
+		}
+	}
+	status := compute(&s.facts)
+	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.StorageReadyCondition)
+	const want = "3 of 3 etcd members are ready; volumes are being made larger: data-example-etcd-1 (2Gi)"
+	if ready == nil || ready.Status != metav1.ConditionTrue || ready.Message != want {
+		t.Errorf("StorageReady is %+v, want %q", ready, want)
+	}
+	if status.Storage == nil || status.Storage.VolumeSize == nil || status.Storage.VolumeSize.String() != "2Gi" {
+		t.Errorf("the storage is %+v", status.Storage)
 	}
 }
 

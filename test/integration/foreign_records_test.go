@@ -508,8 +508,6 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"the annotation for Argo CD", patch(claim,
 			`{"metadata": {"annotations": {"argocd.argoproj.io/sync-options": "Prune=false"}}}`), false},
 		{"another annotation of a claim", patch(claim, `{"metadata": {"annotations": {"a": null}}}`), true},
-		{"an owner of a claim", patch(claim, `{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod",
-			"name": "a", "uid": "b"}]}}`), true},
 		{"a finalizer of a claim", patch(claim, `{"metadata": {"finalizers": null}}`), true},
 		{"a claim of a user", patch(theirClaim, `{"spec": {"resources": {"requests": {"storage": "4Gi"}}}}`), true},
 		{"a foreign pod", patch(foreign, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), true},

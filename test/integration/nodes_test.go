@@ -357,44 +357,49 @@ func TestStartingPodsAreNotCalledUnreachable(t *testing.T) {
 	nodesAre(t, vault, v1alpha1.NodesStatus{Sealed: []string{"a"}})
 }
 
+// rollOutNodes does what the Deployment's controller does with a template.
+func rollOutNodes(t *testing.T, vault *v1alpha1.Vault, revision string) {
+	t.Helper()
+	deployment := deploymentOf(t, vault)
+	change(t, deployment, fmt.Sprintf(`{"metadata": {"annotations": {"deployment.kubernetes.io/revision": %q}}}`,
+		revision))
+	labels := maps.Clone(deployment.Spec.Template.Labels)
+	labels[appsv1.DefaultDeploymentUniqueLabelKey] = "hash" + revision
+	set := &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: vault.Namespace, Name: "example-" + revision, Labels: labels,
+			Annotations: map[string]string{"deployment.kubernetes.io/revision": revision},
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(deployment,
+				appsv1.SchemeGroupVersion.WithKind("Deployment"))},
+		},
+		Spec: appsv1.ReplicaSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: deployment.Spec.Template.Spec,
+		}},
+	}
+	if err := admin.Create(t.Context(), set); err != nil {
+		t.Fatal(err)
+	}
+	deployment = deploymentOf(t, vault)
+	deployment.Status.ObservedGeneration = deployment.Generation
+	if err := admin.Status().Update(t.Context(), deployment); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// setRevision makes a pod one of the template of that revision.
+func setRevision(t *testing.T, vault *v1alpha1.Vault, pod, revision string) {
+	t.Helper()
+	change(t, get(t, vault.Namespace, pod, &corev1.Pod{}),
+		fmt.Sprintf(`{"metadata": {"labels": {"pod-template-hash": "hash%s"}}}`, revision))
+}
+
 // Updated nodes and versions during a rolling upgrade.
 func TestUpgradeInTheStatus(t *testing.T) {
 	namespace := newNamespace(t)
 	startOperator(t)
 	vault := deployVault(t, namespace)
-	deployment := deploymentOf(t, vault)
-	// What the Deployment's controller does.
-	rollOut := func(revision string) {
-		t.Helper()
-		change(t, deployment, fmt.Sprintf(`{"metadata": {"annotations": {"deployment.kubernetes.io/revision": %q}}}`,
-			revision))
-		labels := maps.Clone(deployment.Spec.Template.Labels)
-		labels[appsv1.DefaultDeploymentUniqueLabelKey] = "hash" + revision
-		set := &appsv1.ReplicaSet{
-			ObjectMeta: metav1.ObjectMeta{
-				Namespace: namespace, Name: "example-" + revision, Labels: labels,
-				Annotations: map[string]string{"deployment.kubernetes.io/revision": revision},
-				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(deployment,
-					appsv1.SchemeGroupVersion.WithKind("Deployment"))},
-			},
-			Spec: appsv1.ReplicaSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: deployment.Spec.Template.Spec,
-			}},
-		}
-		if err := admin.Create(t.Context(), set); err != nil {
-			t.Fatal(err)
-		}
-		deployment = get(t, namespace, "example", deployment)
-		deployment.Status.ObservedGeneration = deployment.Generation
-		if err := admin.Status().Update(t.Context(), deployment); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ofRevision := func(pod, revision string) {
-		t.Helper()
-		change(t, get(t, namespace, pod, &corev1.Pod{}),
-			fmt.Sprintf(`{"metadata": {"labels": {"pod-template-hash": "hash%s"}}}`, revision))
-	}
+	rollOut := func(revision string) { rollOutNodes(t, vault, revision) }
+	ofRevision := func(pod, revision string) { setRevision(t, vault, pod, revision) }
 	updated := func(version string, want ...string) {
 		t.Helper()
 		awaitVault(t, vault, fmt.Sprintf("updated nodes %v, version %q", want, version), func(v *v1alpha1.Vault) error {

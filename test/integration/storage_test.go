@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
 // makeClaim makes the volume claim of a member as the StatefulSet controller does. It
@@ -350,6 +351,12 @@ func TestRolloutOfEtcd(t *testing.T) {
 	vault, pods, _ := founded(t, "")
 	awaitVault(t, vault, "members share a Kubernetes node", says("StorageReady", "3 of 3",
 		"example-etcd-0, example-etcd-1, example-etcd-2 share Kubernetes node worker"))
+	rollOutNodes(t, vault, "1") // of which Updated tells first
+	for name, state := range map[string]fakevault.State{"a": fakevault.Active, "b": fakevault.Standby} {
+		startPod(t, vault, name, state)
+		setRevision(t, vault, name, "1")
+	}
+	awaitVault(t, vault, "the nodes are updated", has("Updated=True Updated"))
 	statuses := []corev1.PodStatus{serveMember(t, false), serveMember(t, false), serveMember(t, true)}
 	for i, pod := range pods {
 		setMember(t, pod, statuses[i])
