@@ -379,7 +379,14 @@ func rollOutNodes(t *testing.T, vault *v1alpha1.Vault, revision string) {
 	if err := admin.Create(t.Context(), set); err != nil {
 		t.Fatal(err)
 	}
-	deployment = deploymentOf(t, vault)
+	observeDeployment(t, vault)
+}
+
+// observeDeployment says that the Deployment's controller has seen it. It has a new generation when
+// its annotations change as well.
+func observeDeployment(t *testing.T, vault *v1alpha1.Vault) {
+	t.Helper()
+	deployment := deploymentOf(t, vault)
 	deployment.Status.ObservedGeneration = deployment.Generation
 	if err := admin.Status().Update(t.Context(), deployment); err != nil {
 		t.Fatal(err)

@@ -380,6 +380,8 @@ func TestRolloutOfEtcd(t *testing.T) {
 	if strategy.Type != appsv1.OnDeleteStatefulSetStrategyType || strategy.RollingUpdate != nil {
 		t.Errorf("%+v", strategy)
 	}
+	awaitVault(t, vault, "the release is deployed", has("Irreconcilable=False Reconciled"))
+	observeDeployment(t, vault)
 	observeSet(t, vault, "a", "b")
 	awaitVault(t, vault, "it is being rolled out", has("Updated=False RollingOut"))
 
@@ -401,6 +403,8 @@ func TestRolloutOfEtcd(t *testing.T) {
 
 	change(t, vault, `{"spec": {"storage": {"etcd": {"resources": {"requests": {"memory": "128Mi"}}}}}}`)
 	eventually(t, "the change is taken back", memory("128Mi"))
+	awaitVault(t, vault, "the release is deployed", has("Irreconcilable=False Reconciled"))
+	observeDeployment(t, vault)
 	observeSet(t, vault, "a", "a")
 	awaitReplaced(t, pods[1])
 	pods[1] = makeMember(t, vault, 1, "a", statuses[1])
