@@ -439,7 +439,7 @@ func TestAdmissionPolicies(t *testing.T) {
 			})
 		}
 	}
-	claim := func(name, component string, marked bool) func() error {
+	claimDeleted := func(name, component string, marked bool) func() error {
 		c := &corev1.PersistentVolumeClaim{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: vault.PodLabels()},
 			Spec: corev1.PersistentVolumeClaimSpec{
@@ -483,10 +483,10 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"a token for the API server", token(600), true},
 		{"a token for others as well", token(600, "vault-operator/default/example", "vault"), true},
 		{"a token that lasts", token(3600, "vault-operator/default/example"), true},
-		{"a volume of a node that was removed", claim("data-example-1", v1alpha1.ServerComponent, true), false},
-		{"a volume of a node", claim("data-example-2", v1alpha1.ServerComponent, false), true},
-		{"a volume of etcd", claim("data-example-etcd-0", v1alpha1.EtcdComponent, true), true},
-		{"a volume of another name", claim("other", v1alpha1.ServerComponent, true), true},
+		{"a volume of a node that was removed", claimDeleted("data-example-1", v1alpha1.ServerComponent, true), false},
+		{"a volume of a node", claimDeleted("data-example-2", v1alpha1.ServerComponent, false), true},
+		{"a volume of etcd", claimDeleted("data-example-etcd-2", v1alpha1.EtcdComponent, true), true},
+		{"a volume of another name", claimDeleted("other", v1alpha1.ServerComponent, true), true},
 		{"the active label", patch(own, `{"metadata": {"labels": {"vault.security.coreos.com/active": "true"}}}`), false},
 		{"the deletion cost", patch(own,
 			`{"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}}`), false},
