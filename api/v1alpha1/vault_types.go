@@ -658,7 +658,8 @@ type ExternalStorage struct {
 type RaftStorage struct {
 	// volumeSize is the size of each node's volume, such as "20Gi", at least 1Gi. Defaults
 	// to 10Gi. It can be corrected until a volume is bound, and be made larger afterwards,
-	// where the StorageClass allows that: https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
+	// where the StorageClass allows that:
+	// https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
 	// The data file of a node never becomes smaller, and a snapshot takes as much again.
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=string

@@ -185,17 +185,9 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		return err
 	}
 	inputs := &references.Inputs{Cache: manager.GetCache(), APIReader: manager.GetAPIReader()}
-	keeper := &storage.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader()}
-	if err := keeper.SetupWithManager(manager); err != nil {
-		return fmt.Errorf("storage controller: %w", err)
-	}
-	replacer := &members.Reconciler{
-		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Look: alarms.Look,
-		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
-		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
-	}
-	if err := replacer.SetupWithManager(manager); err != nil {
-		return fmt.Errorf("members controller: %w", err)
+	keeper, replacer, err := addStorage(manager, alarms)
+	if err != nil {
+		return err
 	}
 	status := &vaultstatus.Reconciler{
 		Client:  manager.GetClient(),
@@ -240,6 +232,23 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		return fmt.Errorf("helm reconciler: %w", err)
 	}
 	return nil
+}
+
+// addStorage adds the controllers of volumes and of etcd's pods.
+func addStorage(manager ctrl.Manager, alarms *etcd.Alarms) (*storage.Reconciler, *members.Reconciler, error) {
+	keeper := &storage.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader()}
+	if err := keeper.SetupWithManager(manager); err != nil {
+		return nil, nil, fmt.Errorf("storage controller: %w", err)
+	}
+	replacer := &members.Reconciler{
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Look: alarms.Look,
+		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
+		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
+	}
+	if err := replacer.SetupWithManager(manager); err != nil {
+		return nil, nil, fmt.Errorf("members controller: %w", err)
+	}
+	return keeper, replacer, nil
 }
 
 // addStatus adds the status controller, which stands in for a leader that is silent.

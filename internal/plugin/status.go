@@ -281,7 +281,7 @@ func storageOfNodes(vault *v1alpha1.Vault, reason, in, selector string) (who, co
 
 // byPlugin is the command of the plugin by which an administrator of Vault does what is waited
 // for, and its flags.
-func byPlugin(reason string) (verb, flags string) {
+func byPlugin(vault *v1alpha1.Vault, reason string) (verb, flags string) {
 	switch reason {
 	case v1alpha1.ReasonAwaitingInit:
 		return "init", ""
@@ -291,6 +291,10 @@ func byPlugin(reason string) (verb, flags string) {
 		return "authorize", ""
 	case v1alpha1.ReasonAwaitingSealMigration, v1alpha1.ReasonMigrating:
 		return "unseal", " --migrate"
+	case v1alpha1.ReasonVolumesLost:
+		if vault.HasRaft() {
+			return "recover-raft", " --dry-run"
+		}
 	}
 	return "", ""
 }
@@ -300,13 +304,10 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	const administrator, operator, cluster = "an administrator of Vault", "the operator", "Kubernetes"
 	in := " -n " + vault.Namespace
 	selector := in + " -l " + v1alpha1.InstanceLabel + "=" + vault.Name + "," + v1alpha1.ComponentLabel + "="
-	if reason == v1alpha1.ReasonVolumesLost && vault.HasRaft() {
-		return administrator, "kubectl vault recover-raft " + vault.Name + in + " --dry-run"
-	}
 	if byOperator(vault, reason) {
 		return operator, "kubectl describe vault " + vault.Name + in
 	}
-	if verb, flags := byPlugin(reason); verb != "" {
+	if verb, flags := byPlugin(vault, reason); verb != "" {
 		return administrator, "kubectl vault " + verb + " " + vault.Name + in + flags
 	}
 	switch reason {

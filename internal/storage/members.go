@@ -38,11 +38,6 @@ func failure(pod *corev1.Pod) string {
 	return ""
 }
 
-// imageFailure says that a container cannot start, or ends, for what may be its image.
-func imageFailure(reason string) bool {
-	return strings.Contains(reason, "Image") || reason == "CrashLoopBackOff" || reason == "RunContainerError"
-}
-
 // etcdError is in the line of the log with which etcd ends.
 var etcdError = regexp.MustCompile(`(?:"level":"fatal"|"msg":"failed to verify flags").*"error":"((?:[^"\\]|\\.)*)"`)
 
