@@ -64,6 +64,8 @@ const (
 	// VaultContainer is the name of the container that runs Vault.
 	VaultContainer = "vault"
 
+	// EtcdClientPort is the port on which an etcd member serves clients with a certificate.
+	EtcdClientPort = 2379
 	// EtcdHealthPort is the port on which an etcd member tells anybody its health
 	// and metrics.
 	EtcdHealthPort = 2381

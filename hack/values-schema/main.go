@@ -109,6 +109,9 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	properties["operated"] = map[string]any{
 		"type": "boolean", "description": "operated says that the Vault Operator runs this release.",
 	}
+	properties["operatorNamespace"] = map[string]any{
+		"type": "string", "description": "operatorNamespace is where the Vault Operator runs.",
+	}
 	properties["openshift"] = map[string]any{
 		"type": "boolean", "description": "openshift says whether the cluster is OpenShift.",
 	}

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -137,6 +138,25 @@ func (m *Material) loadEtcd(ctx context.Context, reader client.Reader, vault *v1
 		m.chains = append(m.chains, c)
 	}
 	return nil
+}
+
+// EtcdClient is what a client of the Vault's etcd shows, and what it verifies members by: that
+// which Vault itself has.
+func EtcdClient(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*tls.Config, error) {
+	name := vault.EtcdClientSecretName()
+	secret, err := getOwn(ctx, reader, vault, name)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(secret.Data[clientCertKey], secret.Data[clientKeyKey])
+	if err != nil {
+		return nil, refused(v1alpha1.ReasonSecretInvalid, "the certificate in Secret %q cannot be used", name)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(secret.Data[caCertKey]) // without any nothing can be verified
+	return &tls.Config{
+		Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: etcdServerName(vault), MinVersion: tls.VersionTLS12,
+	}, nil
 }
 
 func inSecret(what, secret string) string { return fmt.Sprintf("%s in Secret %q", what, secret) }

@@ -126,7 +126,8 @@ func sameMembers(a, b seen) bool { return slices.Equal(a.members, b.members) }
 
 // Report is what a member says of itself.
 type Report struct {
-	// Members are the IDs of all members that it knows, itself included.
+	// ID is its own, and Members are those of all members that it knows, itself included.
+	ID      string
 	Members []string
 	// Voter says that it is no learner, HasLeader that it knows a leader, Leader that it is the
 	// one.
@@ -174,12 +175,11 @@ func report(ctx context.Context, client *http.Client, address string) (Report, e
 	if response.StatusCode != http.StatusOK {
 		return Report{}, fmt.Errorf("the metrics of %s: %s", address, response.Status)
 	}
-	var own string
 	var r Report
 	lines := bufio.NewScanner(http.MaxBytesReader(nil, response.Body, maxMetrics))
 	for lines.Scan() && len(r.Members) <= maxMembers {
 		if match := serverID.FindStringSubmatch(lines.Text()); match != nil {
-			own = match[1]
+			r.ID = match[1]
 		}
 		if match := knownPeer.FindStringSubmatch(lines.Text()); match != nil {
 			r.Members = append(r.Members, match[1])
@@ -193,7 +193,7 @@ func report(ctx context.Context, client *http.Client, address string) (Report, e
 	}
 	slices.Sort(r.Members)
 	r.Members = slices.Compact(r.Members)
-	if !slices.Contains(r.Members, own) || len(r.Members) > maxMembers {
+	if !slices.Contains(r.Members, r.ID) || len(r.Members) > maxMembers {
 		return Report{}, fmt.Errorf("the metrics of %s do not tell the members", address)
 	}
 	return r, nil

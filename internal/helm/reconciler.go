@@ -73,7 +73,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 	if err := mgr.Add(records); err != nil {
 		return err
 	}
-	r, err := newReconciler(mgr, watch, records, inputs, openshift)
+	r, err := newReconciler(mgr, watch, records, inputs, openshift, namespace)
 	if err != nil {
 		return err
 	}
@@ -138,6 +138,7 @@ func loadWatch(path string) (*watches.Watch, error) {
 
 func newReconciler(
 	mgr ctrl.Manager, watch *watches.Watch, records *releases.Store, inputs *references.Inputs, openshift bool,
+	namespace string,
 ) (*reconciler.Reconciler, error) {
 	configs, err := helmclient.NewActionConfigGetter(mgr.GetConfig(), mgr.GetRESTMapper(),
 		helmclient.StorageDriverMapper(records.Driver))
@@ -185,6 +186,7 @@ func newReconciler(
 		reconciler.WithValueTranslator(&translator{
 			client: mgr.GetClient(), cache: mgr.GetCache(), apiReader: mgr.GetAPIReader(),
 			inputs: inputs, clock: clock.RealClock{}, records: records, openshift: openshift,
+			namespace: namespace,
 			// Kubernetes tells each pod the address of the API server's Service, which is of
 			// the family that pods have first.
 			// https://kubernetes.io/docs/concepts/services-networking/dual-stack/

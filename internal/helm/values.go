@@ -57,6 +57,8 @@ type translator struct {
 	clock clock.PassiveClock
 	// records tells of a foreign release.
 	records *releases.Store
+	// namespace is the operator's own.
+	namespace string
 }
 
 // stepDownTime is how long a rollout pauses when an updated node is ready, so that the operator
@@ -131,6 +133,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["ownerUID"] = string(vault.UID)
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
+	spec["operatorNamespace"] = t.namespace
 	spec["openshift"] = t.openshift
 	spec["ipv6"] = t.ipv6
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)

@@ -112,7 +112,8 @@ func TestTranslate(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{
-		"version": "1.21.0", "generation": "12345678", "operated": true, "openshift": false, "ipv6": false,
+		"version": "1.21.0", "generation": "12345678", "operated": true, "operatorNamespace": "operators",
+		"openshift": false, "ipv6": false,
 		"minReadySeconds": int64(5),
 		"images":          map[string]any{}, "ownerUID": "vault-uid",
 		"tlsKeys": map[string]any{"cert": "server.crt", "key": "server.key", "ca": "vault-client-ca.crt"},

@@ -60,6 +60,8 @@ type Reconciler struct {
 	Recorder record.EventRecorder
 
 	mu sync.Mutex
+	// busy are the Vaults of which a member is being replaced or defragmented.
+	busy map[types.NamespacedName]bool
 	// waits is what the rollout of each Vault waits for.
 	waits map[types.NamespacedName]string
 	news  notify.Notifier
@@ -87,6 +89,27 @@ func (r *Reconciler) Waits(vault types.NamespacedName) string {
 
 // Source makes a controller reconcile a Vault when its rollout waits for something else.
 func (r *Reconciler) Source() source.Source { return r.news.Source(0) }
+
+// take keeps others from disturbing members of the Vault's etcd until it is given back, and says
+// whether nobody else does so.
+func (r *Reconciler) take(vault types.NamespacedName) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[vault] {
+		return false
+	}
+	if r.busy == nil {
+		r.busy = map[types.NamespacedName]bool{}
+	}
+	r.busy[vault] = true
+	return true
+}
+
+func (r *Reconciler) giveBack(vault types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.busy, vault)
+}
 
 func (r *Reconciler) note(vault types.NamespacedName, why string) {
 	r.mu.Lock()
@@ -126,7 +149,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		list[i].Sound, list[i].Leader = true, i == 0
 	}
 	d := decide(list, vault.WantedMembers())
+	if d.Delete != "" && !r.take(req.NamespacedName) {
+		r.note(req.NamespacedName, "a member is being defragmented")
+		return reconcile.Result{RequeueAfter: check}, nil
+	}
 	if d.Delete != "" {
+		defer r.giveBack(req.NamespacedName)
 		d, err = r.look(ctx, &vault)
 	}
 	if err != nil || d.Done {
@@ -192,17 +220,28 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault) (decision,
 		return decision{}, err
 	}
 	wanted := vault.WantedMembers()
+	ask(ctx, r.Look, members, found, wanted)
+	return decide(members, wanted), nil
+}
+
+// ask asks the members what they say of themselves.
+func ask(
+	ctx context.Context, look func(context.Context, *corev1.Pod) (etcd.Report, error),
+	members []member, found []*corev1.Pod, wanted int,
+) {
 	var wait sync.WaitGroup
 	for i := range members {
 		wait.Go(func() {
-			report, err := r.Look(ctx, found[i])
-			members[i].Sound = err == nil && report.Voter && report.HasLeader && len(report.Members) == wanted &&
+			report, err := look(ctx, found[i])
+			if err != nil {
+				return
+			}
+			members[i].Sound = report.Voter && report.HasLeader && len(report.Members) == wanted &&
 				report.Alarm != etcd.Corrupt
-			members[i].Leader = err == nil && report.Leader
+			members[i].Leader, members[i].Report = report.Leader, report
 		})
 	}
 	wait.Wait()
-	return decide(members, wanted), nil
 }
 
 // replace deletes a pod, unless another one that the cluster relies on has gone meanwhile. The

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
@@ -28,6 +29,11 @@ type member struct {
 	Sound bool
 	// Leader says that it has told that it is the leader.
 	Leader bool
+
+	// Report is what the member has said of itself, as far as it was asked.
+	Report etcd.Report
+	// Recent says that it was defragmented not long ago.
+	Recent bool
 }
 
 // decision is what to do next.

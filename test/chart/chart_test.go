@@ -179,6 +179,7 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	want := defaults(t, &spec).(map[string]any)
 	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
 	want["images"], want["ownerUID"], want["ipv6"] = map[string]any{}, "", false
+	want["operatorNamespace"] = ""
 	want["sealKey"], want["sealCAKey"], want["minReadySeconds"] = "", "ca.crt", 0
 	want["runningNodes"] = 0
 	want["configSecret"] = map[string]any{"name": "", "keys": []any{}}
