@@ -44,6 +44,11 @@ const (
 	DefaultBaseImage = "hashicorp/vault"
 	// DefaultEtcdBaseImage is the default of spec.storage.etcd.baseImage.
 	DefaultEtcdBaseImage = "gcr.io/etcd-development/etcd"
+	// DefaultEtcdVersion is the default of spec.storage.etcd.version for an etcd that does not
+	// run yet, and DefaultEtcdVolumeSize that of spec.storage.etcd.volumeSize. The chart has
+	// the same ones.
+	DefaultEtcdVersion    = "3.6.16"
+	DefaultEtcdVolumeSize = "2Gi"
 
 	// NameLabel and its siblings are the recommended labels on all that is made
 	// for a Vault.
@@ -184,6 +189,14 @@ func (v *Vault) EtcdServerSecretName() string {
 // etcd with.
 func (v *Vault) EtcdClientSecretName() string {
 	return v.EtcdName() + "-client-tls"
+}
+
+// EtcdSpec is spec.storage.etcd, be it set or not.
+func (v *Vault) EtcdSpec() EtcdStorage {
+	if v.Spec.Storage.Etcd == nil {
+		return EtcdStorage{}
+	}
+	return *v.Spec.Storage.Etcd
 }
 
 // WantedMembers is spec.storage.etcd.nodes, or its default.

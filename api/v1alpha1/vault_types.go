@@ -29,9 +29,9 @@ import (
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why the Vault is not ready",priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="metadata.name: must be at most 40 characters, so that the names derived from it stay valid"
-// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || self.spec.storage.etcd.nodes == oldSelf.spec.storage.etcd.nodes",fieldPath=".spec.storage.etcd.nodes",message="cannot be changed: members of a living etcd cluster are not added or removed"
-// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.spec.storage.etcd.volumeSize)) >= 0 || has(oldSelf.status.storage.volumeSize) && quantity(self.spec.storage.etcd.volumeSize).compareTo(quantity(oldSelf.status.storage.volumeSize)) >= 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be made smaller: the volumes exist already"
-// +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.etcd) || !has(oldSelf.spec.storage.etcd) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || has(self.spec.storage.etcd.storageClassName) == has(oldSelf.spec.storage.etcd.storageClassName) && (!has(self.spec.storage.etcd.storageClassName) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",fieldPath=".spec.storage.etcd.storageClassName",message="cannot be changed: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || self.spec.storage.?etcd.?nodes.orValue(3) == oldSelf.spec.storage.?etcd.?nodes.orValue(3)",fieldPath=".spec.storage.etcd.nodes",message="cannot be changed: members of a living etcd cluster are not added or removed"
+// +kubebuilder:validation:XValidation:rule="has(self.spec.storage.raft) || has(self.spec.storage.external) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(has(self.spec.storage.etcd) && has(self.spec.storage.etcd.volumeSize) ? self.spec.storage.etcd.volumeSize : '2Gi').compareTo(quantity(has(oldSelf.spec.storage.etcd) && has(oldSelf.spec.storage.etcd.volumeSize) ? oldSelf.spec.storage.etcd.volumeSize : '2Gi')) >= 0 || has(oldSelf.status.storage.volumeSize) && quantity(has(self.spec.storage.etcd) && has(self.spec.storage.etcd.volumeSize) ? self.spec.storage.etcd.volumeSize : '2Gi').compareTo(quantity(oldSelf.status.storage.volumeSize)) >= 0",fieldPath=".spec.storage.etcd.volumeSize",message="cannot be made smaller: the volumes exist already"
+// +kubebuilder:validation:XValidation:rule="has(self.spec.storage.raft) || has(self.spec.storage.external) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || (has(self.spec.storage.etcd) && has(self.spec.storage.etcd.storageClassName)) == (has(oldSelf.spec.storage.etcd) && has(oldSelf.spec.storage.etcd.storageClassName)) && (!(has(self.spec.storage.etcd) && has(self.spec.storage.etcd.storageClassName)) || self.spec.storage.etcd.storageClassName == oldSelf.spec.storage.etcd.storageClassName)",fieldPath=".spec.storage.etcd.storageClassName",message="cannot be changed: the volumes exist already"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.external) || has(self.spec.nodes) && self.spec.nodes == 1 || has(self.spec.storage.external.highAvailability) && self.spec.storage.external.highAvailability || self.spec.storage.external.type in ['cockroachdb', 'consul', 'dynamodb', 'etcd', 'foundationdb', 'gcs', 'mysql', 'oci', 'postgresql', 'spanner', 'zookeeper']",fieldPath=".spec.nodes",message="must be 1 with this type of storage.external: Vault has no lock there by which nodes agree on the active one"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || has(self.spec.nodes) && self.spec.nodes in [1, 3, 5, 7]",fieldPath=".spec.nodes",message="must be 1, 3, 5 or 7 with storage.raft: a majority has to be unsealed, and an even number adds no safety"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.storage.raft) || !has(oldSelf.spec.storage.raft) || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.volumes) || quantity(has(self.spec.storage.raft.volumeSize) ? self.spec.storage.raft.volumeSize : '10Gi').compareTo(quantity(has(oldSelf.spec.storage.raft.volumeSize) ? oldSelf.spec.storage.raft.volumeSize : '10Gi')) >= 0 || has(oldSelf.status.storage.volumeSize) && quantity(has(self.spec.storage.raft.volumeSize) ? self.spec.storage.raft.volumeSize : '10Gi').compareTo(quantity(oldSelf.status.storage.volumeSize)) >= 0",fieldPath=".spec.storage.raft.volumeSize",message="cannot be made smaller: the volumes exist already"
@@ -73,9 +73,9 @@ type VaultList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.version == oldSelf.version",fieldPath=".version",message="cannot be changed while spec.sealMigration is set, nor together with it"
 // +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || self.baseImage == oldSelf.baseImage",fieldPath=".baseImage",message="cannot be changed while spec.sealMigration is set, nor together with it"
 // +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || has(self.imageDigest) == has(oldSelf.imageDigest) && (!has(self.imageDigest) || self.imageDigest == oldSelf.imageDigest)",fieldPath=".imageDigest",message="cannot be changed while spec.sealMigration is set, nor together with it"
-// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || !has(self.storage.etcd) || !has(oldSelf.storage.etcd) || self.storage.etcd.version == oldSelf.storage.etcd.version",fieldPath=".storage.etcd.version",message="cannot be changed while spec.sealMigration is set, nor together with it"
-// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || !has(self.storage.etcd) || !has(oldSelf.storage.etcd) || self.storage.etcd.baseImage == oldSelf.storage.etcd.baseImage",fieldPath=".storage.etcd.baseImage",message="cannot be changed while spec.sealMigration is set, nor together with it"
-// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || !has(self.storage.etcd) || !has(oldSelf.storage.etcd) || has(self.storage.etcd.imageDigest) == has(oldSelf.storage.etcd.imageDigest) && (!has(self.storage.etcd.imageDigest) || self.storage.etcd.imageDigest == oldSelf.storage.etcd.imageDigest)",fieldPath=".storage.etcd.imageDigest",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || (has(self.storage.etcd) && has(self.storage.etcd.version)) == (has(oldSelf.storage.etcd) && has(oldSelf.storage.etcd.version)) && (!(has(self.storage.etcd) && has(self.storage.etcd.version)) || self.storage.etcd.version == oldSelf.storage.etcd.version)",fieldPath=".storage.etcd.version",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || ((has(self.storage.etcd) && has(self.storage.etcd.baseImage) ? self.storage.etcd.baseImage : 'gcr.io/etcd-development/etcd')) == ((has(oldSelf.storage.etcd) && has(oldSelf.storage.etcd.baseImage) ? oldSelf.storage.etcd.baseImage : 'gcr.io/etcd-development/etcd'))",fieldPath=".storage.etcd.baseImage",message="cannot be changed while spec.sealMigration is set, nor together with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || (has(self.storage.etcd) && has(self.storage.etcd.imageDigest)) == (has(oldSelf.storage.etcd) && has(oldSelf.storage.etcd.imageDigest)) && (!(has(self.storage.etcd) && has(self.storage.etcd.imageDigest)) || self.storage.etcd.imageDigest == oldSelf.storage.etcd.imageDigest)",fieldPath=".storage.etcd.imageDigest",message="cannot be changed while spec.sealMigration is set, nor together with it"
 // +kubebuilder:validation:XValidation:rule="!has(self.sealMigration) || !has(self.unseal)",fieldPath=".unseal",message="must not be set together with sealMigration, in which people unseal the nodes"
 type VaultSpec struct {
 	// nodes is the number of Vault nodes (pods): one is active, the others are
@@ -263,8 +263,8 @@ type VaultSpec struct {
 	// cannot be changed; docs/moving-storage.md tells how data is moved. Defaults to an etcd
 	// cluster of three members.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage
-	// +kubebuilder:default={etcd: {}}
-	// +kubebuilder:validation:XValidation:rule="[has(self.etcd), has(self.raft), has(self.external)].filter(set, set).size() == 1",message="exactly one kind of storage must be set: etcd, raft or external"
+	// +kubebuilder:default={}
+	// +kubebuilder:validation:XValidation:rule="[has(self.etcd), has(self.raft), has(self.external)].filter(set, set).size() <= 1",message="only one kind of storage can be set: etcd, raft or external"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Storage",order=17
 	// +optional
 	Storage StorageSpec `json:"storage,omitempty"`
@@ -589,9 +589,10 @@ type StaticTLS struct {
 	ClientSecret ObjectName `json:"clientSecret"`
 }
 
-// StorageSpec is where Vault keeps its encrypted data: exactly one kind is set.
+// StorageSpec is where Vault keeps its encrypted data: one kind at most is set, and etcd is the
+// default.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.etcd) == has(oldSelf.etcd) && has(self.raft) == has(oldSelf.raft)",message="the kind of storage cannot be changed; docs/moving-storage.md tells how data is moved to a Vault of another kind"
+// +kubebuilder:validation:XValidation:rule="has(self.external) == has(oldSelf.external) && has(self.raft) == has(oldSelf.raft)",message="the kind of storage cannot be changed; docs/moving-storage.md tells how data is moved to a Vault of another kind"
 type StorageSpec struct {
 	// etcd is an etcd cluster that is run for this Vault alone, with mutual TLS.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage/etcd
@@ -713,14 +714,14 @@ const (
 	DeleteData DataRetention = "Delete"
 )
 
-// EtcdStorage is an etcd cluster that is run for one Vault.
+// EtcdStorage is an etcd cluster that is run for one Vault. The chart has its defaults: those of
+// a schema would appear in forms beside the other kinds of storage.
 type EtcdStorage struct {
 	// nodes is the number of etcd members. Defaults to 3, which survives the
 	// loss of one; 1 survives none. It is odd, because an even number adds
 	// cost and no safety. It can be corrected until a volume is bound, and not be
 	// changed afterwards.
 	// https://etcd.io/docs/v3.6/faq/#why-an-odd-number-of-cluster-members
-	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=7
 	// +kubebuilder:validation:XValidation:rule="self % 2 == 1",message="must be odd: 1, 3, 5 or 7"
@@ -729,9 +730,9 @@ type EtcdStorage struct {
 	Nodes *int32 `json:"nodes,omitempty"`
 
 	// version of etcd, the tag of baseImage without its "v", for example
-	// "3.6.16". 3.6 or later. A version that is lower than status.storage.version
-	// is refused, unless allowDowngrade is set.
-	// +kubebuilder:default="3.6.16"
+	// "3.6.16". 3.6 or later. When it is not set, an etcd that runs keeps its version,
+	// status.storage.version, and a new one has that of the operator: 3.6.16. A version that is
+	// lower than status.storage.version is refused, unless allowDowngrade is set.
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^3[.]([6-9]|[1-9][0-9]+)[.][0-9]+([-.][0-9A-Za-z.-]+)?$')",message="must be a full etcd version, 3.6 or later, such as 3.6.16"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd version",order=25,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
@@ -741,7 +742,6 @@ type EtcdStorage struct {
 	// baseImage is the container image of etcd without its tag. The binary has
 	// to be /usr/local/bin/etcd, as in the etcd project's own image.
 	// Defaults to "gcr.io/etcd-development/etcd".
-	// +kubebuilder:default="gcr.io/etcd-development/etcd"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-zA-Z0-9._/-]|:[0-9]+/)*$')",message="must be an image name without a tag or digest; the tag is version, the digest imageDigest"
@@ -761,7 +761,6 @@ type EtcdStorage struct {
 	// Defaults to requests of 100m CPU and 128Mi memory, and no limits.
 	// +kubebuilder:validation:XValidation:rule="!has(self.limits) || self.limits.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/'))",message="limits are of cpu, memory, ephemeral-storage, hugepages-SIZE, or DOMAIN/NAME"
 	// +kubebuilder:validation:XValidation:rule="!has(self.requests) || self.requests.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || k.contains('/'))",message="requests are of cpu, memory, ephemeral-storage, hugepages-SIZE, or DOMAIN/NAME"
-	// +kubebuilder:default={requests: {cpu: "100m", memory: "128Mi"}}
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="etcd resources",order=23,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:resourceRequirements","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
@@ -778,7 +777,6 @@ type EtcdStorage struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][0-9]+)?$`
-	// +kubebuilder:default="2Gi"
 	// +kubebuilder:validation:XValidation:rule="quantity(self).compareTo(quantity('512Mi')) >= 0",message="must be at least 512Mi: etcd's log alone can take half of that"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Volume size",order=20,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text"}
 	// +optional
@@ -801,7 +799,6 @@ type EtcdStorage struct {
 	// docs/availability.md. It is lock_timeout in Vault's configuration; a change
 	// replaces the nodes, the active one last.
 	// https://developer.hashicorp.com/vault/docs/configuration/storage/etcd#lock_timeout
-	// +kubebuilder:default=13
 	// +kubebuilder:validation:Minimum=2
 	// +kubebuilder:validation:Maximum=60
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Lock timeout in seconds",order=24,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:number","urn:alm:descriptor:com.tectonic.ui:advanced"}
@@ -812,7 +809,6 @@ type EtcdStorage struct {
 	// Retain (the default) keeps them, Delete deletes them. Deleting the whole
 	// namespace deletes them in any case.
 	// https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#persistentvolumeclaim-retention
-	// +kubebuilder:default=Retain
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="When the Vault is deleted",order=22,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:select:Retain","urn:alm:descriptor:com.tectonic.ui:select:Delete"}
 	// +optional
 	WhenDeleted DataRetention `json:"whenDeleted,omitempty"`

@@ -90,7 +90,7 @@ etcd_mvcc_db_total_size_in_bytes NaN
 		}))
 		got, err := NewAlarms(nil).report(t.Context(), strings.TrimPrefix(server.URL, "http://"))
 		server.Close()
-		tt.want.Members = []string{"2b6d7f19fe480be8", "83f667809d1a3639"}
+		tt.want.ID, tt.want.Members = "83f667809d1a3639", []string{"2b6d7f19fe480be8", "83f667809d1a3639"}
 		if err != nil || !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: %+v, error %v, want %+v", name, got, err, tt.want)
 		}

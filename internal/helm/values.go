@@ -1,6 +1,7 @@
 package helm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,6 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if vault.HasOperatorLogin() {
 		spec["minReadySeconds"] = int64(stepDownTime / time.Second)
 	}
-	spec["images"] = relatedImages(&vault)
 	if configSecret.Name != "" {
 		spec["configSecret"] = map[string]any{"name": configSecret.Name, "keys": toAny(configSecret.Keys)}
 	}
@@ -130,6 +130,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	if err := t.setStorage(ctx, spec, &vault, config); err != nil {
 		return nil, err
 	}
+	spec["images"] = relatedImages(&vault)
 	spec["ownerUID"] = string(vault.UID)
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
@@ -139,12 +140,22 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
 }
 
-// setStorage sets what the chart has to know of the storage beside the spec.
+// setStorage sets what the chart has to know of the storage beside the spec, and the version of
+// etcd in both.
 func (t *translator) setStorage(
 	ctx context.Context, spec map[string]any, vault *v1alpha1.Vault, config vaultconfig.Config,
 ) error {
 	if vault.HasExternal() {
 		return t.setExternal(ctx, spec, vault, config)
+	}
+	if vault.HasEtcd() {
+		etcd := vault.EtcdSpec()
+		var err error
+		if etcd.Version, err = storage.EtcdVersion(ctx, t.client, vault); err != nil {
+			return err
+		}
+		vault.Spec.Storage.Etcd = &etcd
+		return unstructured.SetNestedField(spec, etcd.Version, "storage", "etcd", "version")
 	}
 	running, err := storage.RunningNodes(ctx, t.client, vault)
 	if err == nil && running != vault.WantedNodes() {
@@ -232,7 +243,7 @@ func relatedImages(vault *v1alpha1.Vault) map[string]any {
 	}
 	add("vault", vault.Spec.BaseImage, v1alpha1.DefaultBaseImage, vault.Spec.Version, vault.Spec.ImageDigest)
 	if etcd := vault.Spec.Storage.Etcd; etcd != nil {
-		add("etcd", etcd.BaseImage, v1alpha1.DefaultEtcdBaseImage, etcd.Version, etcd.ImageDigest)
+		add("etcd", cmp.Or(etcd.BaseImage, v1alpha1.DefaultEtcdBaseImage), v1alpha1.DefaultEtcdBaseImage, etcd.Version, etcd.ImageDigest)
 	}
 	return images
 }

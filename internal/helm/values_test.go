@@ -41,7 +41,7 @@ func newTranslator(t *testing.T, deployed string) *translator {
 	}
 	api := builder.Build()
 	return &translator{
-		client: api, cache: api, apiReader: api, records: &releases.Store{}, clock: clock.RealClock{},
+		namespace: "operators", client: api, cache: api, apiReader: api, records: &releases.Store{}, clock: clock.RealClock{},
 		inputs: &references.Inputs{Cache: api, APIReader: api},
 	}
 }
@@ -115,6 +115,7 @@ func TestTranslate(t *testing.T) {
 		"version": "1.21.0", "generation": "12345678", "operated": true, "operatorNamespace": "operators",
 		"openshift": false, "ipv6": false,
 		"minReadySeconds": int64(5),
+		"storage":         map[string]any{"etcd": map[string]any{"version": v1alpha1.DefaultEtcdVersion}},
 		"images":          map[string]any{}, "ownerUID": "vault-uid",
 		"tlsKeys": map[string]any{"cert": "server.crt", "key": "server.key", "ca": "vault-client-ca.crt"},
 	}
@@ -260,6 +261,10 @@ func TestRelatedImages(t *testing.T) {
 		"the defaults": {
 			spec(v1alpha1.DefaultBaseImage, "1.21.0", v1alpha1.DefaultEtcdBaseImage, "3.6.16"),
 			map[string]any{"vault": "mirror.example.com/vault@sha256:1210", "etcd": "mirror.example.com/etcd@sha256:3616"},
+		},
+		"the default image of a version": {
+			spec(v1alpha1.DefaultBaseImage, "1.21.1", "", "3.6.16"),
+			map[string]any{"etcd": "mirror.example.com/etcd@sha256:3616"},
 		},
 		"other versions": {
 			spec(v1alpha1.DefaultBaseImage, "1.21.1", v1alpha1.DefaultEtcdBaseImage, "3.6.17"), map[string]any{},

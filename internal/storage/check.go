@@ -155,10 +155,10 @@ func (s *State) pending() error {
 	// On the way back from another version an older status does not tell whether a
 	// member has been ready with that.
 	if s.Set != nil && s.Vault.Status.ObservedGeneration != s.Vault.Generation && !s.Vault.Spec.AllowDowngrade {
-		deployed := deployedVersion(s.Set)
-		if layout.version != "" && vaultversion.Lower(layout.version, deployed) {
+		wanted, deployed := s.wantedVersion(), deployedVersion(s.Set)
+		if wanted != "" && vaultversion.Lower(wanted, deployed) {
 			return fmt.Errorf("%s.version %s is lower than the deployed %s: "+
-				"waiting until the status tells whether a member has been ready with that", layout.field, layout.version, deployed)
+				"waiting until the status tells whether a member has been ready with that", layout.field, wanted, deployed)
 		}
 	}
 	going := s.going(layout.set)
@@ -284,4 +284,31 @@ func (s *State) Version() string {
 		return strings.TrimPrefix(deployed, "v")
 	}
 	return known
+}
+
+// EtcdVersion is the version of etcd that the spec wants. Where it names none an etcd that exists
+// keeps its own: the default of another operator must not replace its members.
+func EtcdVersion(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (string, error) {
+	s, err := Load(ctx, reader, vault)
+	if err != nil {
+		return "", err
+	}
+	return s.wantedVersion(), nil
+}
+
+// wantedVersion is the version that the storage is to have, where that is not Vault. That which a
+// member has been ready with comes before that which is deployed, which may have never worked.
+func (s *State) wantedVersion() string {
+	if version := s.layout().version; version != "" || !s.Vault.HasEtcd() {
+		return version
+	}
+	if known := s.Vault.Status.Storage; known != nil && known.Version != "" {
+		return known.Version
+	}
+	if s.Set != nil {
+		if deployed := strings.TrimPrefix(deployedVersion(s.Set), "v"); deployed != "" {
+			return deployed
+		}
+	}
+	return v1alpha1.DefaultEtcdVersion
 }

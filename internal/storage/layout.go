@@ -12,8 +12,7 @@ import (
 // layout is how a kind of storage keeps its volumes: each member is a pod of one
 // StatefulSet, and has one claim.
 type layout struct {
-	// declared says that the spec has it. The API server makes sure of that. An external
-	// storage has none.
+	// declared says that there is one. An external storage has none.
 	declared bool
 	// field is where the spec has it, and membersField where it has the number of members.
 	field, membersField string
@@ -49,9 +48,11 @@ func layoutOf(vault *v1alpha1.Vault) *layout {
 		field: "spec.storage.etcd", membersField: "spec.storage.etcd.nodes", whole: "an etcd", members: "etcd members",
 		set: vault.EtcdName(), labels: vault.EtcdLabels(), wanted: vault.WantedMembers(),
 	}
-	if etcd := vault.Spec.Storage.Etcd; etcd != nil {
-		l.declared, l.version = true, etcd.Version
-		l.volumeSize, l.storageClassName, l.whenDeleted = etcd.VolumeSize, etcd.StorageClassName, etcd.WhenDeleted
+	etcd := vault.EtcdSpec()
+	l.declared, l.version = true, etcd.Version
+	l.volumeSize, l.storageClassName, l.whenDeleted = etcd.VolumeSize, etcd.StorageClassName, etcd.WhenDeleted
+	if l.volumeSize == nil {
+		l.volumeSize = new(resource.MustParse(v1alpha1.DefaultEtcdVolumeSize))
 	}
 	return l
 }

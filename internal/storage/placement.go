@@ -13,8 +13,7 @@ import (
 // etcd that was made before they did stay where they are: a selector could keep
 // them from the Kubernetes nodes that their volumes are on.
 func SetPlacement(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, values map[string]any) error {
-	etcd := vault.Spec.Storage.Etcd
-	if etcd == nil || etcd.Pod != nil {
+	if !vault.HasEtcd() || vault.EtcdSpec().Pod != nil {
 		return nil
 	}
 	s, err := Load(ctx, reader, vault)

@@ -177,8 +177,8 @@ func (in *storageInputs) etcdReady(state *storage.State, m *etcdMembers) metav1.
 	case m.hasQuorum() && m.full:
 		return isFalse(v1alpha1.ReasonNoSpace,
 			"etcd has used up the space that its volumes allow: Vault can read and delete, but not write, "+
-				"and no other node can become active. Delete what is not needed: within a quarter of an hour etcd is "+
-				"compacted, defragmented and its alarm disarmed")
+				"and no other node can become active. Delete what is not needed: then etcd is compacted, "+
+				"defragmented and its alarm disarmed in a quarter of an hour, or sooner by hand")
 	case len(m.missing) == 0:
 		return isTrue(v1alpha1.ReasonQuorum, "%d of %d etcd members are ready%s", ready, m.all, shared)
 	case m.hasQuorum():

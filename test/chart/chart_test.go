@@ -165,7 +165,7 @@ func TestLint(t *testing.T) {
 }
 
 // TestDefaultsAreTheResources checks that values.yaml says what the API server
-// fills in.
+// fills in, and what the operator takes for the defaults of etcd.
 func TestDefaultsAreTheResources(t *testing.T) {
 	content, err := os.ReadFile(crdFile)
 	if err != nil {
@@ -187,10 +187,29 @@ func TestDefaultsAreTheResources(t *testing.T) {
 		"ca": v1alpha1.ClientCAKey}
 	// Helm would mix these with what is set, so the template has them.
 	delete(want["pod"].(map[string]any), "resources")
-	delete(want["storage"].(map[string]any)["etcd"].(map[string]any), "resources")
+	want["storage"] = map[string]any{"etcd": map[string]any{
+		"nodes": (&v1alpha1.Vault{}).WantedMembers(), "version": v1alpha1.DefaultEtcdVersion,
+		"baseImage": v1alpha1.DefaultEtcdBaseImage, "volumeSize": v1alpha1.DefaultEtcdVolumeSize,
+		"lockTimeoutSeconds": 13, "whenDeleted": v1alpha1.RetainData,
+	}}
 	got := loadChart(t).Values
 	if !reflect.DeepEqual(roundTrip(t, got), roundTrip(t, want)) {
 		t.Errorf("values.yaml has\n%v\nand the resource's defaults are\n%v", got, want)
+	}
+}
+
+// Whose pods may reach etcd beside its own and Vault's is said by the operator.
+func TestOperatorReachesEtcd(t *testing.T) {
+	for values, want := range map[string]bool{`operated: true`: false, `operatorNamespace: operators`: true} {
+		files, err := release{values: values}.manifests(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy := files["vault/templates/etcd/networkpolicy.yaml"]
+		if strings.Contains(policy, "kubernetes.io/metadata.name: operators\n") != want ||
+			strings.Contains(policy, "app.kubernetes.io/name: vault-operator\n") != want {
+			t.Errorf("%s: %s", values, policy)
+		}
 	}
 }
 

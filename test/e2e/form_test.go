@@ -17,8 +17,11 @@ import (
 // creates the Vault that comes out of it.
 func TestForm(t *testing.T) {
 	t.Parallel()
-	output := filepath.Join(t.TempDir(), "vault.json")
-	t.Log(shell.Run(t, "../form/run.sh", "FORM_OUTPUT="+output))
+	dir := t.TempDir()
+	output, raft := filepath.Join(dir, "vault.json"), filepath.Join(dir, "raft.json")
+	t.Log(shell.Run(t, "../form/run.sh", "FORM_OUTPUT="+output, "FORM_RAFT_OUTPUT="+raft))
+	// What the API server does not refuse is a Vault like any other with integrated storage.
+	shell.Run(t, "kubectl create --dry-run=server -f "+raft)
 	text, err := os.ReadFile(output)
 	if err != nil {
 		t.Fatal(err)

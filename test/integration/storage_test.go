@@ -468,6 +468,39 @@ func TestEtcdVersionDoesNotGoBack(t *testing.T) {
 	})
 }
 
+// An etcd whose version is not named keeps that which it runs.
+func TestEtcdKeepsItsVersion(t *testing.T) {
+	vault, pods, _ := founded(t, `spec: {storage: {etcd: {nodes: 1, version: 3.6.16}}}`)
+	change(t, vault, `{"spec": {"storage": {"etcd": {"version": "3.6.17"}}}}`)
+	image := func() error {
+		set := setOf(t, vault)
+		if set.Annotations[v1alpha1.GenerationAnnotation] != strconv.FormatInt(vault.Generation, 10) {
+			return errors.New("the spec is not deployed")
+		}
+		if image := set.Spec.Template.Spec.Containers[0].Image; !strings.HasSuffix(image, ":v3.6.17") {
+			return errors.New(image)
+		}
+		return nil
+	}
+	vault = get(t, vault.Namespace, vault.Name, vault)
+	eventually(t, "the version is deployed", image)
+	observeSet(t, vault, "a", "b")
+	awaitReplaced(t, pods[0])
+	makeMember(t, vault, 0, "b", isReady(corev1.ConditionTrue))
+	awaitVault(t, vault, "a member is ready with it", func(v *v1alpha1.Vault) error {
+		if v.Status.Storage.Version != "3.6.17" {
+			return errors.New(v.Status.Storage.Version)
+		}
+		return nil
+	})
+	change(t, vault, `{"spec": {"storage": {"etcd": {"version": null}}}}`)
+	vault = get(t, vault.Namespace, vault.Name, vault)
+	if vault.Spec.Storage.Etcd.Version != "" {
+		t.Fatalf("the API server sets version %s", vault.Spec.Storage.Etcd.Version)
+	}
+	eventually(t, "it is kept", image)
+}
+
 // An etcd that was founded is not founded again by empty volumes.
 func TestLostVolumes(t *testing.T) {
 	vault, pods, claims := founded(t, "")

@@ -155,12 +155,11 @@ func TestBadInputIsRefusedWithTheNameOfTheField(t *testing.T) {
 		{name: "an empty Secret name", spec: `spec: {tls: {static: {serverSecret: "", clientSecret: mine}}}`,
 			want: []string{"spec.tls.static.serverSecret"}},
 
-		{name: "no kind of storage", spec: `spec: {storage: {}}`, want: []string{"spec.storage", "exactly one kind"}},
 		{name: "both kinds of storage", spec: `spec: {nodes: 3, storage: {etcd: {}, raft: {}}}`,
-			want: []string{"spec.storage", "exactly one kind"}},
+			want: []string{"spec.storage", "only one kind"}},
 		{name: "etcd beside an external storage",
 			spec: `spec: {storage: {etcd: {}, external: {type: consul, configSecretName: a}}}`,
-			want: []string{"spec.storage", "exactly one kind"}},
+			want: []string{"spec.storage", "only one kind"}},
 		{name: "two nodes on a storage without a lock",
 			spec: `spec: {nodes: 2, storage: {external: {type: s3, configSecretName: a}}}`,
 			want: []string{"spec.nodes", "must be 1 with this type"}},
@@ -338,7 +337,7 @@ func TestGoodInputIsAccepted(t *testing.T) {
 
 func TestDefaultsAreFilledIn(t *testing.T) {
 	namespace := newNamespace(t)
-	for _, spec := range []string{"", "spec: {}", "spec: {storage: {etcd: {}}}", "spec: {pod: {}}"} {
+	for _, spec := range []string{"", "spec: {}", "spec: {storage: {}}", "spec: {pod: {}}"} {
 		t.Run(spec, func(t *testing.T) {
 			object := parseVault(t, namespace, "example", spec)
 			if err := strict().Create(t.Context(), object, client.DryRunAll); err != nil {
@@ -349,11 +348,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 				"pod": map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "100m",
 					"memory": "256Mi"}}},
 				"service": map[string]any{"type": "ClusterIP"},
-				"storage": map[string]any{"etcd": map[string]any{
-					"nodes": int64(3), "version": "3.6.16", "baseImage": "gcr.io/etcd-development/etcd", "volumeSize": "2Gi",
-					"lockTimeoutSeconds": int64(13), "whenDeleted": "Retain",
-					"resources": map[string]any{"requests": map[string]any{"cpu": "100m", "memory": "128Mi"}},
-				}},
+				"storage": map[string]any{}, // what is set here would be in forms beside another kind of storage
 			}
 			if got := object.Object["spec"]; !equalJSON(t, got, want) {
 				t.Errorf("spec %v, want %v", got, want)
@@ -374,7 +369,7 @@ func TestWhatCannotBeChanged(t *testing.T) {
 			change: `spec: {storage: {etcd: {nodes: 3}}}`, want: []string{"spec.storage.etcd.nodes", "cannot be changed"}},
 		{name: "the default of etcd members", spec: `spec: {storage: {etcd: {nodes: 1}}}`,
 			change: `spec: {storage: {etcd: {nodes: null}}}`, want: []string{"spec.storage.etcd.nodes", "cannot be changed"}},
-		{name: "no storage", change: `spec: {storage: {etcd: null}}`, want: []string{"spec.storage", "exactly one kind"}},
+		{name: "the default storage", change: `spec: {storage: {etcd: null}}`},
 		{name: "a larger volume", change: `spec: {storage: {etcd: {volumeSize: 3Gi}}}`},
 		{name: "a smaller volume", change: `spec: {storage: {etcd: {volumeSize: 1Gi}}}`,
 			want: []string{"spec.storage.etcd.volumeSize", "cannot be made smaller"}},
@@ -389,6 +384,12 @@ func TestWhatCannotBeChanged(t *testing.T) {
 		{name: "no class where there was one", spec: `spec: {storage: {etcd: {storageClassName: fast}}}`,
 			change: `spec: {storage: {etcd: {storageClassName: null}}}`,
 			want:   []string{"spec.storage.etcd.storageClassName", "cannot be changed"}},
+		{name: "the default storage, and its volumes", spec: `spec: {storage: {etcd: {volumeSize: 3Gi}}}`,
+			change: `spec: {storage: {etcd: null}}`, want: []string{"spec.storage.etcd.volumeSize", "cannot be made smaller"}},
+		{name: "the default storage, and its members", spec: `spec: {storage: {etcd: {nodes: 1}}}`,
+			change: `spec: {storage: {etcd: null}}`, want: []string{"spec.storage.etcd.nodes", "cannot be changed"}},
+		{name: "from the default storage to raft", change: `spec: {nodes: 3, storage: {raft: {}}}`,
+			want: []string{"spec.storage", "cannot be changed", "docs/moving-storage.md"}},
 		{name: "another kind of storage", change: `spec: {nodes: 3, storage: {etcd: null, raft: {}}}`,
 			want: []string{"spec.storage", "cannot be changed", "docs/moving-storage.md"}},
 		{name: "from raft to an external storage", spec: `spec: {nodes: 3, storage: {raft: {}}}`,
