@@ -155,7 +155,8 @@ func EtcdClient(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(secret.Data[caCertKey]) // without any nothing can be verified
 	return &tls.Config{
-		Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: etcdServerName(vault), MinVersion: tls.VersionTLS12,
+		Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: etcdServerName(vault),
+		MinVersion: tls.VersionTLS12,
 	}, nil
 }
 

@@ -243,7 +243,8 @@ func relatedImages(vault *v1alpha1.Vault) map[string]any {
 	}
 	add("vault", vault.Spec.BaseImage, v1alpha1.DefaultBaseImage, vault.Spec.Version, vault.Spec.ImageDigest)
 	if etcd := vault.Spec.Storage.Etcd; etcd != nil {
-		add("etcd", cmp.Or(etcd.BaseImage, v1alpha1.DefaultEtcdBaseImage), v1alpha1.DefaultEtcdBaseImage, etcd.Version, etcd.ImageDigest)
+		image := cmp.Or(etcd.BaseImage, v1alpha1.DefaultEtcdBaseImage)
+		add("etcd", image, v1alpha1.DefaultEtcdBaseImage, etcd.Version, etcd.ImageDigest)
 	}
 	return images
 }

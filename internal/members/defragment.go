@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,8 +33,10 @@ import (
 const (
 	// defragmentations is how many members of different Vaults are defragmented at the same time.
 	defragmentations = 2
-	// every is how often the databases of a Vault are looked at.
+	// every is how often the databases of a Vault are looked at, and often when nothing can be
+	// written.
 	every = 5 * time.Minute
+	often = 20 * time.Second
 	// pause is for how long an etcd is left alone after something was done to it, and after an
 	// operator has begun to lead, which does not know what another one has done.
 	pause = 2 * time.Minute
@@ -100,39 +104,58 @@ func (d *Defragmenter) Reconcile(ctx context.Context, req reconcile.Request) (re
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	// What the caches have tells nearly always that there is nothing to do.
-	next, _, err := d.look(ctx, d, &vault)
-	if err != nil || next == (step{}) {
-		return reconcile.Result{RequeueAfter: every}, err
+	members, _, err := d.look(ctx, d, &vault)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	wanted := vault.WantedMembers()
+	if nextStep(members, wanted) == (step{}) {
+		return reconcile.Result{RequeueAfter: again(members)}, nil
 	}
 	if !d.Members.take(req.NamespacedName) {
 		return reconcile.Result{RequeueAfter: pause}, nil
 	}
 	defer d.Members.giveBack(req.NamespacedName)
-	next, found, err := d.look(ctx, d.APIReader, &vault)
-	if err != nil || next == (step{}) {
-		return reconcile.Result{RequeueAfter: every}, err
+	members, found, err := d.look(ctx, d.APIReader, &vault)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	next := nextStep(members, wanted)
+	if next == (step{}) {
+		return reconcile.Result{RequeueAfter: again(members)}, nil
 	}
 	config, err := certs.EtcdClient(ctx, d.APIReader, &vault)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	if err := d.do(ctx, &vault, next, found, config); err != nil {
+		d.leave(req.NamespacedName, pauseFailed)
+		if errors.Is(err, context.Canceled) {
+			return reconcile.Result{}, err // the operator ends
+		}
 		log.FromContext(ctx).Error(err, "A step of the defragmentation failed")
 		d.Recorder.Event(&vault, corev1.EventTypeWarning, eventFailed, err.Error())
-		d.leave(req.NamespacedName, pauseFailed)
 		return reconcile.Result{RequeueAfter: pauseFailed}, nil
 	}
 	d.leave(req.NamespacedName, pause)
 	return reconcile.Result{RequeueAfter: pause}, nil
 }
 
-// look decides by what the reader has, and what members say now. It returns the pods as well.
+// again is when to look again.
+func again(members []member) time.Duration {
+	if slices.ContainsFunc(members, func(m member) bool { return m.Report.Alarm == etcd.NoSpace }) {
+		return often
+	}
+	return every
+}
+
+// look returns the members by what the reader has, and by what they say now, and their pods.
 func (d *Defragmenter) look(
 	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault,
-) (step, map[types.UID]*corev1.Pod, error) {
+) ([]member, map[types.UID]*corev1.Pod, error) {
 	members, found, err := membersOf(ctx, reader, vault)
 	if err != nil {
-		return step{}, nil, err
+		return nil, nil, err
 	}
 	ask(ctx, d.Look, members, found, vault.WantedMembers())
 	byUID := map[types.UID]*corev1.Pod{}
@@ -140,7 +163,7 @@ func (d *Defragmenter) look(
 		byUID[pod.UID] = pod
 		members[i].Recent = d.isRecent(pod.UID)
 	}
-	return nextStep(members, vault.WantedMembers()), byUID, nil
+	return members, byUID, nil
 }
 
 // do does a step.

@@ -189,14 +189,6 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err != nil {
 		return err
 	}
-	defragmenter := &members.Defragmenter{
-		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Look: alarms.Look, Members: replacer,
-		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
-		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")), Clock: clock.RealClock{},
-	}
-	if err := defragmenter.SetupWithManager(manager, alarms.Source()); err != nil {
-		return fmt.Errorf("defragmentation controller: %w", err)
-	}
 	status := &vaultstatus.Reconciler{
 		Client:  manager.GetClient(),
 		Engine:  engine,
@@ -255,6 +247,14 @@ func addStorage(manager ctrl.Manager, alarms *etcd.Alarms) (*storage.Reconciler,
 	}
 	if err := replacer.SetupWithManager(manager); err != nil {
 		return nil, nil, fmt.Errorf("members controller: %w", err)
+	}
+	defragmenter := &members.Defragmenter{
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Look: alarms.Look, Members: replacer,
+		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
+		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")), Clock: clock.RealClock{},
+	}
+	if err := defragmenter.SetupWithManager(manager, alarms.Source()); err != nil {
+		return nil, nil, fmt.Errorf("defragmentation controller: %w", err)
 	}
 	return keeper, replacer, nil
 }

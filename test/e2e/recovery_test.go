@@ -216,24 +216,7 @@ func (r *recovery) awaitEvent(t *testing.T, reason string) {
 // full fills the storage up, and has it emptied.
 func (r *recovery) full(t *testing.T) {
 	r.write(t)
-	active := r.AwaitHA(t, 1).VaultStatus.Active
-	r.began = time.Now()
-	// 1 MB each, into 128 MiB.
-	var out string
-	var err error
-	for n := 0; n < 200 && err == nil; n += 20 {
-		out, err = r.inPod(active, fmt.Sprintf(`
-n=%d
-for i in $(seq 20); do
-	head -c 750000 /dev/urandom | base64 | tr -d '\n' >/tmp/value
-	vault write secret/fill-$((n+i)) value=@/tmp/value >/dev/null || exit 1
-done`, n))
-	}
-	if err == nil || !strings.Contains(out, "database space exceeded") {
-		t.Fatalf("it was not filled up: %s", out)
-	}
-	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoSpace,
-		"compacted, defragmented")
+	active := r.fill(t)
 	r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive,
 		v1alpha1.StorageReadyCondition)
 	r.awaitEvent(t, v1alpha1.ReasonNoSpace)
@@ -244,13 +227,42 @@ done`, n))
 	if out, err := r.inPod(active, "vault read secret/foo"); err != nil {
 		t.Errorf("a full storage cannot be read: %s", out)
 	}
+	r.empty(t, active)
+	r.follow(t, "The storage is full")
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
+	r.readBack(t)
+}
+
+// fill fills the storage of 128 MiB up by what the active node, which it returns, writes.
+func (r *recovery) fill(t *testing.T) (active string) {
+	t.Helper()
+	active = r.AwaitHA(t, 1).VaultStatus.Active
+	r.began = time.Now()
+	const full = "database space exceeded"
+	var out string
+	for n := 0; n < 400 && !strings.Contains(out, full); n += 20 { // of 1 MB each
+		out, _ = r.inPod(active, fmt.Sprintf(`
+n=%d
+for i in $(seq 20); do
+	head -c 750000 /dev/urandom | base64 | tr -d '\n' >/tmp/value
+	vault write secret/fill-$((n+i)) value=@/tmp/value >/dev/null || exit 1
+done`, n))
+	}
+	if !strings.Contains(out, full) {
+		t.Fatalf("it was not filled up: %s", out)
+	}
+	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoSpace,
+		"compacted, defragmented")
+	return active
+}
+
+// empty deletes what fill has written.
+func (r *recovery) empty(t *testing.T, active string) {
+	t.Helper()
 	if out, err := r.inPod(active,
 		"for key in $(vault list secret | grep fill-); do vault delete secret/$key || exit 1; done"); err != nil {
 		t.Fatalf("a full storage cannot be emptied: %s", out)
 	}
-	r.follow(t, "The storage is full")
-	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
-	r.readBack(t)
 }
 
 // loseCAs deletes all Secrets with certificates, and makes them again without a backup.

@@ -1,0 +1,68 @@
+package etcd
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// serve is a member that answers as it is told, and notes what it is asked.
+func serve(t *testing.T, status int, answer string) (*Member, *[]string) {
+	t.Helper()
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		asked = append(asked, strings.TrimPrefix(r.URL.Path, "/v3/maintenance/")+" "+string(body))
+		w.Header().Set("Location", "/elsewhere")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, answer)
+	}))
+	t.Cleanup(server.Close)
+	client := server.Client()
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Member{address: server.URL, client: client}, &asked
+}
+
+func TestMaintenance(t *testing.T) {
+	m, asked := serve(t, http.StatusOK, `{"alarms": [{"memberID": "12", "alarm": "NOSPACE"}, `+
+		`{"memberID": "13", "alarm": "CORRUPT"}, {"memberID": "18446744073709551615", "alarm": "NOSPACE"}]}`)
+	for _, do := range []func() error{
+		func() error { return m.Defragment(t.Context()) },
+		func() error { return m.MoveLeader(t.Context(), "ff00000000000001") },
+		func() error { return m.Disarm(t.Context()) },
+	} {
+		if err := do(); err != nil {
+			t.Error(err)
+		}
+	}
+	want := []string{
+		`defragment {}`, `transfer-leadership {"targetID":"18374686479671623681"}`, `alarm {"action":"GET"}`,
+		`alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"12"}`,
+		`alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"18446744073709551615"}`,
+	}
+	if !slices.Equal(*asked, want) {
+		t.Errorf("asked %q, want %q", *asked, want)
+	}
+	if m.MoveLeader(t.Context(), "nobody") == nil {
+		t.Error("a leader is moved to nobody")
+	}
+}
+
+// What a member answers is not quoted, not followed, and not believed.
+func TestMaintenanceFails(t *testing.T) {
+	for answer, status := range map[string]int{
+		"MARKER": http.StatusInternalServerError, "": http.StatusTemporaryRedirect, "{": http.StatusOK,
+		`{"alarms": [{"memberID": "MARKER", "alarm": "NOSPACE"}]}`:          http.StatusOK,
+		`{"alarms": [` + strings.Repeat(`{},`, 2*maxMembers) + `{}]}`:       http.StatusOK,
+		`{"alarms": [{"memberID": "` + strings.Repeat("1", 20<<10) + `"}]}`: http.StatusOK,
+	} {
+		m, asked := serve(t, status, answer)
+		err := m.Disarm(t.Context())
+		if err == nil || strings.Contains(err.Error(), "MARKER") || len(*asked) != 1 {
+			t.Errorf("%.40s: error %v, asked %d times", answer, err, len(*asked))
+		}
+	}
+}
