@@ -286,7 +286,7 @@ func (s *State) Version() string {
 	return known
 }
 
-// EtcdVersion is the version of etcd that the spec wants. Where it names none an etcd that exists
+// EtcdVersion is the version of etcd that the spec wants. Where it names none an etcd that works
 // keeps its own: the default of another operator must not replace its members.
 func EtcdVersion(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (string, error) {
 	s, err := Load(ctx, reader, vault)
@@ -297,7 +297,8 @@ func EtcdVersion(ctx context.Context, reader client.Reader, vault *v1alpha1.Vaul
 }
 
 // wantedVersion is the version that the storage is to have, where that is not Vault. That which a
-// member has been ready with comes before that which is deployed, which may have never worked.
+// member has been ready with comes before that which is deployed, and one that no member is ready
+// with does not count: it may be one that was mistyped.
 func (s *State) wantedVersion() string {
 	if version := s.layout().version; version != "" || !s.Vault.HasEtcd() {
 		return version
@@ -305,7 +306,7 @@ func (s *State) wantedVersion() string {
 	if known := s.Vault.Status.Storage; known != nil && known.Version != "" {
 		return known.Version
 	}
-	if s.Set != nil {
+	if s.Set != nil && s.Set.Status.ReadyReplicas > 0 {
 		if deployed := strings.TrimPrefix(deployedVersion(s.Set), "v"); deployed != "" {
 			return deployed
 		}

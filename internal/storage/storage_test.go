@@ -297,13 +297,17 @@ func TestClaimsThatAreGoing(t *testing.T) {
 
 // An etcd whose version is not named keeps its own, whatever the operator's default is.
 func TestVersionIsKept(t *testing.T) {
-	for name, tt := range map[string]struct{ named, known, annotated, image, want string }{
+	for name, tt := range map[string]struct {
+		named, known, annotated, image, want string
+		unready                              bool
+	}{
 		"new":                        {want: v1alpha1.DefaultEtcdVersion},
 		"named":                      {named: "3.7.1", known: "3.7.0", annotated: "3.7.0", want: "3.7.1"},
 		"ready":                      {known: "3.6.1", annotated: "3.6.1", want: "3.6.1"},
 		"ready, and made anew":       {known: "3.6.1", want: "3.6.1"},
 		"another has never worked":   {known: "3.6.1", annotated: "3.6.99", want: "3.6.1"},
-		"never ready":                {annotated: "3.6.1", want: "3.6.1"},
+		"ready, and not told yet":    {annotated: "3.6.1", want: "3.6.1"},
+		"never ready":                {annotated: "3.6.99", unready: true, want: v1alpha1.DefaultEtcdVersion},
 		"of an operator before that": {image: "localhost:5000/etcd:v3.6.1", want: "3.6.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -315,6 +319,9 @@ func TestVersionIsKept(t *testing.T) {
 			vault.Status.Storage = &v1alpha1.StorageStatus{Version: tt.known}
 			set := newSet(vault, nil)
 			set.Annotations = map[string]string{v1alpha1.VersionAnnotation: tt.annotated}
+			if !tt.unready {
+				set.Status.ReadyReplicas = 1
+			}
 			set.Spec.Template.Spec.Containers = []corev1.Container{{Name: "etcd", Image: tt.image}}
 			if tt.annotated == "" && tt.image == "" {
 				set = nil
