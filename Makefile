@@ -90,7 +90,7 @@ fuzz: ## Feed what users and nodes may send to the code that reads it, changed a
 	$(call step,fuzz tests,hack/fuzz.sh $(FUZZ_SECONDS))
 
 .PHONY: integration
-integration: cluster ## Run the tests against a real kube-apiserver and etcd.
+integration: cluster s3 ## Run the tests against a real kube-apiserver and etcd.
 	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" hack/integration.sh)
 
 # E2E_TIMEOUT is for how long the end-to-end tests may run. They have a budget of 35 minutes
@@ -98,7 +98,7 @@ integration: cluster ## Run the tests against a real kube-apiserver and etcd.
 E2E_TIMEOUT ?= 60m
 
 .PHONY: e2e
-e2e: cluster deploy newer-vault kms olm previous ## Run the end-to-end tests in the cluster.
+e2e: cluster deploy newer-vault kms s3 olm previous ## Run the end-to-end tests in the cluster.
 	@mkdir -p $(BUILD)
 	$(call step,installing a browser,test/form/install.sh)
 	$(call step,installing PostgreSQL,test/postgresql/install.sh)
@@ -127,6 +127,13 @@ bench-failover: cluster deploy newer-vault ## Measure for how long clients are n
 .PHONY: bench-unseal
 bench-unseal: cluster deploy ## Measure how soon Vaults serve again after all of their nodes were lost (BENCH="-n 20").
 	@$(in_cluster) go run ./test/bench/unseal $(BENCH)
+
+# BACKUP are flags of the benchmark. It needs the binaries of the local cluster, and nothing
+# else of it.
+BACKUP ?=
+.PHONY: bench-backup
+bench-backup: s3 ## Measure backups and restores beside what etcdctl and vault do, and clients meanwhile (BACKUP="-mib 1024").
+	@PATH="$$($(CLUSTER) bin):$$PATH" go run ./test/bench/backup $(BACKUP)
 
 # SCALE are flags of the benchmark. It needs the binaries that the local cluster was
 # built from, and is disturbed by a cluster that runs.
@@ -159,7 +166,7 @@ in_cluster = eval "$$($(CLUSTER) env)" && export LOCAL_CLUSTER="go run -C $(CURD
 .PHONY: cluster
 cluster: cluster-up
 
-.PHONY: load newer-vault kms olm previous
+.PHONY: load newer-vault kms s3 olm previous
 load: image
 	$(call step,giving the image of the operator to the cluster,$(CLUSTER) load "$(CURDIR)/$(BUILD)/image.tar")
 
@@ -168,6 +175,9 @@ newer-vault: cluster
 
 kms: cluster
 	$(call step,building a fake of AWS KMS,$(CLUSTER) kms)
+
+s3: cluster
+	$(call step,building an S3 server,$(CLUSTER) s3)
 
 olm: cluster
 	$(call step,installing OLM in the cluster,$(CLUSTER) olm)
@@ -178,8 +188,8 @@ else
 # The user's cluster, by KUBECONFIG. It pulls the image.
 in_cluster =
 
-.PHONY: cluster load newer-vault kms olm previous
-cluster load newer-vault kms olm previous: ;
+.PHONY: cluster load newer-vault kms s3 olm previous
+cluster load newer-vault kms s3 olm previous: ;
 endif
 
 .PHONY: deploy

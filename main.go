@@ -14,10 +14,16 @@ import (
 	"go.uber.org/zap/zapcore"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/vault-operator/vault-operator/internal/backup"
 	"github.com/vault-operator/vault-operator/internal/operator"
 )
 
 func main() {
+	// The Jobs that the operator starts for backups have its own image.
+	if len(os.Args) > 1 && os.Args[1] == "backup" {
+		exitOn(runBackup())
+		return
+	}
 	options := operator.Options{}
 	flag.StringVar(&options.WatchesFile, "watches-file", "watches.yaml",
 		"File that says which chart renders a Vault.")
@@ -44,10 +50,22 @@ func main() {
 		ctrl.SetLogger(logger)
 		err = operator.Run(ctrl.SetupSignalHandler(), options)
 	}
+	exitOn(err)
+}
+
+func exitOn(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vault-operator:", err)
 		os.Exit(1)
 	}
+}
+
+func runBackup() error {
+	logger, err := newLogger(zapcore.InfoLevel)
+	if err != nil {
+		return err
+	}
+	return backup.Main(logger)
 }
 
 func newLogger(level zapcore.Level) (logr.Logger, error) {

@@ -24,7 +24,8 @@ var (
 )
 
 func addKnownTypes(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &Vault{}, &VaultList{})
+	scheme.AddKnownTypes(GroupVersion, &Vault{}, &VaultList{}, &VaultBackup{}, &VaultBackupList{},
+		&VaultBackupSchedule{}, &VaultBackupScheduleList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

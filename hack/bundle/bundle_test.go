@@ -10,8 +10,10 @@ import (
 	"testing"
 
 	"github.com/operator-framework/api/pkg/manifests"
+	"github.com/operator-framework/api/pkg/operators/v1alpha1"
 	"github.com/operator-framework/api/pkg/validation"
 	interfaces "github.com/operator-framework/api/pkg/validation/interfaces"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 )
 
 const (
@@ -78,17 +80,42 @@ func TestValidators(t *testing.T) {
 // alone. What it looks at in a cluster is in the end-to-end tests.
 func TestScorecard(t *testing.T) {
 	bundle := loadBundle(t)
-	var examples []struct{ Spec map[string]any }
-	if err := json.Unmarshal([]byte(bundle.CSV.Annotations["alm-examples"]), &examples); err != nil || len(examples) != 4 {
+	var examples []struct {
+		Kind string
+		Spec map[string]any
+	}
+	if err := json.Unmarshal([]byte(bundle.CSV.Annotations["alm-examples"]), &examples); err != nil || len(examples) != 6 {
 		t.Fatalf("examples: %v, %v", examples, err)
 	}
 	owned := bundle.CSV.Spec.CustomResourceDefinitions.Owned
-	if len(owned) != 1 || len(bundle.V1CRDs) != 1 || len(owned[0].Resources) == 0 {
+	if len(owned) != 3 || len(bundle.V1CRDs) != len(owned) {
 		t.Fatalf("owned: %+v", owned)
 	}
-	schema := bundle.V1CRDs[0].Spec.Versions[0].Schema.OpenAPIV3Schema
+	for _, kind := range owned {
+		schema := bundle.V1CRDs[slices.IndexFunc(bundle.V1CRDs, func(crd *apiextensionsv1.CustomResourceDefinition) bool {
+			return crd.Spec.Names.Kind == kind.Kind
+		})].Spec.Versions[0].Schema.OpenAPIV3Schema
+		if len(kind.Resources) == 0 {
+			t.Errorf("%s names no resources", kind.Kind)
+		}
+		spec := requireDescriptors(t, kind, schema)
+		for _, example := range examples {
+			for name := range example.Spec {
+				if example.Kind == kind.Kind && !spec[name] {
+					t.Errorf("spec.%s of an example has no descriptor", name)
+				}
+			}
+		}
+	}
+}
+
+// requireDescriptors returns the fields of the spec that have one.
+func requireDescriptors(
+	t *testing.T, kind v1alpha1.CRDDescription, schema *apiextensionsv1.JSONSchemaProps,
+) map[string]bool {
+	t.Helper()
 	spec, status := map[string]bool{}, map[string]bool{}
-	for i, descriptor := range owned[0].SpecDescriptors {
+	for i, descriptor := range kind.SpecDescriptors {
 		spec[descriptor.Path] = true
 		requireUseful(t, "spec", descriptor.Path, descriptor.DisplayName, descriptor.Description)
 		// Consoles forget what they were told of a part before they were told of the whole.
@@ -96,7 +123,7 @@ func TestScorecard(t *testing.T) {
 			t.Errorf("descriptor %d, of spec.%s, comes before that of spec.%s", i, descriptor.Path, descriptor.Path[:at])
 		}
 	}
-	for _, descriptor := range owned[0].StatusDescriptors {
+	for _, descriptor := range kind.StatusDescriptors {
 		status[descriptor.Path] = true
 		requireUseful(t, "status", descriptor.Path, descriptor.DisplayName, descriptor.Description)
 	}
@@ -110,13 +137,7 @@ func TestScorecard(t *testing.T) {
 			t.Errorf("status.%s has no descriptor", name)
 		}
 	}
-	for _, example := range examples {
-		for name := range example.Spec {
-			if !spec[name] {
-				t.Errorf("spec.%s of an example has no descriptor", name)
-			}
-		}
-	}
+	return spec
 }
 
 func requireUseful(t *testing.T, block, path, displayName, description string) {

@@ -69,7 +69,7 @@ func (in *input) add(object *unstructured.Unstructured) error {
 		return convert(object, &in.csv)
 	case "CustomResourceDefinition":
 		in.crds = append(in.crds, object)
-	case "Vault":
+	case "Vault", "VaultBackup", "VaultBackupSchedule":
 		in.samples = append(in.samples, object)
 	case "Configuration":
 		in.scorecard = object.Object
@@ -114,7 +114,7 @@ func appendAs[T any](object *unstructured.Unstructured, list *[]T) error {
 }
 
 // clusterServiceVersion completes the one that people wrote.
-func (in *input) clusterServiceVersion(vault description) (*v1alpha1.ClusterServiceVersion, error) {
+func (in *input) clusterServiceVersion(kinds map[string]description) (*v1alpha1.ClusterServiceVersion, error) {
 	csv := in.csv.DeepCopy()
 	csv.Namespace = ""
 	if csv.Annotations == nil {
@@ -154,9 +154,15 @@ func (in *input) clusterServiceVersion(vault description) (*v1alpha1.ClusterServ
 		if err != nil {
 			return nil, err
 		}
+		described, known := kinds[kind]
+		if !known {
+			return nil, fmt.Errorf("the kind %s is not described", kind)
+		}
 		csv.Spec.CustomResourceDefinitions.Owned = append(csv.Spec.CustomResourceDefinitions.Owned, v1alpha1.CRDDescription{
-			Name: crd.GetName(), Version: version, Kind: kind, DisplayName: vault.kind.DisplayName, Description: vault.doc,
-			Resources: vault.resources(), SpecDescriptors: vault.specDescriptors(), StatusDescriptors: vault.statusDescriptors(),
+			Name: crd.GetName(), Version: version, Kind: kind,
+			DisplayName: described.kind.DisplayName, Description: described.doc,
+			Resources: described.resources(), SpecDescriptors: described.specDescriptors(),
+			StatusDescriptors: described.statusDescriptors(),
 		})
 	}
 	return csv, nil

@@ -38,15 +38,19 @@ func run(manifests io.Reader, root string) error {
 	if err != nil {
 		return err
 	}
-	vault, err := describe(filepath.Join(root, "api", "v1alpha1"), "Vault")
-	if err != nil {
-		return err
+	kinds := map[string]description{}
+	for _, kind := range []string{"Vault", "VaultBackup", "VaultBackupSchedule"} {
+		d, err := describe(filepath.Join(root, "api", "v1alpha1"), kind)
+		if err != nil {
+			return err
+		}
+		if len(d.missing) > 0 {
+			return errors.New("these fields of " + kind + " have no descriptor, that is, no marker +" + markerName + ": " +
+				strings.Join(d.missing, ", "))
+		}
+		kinds[kind] = d
 	}
-	if len(vault.missing) > 0 {
-		return errors.New("these fields have no descriptor, that is, no marker +" + markerName + ": " +
-			strings.Join(vault.missing, ", "))
-	}
-	csv, err := in.clusterServiceVersion(vault)
+	csv, err := in.clusterServiceVersion(kinds)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,13 @@ const (
 	RolePath = "auth/" + Name + "/role/" + Name
 	// PolicyPath is where the policy is written.
 	PolicyPath = "sys/policies/acl/" + Name
+	// BackupName is the name of the role in that auth method by which the Jobs of backups log in,
+	// and of its policy.
+	BackupName = Name + "-backup"
+	// BackupRolePath is where that role is written.
+	BackupRolePath = "auth/" + Name + "/role/" + BackupName
+	// BackupPolicyPath is where that policy is written.
+	BackupPolicyPath = "sys/policies/acl/" + BackupName
 	// RolesPath lists the roles of the auth method.
 	RolesPath = "auth/" + Name + "/role"
 	// KeysField of ConfigPath are the public keys of the API server.
@@ -74,6 +81,14 @@ path "sys/capabilities-self" {
 }
 `
 
+// BackupPolicy is all that the Jobs may do that back integrated storage up.
+const BackupPolicy = `# What the Jobs of the Vault Operator may do that back this Vault up: read a snapshot of
+# integrated storage, which Vault has encrypted.
+path "sys/storage/raft/snapshot" {
+  capabilities = ["read"]
+}
+`
+
 // needs are the capabilities that the operator uses in a Vault, by path. Those of integrated
 // storage are none of them where there is none: a Vault on etcd lacks nothing without.
 func needs(vault *v1alpha1.Vault) map[string][]string {
@@ -114,8 +129,13 @@ func Missing(vault *v1alpha1.Vault, capabilities map[string][]string) []string {
 
 // OwnPolicy says that a policy is the operator's, of this version or of another: each begins with
 // the same line.
-func OwnPolicy(text string) bool {
-	first, _, _ := strings.Cut(Policy, "\n")
+func OwnPolicy(text string) bool { return sameFirstLine(text, Policy) }
+
+// OwnBackupPolicy says the same of the policy of backups.
+func OwnBackupPolicy(text string) bool { return sameFirstLine(text, BackupPolicy) }
+
+func sameFirstLine(text, own string) bool {
+	first, _, _ := strings.Cut(own, "\n")
 	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	return strings.TrimSpace(line) == first
 }
@@ -141,6 +161,8 @@ func Grant(login *v1alpha1.OperatorLoginStatus) []Request {
 		}},
 		{ConfigPath, Config(login.PublicKeys)},
 		{RolePath, role(login)},
+		{BackupPolicyPath, map[string]any{"policy": BackupPolicy}},
+		{BackupRolePath, backupRole(login)},
 	}
 }
 
@@ -157,6 +179,18 @@ func role(login *v1alpha1.OperatorLoginStatus) map[string]any {
 	}
 }
 
+// backupRole is for the ServiceAccount of the Jobs that back the Vault up. Its tokens are for the
+// same audience, which tells the Vault.
+func backupRole(login *v1alpha1.OperatorLoginStatus) map[string]any {
+	body := role(login)
+	body["token_policies"] = []string{BackupName}
+	// Without a subject the role would admit every ServiceAccount.
+	if parts := strings.Split(login.Audience, "/"); len(parts) == 3 {
+		body["bound_subject"] = "system:serviceaccount:" + parts[1] + ":" + v1alpha1.BackupAccountName(parts[2])
+	}
+	return body
+}
+
 // AlreadyMounted says that Vault refuses MountPath because something is mounted there, by its
 // words.
 func AlreadyMounted(reasons []string) bool {
@@ -171,12 +205,14 @@ func NotMounted(reasons []string) bool {
 
 // Others are the roles that do not belong in the auth method, of those that are there.
 func Others(roles []string) []string {
-	return slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return role == Name })
+	return slices.DeleteFunc(slices.Clone(roles), func(role string) bool {
+		return role == Name || role == BackupName
+	})
 }
 
 // Revoke are the paths to delete, in their order: the policy first, so that a token that is
 // still valid may do nothing any more. The role goes with the auth method.
-func Revoke() []string { return []string{PolicyPath, MountPath} }
+func Revoke() []string { return []string{PolicyPath, BackupPolicyPath, MountPath} }
 
 // GrantCommands are the commands of vault that do the same as Grant, for review.
 func GrantCommands(login *v1alpha1.OperatorLoginStatus) string {
@@ -189,12 +225,19 @@ EOF
 vault write %[7]s - <<'EOF'
 %[8]s
 EOF
-`, Name, Policy, description, lifetime, ConfigPath, indented(Config(login.PublicKeys)), RolePath, indented(role(login)))
+vault policy write %[9]s - <<'EOF'
+%[10]sEOF
+vault write %[11]s - <<'EOF'
+%[12]s
+EOF
+`, Name, Policy, description, lifetime, ConfigPath, indented(Config(login.PublicKeys)), RolePath, indented(role(login)),
+		BackupName, BackupPolicy, BackupRolePath, indented(backupRole(login)))
 }
 
 // RevokeCommands are the commands of vault that do the same as Revoke.
 func RevokeCommands() string {
-	return fmt.Sprintf("vault policy delete %[1]s\nvault auth disable %[1]s\n", Name)
+	return fmt.Sprintf("vault policy delete %[1]s\nvault policy delete %[2]s\nvault auth disable %[1]s\n",
+		Name, BackupName)
 }
 
 func indented(value map[string]any) string {

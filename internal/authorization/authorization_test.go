@@ -69,9 +69,20 @@ func TestGrant(t *testing.T) {
 	for _, request := range requests {
 		paths = append(paths, request.Path)
 	}
-	// The role comes last: before it nobody can log in.
-	if want := []string{PolicyPath, MountPath, ConfigPath, RolePath}; !slices.Equal(paths, want) {
+	// The roles come after their policies: before them nobody can log in.
+	want := []string{PolicyPath, MountPath, ConfigPath, RolePath, BackupPolicyPath, BackupRolePath}
+	if !slices.Equal(paths, want) {
 		t.Errorf("paths are %q, want %q", paths, want)
+	}
+	// Jobs log in as the ServiceAccount of this Vault's backups, and may do nothing else.
+	for field, want := range map[string]string{
+		"bound_subject":   `"system:serviceaccount:default:example-backup"`,
+		"bound_audiences": `["vault-operator/default/example"]`, "token_policies": `["vault-operator-backup"]`,
+		"token_no_default_policy": "true", "token_ttl": `"5m"`, "role_type": `"jwt"`,
+	} {
+		if got, _ := json.Marshal(requests[5].Body[field]); string(got) != want {
+			t.Errorf("%s of the role of backups is %s, want %s", field, got, want)
+		}
 	}
 	role := requests[3].Body
 	for field, want := range map[string]string{
@@ -83,7 +94,7 @@ func TestGrant(t *testing.T) {
 			t.Errorf("%s is %s, want %s", field, got, want)
 		}
 	}
-	if want := []string{PolicyPath, MountPath}; !slices.Equal(Revoke(), want) {
+	if want := []string{PolicyPath, BackupPolicyPath, MountPath}; !slices.Equal(Revoke(), want) {
 		t.Errorf("Revoke() = %q, want %q", Revoke(), want)
 	}
 }
@@ -93,20 +104,23 @@ func TestGrantCommands(t *testing.T) {
 	commands := GrantCommands(login)
 	documents := regexp.MustCompile(`(?s)vault (?:policy write|write) (\S+) - <<'EOF'\n(.*?)EOF\n`).
 		FindAllStringSubmatch(commands, -1)
-	if len(documents) != 3 {
+	if len(documents) != 5 {
 		t.Fatalf("commands are\n%s", commands)
 	}
 	if documents[0][1] != Name || documents[0][2] != Policy {
 		t.Errorf("another policy is printed: %s", documents[0][2])
 	}
-	for i, request := range Grant(login)[2:] {
+	if documents[3][1] != BackupName || documents[3][2] != BackupPolicy {
+		t.Errorf("another policy of backups is printed: %s", documents[3][2])
+	}
+	for document, request := range map[int]Request{1: Grant(login)[2], 2: Grant(login)[3], 4: Grant(login)[5]} {
 		want, _ := json.Marshal(request.Body)
 		var printed map[string]any
-		if err := json.Unmarshal([]byte(documents[i+1][2]), &printed); err != nil {
+		if err := json.Unmarshal([]byte(documents[document][2]), &printed); err != nil {
 			t.Fatal(err)
 		}
-		if got, _ := json.Marshal(printed); documents[i+1][1] != request.Path || string(got) != string(want) {
-			t.Errorf("%s gets %s, want %s for %s", documents[i+1][1], got, want, request.Path)
+		if got, _ := json.Marshal(printed); documents[document][1] != request.Path || string(got) != string(want) {
+			t.Errorf("%s gets %s, want %s for %s", documents[document][1], got, want, request.Path)
 		}
 	}
 	if !strings.Contains(commands, "\nvault auth enable -path=vault-operator ") {

@@ -553,6 +553,7 @@ func TestGrant(t *testing.T) {
 		}
 		want := []string{
 			authorization.PolicyPath, authorization.MountPath, authorization.ConfigPath, authorization.RolePath,
+			authorization.BackupPolicyPath, authorization.BackupRolePath,
 		}
 		if !slices.Equal(paths, want) {
 			t.Errorf("Vault got %q, want %q", paths, want)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -34,6 +35,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backupjob"
+	"github.com/vault-operator/vault-operator/internal/backupschedule"
 	"github.com/vault-operator/vault-operator/internal/collector"
 	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/helm"
@@ -220,6 +223,9 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err != nil {
 		return err
 	}
+	if err := addBackups(manager, options, openshift); err != nil {
+		return err
+	}
 	unused := &collector.Reconciler{
 		Client: manager.GetClient(), Cache: manager.GetCache(), APIReader: manager.GetAPIReader(),
 		Clock: clock.RealClock{},
@@ -321,6 +327,54 @@ func addRollout(manager ctrl.Manager, engine *probe.Engine, access login.Access)
 	return nil
 }
 
+// addBackups adds what makes backups.
+func addBackups(manager ctrl.Manager, options Options, openshift bool) error {
+	//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
+	recorder := message.Recorder(manager.GetEventRecorderFor("vault-operator"))
+	jobs := &backupjob.Reconciler{
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Recorder: recorder, Clock: clock.RealClock{},
+		Image: ownImage(manager.GetAPIReader(), options.Namespace), OpenShift: openshift,
+	}
+	if err := jobs.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("backup controller: %w", err)
+	}
+	schedules := &backupschedule.Reconciler{Client: manager.GetClient(), Recorder: recorder, Clock: clock.RealClock{}}
+	if err := schedules.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("controller of backup schedules: %w", err)
+	}
+	return nil
+}
+
+// imageVariable names the image of the operator where it is not run by a pod of it.
+const imageVariable = "OPERATOR_IMAGE"
+
+// ownImage returns the image that the operator runs, as its own pod has it: whoever installs it
+// from a mirror has said so in one place.
+func ownImage(reader client.Reader, namespace string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		if image := os.Getenv(imageVariable); image != "" {
+			return image, nil
+		}
+		name, err := os.Hostname()
+		if err != nil {
+			return "", err
+		}
+		var pod corev1.Pod
+		if err := reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &pod); err != nil {
+			return "", fmt.Errorf("reading the operator's own pod: %w", err)
+		}
+		for _, container := range pod.Spec.Containers {
+			if container.Name == managerContainer {
+				return container.Image, nil
+			}
+		}
+		return "", fmt.Errorf("the pod %s has no container %s", name, managerContainer)
+	}
+}
+
+// managerContainer is the name of the container that runs the operator.
+const managerContainer = "manager"
+
 // isOpenShift finds out once whether the API server has security context constraints,
 // which choose the users of pods. The operator does not start while that is not
 // known: to take it for something else would replace all pods.
@@ -364,6 +418,7 @@ func cacheOptions(leaseNamespace, served string) cache.Options {
 			&appsv1.Deployment{}:            ofVaults,
 			&appsv1.StatefulSet{}:           ofVaults,
 			&appsv1.ReplicaSet{}:            ofVaults,
+			&batchv1.Job{}:                  ofVaults,
 			&policyv1.PodDisruptionBudget{}: ofVaults,
 			&networkingv1.NetworkPolicy{}:   ofVaults,
 			&coordinationv1.Lease{}:         lease,

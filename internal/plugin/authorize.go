@@ -27,9 +27,13 @@ node step down before a rollout replaces it. It can read no secret and write no 
 Nothing is written where a policy or an auth method named vault-operator is somebody else's, or
 where that auth method has roles of somebody else.
 
-The token needs "read" and "update" on sys/policies/acl/vault-operator, "read", "update" and "sudo"
-on sys/auth/vault-operator, "list" on auth/vault-operator/role, "update" on
-auth/vault-operator/config, and "create" and "update" on auth/vault-operator/role/vault-operator.`,
+With integrated storage the Jobs of backups may read a snapshot of it, which is encrypted: they have a
+policy and a role vault-operator-backup.
+
+The token needs "read" and "update" on sys/policies/acl/vault-operator and on
+sys/policies/acl/vault-operator-backup, "read", "update" and "sudo" on sys/auth/vault-operator, "list"
+on auth/vault-operator/role, "update" on auth/vault-operator/config, and "create" and "update" on
+auth/vault-operator/role/vault-operator and on auth/vault-operator/role/vault-operator-backup.`,
 		Example: `  # For review, or to be run by somebody else
   kubectl vault authorize example --dry-run
 
@@ -57,7 +61,8 @@ func (p *plugin) deauthorizeCommand() *cobra.Command {
 nothing any more from that moment. Nothing is deleted where one of them is somebody else's, or where
 the auth method has roles of somebody else.
 
-The token that you give needs "read" and "delete" on sys/policies/acl/vault-operator, "read",
+The token that you give needs "read" and "delete" on sys/policies/acl/vault-operator and on
+sys/policies/acl/vault-operator-backup, "read",
 "delete" and "sudo" on sys/auth/vault-operator, and "list" on auth/vault-operator/role.`,
 		Example: `  # Asks for a token without echo
   kubectl vault deauthorize example`,
@@ -139,8 +144,12 @@ func (p *plugin) grant(ctx context.Context, vault *v1alpha1.Vault, active *seen)
 // checkOwn refuses to go on where what has the operator's name in Vault is somebody else's, and
 // says whether the auth method is there.
 func checkOwn(ctx context.Context, api *vaultapi.Logical) (mounted bool, err error) {
-	if err := checkPolicy(ctx, api); err != nil {
+	if err := checkPolicy(ctx, api, authorization.Name, authorization.PolicyPath, authorization.OwnPolicy); err != nil {
 		return false, refusedPath(err, "reading", authorization.PolicyPath)
+	}
+	if err := checkPolicy(ctx, api, authorization.BackupName, authorization.BackupPolicyPath,
+		authorization.OwnBackupPolicy); err != nil {
+		return false, refusedPath(err, "reading", authorization.BackupPolicyPath)
 	}
 	if mounted, err = checkMount(ctx, api); err != nil {
 		return false, refusedPath(err, "reading", authorization.MountPath)
@@ -154,16 +163,18 @@ func checkOwn(ctx context.Context, api *vaultapi.Logical) (mounted bool, err err
 	return true, nil
 }
 
-func checkPolicy(ctx context.Context, api *vaultapi.Logical) error {
-	found, err := api.ReadWithContext(ctx, authorization.PolicyPath)
+func checkPolicy(
+	ctx context.Context, api *vaultapi.Logical, name, path string, own func(text string) bool,
+) error {
+	found, err := api.ReadWithContext(ctx, path)
 	if err != nil || found == nil {
 		return err
 	}
-	if text, _ := found.Data["policy"].(string); authorization.OwnPolicy(text) {
+	if text, _ := found.Data["policy"].(string); own(text) {
 		return nil
 	}
 	return exit(exitRefused, "Vault has a policy %[1]s that is not the operator's, and nothing was changed. If something "+
-		"needs it write it under another name; then delete it: vault policy delete %[1]s", authorization.Name)
+		"needs it write it under another name; then delete it: vault policy delete %[1]s", name)
 }
 
 func checkMount(ctx context.Context, api *vaultapi.Logical) (mounted bool, err error) {

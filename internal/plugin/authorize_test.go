@@ -36,13 +36,15 @@ func TestAuthorize(t *testing.T) {
 		paths = append(paths, strings.Join(strings.Fields(request)[:2], " "))
 	}
 	want := []string{"PUT sys/policies/acl/vault-operator", "PUT sys/auth/vault-operator",
-		"PUT auth/vault-operator/config", "PUT auth/vault-operator/role/vault-operator"}
+		"PUT auth/vault-operator/config", "PUT auth/vault-operator/role/vault-operator",
+		"PUT sys/policies/acl/vault-operator-backup", "PUT auth/vault-operator/role/vault-operator-backup"}
 	if !slices.Equal(paths, want) || !strings.Contains(node.written[3], `"vault-operator/default/example"`) {
 		t.Errorf("Vault got %q, want %q", node.written, want)
 	}
 	node.written = nil
 	h.run("hvs.good\n", "deauthorize", "example").expect(t, 0, "may do nothing in Vault example any more")
-	want = []string{"DELETE sys/policies/acl/vault-operator ", "DELETE sys/auth/vault-operator "}
+	want = []string{"DELETE sys/policies/acl/vault-operator ", "DELETE sys/policies/acl/vault-operator-backup ",
+		"DELETE sys/auth/vault-operator "}
 	if !slices.Equal(node.written, want) {
 		t.Errorf("Vault got %q, want %q", node.written, want)
 	}
@@ -62,7 +64,7 @@ func TestAuthorizeOnceMore(t *testing.T) {
 	}
 	h.pods(map[string]string{"a": h.serve(node)})
 	h.run("hvs.good\n", "authorize", "example").expect(t, 0, "may keep Vault example available")
-	if len(node.written) != 3 { // what is mounted is not mounted again
+	if len(node.written) != 5 { // what is mounted is not mounted again
 		t.Errorf("Vault got %q", node.written)
 	}
 	node.written = nil

@@ -80,7 +80,8 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		n.sealed, n.active = path == "seal", false
 		w.WriteHeader(http.StatusNoContent)
 	case "policies/acl/vault-operator", "auth/vault-operator", "/v1/auth/vault-operator/config",
-		"/v1/auth/vault-operator/role/vault-operator":
+		"/v1/auth/vault-operator/role/vault-operator", "policies/acl/vault-operator-backup",
+		"/v1/auth/vault-operator/role/vault-operator-backup":
 		if r.Header.Get("X-Vault-Token") != "hvs.good" {
 			refuse(w, http.StatusForbidden, "permission denied")
 			return

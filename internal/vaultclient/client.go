@@ -110,6 +110,8 @@ type SealStatus struct {
 	Migration bool `json:"migration"`
 	// RecoverySeal says that Vault has recovery keys in place of unseal keys.
 	RecoverySeal bool `json:"recovery_seal"`
+	// ClusterID identifies the data. A sealed node does not know it.
+	ClusterID string `json:"cluster_id"`
 }
 
 // SealStatus reads the seal of the node, which has readTimeout for that.
@@ -304,35 +306,81 @@ func (c *Client) Write(ctx context.Context, token, path string, body any) error 
 	return c.do(ctx, http.MethodPut, "/v1/"+path, token, body, nil)
 }
 
+// SaveSnapshot returns a snapshot of integrated storage, which whoever reads it has to close. The
+// node must be active. It may end before the snapshot is whole.
+// https://developer.hashicorp.com/vault/api-docs/system/storage/raft#take-a-snapshot-of-the-raft-cluster
+func (c *Client) SaveSnapshot(ctx context.Context, token string) (io.ReadCloser, error) {
+	response, err := c.send(ctx, http.MethodGet, "/v1/sys/storage/raft/snapshot", token, nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		defer func() { _ = response.Body.Close() }()
+		text, _ := io.ReadAll(io.LimitReader(response.Body, maxResponse)) // the status says enough
+		return nil, refusal(response.StatusCode, text, secretsIn(token, nil))
+	}
+	return response.Body, nil
+}
+
+// RestoreSnapshot has the node take a snapshot of integrated storage, whatever keys seal it. The
+// node must be active. It responds before it uses the snapshot.
+// https://developer.hashicorp.com/vault/api-docs/system/storage/raft#force-restore-raft-using-a-snapshot
+func (c *Client) RestoreSnapshot(ctx context.Context, token string, snapshot io.Reader) error {
+	response, err := c.send(ctx, http.MethodPut, "/v1/sys/storage/raft/snapshot-force", token, snapshot, -1)
+	if err != nil {
+		return err
+	}
+	return decode(response, maxResponse, secretsIn(token, nil), nil)
+}
+
 func (c *Client) do(ctx context.Context, method, path, token string, body, into any) error {
+	var encoded []byte
+	if body != nil {
+		var err error
+		if encoded, err = json.Marshal(body); err != nil {
+			return errors.New("the request cannot be encoded")
+		}
+	}
+	response, err := c.send(ctx, method, path, token, bytes.NewReader(encoded), int64(len(encoded)))
+	if err != nil {
+		return err
+	}
+	limit := int64(maxResponse)
+	if path == initPath {
+		limit = maxInitResponse
+	}
+	return decode(response, limit, secretsIn(token, body), into)
+}
+
+// send makes a request. The length of its body is -1 when it is not known.
+func (c *Client) send(
+	ctx context.Context, method, path, token string, body io.Reader, length int64,
+) (*http.Response, error) {
 	request := &http.Request{
 		Method: method, URL: &url.URL{Scheme: "https", Host: c.address, Path: path}, Header: http.Header{},
 	}
 	if token != "" {
 		request.Header.Set("X-Vault-Token", token)
 	}
-	if body != nil {
-		encoded, err := json.Marshal(body)
-		if err != nil {
-			return errors.New("the request cannot be encoded")
-		}
+	if length != 0 {
 		// Without GetBody nothing makes the request a second time.
-		request.Body, request.ContentLength = io.NopCloser(bytes.NewReader(encoded)), int64(len(encoded))
+		request.Body, request.ContentLength = io.NopCloser(body), length
 	}
 	// Not through an http.Client, which would follow redirects.
 	response, err := c.transport.RoundTrip(request.WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("no response: %w", err)
+		return nil, fmt.Errorf("no response: %w", err)
 	}
+	return response, nil
+}
+
+// decode reads a response to its end.
+func decode(response *http.Response, limit int64, secrets []string, into any) error {
 	defer func() { _ = response.Body.Close() }()
-	limit := int64(maxResponse)
-	if path == initPath {
-		limit = maxInitResponse
-	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, limit))
 	switch {
 	case response.StatusCode >= http.StatusMultipleChoices:
-		return refusal(response.StatusCode, text, secretsIn(token, body))
+		return refusal(response.StatusCode, text, secrets)
 	case err != nil:
 		return fmt.Errorf("reading the response: %w", err)
 	case into == nil:

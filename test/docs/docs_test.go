@@ -78,7 +78,7 @@ func TestPermissionsAreExplained(t *testing.T) {
 	}{
 		{"### In all namespaces that it serves", []string{"config/rbac/role.yaml"}},
 		{"### In its own namespace", []string{"config/rbac/leader_election_role.yaml",
-			"config/rbac/release_records_role.yaml", "config/rbac/login_role.yaml"}},
+			"config/rbac/release_records_role.yaml", "config/rbac/login_role.yaml", "config/rbac/own_image_role.yaml"}},
 	} {
 		granted := grants(t, test.files)
 		_, section, found := strings.Cut(read(t, "docs/security.md"), test.title+"\n")

@@ -23,9 +23,9 @@ const manifest = async (name) => parse(await readFile(join(manifests, name), 'ut
 const csv = await manifest('vault-operator.clusterserviceversion.yaml');
 const crd = await manifest('vault.security.coreos.com_vaults.yaml');
 
-const api = csv.spec.customresourcedefinitions.owned[0];
+const api = csv.spec.customresourcedefinitions.owned.find(({ kind }) => kind === 'Vault');
 const schema = crd.spec.versions.find(({ name }) => name === api.version).schema.openAPIV3Schema;
-const [sample] = JSON.parse(csv.metadata.annotations['alm-examples']);
+const sample = JSON.parse(csv.metadata.annotations['alm-examples']).find(({ kind }) => kind === 'Vault');
 const descriptors = api.specDescriptors;
 const namespace = 'default';
 const objects = {

@@ -540,6 +540,14 @@ var unusedVerbs = map[string]string{
 	"delete /pods":       "a node with a volume of its own is replaced",
 
 	"delete /persistentvolumeclaims": "such a node was removed from its cluster",
+	"create vault.security.coreos.com/vaultbackups":               "a backup of a schedule is due",
+	"delete vault.security.coreos.com/vaultbackups":               "retention",
+	"patch vault.security.coreos.com/vaultbackups":                "the finalizer of those whose content is deleted",
+	"patch vault.security.coreos.com/vaultbackups/status":         "a backup is made",
+	"patch vault.security.coreos.com/vaultbackupschedules/status": "there is a schedule",
+	"update vault.security.coreos.com/vaultbackups/finalizers":    "checked by the API server with owner references",
+	"create batch/jobs": "a backup is made",
+	"delete batch/jobs": "what a Job said is gone, or it is to be deleted",
 }
 
 // TestNoVerbIsUnused runs an operator through the life of a Vault, and compares what it

@@ -1,0 +1,163 @@
+package backupjob
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backup"
+)
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func newBackup(change func(*v1alpha1.VaultBackup)) *v1alpha1.VaultBackup {
+	b := &v1alpha1.VaultBackup{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b", UID: "1234-5"}}
+	b.Spec.Vault = "example"
+	b.Spec.Destination.S3 = &v1alpha1.S3Destination{Endpoint: "https://s3", Bucket: "bucket", Prefix: "p"}
+	if change != nil {
+		change(b)
+	}
+	return b
+}
+
+func newVault(change func(*v1alpha1.Vault)) *v1alpha1.Vault {
+	v := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "v"}}
+	v.Spec.Storage.Etcd = &v1alpha1.EtcdStorage{}
+	v.Status.Initialized = true
+	if change != nil {
+		change(v)
+	}
+	return v
+}
+
+func newJob(b *v1alpha1.VaultBackup, kind batchv1.JobConditionType) *batchv1.Job {
+	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{
+		Name: "b-backup", UID: "job", CreationTimestamp: metav1.NewTime(now.Add(-time.Minute)),
+	}}
+	if b != nil {
+		job.OwnerReferences = []metav1.OwnerReference{
+			*metav1.NewControllerRef(b, v1alpha1.GroupVersion.WithKind("VaultBackup")),
+		}
+	}
+	if kind != "" {
+		job.Status.Conditions = []batchv1.JobCondition{{Type: kind, Status: corev1.ConditionTrue}}
+	}
+	return job
+}
+
+func podOf(job *batchv1.Job, phase corev1.PodPhase, message string) corev1.Pod {
+	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name: "p", Labels: map[string]string{batchv1.JobNameLabel: job.Name},
+		OwnerReferences: []metav1.OwnerReference{
+			*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job")),
+		},
+	}}
+	pod.Status.Phase = phase
+	if message != "" {
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{Message: message},
+		}}}
+	}
+	return pod
+}
+
+const stored = `{"size": 10, "sha256": "` + "0123456789012345678901234567890123456789012345678901234567890123" +
+	`", "revision": 7, "storedTime": "2026-01-02T03:04:00Z", "intactTime": "2026-01-02T03:04:01Z"}`
+
+func TestDecide(t *testing.T) {
+	b := newBackup(nil)
+	raft := func(v *v1alpha1.Vault) { v.Spec.Storage = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}} }
+	complete, broken := newJob(b, batchv1.JobComplete), newJob(b, batchv1.JobFailed)
+	running, old := newJob(b, ""), newJob(b, "")
+	old.CreationTimestamp = metav1.NewTime(now.Add(-startTime))
+	tried := func(b *v1alpha1.VaultBackup) { b.Status.Attempts = maxAttempts }
+	done := func(b *v1alpha1.VaultBackup) { b.Status.CompletionTime = &metav1.Time{Time: now} }
+	for name, tt := range map[string]struct {
+		facts  facts
+		phase  v1alpha1.BackupPhase
+		reason string
+		create bool
+		remove int
+	}{
+		"begins":         {facts{Backup: b, Vault: newVault(nil)}, v1alpha1.BackupPending, v1alpha1.ReasonJobPending, true, 0},
+		"is over":        {facts{Backup: newBackup(done)}, "", "", false, 0},
+		"no Vault":       {facts{Backup: b}, v1alpha1.BackupFailed, v1alpha1.ReasonBackupVaultNotFound, false, 0},
+		"no Secret":      {facts{Backup: b, Vault: newVault(nil), Missing: "m"}, v1alpha1.BackupFailed, v1alpha1.ReasonDestinationMissing, false, 0},
+		"other storage":  {facts{Backup: b, Vault: newVault(func(v *v1alpha1.Vault) { v.Spec.Storage = v1alpha1.StorageSpec{} })}, v1alpha1.BackupFailed, v1alpha1.ReasonStorageNotSupported, false, 0},
+		"no data":        {facts{Backup: b, Vault: newVault(func(v *v1alpha1.Vault) { v.Status.Initialized = false })}, v1alpha1.BackupFailed, v1alpha1.ReasonNotInitialized, false, 0},
+		"no login":       {facts{Backup: b, Vault: newVault(raft)}, v1alpha1.BackupFailed, v1alpha1.ReasonLoginMissing, false, 0},
+		"Jobs deleted":   {facts{Backup: newBackup(tried), Vault: newVault(nil)}, v1alpha1.BackupFailed, v1alpha1.ReasonJobFailed, false, 0},
+		"foreign Job":    {facts{Backup: b, Vault: newVault(nil), Job: newJob(nil, "")}, v1alpha1.BackupFailed, v1alpha1.ReasonJobConflict, false, 0},
+		"runs":           {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodRunning, "")}}, v1alpha1.BackupRunning, v1alpha1.ReasonJobRunning, false, 0},
+		"waits":          {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodPending, "")}}, v1alpha1.BackupPending, v1alpha1.ReasonJobPending, false, 0},
+		"never starts":   {facts{Backup: b, Job: old}, v1alpha1.BackupFailed, v1alpha1.ReasonJobNotStarted, false, 1},
+		"succeeds":       {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded, stored)}}, v1alpha1.BackupSucceeded, v1alpha1.ReasonBackupStored, false, 0},
+		"result is gone": {facts{Backup: b, Job: complete}, "", "", false, 1},
+		"result is empty": {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded, "{}")}},
+			v1alpha1.BackupFailed, v1alpha1.ReasonResultInvalid, false, 0},
+		"result is forged": {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded,
+			strings.Replace(stored, "0123", "<b>!", 1))}}, v1alpha1.BackupFailed, v1alpha1.ReasonResultInvalid, false, 0},
+		"result of another pod": {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(&batchv1.Job{
+			ObjectMeta: metav1.ObjectMeta{UID: "other"}}, corev1.PodSucceeded, stored)}}, "", "", false, 1},
+		"fails": {facts{Backup: b, Job: broken, Pods: []corev1.Pod{podOf(broken, corev1.PodFailed,
+			`{"reason": "Denied", "message": "m"}`)}}, v1alpha1.BackupFailed, "Denied", false, 0},
+		"fails silently": {facts{Backup: b, Job: broken}, v1alpha1.BackupFailed, v1alpha1.ReasonJobFailed, false, 0},
+	} {
+		tt.facts.Now = now
+		d := decide(&tt.facts)
+		if d.Phase != tt.phase || d.Reason != tt.reason || (d.Create == backup.Backup) != tt.create || len(d.Remove) != tt.remove {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+func TestDecideDeletion(t *testing.T) {
+	deleted := func(b *v1alpha1.VaultBackup) {
+		b.Spec.DeletionPolicy, b.Status.Attempts = v1alpha1.DeleteData, 1
+	}
+	b := newBackup(deleted)
+	made, broken := newJob(b, batchv1.JobComplete), newJob(b, batchv1.JobFailed)
+	old := newJob(b, batchv1.JobFailed)
+	old.CreationTimestamp = metav1.NewTime(now.Add(-deleteAgain))
+	kept := newBackup(func(b *v1alpha1.VaultBackup) { b.Status.Attempts = 1 })
+	for name, tt := range map[string]struct {
+		facts           facts
+		release, create bool
+		remove          int
+	}{
+		"is kept":             {facts{Backup: kept}, true, false, 0},
+		"was never begun":     {facts{Backup: newBackup(func(b *v1alpha1.VaultBackup) { deleted(b); b.Status.Attempts = 0 })}, true, false, 0},
+		"the Job goes first":  {facts{Backup: b, Job: newJob(b, "")}, false, false, 1},
+		"its pod as well":     {facts{Backup: b, Pods: []corev1.Pod{podOf(newJob(b, ""), corev1.PodRunning, "")}}, false, false, 0},
+		"is deleted":          {facts{Backup: b}, false, true, 0},
+		"has no Secret":       {facts{Backup: b, Missing: "m"}, false, false, 0},
+		"is gone":             {facts{Backup: b, Remover: made}, true, false, 0},
+		"fails":               {facts{Backup: b, Remover: broken}, false, false, 0},
+		"is tried once again": {facts{Backup: b, Remover: old}, false, false, 1},
+	} {
+		tt.facts.Now = now
+		d := decideDeletion(&tt.facts)
+		if d.Release != tt.release || (d.Create == backup.Delete) != tt.create || len(d.Remove) != tt.remove {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+func TestLocation(t *testing.T) {
+	if at := Location(newBackup(nil)); at != "s3://bucket/p/default/example/b-1234.snapshot" {
+		t.Error(at)
+	}
+	claim := newBackup(func(b *v1alpha1.VaultBackup) {
+		b.Spec.Destination = v1alpha1.BackupDestination{
+			PersistentVolumeClaim: &v1alpha1.ClaimDestination{ClaimName: "c"},
+		}
+	})
+	if at := Location(claim); at != "pvc://c/default/example/b-1234.snapshot" {
+		t.Error(at)
+	}
+}

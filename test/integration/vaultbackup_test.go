@@ -1,0 +1,179 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+)
+
+// backedUp is the message of a Job's pod that has made a backup.
+const backedUp = `{"size":7,"sha256":"%s","revision":3,"storedTime":"2026-01-02T03:04:05Z","intactTime":"2026-01-02T03:04:05Z"}`
+
+func s3Destination() v1alpha1.BackupDestination {
+	return v1alpha1.BackupDestination{S3: &v1alpha1.S3Destination{
+		Endpoint: "https://s3.example.com", Bucket: "backups", Prefix: "p", CredentialsSecretName: "s3",
+	}}
+}
+
+// endJob plays the Job controller: the pod of a Job says something, and the Job ends.
+func endJob(t *testing.T, namespace, name, message string) *batchv1.Job {
+	t.Helper()
+	job := &batchv1.Job{}
+	eventually(t, "Job "+name, func() error {
+		return admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, job)
+	})
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: name + "-x", Labels: job.Spec.Template.Labels,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job"))},
+		},
+		Spec: job.Spec.Template.Spec,
+	}
+	if err := admin.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	now := metav1.Now()
+	pod.Status.Phase = corev1.PodSucceeded
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "backup", State: corev1.ContainerState{
+		Terminated: &corev1.ContainerStateTerminated{Message: message, FinishedAt: now},
+	}}}
+	if err := admin.Status().Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	job.Status.StartTime, job.Status.CompletionTime, job.Status.Succeeded = &now, &now, 1
+	for _, kind := range []batchv1.JobConditionType{batchv1.JobSuccessCriteriaMet, batchv1.JobComplete} {
+		job.Status.Conditions = append(job.Status.Conditions, batchv1.JobCondition{
+			Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: now,
+		})
+	}
+	if err := admin.Status().Update(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	return job
+}
+
+func awaitBackup(t *testing.T, b *v1alpha1.VaultBackup, phase v1alpha1.BackupPhase, reason string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("backup %s is %s %s", b.Name, phase, reason), func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(b), b); err != nil {
+			return err
+		}
+		c := meta.FindStatusCondition(b.Status.Conditions, v1alpha1.BackupSucceededCondition)
+		if b.Status.Phase != phase || c == nil || c.Reason != reason {
+			return fmt.Errorf("status %+v", b.Status)
+		}
+		return nil
+	})
+}
+
+// A backup is made by a Job without any right of the operator, and what is stored is deleted with it.
+func TestVaultBackup(t *testing.T) {
+	t.Setenv("OPERATOR_IMAGE", "example.com/operator:1")
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1}"))
+	startPod(t, vault, "a", fakevault.Active)
+	awaitVault(t, vault, "it is initialized", func(v *v1alpha1.Vault) error {
+		if !v.Status.Initialized {
+			return fmt.Errorf("it is not")
+		}
+		return nil
+	})
+	b := &v1alpha1.VaultBackup{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "early"},
+		Spec:       v1alpha1.VaultBackupSpec{Vault: "example", Destination: s3Destination()},
+	}
+	if err := admin.Create(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	awaitBackup(t, b, v1alpha1.BackupFailed, v1alpha1.ReasonDestinationMissing)
+
+	if err := admin.Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s3"},
+		StringData: map[string]string{"accessKeyID": "a", "secretAccessKey": "b"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b = &v1alpha1.VaultBackup{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "first"},
+		Spec: v1alpha1.VaultBackupSpec{
+			Vault: "example", Destination: s3Destination(), DeletionPolicy: v1alpha1.DeleteData,
+		},
+	}
+	if err := admin.Create(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	job := endJob(t, namespace, "first-backup", fmt.Sprintf(backedUp, strings.Repeat("0", 64)))
+	pod := job.Spec.Template.Spec
+	if pod.ServiceAccountName != "example-backup" || pod.AutomountServiceAccountToken == nil ||
+		*pod.AutomountServiceAccountToken || pod.Containers[0].Image != "example.com/operator:1" {
+		t.Errorf("the pod is %+v", pod)
+	}
+	awaitBackup(t, b, v1alpha1.BackupSucceeded, v1alpha1.ReasonBackupStored)
+	if b.Status.Size != 7 || b.Status.Proven == nil || b.Status.Proven.Intact == nil || b.Status.Attempts != 1 {
+		t.Errorf("status %+v", b.Status)
+	}
+	err := admin.Patch(t.Context(), b.DeepCopy(), client.RawPatch("application/merge-patch+json",
+		[]byte(`{"spec":{"destination":{"s3":{"bucket":"other"}}}}`)))
+	if !apierrors.IsInvalid(err) {
+		t.Errorf("another destination: error %v", err)
+	}
+	if err := admin.Delete(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	endJob(t, namespace, "first-delete", `{}`)
+	eventually(t, "the backup is gone", func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(b), b); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there: %w", err)
+		}
+		return nil
+	})
+}
+
+// A schedule makes a backup at once where it is to.
+func TestVaultBackupSchedule(t *testing.T) {
+	t.Setenv("OPERATOR_IMAGE", "example.com/operator:1")
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1}"))
+	startPod(t, vault, "a", fakevault.Active)
+	s := &v1alpha1.VaultBackupSchedule{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "nightly"},
+		Spec: v1alpha1.VaultBackupScheduleSpec{
+			Vault: "example", Schedule: "0 3 * * *", Immediate: true, Destination: s3Destination(),
+			Retention: &v1alpha1.BackupRetention{Age: &metav1.Duration{Duration: 36 * time.Hour}},
+		},
+	}
+	if err := admin.Create(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	short := s.DeepCopy()
+	short.ObjectMeta = metav1.ObjectMeta{Namespace: namespace, Name: "short"}
+	short.Spec.Retention.Age.Duration = time.Second
+	if err := admin.Create(t.Context(), short); !apierrors.IsInvalid(err) {
+		t.Errorf("kept for a second: error %v", err)
+	}
+	eventually(t, "a backup", func() error {
+		var list v1alpha1.VaultBackupList
+		if err := admin.List(t.Context(), &list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		if len(list.Items) != 1 {
+			return fmt.Errorf("%d backups", len(list.Items))
+		}
+		return nil
+	})
+}
