@@ -151,15 +151,26 @@ func (r *Reconciler) facts(ctx context.Context, b *v1alpha1.VaultBackup) (f *fac
 
 // job reads the Job that does something with a backup, or returns nil.
 func (r *Reconciler) job(ctx context.Context, b *v1alpha1.VaultBackup, action backup.Action) (*batchv1.Job, error) {
+	name := jobName(b, action)
 	job := &batchv1.Job{}
-	err := r.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: jobName(b, action)}, job)
-	if apierrors.IsNotFound(err) {
+	err := r.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: name}, job)
+	if err == nil {
+		return job, nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("reading Job %s: %w", name, err)
+	}
+	// The cache may be behind what was made, or leave out one of somebody else; the operator may
+	// not get one.
+	var list batchv1.JobList
+	err = r.APIReader.List(ctx, &list, client.InNamespace(b.Namespace), client.MatchingFields{"metadata.name": name})
+	if err != nil {
+		return nil, fmt.Errorf("looking for Job %s: %w", name, err)
+	}
+	if len(list.Items) == 0 {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading Job %s: %w", jobName(b, action), err)
-	}
-	return job, nil
+	return &list.Items[0], nil
 }
 
 // missing says what the pod of a Job would wait for in vain.

@@ -20,6 +20,8 @@ const (
 	maxAttempts = 3
 	// startTime is how long the pod of a Job may take to start.
 	startTime = 10 * time.Minute
+	// settle is how long the cache of pods may be behind that of Jobs.
+	settle = 15 * time.Second
 	// deleteAgain is when a Job that could not delete what is stored is followed by another one.
 	deleteAgain = 10 * time.Minute
 )
@@ -72,6 +74,8 @@ func decide(f *facts) decision {
 			"another VaultBackup", f.Job.Name)
 	case f.Job.DeletionTimestamp != nil:
 		return decision{}
+	case awaitsResult(f):
+		return decision{Again: time.Second}
 	case ended(f.Job, batchv1.JobComplete):
 		return succeeded(f)
 	case ended(f.Job, batchv1.JobFailed):
@@ -117,6 +121,19 @@ func refusal(b *v1alpha1.VaultBackup, vault *v1alpha1.Vault) (reason, message st
 			"tokenSecretName", vault.Name)
 	}
 	return "", ""
+}
+
+// awaitsResult says that a Job has ended just now, and that what its pod said is not known yet.
+func awaitsResult(f *facts) bool {
+	c := condition(f.Job, batchv1.JobComplete)
+	if c == nil {
+		c = condition(f.Job, batchv1.JobFailed)
+	}
+	if c == nil || f.Now.Sub(c.LastTransitionTime.Time) >= settle {
+		return false
+	}
+	result, err := resultOf(f.Job, f.Pods, f.Now)
+	return result == nil && err == nil
 }
 
 func succeeded(f *facts) decision {

@@ -36,6 +36,10 @@ func newVault(change func(*v1alpha1.Vault)) *v1alpha1.Vault {
 }
 
 func newJob(b *v1alpha1.VaultBackup, kind batchv1.JobConditionType) *batchv1.Job {
+	return newJobSince(b, kind, now.Add(-time.Minute))
+}
+
+func newJobSince(b *v1alpha1.VaultBackup, kind batchv1.JobConditionType, since time.Time) *batchv1.Job {
 	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{
 		Name: "b-backup", UID: "job", CreationTimestamp: metav1.NewTime(now.Add(-time.Minute)),
 	}}
@@ -45,7 +49,9 @@ func newJob(b *v1alpha1.VaultBackup, kind batchv1.JobConditionType) *batchv1.Job
 		}
 	}
 	if kind != "" {
-		job.Status.Conditions = []batchv1.JobCondition{{Type: kind, Status: corev1.ConditionTrue}}
+		job.Status.Conditions = []batchv1.JobCondition{{
+			Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(since),
+		}}
 	}
 	return job
 }
@@ -88,7 +94,7 @@ func TestDecide(t *testing.T) {
 		"is over":        {facts{Backup: newBackup(done)}, "", "", false, 0},
 		"no Vault":       {facts{Backup: b}, v1alpha1.BackupFailed, v1alpha1.ReasonBackupVaultNotFound, false, 0},
 		"no Secret":      {facts{Backup: b, Vault: newVault(nil), Missing: "m"}, v1alpha1.BackupFailed, v1alpha1.ReasonDestinationMissing, false, 0},
-		"other storage":  {facts{Backup: b, Vault: newVault(func(v *v1alpha1.Vault) { v.Spec.Storage = v1alpha1.StorageSpec{} })}, v1alpha1.BackupFailed, v1alpha1.ReasonStorageNotSupported, false, 0},
+		"other storage":  {facts{Backup: b, Vault: newVault(func(v *v1alpha1.Vault) { v.Spec.Storage = v1alpha1.StorageSpec{External: &v1alpha1.ExternalStorage{}} })}, v1alpha1.BackupFailed, v1alpha1.ReasonStorageNotSupported, false, 0},
 		"no data":        {facts{Backup: b, Vault: newVault(func(v *v1alpha1.Vault) { v.Status.Initialized = false })}, v1alpha1.BackupFailed, v1alpha1.ReasonNotInitialized, false, 0},
 		"no login":       {facts{Backup: b, Vault: newVault(raft)}, v1alpha1.BackupFailed, v1alpha1.ReasonLoginMissing, false, 0},
 		"Jobs deleted":   {facts{Backup: newBackup(tried), Vault: newVault(nil)}, v1alpha1.BackupFailed, v1alpha1.ReasonJobFailed, false, 0},
@@ -98,6 +104,8 @@ func TestDecide(t *testing.T) {
 		"never starts":   {facts{Backup: b, Job: old}, v1alpha1.BackupFailed, v1alpha1.ReasonJobNotStarted, false, 1},
 		"succeeds":       {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded, stored)}}, v1alpha1.BackupSucceeded, v1alpha1.ReasonBackupStored, false, 0},
 		"result is gone": {facts{Backup: b, Job: complete}, "", "", false, 1},
+		"result is late": {facts{Backup: b, Job: newJobSince(b, batchv1.JobComplete, now.Add(-time.Second))}, "", "", false, 0},
+		"reason is late": {facts{Backup: b, Job: newJobSince(b, batchv1.JobFailed, now.Add(-time.Second))}, "", "", false, 0},
 		"result is empty": {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded, "{}")}},
 			v1alpha1.BackupFailed, v1alpha1.ReasonResultInvalid, false, 0},
 		"result is forged": {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded,

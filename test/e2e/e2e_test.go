@@ -50,8 +50,8 @@ func explain(t *testing.T, namespace string) {
 	}
 	t.Log("What is there after the failure:")
 	for _, command := range []string{
-		"kubectl -n " + namespace + " get vault,pods,pvc -o wide --show-labels",
-		"kubectl -n " + namespace + " get vault -o yaml",
+		"kubectl -n " + namespace + " get vault,vaultbackup,jobs,pods,pvc -o wide --show-labels",
+		"kubectl -n " + namespace + " get vault,vaultbackup,vaultbackupschedule -o yaml",
 		"kubectl -n " + namespace + " get events --sort-by=.lastTimestamp",
 		"kubectl -n " + operatorNamespace + " logs -l app.kubernetes.io/name=vault-operator --prefix --tail=60",
 	} {

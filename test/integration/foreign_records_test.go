@@ -539,7 +539,7 @@ var unusedVerbs = map[string]string{
 	"patch /events":      "an event is repeated",
 	"delete /pods":       "a node with a volume of its own is replaced",
 
-	"delete /persistentvolumeclaims": "such a node was removed from its cluster",
+	"delete /persistentvolumeclaims":                              "such a node was removed from its cluster",
 	"create vault.security.coreos.com/vaultbackups":               "a backup of a schedule is due",
 	"delete vault.security.coreos.com/vaultbackups":               "retention",
 	"patch vault.security.coreos.com/vaultbackups":                "the finalizer of those whose content is deleted",
