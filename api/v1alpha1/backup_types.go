@@ -235,7 +235,7 @@ type VaultBackupStatus struct {
 	// +optional
 	Location string `json:"location,omitempty"`
 
-	// size in bytes.
+	// size of what is stored, in bytes.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Size in bytes",order=6,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Size int64 `json:"size,omitempty"`

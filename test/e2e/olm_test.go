@@ -299,11 +299,12 @@ func (o *olm) example() string {
 	text := shell.Run(o.t, o.kubectl(`get clusterserviceversion %s -o jsonpath='{.metadata.annotations.alm-examples}'`,
 		firstCSV))
 	var examples []map[string]any
-	if err := json.Unmarshal([]byte(text), &examples); err != nil || len(examples) != 4 {
+	if err := json.Unmarshal([]byte(text), &examples); err != nil || len(examples) != 6 {
 		o.t.Fatalf("alm-examples: %v\n%s", err, text)
 	}
-	examples[0]["metadata"].(map[string]any)["namespace"] = o.namespace
-	encoded, err := json.Marshal(examples[0])
+	first := examples[slices.IndexFunc(examples, func(e map[string]any) bool { return e["kind"] == "Vault" })]
+	first["metadata"].(map[string]any)["namespace"] = o.namespace
+	encoded, err := json.Marshal(first)
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -324,10 +325,12 @@ func (o *olm) requireDescribed(f *fixture) {
 		}
 	}
 	type descriptor struct{ Path string }
+	type ownedKind struct {
+		Kind                               string
+		SpecDescriptors, StatusDescriptors []descriptor
+	}
 	var described struct {
-		CustomResourceDefinitions struct {
-			Owned []struct{ SpecDescriptors, StatusDescriptors []descriptor }
-		}
+		CustomResourceDefinitions struct{ Owned []ownedKind }
 	}
 	var spec map[string]any
 	if err := errors.Join(json.Unmarshal(csv.Spec, &described), json.Unmarshal(vault.Spec, &spec)); err != nil {
@@ -336,7 +339,10 @@ func (o *olm) requireDescribed(f *fixture) {
 	if len(spec) == 0 || len(vault.Status) == 0 {
 		o.t.Errorf("the Vault has no spec or no status: %+v", vault)
 	}
-	owned := described.CustomResourceDefinitions.Owned[0]
+	at := slices.IndexFunc(described.CustomResourceDefinitions.Owned, func(k ownedKind) bool {
+		return k.Kind == "Vault"
+	})
+	owned := described.CustomResourceDefinitions.Owned[at]
 	for _, block := range []struct {
 		fields      map[string]any
 		descriptors []descriptor

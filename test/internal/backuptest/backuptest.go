@@ -124,7 +124,7 @@ func (m *Machine) Files() *backup.Files {
 // start runs a program that listens at a port.
 func (m *Machine) start(port int, env []string, format string, args ...any) *shell.Background {
 	m.T.Helper()
-	program := shell.Start(m.T, "exec "+filepath.Join(m.Bin, fmt.Sprintf(format, args...)), env...)
+	program := shell.Start(m.T, "exec "+m.Bin+"/"+fmt.Sprintf(format, args...), env...)
 	shell.Eventually(m.T, fmt.Sprintf("port %d is open", port), startTimeout, func() error {
 		if out, ended := program.Ended(); ended {
 			return errors.New("it ended: " + out)
