@@ -454,10 +454,6 @@ func TestBackupInBucketWithVersions(t *testing.T) {
 	if result := run(t.Context(), t, task, files, backup.Verify); result.Reason != backup.NotFound {
 		t.Errorf("verifying what is deleted: %+v", result)
 	}
-	// The name is free again, although a lock keeps what had it.
-	if result := run(t.Context(), t, task, files, backup.Backup); result.Reason != "" {
-		t.Errorf("the next backup: %+v", result)
-	}
 }
 
 // TestBackupOfRaft backs up a real Vault, restores into another one, and reads what was written.

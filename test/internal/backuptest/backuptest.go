@@ -244,7 +244,12 @@ func (m *Machine) StartVault() *Vault {
 		disable_mlock = true
 		api_addr = "https://%[2]s"
 		cluster_addr = "https://%[3]s"
-		storage "raft" { path = %[1]q }
+		storage "raft" {
+			path    = %[1]q
+			# All have the same: a Vault that took the snapshot of another one may find that its own node
+			# is none of the cluster's. https://github.com/hashicorp/vault/issues/31933
+			node_id = "node"
+		}
 		listener "tcp" {
 			address         = "%[2]s"
 			cluster_address = "%[3]s"
