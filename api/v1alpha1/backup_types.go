@@ -159,7 +159,7 @@ type S3Destination struct {
 	// serverSideEncryption is how the object store encrypts what it keeps: AES256 or aws:kms. By
 	// default it does as the bucket says. Vault has encrypted the data in any case.
 	// https://docs.aws.amazon.com/AmazonS3/latest/userguide/serv-side-encryption.html
-	// +kubebuilder:validation:Enum=AES256;aws:kms
+	// +kubebuilder:validation:Enum="AES256";"aws:kms"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Encryption by the object store",order=19,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:select:AES256","urn:alm:descriptor:com.tectonic.ui:select:aws:kms","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	ServerSideEncryption string `json:"serverSideEncryption,omitempty"`
