@@ -20,6 +20,7 @@ import (
 	"helm.sh/helm/v3/pkg/storage/driver"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -458,6 +459,21 @@ func TestAdmissionPolicies(t *testing.T) {
 		}
 		return func() error { return operator.Delete(t.Context(), c, client.DryRunAll) }
 	}
+	job := func(change func(*batchv1.Job)) func() error {
+		j := backupJobOf(vault)
+		if change != nil {
+			change(j)
+		}
+		return func() error { return operator.Create(t.Context(), j, client.DryRunAll) }
+	}
+	pod := func(change func(*corev1.PodSpec)) func() error {
+		return job(func(j *batchv1.Job) { change(&j.Spec.Template.Spec) })
+	}
+	theirJob := backupJobOf(vault)
+	theirJob.Name, theirJob.OwnerReferences = "their-job", nil
+	if err := admin.Create(t.Context(), theirJob); err != nil {
+		t.Fatal(err)
+	}
 	// The API server takes a moment to enforce a policy.
 	label := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"labels": {"a": "b"}}}`))
 	eventually(t, "policies are enforced", func() error {
@@ -467,6 +483,7 @@ func TestAdmissionPolicies(t *testing.T) {
 			"a deletion": operator.Delete(t.Context(), foreign, client.DryRunAll),
 			"a Secret":   operator.Patch(t.Context(), theirs.DeepCopy(), label, client.DryRunAll),
 			"a claim":    operator.Patch(t.Context(), claim.DeepCopy(), label, client.DryRunAll),
+			"a Job":      operator.Delete(t.Context(), theirJob, client.DryRunAll),
 		} {
 			if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
 				return fmt.Errorf("%s: error %w", what, err)
@@ -518,6 +535,30 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"a Secret of a user", func() error { return operator.Delete(t.Context(), secret("theirs", "")) }, true},
 		{"a Secret of a user with the label", patch(theirs, `{"metadata": {"labels": {"app.kubernetes.io/name": "vault"}}}`),
 			true},
+		{"the Job of a backup", job(nil), false},
+		{"a Job of nothing", job(func(j *batchv1.Job) { j.OwnerReferences = nil }), true},
+		{"a Job without the labels", job(func(j *batchv1.Job) { j.Labels = map[string]string{"a": "b"} }), true},
+		{"a Job of a user deleted", func() error { return operator.Delete(t.Context(), theirJob) }, true},
+		{"a Job under another ServiceAccount", pod(func(p *corev1.PodSpec) { p.ServiceAccountName = "default" }), true},
+		{"a Job with a token of the API server", pod(func(p *corev1.PodSpec) {
+			p.AutomountServiceAccountToken = new(true)
+		}), true},
+		{"a Job with a projected token of the API server", pod(func(p *corev1.PodSpec) {
+			p.Volumes[0].Projected.Sources[0].ServiceAccountToken.Audience = ""
+		}), true},
+		{"a Job on the network of the machine", pod(func(p *corev1.PodSpec) { p.HostNetwork = true }), true},
+		{"a Job with a directory of the machine", pod(func(p *corev1.PodSpec) {
+			p.Volumes[0].VolumeSource = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}
+		}), true},
+		{"a Job with another command", pod(func(p *corev1.PodSpec) { p.Containers[0].Command = []string{"sh"} }), true},
+		{"a Job with other arguments", pod(func(p *corev1.PodSpec) { p.Containers[0].Args = []string{"other"} }), true},
+		{"a Job with two containers", pod(func(p *corev1.PodSpec) {
+			p.Containers = append(p.Containers, p.Containers[0])
+			p.Containers[1].Name = "other"
+		}), true},
+		{"a privileged Job", pod(func(p *corev1.PodSpec) {
+			p.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: new(true)}
+		}), true},
 		{"its Secret deleted", func() error { return operator.Delete(t.Context(), secret("of-a-vault", "")) }, false},
 	} {
 		err := tt.do()
@@ -525,6 +566,39 @@ func TestAdmissionPolicies(t *testing.T) {
 			err != nil && !denied {
 			t.Errorf("%s: error %v, want it denied: %v", tt.what, err, tt.denied)
 		}
+	}
+}
+
+// backupJobOf is a Job as the operator makes it for a backup.
+func backupJobOf(vault *v1alpha1.Vault) *batchv1.Job {
+	labels := v1alpha1.BackupLabels(vault.Name)
+	return &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: vault.Namespace, Name: "made-backup", Labels: labels,
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: "VaultBackup", Name: "made", UID: "made", Controller: new(true),
+			}},
+		},
+		Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels},
+			Spec: corev1.PodSpec{
+				ServiceAccountName: v1alpha1.BackupAccountName(vault.Name), AutomountServiceAccountToken: new(false),
+				RestartPolicy: corev1.RestartPolicyNever, SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: new(true)},
+				Containers: []corev1.Container{{
+					Name: "backup", Image: "example.com/operator:1", Args: []string{"backup"},
+					Env: []corev1.EnvVar{{Name: "BACKUP_TASK", Value: "{}"}},
+					SecurityContext: &corev1.SecurityContext{
+						AllowPrivilegeEscalation: new(false),
+						Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+					},
+				}},
+				Volumes: []corev1.Volume{{Name: "login", VolumeSource: corev1.VolumeSource{
+					Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{
+						ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "vault-operator/a/b", Path: "jwt"},
+					}}},
+				}}},
+			},
+		}},
 	}
 }
 
