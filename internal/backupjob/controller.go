@@ -177,19 +177,7 @@ func (r *Reconciler) job(ctx context.Context, b *v1alpha1.VaultBackup, action ba
 func (r *Reconciler) missing(
 	ctx context.Context, b *v1alpha1.VaultBackup, vault *v1alpha1.Vault, deleting bool,
 ) (caKey, missing string, err error) {
-	var wants [][]string // the name of a Secret, and its keys
-	if s3 := b.Spec.Destination.S3; s3 != nil {
-		if s3.CredentialsSecretName != "" {
-			wants = append(wants, []string{string(s3.CredentialsSecretName), "accessKeyID", "secretAccessKey"})
-		}
-		if s3.CASecretName != "" {
-			wants = append(wants, []string{string(s3.CASecretName), "ca.crt"})
-		}
-	}
-	if b.Spec.TokenSecretName != "" && !deleting {
-		wants = append(wants, []string{string(b.Spec.TokenSecretName), "token"})
-	}
-	for _, want := range wants {
+	for _, want := range wanted(b, deleting) {
 		if missing, err = r.missingKeys(ctx, b.Namespace, want[0], want[1:]); missing != "" || err != nil {
 			return "", missing, err
 		}
@@ -209,6 +197,22 @@ func (r *Reconciler) missing(
 		}
 	}
 	return "", missing, nil
+}
+
+// wanted are the Secrets that the spec of a backup names: each name, and the keys.
+func wanted(b *v1alpha1.VaultBackup, deleting bool) (secrets [][]string) {
+	if s3 := b.Spec.Destination.S3; s3 != nil {
+		if s3.CredentialsSecretName != "" {
+			secrets = append(secrets, []string{string(s3.CredentialsSecretName), "accessKeyID", "secretAccessKey"})
+		}
+		if s3.CASecretName != "" {
+			secrets = append(secrets, []string{string(s3.CASecretName), "ca.crt"})
+		}
+	}
+	if b.Spec.TokenSecretName != "" && !deleting {
+		secrets = append(secrets, []string{string(b.Spec.TokenSecretName), "token"})
+	}
+	return secrets
 }
 
 func (r *Reconciler) missingKeys(ctx context.Context, namespace, name string, keys []string) (string, error) {

@@ -234,6 +234,11 @@ func decideDeletion(f *facts) decision {
 	}) {
 		return decision{Phase: v1alpha1.BackupDeleting, Again: time.Second}
 	}
+	return decideRemoval(f)
+}
+
+// decideRemoval says how what is stored is deleted, once nothing stores any more.
+func decideRemoval(f *facts) decision {
 	const goOn = ". It is tried again; to let the VaultBackup go and keep what is stored set spec.deletionPolicy to Retain"
 	deleting := decision{Phase: v1alpha1.BackupDeleting, Reason: v1alpha1.ReasonJobRunning}
 	switch {
@@ -242,7 +247,7 @@ func decideDeletion(f *facts) decision {
 		deleting.Message = f.Missing + goOn
 	case f.Remover == nil:
 		deleting.Create, deleting.Message = backup.Delete, "A Job deletes what is stored"
-	case !metav1.IsControlledBy(f.Remover, b):
+	case !metav1.IsControlledBy(f.Remover, f.Backup):
 		deleting.Reason, deleting.Again = v1alpha1.ReasonJobConflict, time.Minute
 		deleting.Message = fmt.Sprintf("There is a Job %s that is not of this backup: delete it", f.Remover.Name)
 	case f.Remover.DeletionTimestamp != nil:

@@ -77,6 +77,10 @@ const stored = `{"size": 10, "sha256": "` + "01234567890123456789012345678901234
 
 func TestDecide(t *testing.T) {
 	b := newBackup(nil)
+	external := func(v *v1alpha1.Vault) {
+		v.Spec.Storage = v1alpha1.StorageSpec{External: &v1alpha1.ExternalStorage{}}
+	}
+	empty := func(v *v1alpha1.Vault) { v.Status.Initialized = false }
 	raft := func(v *v1alpha1.Vault) { v.Spec.Storage = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}} }
 	complete, broken := newJob(b, batchv1.JobComplete), newJob(b, batchv1.JobFailed)
 	running, old := newJob(b, ""), newJob(b, "")
@@ -90,21 +94,32 @@ func TestDecide(t *testing.T) {
 		create bool
 		remove int
 	}{
-		"begins":         {facts{Backup: b, Vault: newVault(nil)}, v1alpha1.BackupPending, v1alpha1.ReasonJobPending, true, 0},
-		"is over":        {facts{Backup: newBackup(done)}, "", "", false, 0},
-		"no Vault":       {facts{Backup: b}, v1alpha1.BackupFailed, v1alpha1.ReasonBackupVaultNotFound, false, 0},
-		"no Secret":      {facts{Backup: b, Vault: newVault(nil), Missing: "m"}, v1alpha1.BackupFailed, v1alpha1.ReasonDestinationMissing, false, 0},
-		"other storage":  {facts{Backup: b, Vault: newVault(func(v *v1alpha1.Vault) { v.Spec.Storage = v1alpha1.StorageSpec{External: &v1alpha1.ExternalStorage{}} })}, v1alpha1.BackupFailed, v1alpha1.ReasonStorageNotSupported, false, 0},
-		"no data":        {facts{Backup: b, Vault: newVault(func(v *v1alpha1.Vault) { v.Status.Initialized = false })}, v1alpha1.BackupFailed, v1alpha1.ReasonNotInitialized, false, 0},
-		"no login":       {facts{Backup: b, Vault: newVault(raft)}, v1alpha1.BackupFailed, v1alpha1.ReasonLoginMissing, false, 0},
-		"Jobs deleted":   {facts{Backup: newBackup(tried), Vault: newVault(nil)}, v1alpha1.BackupFailed, v1alpha1.ReasonJobFailed, false, 0},
-		"foreign Job":    {facts{Backup: b, Vault: newVault(nil), Job: newJob(nil, "")}, v1alpha1.BackupFailed, v1alpha1.ReasonJobConflict, false, 0},
-		"runs":           {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodRunning, "")}}, v1alpha1.BackupRunning, v1alpha1.ReasonJobRunning, false, 0},
-		"waits":          {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodPending, "")}}, v1alpha1.BackupPending, v1alpha1.ReasonJobPending, false, 0},
-		"never starts":   {facts{Backup: b, Job: old}, v1alpha1.BackupFailed, v1alpha1.ReasonJobNotStarted, false, 1},
-		"succeeds":       {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded, stored)}}, v1alpha1.BackupSucceeded, v1alpha1.ReasonBackupStored, false, 0},
+		"begins": {facts{Backup: b, Vault: newVault(nil)},
+			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, true, 0},
+		"is over":  {facts{Backup: newBackup(done)}, "", "", false, 0},
+		"no Vault": {facts{Backup: b}, v1alpha1.BackupFailed, v1alpha1.ReasonBackupVaultNotFound, false, 0},
+		"no Secret": {facts{Backup: b, Vault: newVault(nil), Missing: "m"},
+			v1alpha1.BackupFailed, v1alpha1.ReasonDestinationMissing, false, 0},
+		"other storage": {facts{Backup: b, Vault: newVault(external)},
+			v1alpha1.BackupFailed, v1alpha1.ReasonStorageNotSupported, false, 0},
+		"no data": {facts{Backup: b, Vault: newVault(empty)},
+			v1alpha1.BackupFailed, v1alpha1.ReasonNotInitialized, false, 0},
+		"no login": {facts{Backup: b, Vault: newVault(raft)},
+			v1alpha1.BackupFailed, v1alpha1.ReasonLoginMissing, false, 0},
+		"Jobs deleted": {facts{Backup: newBackup(tried), Vault: newVault(nil)},
+			v1alpha1.BackupFailed, v1alpha1.ReasonJobFailed, false, 0},
+		"foreign Job": {facts{Backup: b, Vault: newVault(nil), Job: newJob(nil, "")},
+			v1alpha1.BackupFailed, v1alpha1.ReasonJobConflict, false, 0},
+		"runs": {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodRunning, "")}},
+			v1alpha1.BackupRunning, v1alpha1.ReasonJobRunning, false, 0},
+		"waits": {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodPending, "")}},
+			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, false, 0},
+		"never starts": {facts{Backup: b, Job: old}, v1alpha1.BackupFailed, v1alpha1.ReasonJobNotStarted, false, 1},
+		"succeeds": {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded, stored)}},
+			v1alpha1.BackupSucceeded, v1alpha1.ReasonBackupStored, false, 0},
 		"result is gone": {facts{Backup: b, Job: complete}, "", "", false, 1},
-		"result is late": {facts{Backup: b, Job: newJobSince(b, batchv1.JobComplete, now.Add(-time.Second))}, "", "", false, 0},
+		"result is late": {facts{Backup: b, Job: newJobSince(b, batchv1.JobComplete, now.Add(-time.Second))},
+			"", "", false, 0},
 		"reason is late": {facts{Backup: b, Job: newJobSince(b, batchv1.JobFailed, now.Add(-time.Second))}, "", "", false, 0},
 		"result is empty": {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded, "{}")}},
 			v1alpha1.BackupFailed, v1alpha1.ReasonResultInvalid, false, 0},
@@ -118,7 +133,8 @@ func TestDecide(t *testing.T) {
 	} {
 		tt.facts.Now = now
 		d := decide(&tt.facts)
-		if d.Phase != tt.phase || d.Reason != tt.reason || (d.Create == backup.Backup) != tt.create || len(d.Remove) != tt.remove {
+		if d.Phase != tt.phase || d.Reason != tt.reason || (d.Create == backup.Backup) != tt.create ||
+			len(d.Remove) != tt.remove {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}
@@ -132,16 +148,19 @@ func TestDecideDeletion(t *testing.T) {
 	made, broken := newJob(b, batchv1.JobComplete), newJob(b, batchv1.JobFailed)
 	old := newJob(b, batchv1.JobFailed)
 	old.CreationTimestamp = metav1.NewTime(now.Add(-deleteAgain))
+	fresh := newBackup(func(b *v1alpha1.VaultBackup) { deleted(b); b.Status.Attempts = 0 })
 	kept := newBackup(func(b *v1alpha1.VaultBackup) { b.Status.Attempts = 1 })
 	for name, tt := range map[string]struct {
 		facts           facts
 		release, create bool
 		remove          int
 	}{
-		"is kept":             {facts{Backup: kept}, true, false, 0},
-		"was never begun":     {facts{Backup: newBackup(func(b *v1alpha1.VaultBackup) { deleted(b); b.Status.Attempts = 0 })}, true, false, 0},
-		"the Job goes first":  {facts{Backup: b, Job: newJob(b, "")}, false, false, 1},
-		"its pod as well":     {facts{Backup: b, Pods: []corev1.Pod{podOf(newJob(b, ""), corev1.PodRunning, "")}}, false, false, 0},
+		"is kept": {facts{Backup: kept}, true, false, 0},
+		"was never begun": {facts{Backup: fresh},
+			true, false, 0},
+		"the Job goes first": {facts{Backup: b, Job: newJob(b, "")}, false, false, 1},
+		"its pod as well": {facts{Backup: b, Pods: []corev1.Pod{podOf(newJob(b, ""), corev1.PodRunning, "")}},
+			false, false, 0},
 		"is deleted":          {facts{Backup: b}, false, true, 0},
 		"has no Secret":       {facts{Backup: b, Missing: "m"}, false, false, 0},
 		"is gone":             {facts{Backup: b, Remover: made}, true, false, 0},

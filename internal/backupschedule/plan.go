@@ -111,6 +111,16 @@ func newestFirst(a, b *v1alpha1.VaultBackup) int {
 	return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
 }
 
+// provenBest is the newest of those that are proven best, or nil. The newest is the first.
+func provenBest(backups []*v1alpha1.VaultBackup) (best *v1alpha1.VaultBackup) {
+	for _, b := range backups {
+		if b.DeletionTimestamp == nil && level(b) > 0 && (best == nil || level(b) > level(best)) {
+			best = b
+		}
+	}
+	return best
+}
+
 // expired are the backups of a schedule that retention deletes. The newest of those that are proven
 // best stays in any case.
 func expired(
@@ -121,12 +131,7 @@ func expired(
 	}
 	backups = slices.Clone(backups)
 	slices.SortStableFunc(backups, newestFirst)
-	var best *v1alpha1.VaultBackup
-	for _, b := range backups {
-		if b.DeletionTimestamp == nil && level(b) > 0 && (best == nil || level(b) > level(best)) {
-			best = b
-		}
-	}
+	best := provenBest(backups)
 	good, bad := 0, 0
 	for _, b := range backups {
 		if !b.Completed() || b.DeletionTimestamp != nil {

@@ -24,14 +24,16 @@ func at(t *testing.T, text string) time.Time {
 func TestDue(t *testing.T) {
 	for name, tt := range map[string]struct{ schedule, zone, last, now, latest, next string }{
 		"not yet": {"0 3 * * *", "", "2026-01-01T03:00:00Z", "2026-01-02T02:59:59Z", "", "2026-01-02T03:00:00Z"},
-		"now":     {"0 3 * * *", "", "2026-01-01T03:00:00Z", "2026-01-02T03:00:00Z", "2026-01-02T03:00:00Z", "2026-01-03T03:00:00Z"},
+		"now": {"0 3 * * *", "", "2026-01-01T03:00:00Z", "2026-01-02T03:00:00Z",
+			"2026-01-02T03:00:00Z", "2026-01-03T03:00:00Z"},
 		"missed five, makes one up": {"0 3 * * *", "", "2026-01-01T03:00:00Z", "2026-01-06T12:00:00Z",
 			"2026-01-06T03:00:00Z", "2026-01-07T03:00:00Z"},
 		"missed a year of minutes": {"* * * * *", "", "2025-01-01T00:00:00Z", "2026-01-06T12:00:30Z",
 			"2026-01-06T12:00:00Z", "2026-01-06T12:01:00Z"},
 		"yearly, missed two": {"0 0 1 1 *", "", "2023-06-01T00:00:00Z", "2025-06-01T00:00:00Z",
 			"2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z"},
-		"the clock was set back": {"0 3 * * *", "", "2026-01-02T03:00:00Z", "2026-01-02T01:00:00Z", "", "2026-01-03T03:00:00Z"},
+		"the clock was set back": {"0 3 * * *", "", "2026-01-02T03:00:00Z", "2026-01-02T01:00:00Z",
+			"", "2026-01-03T03:00:00Z"},
 		"the clock was years ahead": {"0 3 * * *", "", "2036-01-02T03:00:00Z", "2026-01-02T01:00:00Z",
 			"", "2026-01-02T03:00:00Z"},
 		"a zone": {"0 3 * * *", "Europe/Berlin", "2026-07-01T00:00:00Z", "2026-07-01T01:30:00Z",
@@ -125,7 +127,8 @@ func TestExpired(t *testing.T) {
 			made("c", 3, bad, false, false), made("d", 4, bad, false, false)}, 5, 0, []string{"d"}},
 		"one that is made stays": {[]*v1alpha1.VaultBackup{made("a", 9, running, false, false),
 			made("b", 10, good, true, true)}, 0, time.Hour, nil},
-		"nothing is set": {[]*v1alpha1.VaultBackup{made("a", 9, good, true, true), made("b", 9, good, true, true)}, 0, 0, nil},
+		"nothing is set": {[]*v1alpha1.VaultBackup{made("a", 9, good, true, true), made("b", 9, good, true, true)},
+			0, 0, nil},
 	} {
 		var retention *v1alpha1.BackupRetention
 		if tt.count > 0 || tt.age > 0 {

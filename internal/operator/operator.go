@@ -219,6 +219,12 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := addRollout(manager, engine, access); err != nil {
 		return err
 	}
+	return addMakers(manager, options, inputs, engine)
+}
+
+// addMakers adds what makes the pods of Vaults and the Jobs of their backups, and deletes what is
+// not used any more.
+func addMakers(manager ctrl.Manager, options Options, inputs *references.Inputs, engine *probe.Engine) error {
 	openshift, err := isOpenShift(manager.GetConfig(), manager.GetHTTPClient())
 	if err != nil {
 		return err

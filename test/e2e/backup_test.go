@@ -50,8 +50,7 @@ func TestBackup(t *testing.T) {
 		root = string(keysOf(t, v)["root-token"])
 		v.Do(t, active, root, "vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
 	}
-	shell.Run(t, s3.Kubectl("create secret generic wrong --from-literal=accessKeyID=%s --from-literal=secretAccessKey=wrong",
-		s3AccessKey))
+	s3.secret(t, "wrong", "wrong")
 	shell.Apply(t, s3.backup("refused", etcd.Name, "wrong"))
 	a := newAdministrator(t, raft)
 
@@ -154,8 +153,7 @@ func startS3(t *testing.T, namespace string) objectStore {
 	ca := newUserCA(t, s.Vault)
 	ca.issue(t, 24*time.Hour)
 	shell.Run(t, s.Kubectl("create secret generic s3-ca --from-file=ca.crt=%s", ca.file))
-	shell.Run(t, s.Kubectl("create secret generic right --from-literal=accessKeyID=%s --from-literal=secretAccessKey=%s",
-		s3AccessKey, s3SecretKey))
+	s.secret(t, "right", s3SecretKey)
 	shell.Apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Service
@@ -196,6 +194,13 @@ spec:
 		return client.MakeBucket(t.Context(), s3Bucket, minio.MakeBucketOptions{})
 	})
 	return s
+}
+
+// secret makes a Secret with credentials.
+func (s objectStore) secret(t *testing.T, name, key string) {
+	t.Helper()
+	shell.Run(t, s.Kubectl("create secret generic %s --from-literal=accessKeyID=%s --from-literal=secretAccessKey=%s",
+		name, s3AccessKey, key))
 }
 
 // reach calls the S3 server from this machine.
@@ -244,8 +249,8 @@ func (s objectStore) has(t *testing.T, location string) bool {
 }
 
 func (s objectStore) destination(credentials string) string {
-	return fmt.Sprintf(`{s3: {endpoint: "https://s3.%s.svc", region: us-east-1, bucket: %s, prefix: e2e, pathStyle: true, `+
-		`credentialsSecretName: %s, caSecretName: s3-ca}}`, s.Namespace, s3Bucket, credentials)
+	return fmt.Sprintf(`{s3: {endpoint: "https://s3.%s.svc", region: us-east-1, bucket: %s, prefix: e2e, `+
+		`pathStyle: true, credentialsSecretName: %s, caSecretName: s3-ca}}`, s.Namespace, s3Bucket, credentials)
 }
 
 func (s objectStore) schedule(name, vault, spec string) string {

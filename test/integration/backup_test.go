@@ -45,7 +45,9 @@ func backupTask(source *backup.Storage, location backup.Location) *backup.Task {
 }
 
 // run does a task with another action.
-func run(ctx context.Context, t *testing.T, task *backup.Task, files *backup.Files, action backup.Action) backup.Result {
+func run(
+	ctx context.Context, t *testing.T, task *backup.Task, files *backup.Files, action backup.Action,
+) backup.Result {
 	t.Helper()
 	copied := *task
 	copied.Action = action
@@ -106,7 +108,8 @@ func dump(t *testing.T, etcd *backuptest.Etcd) map[string]string {
 func objects(t *testing.T, s3 *backuptest.S3) []string {
 	t.Helper()
 	all := []string{}
-	for object := range s3.ListObjects(context.Background(), backuptest.Bucket, minio.ListObjectsOptions{Recursive: true}) {
+	recursive := minio.ListObjectsOptions{Recursive: true}
+	for object := range s3.ListObjects(context.Background(), backuptest.Bucket, recursive) {
 		if object.Err != nil {
 			t.Fatal(object.Err)
 		}
@@ -293,7 +296,8 @@ func TestBackupFaults(t *testing.T) {
 	etcd, s3 := machine.StartEtcd(), machine.StartS3()
 	fill(t, etcd, 500)
 	for i := range 40 { // more than one part
-		if _, err := etcd.Put(t.Context(), fmt.Sprintf("/vault/logical/large/%d", i), strings.Repeat("y", 1<<20)); err != nil {
+		key := fmt.Sprintf("/vault/logical/large/%d", i)
+		if _, err := etcd.Put(t.Context(), key, strings.Repeat("y", 1<<20)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -315,8 +319,9 @@ func TestBackupFaults(t *testing.T) {
 			return false
 		}},
 		"parts are never taken": {inject: status(http.StatusInternalServerError, "InternalError"), want: backup.Unreachable},
-		"full":                  {inject: status(http.StatusInsufficientStorage, "InsufficientStorage"), want: backup.NoSpace},
-		"over quota":            {inject: status(http.StatusForbidden, "QuotaExceeded"), want: backup.NoSpace},
+		"full": {inject: status(http.StatusInsufficientStorage, "InsufficientStorage"),
+			want: backup.NoSpace},
+		"over quota": {inject: status(http.StatusForbidden, "QuotaExceeded"), want: backup.NoSpace},
 		"truncated": {inject: func(w http.ResponseWriter, r *http.Request, forward http.Handler) bool {
 			if !readsSnapshot(r) {
 				return false
@@ -463,7 +468,8 @@ func TestBackupOfRaft(t *testing.T) {
 	vault, s3 := machine.StartVault(), machine.StartS3()
 	ctx := t.Context()
 	const policy = `path "secret/*" { capabilities = ["read"] }`
-	if err := vault.Write(ctx, vault.RootToken, "sys/policies/acl/backed-up", map[string]string{"policy": policy}); err != nil {
+	const at = "sys/policies/acl/backed-up"
+	if err := vault.Write(ctx, vault.RootToken, at, map[string]string{"policy": policy}); err != nil {
 		t.Fatal(err)
 	}
 	files := machine.Files()
@@ -484,7 +490,7 @@ func TestBackupOfRaft(t *testing.T) {
 	}
 	into.AwaitUnsealed(t, vault.Key, vault.RootToken)
 	var got struct{ Policy string }
-	if err := into.Read(ctx, vault.RootToken, "sys/policies/acl/backed-up", &got); err != nil || got.Policy != policy {
+	if err := into.Read(ctx, vault.RootToken, at, &got); err != nil || got.Policy != policy {
 		t.Errorf("the policy is %q, %v", got.Policy, err)
 	}
 }

@@ -20,7 +20,8 @@ import (
 )
 
 // backedUp is the message of a Job's pod that has made a backup.
-const backedUp = `{"size":7,"sha256":"%s","revision":3,"storedTime":"2026-01-02T03:04:05Z","intactTime":"2026-01-02T03:04:05Z"}`
+const backedUp = `{"size":7,"sha256":"%s","revision":3,` +
+	`"storedTime":"2026-01-02T03:04:05Z","intactTime":"2026-01-02T03:04:05Z"}`
 
 func s3Destination() v1alpha1.BackupDestination {
 	return v1alpha1.BackupDestination{S3: &v1alpha1.S3Destination{

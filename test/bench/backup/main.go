@@ -181,7 +181,8 @@ func medianOf(costs []cost) time.Duration {
 
 // compare measures a storage: the other program, and backups and restores of ours.
 func (b *bench) compare(
-	name string, other func() cost, source *backup.Storage, files *backup.Files, fresh func() (*backup.Storage, *backup.Files),
+	name string, other func() cost, source *backup.Storage, files *backup.Files,
+	fresh func() (*backup.Storage, *backup.Files),
 ) {
 	results := map[string][]cost{}
 	locations := map[string]backup.Location{
@@ -223,7 +224,8 @@ func (b *bench) wait(name string, request func(context.Context) error, busy map[
 				busy[what]()
 			}
 		})
-		fmt.Printf("%-52s %9.4f %9.2f\n", name+": p99 of requests during "+what, during.Seconds(), during.Seconds()/rest.Seconds())
+		fmt.Printf("%-52s %9.4f %9.2f\n", name+": p99 of requests during "+what,
+			during.Seconds(), during.Seconds()/rest.Seconds())
 	}
 }
 

@@ -156,8 +156,9 @@ func (m *Machine) StartEtcd() *Etcd {
 	m.T.Helper()
 	dir := m.write(m.dir("etcd"), m.certificate())
 	port, peers := vaulttest.FreePort(m.T), vaulttest.FreePort(m.T)
-	m.start(port, nil, "etcd --data-dir=%[1]s/data --listen-client-urls=https://%[2]s --advertise-client-urls=https://%[2]s "+
-		"--listen-peer-urls=http://%[3]s --initial-advertise-peer-urls=http://%[3]s --initial-cluster=default=http://%[3]s "+
+	m.start(port, nil, "etcd --data-dir=%[1]s/data --listen-client-urls=https://%[2]s "+
+		"--advertise-client-urls=https://%[2]s --listen-peer-urls=http://%[3]s "+
+		"--initial-advertise-peer-urls=http://%[3]s --initial-cluster=default=http://%[3]s "+
 		"--client-cert-auth --trusted-ca-file=%[1]s/ca.crt --cert-file=%[1]s/tls.crt --key-file=%[1]s/tls.key "+
 		"--quota-backend-bytes=8589934592 --log-level=error", dir, address(port), address(peers))
 	endpoint := "https://" + address(port)
