@@ -39,7 +39,7 @@ const Bucket = "backups"
 
 // Credentials of the S3 server.
 const (
-	AccessKeyID     = "backuptest"
+	AccessKeyID     = "known-to-the-tests"
 	SecretAccessKey = "not-a-secret-of-anybody"
 )
 
@@ -197,15 +197,15 @@ func (s *S3) Location() backup.Location {
 func (m *Machine) StartS3() *S3 {
 	m.T.Helper()
 	dir := m.write(m.dir("s3"), m.certificate())
-	for _, name := range []string{"data", "metadata", "versions"} {
+	for _, name := range []string{"data", "metadata", "versions", "users"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o750); err != nil {
 			m.T.Fatalf("%v", err)
 		}
 	}
 	port := vaulttest.FreePort(m.T)
 	m.start(port, []string{"ROOT_ACCESS_KEY=" + AccessKeyID, "ROOT_SECRET_KEY=" + SecretAccessKey},
-		"versitygw --quiet --port=%[2]s --cert=%[1]s/tls.crt --key=%[1]s/tls.key posix --sidecar=%[1]s/metadata "+
-			"--versioning-dir=%[1]s/versions %[1]s/data", dir, address(port))
+		"versitygw --quiet --port=%[2]s --cert=%[1]s/tls.crt --key=%[1]s/tls.key --iam-dir=%[1]s/users posix "+
+			"--sidecar=%[1]s/metadata --versioning-dir=%[1]s/versions %[1]s/data", dir, address(port))
 	server := &S3{
 		URL:       &url.URL{Scheme: "https", Host: address(port)},
 		Transport: &http.Transport{TLSClientConfig: m.TLS(), DisableCompression: true},
