@@ -145,7 +145,8 @@ func expired(
 			bad++
 			beyond = beyond || bad > keptFailures
 		}
-		if beyond && b != best {
+		// Who has set deletionPolicy to Retain wants to keep it.
+		if beyond && b != best && b.Spec.DeletionPolicy != v1alpha1.RetainData {
 			gone = append(gone, b)
 		}
 	}

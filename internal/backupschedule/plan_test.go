@@ -107,6 +107,8 @@ func TestExpired(t *testing.T) {
 		}
 		return b
 	}
+	kept := made("b", 2, v1alpha1.BackupSucceeded, true, true)
+	kept.Spec.DeletionPolicy = v1alpha1.RetainData
 	const good, bad, running = v1alpha1.BackupSucceeded, v1alpha1.BackupFailed, v1alpha1.BackupRunning
 	for name, tt := range map[string]struct {
 		backups []*v1alpha1.VaultBackup
@@ -119,6 +121,8 @@ func TestExpired(t *testing.T) {
 		"age": {[]*v1alpha1.VaultBackup{made("a", 1, good, true, true), made("b", 9, good, true, true)},
 			0, 48 * time.Hour, []string{"b"}},
 		"the last one stays whatever its age": {[]*v1alpha1.VaultBackup{made("a", 9, good, true, true)}, 0, time.Hour, nil},
+		"what is to be retained stays": {[]*v1alpha1.VaultBackup{made("a", 1, good, true, true), kept,
+			made("c", 3, good, true, true)}, 1, 0, []string{"c"}},
 		"the last one that is intact stays": {[]*v1alpha1.VaultBackup{made("a", 1, good, true, false),
 			made("b", 2, good, true, true), made("c", 3, good, true, true)}, 1, 0, []string{"c"}},
 		"failures do not push backups out": {[]*v1alpha1.VaultBackup{made("a", 1, bad, false, false),
