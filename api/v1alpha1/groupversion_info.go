@@ -25,7 +25,7 @@ var (
 
 func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion, &Vault{}, &VaultList{}, &VaultBackup{}, &VaultBackupList{},
-		&VaultBackupSchedule{}, &VaultBackupScheduleList{})
+		&VaultBackupSchedule{}, &VaultBackupScheduleList{}, &VaultRestore{}, &VaultRestoreList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -127,6 +128,39 @@ func (e *etcdSource) look(ctx context.Context, endpoint string) (member, error) 
 		return member{}, errors.New("a member of etcd is a learner, or has no leader")
 	}
 	return member{endpoint: endpoint, leader: status.Leader == status.Header.MemberId}, nil
+}
+
+// Where Vault keeps, in plaintext, how many keys unseal it: those of its recovery where a key service
+// does.
+// https://github.com/hashicorp/vault/blob/v1.21.0/vault/seal.go
+const (
+	sealConfig     = "core/seal-config"
+	recoveryConfig = "core/recovery-config"
+)
+
+// keys reads what Vault itself reads to ask for keys.
+func (e *etcdSource) keys(ctx context.Context) (shares, threshold int) {
+	client, err := e.dial(ctx, e.Endpoints...)
+	if err != nil {
+		return 0, 0
+	}
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
+	defer cancel()
+	var config struct {
+		Shares    int `json:"secret_shares"`
+		Threshold int `json:"secret_threshold"`
+	}
+	for _, name := range []string{recoveryConfig, sealConfig} {
+		found, err := client.Get(ctx, e.prefix()+name)
+		if err != nil {
+			return 0, 0
+		}
+		if len(found.Kvs) > 0 && json.Unmarshal(found.Kvs[0].Value, &config) == nil && config.Threshold > 0 {
+			break
+		}
+	}
+	return config.Shares, config.Threshold
 }
 
 // open starts a snapshot of a member.

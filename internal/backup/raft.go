@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -41,7 +42,7 @@ func newRaftSource(storage *RaftStorage, files *Files) (*raftSource, error) {
 		return nil, fail(Failed, err, "The CA of Vault cannot be read")
 	}
 	return &raftSource{RaftStorage: storage, login: files.Login, client: vaultclient.New(probe.Target{
-		Address: address.Host, ServerName: address.Hostname(), CA: string(ca),
+		Address: address.Host, ServerName: cmp.Or(storage.ServerName, address.Hostname()), CA: string(ca),
 	})}, nil
 }
 
@@ -103,28 +104,79 @@ func (s *raftSource) explain(err error, message string) error {
 	return fail("", err, "%s", message)
 }
 
-// restore has Vault take a snapshot, and waits until it has. Sealed is what it is then, or, with a
-// seal that has the same key, unsealed and of the cluster of the snapshot.
-func (s *raftSource) restore(ctx context.Context, content io.Reader, clusterID string) error {
-	token, err := s.token(ctx)
+func (s *raftSource) keys(ctx context.Context) (shares, threshold int) {
+	status, err := s.client.SealStatus(ctx)
+	if err != nil {
+		return 0, 0
+	}
+	return status.Shares, status.Threshold
+}
+
+const (
+	// initTimeout is how long Vault may take to be initialized, and then to be active.
+	initTimeout = 3 * time.Minute
+	// maxTakes is how often Vault is given the snapshot.
+	maxTakes = 3
+)
+
+// found makes a Vault of a node that has no data, and returns a token of it. Its keys are in the memory
+// of this process and nowhere else: what it has is replaced by the snapshot, with all of it.
+func (s *raftSource) found(ctx context.Context) (token string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, initTimeout)
+	defer cancel()
+	status, err := s.client.SealStatus(ctx)
+	if err != nil {
+		return "", fail("", err, "Vault does not respond")
+	}
+	if status.Initialized {
+		return "", fail(Refused, nil, "Vault is initialized already, by somebody else or by an attempt of this restore that was "+
+			"cut off")
+	}
+	request := &vaultclient.InitRequest{SecretShares: 1, SecretThreshold: 1}
+	if status.RecoverySeal {
+		request = &vaultclient.InitRequest{RecoveryShares: 1, RecoveryThreshold: 1}
+	}
+	made, err := s.client.Init(ctx, request)
+	if err != nil {
+		return "", fail("", err, "Vault cannot be initialized to take the snapshot")
+	}
+	for {
+		err := s.activate(ctx, made)
+		if err == nil {
+			return made.RootToken, nil
+		}
+		select {
+		case <-time.After(lookEvery / 2):
+		case <-ctx.Done():
+			return "", fail(Unreachable, err, "Vault was initialized to take the snapshot, and is not active")
+		}
+	}
+}
+
+// activate unseals the node if it is sealed, and fails while it is not active.
+func (s *raftSource) activate(ctx context.Context, made *vaultclient.InitResponse) error {
+	status, err := s.client.SealStatus(ctx)
 	if err != nil {
 		return err
 	}
+	if status.Sealed && !status.RecoverySeal {
+		if _, err := s.client.Unseal(ctx, made.Keys[0]); err != nil {
+			return err
+		}
+	}
+	return s.client.LookupSelf(ctx, made.RootToken)
+}
+
+// take has Vault take a snapshot, and waits until it has. Sealed is what it is then, or, with a seal
+// that has the same key, unsealed and another cluster than before.
+func (s *raftSource) take(ctx context.Context, token string, content io.Reader) error {
 	before, err := s.client.SealStatus(ctx)
 	if err != nil {
 		return fail(Unreachable, err, "Vault does not respond")
 	}
-	if !before.Initialized || before.Sealed {
-		return fail(Refused, nil, "A snapshot is restored into a Vault that is initialized and unsealed")
-	}
 	if err := s.client.RestoreSnapshot(ctx, token, content); err != nil {
 		return s.explain(err, "Vault did not take the snapshot")
 	}
-	return s.taken(ctx, before.ClusterID, clusterID)
-}
-
-// taken waits until Vault has used the snapshot. It does not respond while it does.
-func (s *raftSource) taken(ctx context.Context, before, wanted string) error {
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
 	defer cancel()
 	for {
@@ -136,8 +188,7 @@ func (s *raftSource) taken(ctx context.Context, before, wanted string) error {
 		status, err := s.client.SealStatus(ctx)
 		switch {
 		case err != nil: // it is at it
-		case status.Sealed, status.ClusterID != "" && status.ClusterID == wanted,
-			wanted == "" && status.ClusterID != before:
+		case status.Sealed, status.ClusterID != "" && status.ClusterID != before.ClusterID:
 			return nil
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
+
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
 const (
@@ -32,6 +35,16 @@ const (
 	restoreTries = 60
 )
 
+// Vault takes itself to be initialized when it has one of the first two. They are written at the end,
+// together with the marker that says so.
+// https://github.com/hashicorp/vault/blob/v1.21.0/vault/barrier_aes_gcm.go
+const (
+	keyring     = "core/keyring"
+	oldSentinel = "barrier/init"
+)
+
+var written = []string{keyring, oldSentinel, sealConfig}
+
 // marker says which backup etcd has, and whether all of it.
 type marker struct {
 	Name   string `json:"name"`
@@ -42,6 +55,9 @@ type marker struct {
 func (j *job) restore(ctx context.Context) error {
 	record, stored, err := j.wanted(ctx)
 	if err != nil {
+		return err
+	}
+	if err := j.fits(record); err != nil {
 		return err
 	}
 	source, err := j.source()
@@ -68,12 +84,42 @@ func (j *job) restore(ctx context.Context) error {
 	return nil
 }
 
+// fits refuses a Vault that could not use the data. What is not known is not compared.
+func (j *job) fits(record *Record) error {
+	has, into := &record.Vault, &j.task.Vault
+	switch {
+	case has.Version != "" && into.Version != "" && vaultversion.Lower(into.Version, has.Version):
+		return fail(Refused, nil, "The backup is of Vault %s, and the Vault to restore into has %s: set its spec.version to "+
+			"that or a higher one", printable(has.Version), into.Version)
+	case has.SealType != "" && into.SealType != "" && has.SealType != into.SealType:
+		return fail(Refused, nil, "The backup is of a Vault with the seal %s, and the Vault to restore into has %s: set its "+
+			"spec.seal to that of the backup", printable(has.SealType), into.SealType)
+	}
+	return nil
+}
+
 // restoreRaft reads the snapshot twice: it is not known before the end of the first whether it is
-// the right one, and Vault begins to use what it got.
+// the right one, and a Vault that was founded to take it is of no use without.
 func (j *job) restoreRaft(ctx context.Context, to *raftSource, record *Record, stored object) error {
 	if err := j.prove(ctx, stored, record.Format, record.Result.Size, record.Result.SHA256); err != nil {
 		return err
 	}
+	token, err := to.found(ctx)
+	for try := 1; err == nil; try++ {
+		failed := j.giveRaft(ctx, to, token, record, stored)
+		if failed == nil {
+			return nil
+		}
+		if try == maxTakes || ctx.Err() != nil {
+			err = fail("", failed, "Vault was initialized to take the snapshot, with keys that nobody has, and has no data")
+		}
+	}
+	return err
+}
+
+// giveRaft gives Vault the snapshot.
+func (j *job) giveRaft(ctx context.Context, to *raftSource, token string, record *Record, stored object) error {
+	start := time.Now()
 	content, err := stored.open(ctx)
 	if err != nil {
 		return err
@@ -85,12 +131,13 @@ func (j *job) restoreRaft(ctx context.Context, to *raftSource, record *Record, s
 	}
 	defer sent.check.close()
 	sent.want = record.Result.SHA256
-	if err := to.restore(ctx, sent, record.Vault.ClusterID); err != nil {
+	if err := to.take(ctx, token, sent); err != nil {
 		if sent.ended != nil && !errors.Is(sent.ended, io.EOF) {
 			return sent.ended
 		}
 		return err
 	}
+	j.log.Info("Restored", "seconds", time.Since(start).Seconds())
 	return nil
 }
 
@@ -101,7 +148,7 @@ func (j *job) restoreEtcd(ctx context.Context, to *etcdSource, record *Record, s
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	r := &etcdRestore{job: j, client: client, prefix: to.prefix()}
+	r := &etcdRestore{job: j, client: client, prefix: to.prefix(), last: map[string]change{}}
 	mark := marker{Name: j.task.Name, SHA256: record.Result.SHA256}
 	done, err := r.begin(ctx, mark)
 	if err != nil {
@@ -118,12 +165,12 @@ func (j *job) restoreEtcd(ctx context.Context, to *etcdSource, record *Record, s
 	}
 	defer func() { _ = os.Remove(path) }()
 	start := time.Now()
-	if err := r.copy(ctx, path); err != nil {
-		return fail("", err, "The backup is restored in part; the same restore can be started again")
+	err = r.copy(ctx, path)
+	if err == nil {
+		err = r.finish(ctx, mark)
 	}
-	mark.Done = true
-	if err := r.put(ctx, []clientv3.Op{clientv3.OpPut(markerKey, mark.String())}); err != nil {
-		return err
+	if err != nil {
+		return fail("", err, "The backup is restored in part, which Vault does not use; restore again to go on")
 	}
 	j.log.Info("Restored", "seconds", time.Since(start).Seconds())
 	return nil
@@ -161,6 +208,8 @@ type etcdRestore struct {
 	prefix string
 	// mark is the marker's value: nothing is written without it.
 	mark string
+	// last is what is written at the end, by its name.
+	last map[string]change
 }
 
 func (m marker) String() string {
@@ -178,13 +227,7 @@ func (r *etcdRestore) begin(ctx context.Context, mark marker) (done bool, err er
 		return false, fail("", err, "etcd does not respond")
 	}
 	if len(there.Kvs) > 0 {
-		var found marker
-		err := json.Unmarshal(there.Kvs[0].Value, &found)
-		if err != nil || found.Name != mark.Name || found.SHA256 != mark.SHA256 {
-			return false, fail(Refused, nil, "Another backup was restored into this etcd, %q; restore into one that is empty",
-				printable(found.Name))
-		}
-		return found.Done, nil
+		return r.goOn(ctx, mark, there.Kvs[0].Value)
 	}
 	// All keys, of which one is enough.
 	all := []clientv3.OpOption{clientv3.WithFromKey(), clientv3.WithLimit(1), clientv3.WithKeysOnly()}
@@ -206,6 +249,72 @@ func (r *etcdRestore) begin(ctx context.Context, mark marker) (done bool, err er
 		return false, fail(Refused, nil, "The etcd to restore into is not empty any more")
 	}
 	return false, nil
+}
+
+// goOn decides what to do with an etcd that is marked. What a restore of another backup has left that was
+// cut off is removed: Vault does not use it, and all of it was written under its mark, in an etcd that was
+// empty.
+func (r *etcdRestore) goOn(ctx context.Context, mark marker, there []byte) (done bool, err error) {
+	var found marker
+	err = json.Unmarshal(there, &found)
+	switch {
+	case err == nil && found.Name == mark.Name && found.SHA256 == mark.SHA256:
+		return found.Done, nil
+	case err != nil || found.Done:
+		return false, fail(Refused, nil, "Another backup was restored into this etcd, %q; restore into one that is empty",
+			printable(found.Name))
+	}
+	response, err := r.client.Txn(ctx).
+		If(append(r.unused(), clientv3.Compare(clientv3.Value(markerKey), "=", string(there)))...).
+		Then(clientv3.OpDelete(r.prefix, clientv3.WithPrefix()), clientv3.OpPut(markerKey, r.mark)).Commit()
+	if err != nil {
+		return false, fail("", err, "etcd cannot be written to")
+	}
+	if !response.Succeeded {
+		return false, errMeanwhile()
+	}
+	r.job.log.Info("What another restore had left is removed", "backup", found.Name)
+	return false, nil
+}
+
+// unused says that Vault is not initialized.
+func (r *etcdRestore) unused() []clientv3.Cmp {
+	var all []clientv3.Cmp
+	for _, name := range []string{keyring, oldSentinel} {
+		all = append(all, clientv3.Compare(clientv3.CreateRevision(r.prefix+name), "=", 0))
+	}
+	return all
+}
+
+func errMeanwhile() error {
+	return fail(Refused, nil, "Vault was initialized while it was restored, or another restore is at it. If it was "+
+		"initialized delete it with its volumes, create it again, and restore then")
+}
+
+// finish has Vault use what was written.
+func (r *etcdRestore) finish(ctx context.Context, mark marker) error {
+	if c, ok := r.last[r.prefix+keyring]; !ok || c.deleted {
+		return fail(Incomplete, nil, "The snapshot has no keyring of Vault")
+	}
+	mark.Done = true
+	ops := []clientv3.Op{clientv3.OpPut(markerKey, mark.String())}
+	for key, c := range r.last {
+		if !c.deleted {
+			ops = append(ops, clientv3.OpPut(key, string(c.value)))
+		}
+	}
+	err := r.put(ctx, ops)
+	if reasonOf(err) != Refused {
+		return err
+	}
+	// The transaction may have been committed although its response was lost.
+	limited, cancel := context.WithTimeout(ctx, etcdTimeout)
+	defer cancel()
+	there, failed := r.client.Get(limited, markerKey)
+	if failed == nil && len(there.Kvs) == 1 && string(there.Kvs[0].Value) == mark.String() {
+		return nil
+	}
+	return err
 }
 
 // forget removes the marker when nothing else was written yet by this Job, or one of before.
@@ -268,6 +377,10 @@ func (r *etcdRestore) queue(ctx context.Context, queues []chan change, revision,
 	}
 	// https://github.com/etcd-io/etcd/blob/v3.6.8/server/storage/mvcc/revision.go
 	deleted := len(revision) == 18 && revision[17] == 't'
+	if slices.Contains(written, strings.TrimPrefix(string(kv.Key), r.prefix)) {
+		r.last[string(kv.Key)] = change{key: kv.Key, value: kv.Value, deleted: deleted}
+		return nil
+	}
 	sum := fnv.New32a()
 	_, _ = sum.Write(kv.Key)
 	select {
@@ -328,10 +441,10 @@ func (r *etcdRestore) put(ctx context.Context, ops []clientv3.Op) error {
 	for try := 1; ; try++ {
 		limited, cancel := context.WithTimeout(ctx, vaultTimeout)
 		response, err := r.client.Txn(limited).
-			If(clientv3.Compare(clientv3.Value(markerKey), "=", r.mark)).Then(ops...).Commit()
+			If(append(r.unused(), clientv3.Compare(clientv3.Value(markerKey), "=", r.mark))...).Then(ops...).Commit()
 		cancel()
 		if err == nil && !response.Succeeded {
-			return fail(Refused, nil, "Something else writes to the etcd that is restored into")
+			return errMeanwhile()
 		}
 		if err == nil {
 			r.job.alive.Reset(stallAfter)

@@ -41,6 +41,8 @@ type snapshot struct {
 type source interface {
 	// members are those that may be asked, the best first.
 	members(ctx context.Context) ([]member, error)
+	// keys are the number of key shares and how many of them unseal Vault, or 0 if that is not told.
+	keys(ctx context.Context) (shares, threshold int)
 	// open starts a snapshot of a member.
 	open(ctx context.Context, endpoint string) (*snapshot, error)
 }
@@ -137,6 +139,9 @@ func (j *job) backup(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if shares, threshold := source.keys(ctx); threshold > 0 {
+		j.task.Vault.Shares, j.task.Vault.Threshold = shares, threshold
+	}
 	for _, m := range members {
 		var again bool
 		if again, err = j.backupFrom(ctx, source, m.endpoint); err == nil || !again || ctx.Err() != nil {
@@ -197,6 +202,7 @@ func (j *job) writeRecord(ctx context.Context, format string) error {
 	if err := j.store.putSmall(ctx, j.recordName(), j.owner(), append(content, '\n')); err != nil {
 		return fail("", err, "%s cannot be written", j.recordName())
 	}
+	j.result.Vault = &j.task.Vault
 	return nil
 }
 
@@ -280,6 +286,7 @@ func (j *job) wanted(ctx context.Context) (*Record, object, error) {
 			"%s tells of another snapshot than was backed up: its SHA-256 is %q, and not %s",
 			j.recordName(), printable(record.Result.SHA256), j.task.Want)
 	}
+	j.result.Vault = &record.Vault
 	stored, err := j.store.find(ctx, j.snapshotName())
 	return record, stored, err
 }

@@ -55,7 +55,8 @@ type Task struct {
 	// Name of the backup: the object is PREFIX/NAME.snapshot, and what is known of it is in
 	// PREFIX/NAME.json, which is written last: without it there is no backup.
 	Name string `json:"name"`
-	// Vault is what is written into NAME.json beside the result.
+	// Vault is what is written into NAME.json beside the result. Of a Restore it is the Vault that is
+	// restored into.
 	Vault Description `json:"vault"`
 	// Want is the digest that Verify and Restore expect, SHA-256 in hex. They refuse another.
 	Want string `json:"want,omitempty"`
@@ -77,8 +78,11 @@ type EtcdStorage struct {
 
 // RaftStorage is integrated storage, with the files in VaultDirectory and LoginDirectory.
 type RaftStorage struct {
-	// Address is the URL of the active node, https://HOST:PORT.
+	// Address is the URL of the active node, https://HOST:PORT. For a Restore it is that of a node
+	// without data, which needs no login.
 	Address string `json:"address"`
+	// ServerName is what the certificate has to be valid for; by default it is the host.
+	ServerName string `json:"serverName,omitempty"`
 	// AuthMount is the path where the JWT auth method is mounted, without auth/.
 	AuthMount string `json:"authMount"`
 	// Role of the JWT auth method.
@@ -139,6 +143,9 @@ type Result struct {
 	IntactTime *time.Time `json:"intactTime,omitempty"`
 	// RestoredTime is when a storage had taken the backup.
 	RestoredTime *time.Time `json:"restoredTime,omitempty"`
+
+	// Vault that the backup is of, as far as is known.
+	Vault *Description `json:"vault,omitempty"`
 
 	// Reason is set when the Job failed.
 	Reason Reason `json:"reason,omitempty"`

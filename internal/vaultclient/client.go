@@ -103,6 +103,8 @@ type SealStatus struct {
 	Type        string `json:"type"`
 	Initialized bool   `json:"initialized"`
 	Sealed      bool   `json:"sealed"`
+	// Shares is how many keys there are.
+	Shares int `json:"n"`
 	// Threshold is how many keys unseal the node, and Progress how many of them it has.
 	Threshold int `json:"t"`
 	Progress  int `json:"progress"`
