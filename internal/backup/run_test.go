@@ -29,8 +29,11 @@ type fakeVault struct {
 	snapshot []byte
 	// status is that of all responses, if it is not 0.
 	status int
-	// sealed and cluster are what it says after a restore.
+	// empty says that it is not initialized, and sealed that it was and is not unsealed yet.
+	empty, sealed bool
+	// taken is the snapshot that it took, and fails is how often it takes none.
 	taken  []byte
+	fails  int
 	logins int
 }
 
@@ -59,7 +62,20 @@ func (v *fakeVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.logins++
 		_, _ = fmt.Fprintf(w, `{"auth": {"client_token": %q, "lease_duration": 600}}`, clientToken)
 	case r.URL.Path == "/v1/sys/seal-status":
-		_, _ = fmt.Fprintf(w, `{"type": "shamir", "initialized": true, "sealed": %t, "cluster_id": "new"}`, v.taken != nil)
+		_, _ = fmt.Fprintf(w, `{"type": "shamir", "initialized": %t, "sealed": %t, "cluster_id": "new", "n": 7, "t": 4}`,
+			!v.empty, v.sealed || v.taken != nil)
+	case r.URL.Path == "/v1/sys/init" && v.empty:
+		v.empty, v.sealed = false, true
+		_, _ = fmt.Fprintf(w, `{"keys_base64": ["a-key"], "root_token": %q}`, clientToken)
+	case r.URL.Path == "/v1/sys/unseal" && strings.Contains(string(body), "a-key"):
+		v.sealed = false
+		_, _ = fmt.Fprint(w, `{"type": "shamir", "initialized": true, "sealed": false}`)
+	case r.URL.Path == "/v1/auth/token/lookup-self" && !v.sealed:
+		w.WriteHeader(http.StatusOK)
+		_, _ = fmt.Fprint(w, `{}`)
+	case r.URL.Path == "/v1/sys/storage/raft/snapshot-force" && v.fails > 0:
+		v.fails--
+		w.WriteHeader(http.StatusInternalServerError)
 	case r.Header.Get("X-Vault-Token") != clientToken:
 		w.WriteHeader(http.StatusForbidden)
 	case r.URL.Path == "/v1/sys/storage/raft/snapshot" && r.Method == http.MethodGet:
@@ -141,14 +157,15 @@ func TestBackupAndRestore(t *testing.T) {
 	if result := do(t, task, files, Verify); result.Reason != "" || result.IntactTime == nil || result.Revision != 4711 {
 		t.Errorf("verifying: %+v", result)
 	}
-	restored := do(t, task, files, Restore)
-	if restored.Reason != "" || restored.RestoredTime == nil || string(vault.taken) != string(content) {
-		t.Errorf("restoring: %+v, %d bytes", restored, len(vault.taken))
+	if made.Vault == nil || made.Vault.Shares != 7 || made.Vault.Threshold != 4 {
+		t.Errorf("the backup tells of %+v", made.Vault)
 	}
 	task.Want = strings.Repeat("0", 64)
-	vault.taken = nil
+	into := newFakeVault(t, nil)
+	into.empty = true
 	for _, action := range []Action{Verify, Restore} {
-		if result := do(t, task, files, action); result.Reason != DigestMismatch || vault.taken != nil {
+		restoring, files := intoVault(t, task, files, into)
+		if result := do(t, restoring, files, action); result.Reason != DigestMismatch || !into.empty {
 			t.Errorf("%s of another digest: %+v", action, result)
 		}
 	}
@@ -216,6 +233,58 @@ func TestBackupFails(t *testing.T) {
 					t.Errorf("the directory has %s", got)
 				}
 			}
+		})
+	}
+}
+
+// intoVault is a task that restores into a Vault.
+func intoVault(t *testing.T, task *Task, files *Files, vault *fakeVault) (*Task, *Files) {
+	t.Helper()
+	restoring, empty := *task, *files
+	_, fresh := setup(t, vault)
+	empty.Vault, empty.Login = fresh.Vault, t.TempDir()
+	restoring.Source = &Storage{Raft: &RaftStorage{Address: vault.URL}}
+	restoring.Vault = Description{Namespace: "default", Name: "example", UID: "another"}
+	return &restoring, &empty
+}
+
+// TestRestoreIntoRaft restores into nodes that take the snapshot, or do not.
+func TestRestoreIntoRaft(t *testing.T) {
+	content := raftSnapshot(t, raftFiles(strings.Repeat("state ", 100_000)))
+	from := newFakeVault(t, content)
+	task, files := setup(t, from)
+	task.Vault.Version, task.Vault.SealType = "1.21.0", "shamir"
+	task.Want = do(t, task, files, Backup).SHA256
+	for name, c := range map[string]struct {
+		change func(*fakeVault, *Task)
+		want   Reason
+		empty  bool
+	}{
+		"empty":              {func(*fakeVault, *Task) {}, "", false},
+		"after a second try": {func(v *fakeVault, _ *Task) { v.fails = 1 }, "", false},
+		"not at all":         {func(v *fakeVault, _ *Task) { v.fails = maxTakes }, Unreachable, false},
+		"initialized":        {func(v *fakeVault, _ *Task) { v.empty = false }, Refused, false},
+		"a lower version":    {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.20.9" }, Refused, true},
+		"a higher version":   {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.21.1" }, "", false},
+		"another seal":       {func(_ *fakeVault, task *Task) { task.Vault.SealType = "transit" }, Refused, true},
+		"another storage": {func(_ *fakeVault, task *Task) {
+			task.Source = &Storage{Etcd: &EtcdStorage{Endpoints: []string{"https://127.0.0.1:1"}, Prefix: "vault/"}}
+		}, Failed, true}, // it has no certificate for etcd
+		"no node": {func(v *fakeVault, _ *Task) { v.Close() }, Unreachable, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			into := newFakeVault(t, nil)
+			into.empty = true
+			restoring, files := intoVault(t, task, files, into)
+			c.change(into, restoring)
+			result := do(t, restoring, files, Restore)
+			if result.Reason != c.want || (string(into.taken) == string(content)) != (c.want == "") || into.empty != c.empty {
+				t.Errorf("%+v, it took %d bytes, and is empty: %t", result, len(into.taken), into.empty)
+			}
+			if c.want == "" && (result.RestoredTime == nil || result.Vault == nil || result.Vault.Threshold != 4) {
+				t.Errorf("%+v", result)
+			}
+			t.Log(result.Message)
 		})
 	}
 }

@@ -151,9 +151,13 @@ func (r *Reconciler) facts(ctx context.Context, b *v1alpha1.VaultBackup) (f *fac
 
 // job reads the Job that does something with a backup, or returns nil.
 func (r *Reconciler) job(ctx context.Context, b *v1alpha1.VaultBackup, action backup.Action) (*batchv1.Job, error) {
-	name := jobName(b, action)
+	return r.jobNamed(ctx, b.Namespace, jobName(b, action))
+}
+
+// jobNamed reads a Job, or returns nil.
+func (r *Reconciler) jobNamed(ctx context.Context, namespace, name string) (*batchv1.Job, error) {
 	job := &batchv1.Job{}
-	err := r.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: name}, job)
+	err := r.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, job)
 	if err == nil {
 		return job, nil
 	}
@@ -163,7 +167,7 @@ func (r *Reconciler) job(ctx context.Context, b *v1alpha1.VaultBackup, action ba
 	// The cache may be behind what was made, or leave out one of somebody else; the operator may
 	// not get one.
 	var list batchv1.JobList
-	err = r.APIReader.List(ctx, &list, client.InNamespace(b.Namespace), client.MatchingFields{"metadata.name": name})
+	err = r.APIReader.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{"metadata.name": name})
 	if err != nil {
 		return nil, fmt.Errorf("looking for Job %s: %w", name, err)
 	}
@@ -190,8 +194,13 @@ func (r *Reconciler) missing(
 	if deleting || vault == nil || !vault.HasRaft() {
 		return "", "", nil
 	}
+	return r.caKey(ctx, vault)
+}
+
+// caKey is the key of the Secret with the CA of Vault that has it.
+func (r *Reconciler) caKey(ctx context.Context, vault *v1alpha1.Vault) (key, missing string, err error) {
 	for _, key := range []string{v1alpha1.ClientCAKey, corev1.ServiceAccountRootCAKey} {
-		missing, err = r.missingKeys(ctx, b.Namespace, vault.ClientSecretName(), []string{key})
+		missing, err = r.missingKeys(ctx, vault.Namespace, vault.ClientSecretName(), []string{key})
 		if missing == "" || err != nil {
 			return key, missing, err
 		}
@@ -295,6 +304,7 @@ func (r *Reconciler) tell(f *facts, d decision) {
 	switch d.Phase {
 	case v1alpha1.BackupSucceeded:
 		condition.Status, status.CompletionTime = metav1.ConditionTrue, &now
+		status.Vault = told(status.Vault, d.Result.Vault)
 		status.Size, status.Digest, status.Revision = d.Result.Size, "sha256:"+d.Result.SHA256, d.Result.Revision
 		stored := metav1.NewTime(*d.Result.StoredTime).Rfc3339Copy()
 		status.Proven = &v1alpha1.BackupProof{Stored: &stored}
@@ -336,7 +346,7 @@ func (r *Reconciler) create(ctx context.Context, f *facts, action backup.Action,
 	if err != nil {
 		return err
 	}
-	if err := r.account(ctx, b, f.Vault); err != nil {
+	if err := r.account(ctx, b.Namespace, string(b.Spec.Vault), f.Vault); err != nil {
 		return r.letGo(ctx, b, err)
 	}
 	if err := r.Create(ctx, job); !apierrors.IsAlreadyExists(err) {
@@ -355,11 +365,10 @@ func (r *Reconciler) letGo(ctx context.Context, b *v1alpha1.VaultBackup, err err
 
 // account makes the ServiceAccount of the Jobs, which has no rights. One that is there is left as it
 // is: its annotations may give it a workload identity.
-func (r *Reconciler) account(ctx context.Context, b *v1alpha1.VaultBackup, vault *v1alpha1.Vault) error {
+func (r *Reconciler) account(ctx context.Context, namespace, name string, vault *v1alpha1.Vault) error {
 	account := &corev1.ServiceAccount{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: b.Namespace, Name: v1alpha1.BackupAccountName(string(b.Spec.Vault)),
-			Labels: v1alpha1.BackupLabels(string(b.Spec.Vault)),
+			Namespace: namespace, Name: v1alpha1.BackupAccountName(name), Labels: v1alpha1.BackupLabels(name),
 		},
 		AutomountServiceAccountToken: new(false),
 	}

@@ -51,8 +51,12 @@ func objectName(b *v1alpha1.VaultBackup) string {
 
 // location is where a backup is.
 func location(b *v1alpha1.VaultBackup) backup.Location {
-	below := path.Join(b.Namespace, string(b.Spec.Vault))
-	if s3 := b.Spec.Destination.S3; s3 != nil {
+	return locationIn(&b.Spec.Destination, path.Join(b.Namespace, string(b.Spec.Vault)))
+}
+
+// locationIn is what is below a path in a place for backups.
+func locationIn(destination *v1alpha1.BackupDestination, below string) backup.Location {
+	if s3 := destination.S3; s3 != nil {
 		return backup.Location{
 			S3: &backup.S3{
 				Endpoint: s3.Endpoint, Region: s3.Region, Bucket: s3.Bucket, PathStyle: s3.PathStyle,
@@ -62,7 +66,7 @@ func location(b *v1alpha1.VaultBackup) backup.Location {
 		}
 	}
 	l := backup.Location{Directory: backup.ClaimDirectory, Prefix: below}
-	if claim := b.Spec.Destination.PersistentVolumeClaim; claim != nil {
+	if claim := destination.PersistentVolumeClaim; claim != nil {
 		l.Prefix = path.Join(claim.Path, below)
 	}
 	return l
@@ -70,14 +74,17 @@ func location(b *v1alpha1.VaultBackup) backup.Location {
 
 // Location is where a backup is, as a URL without credentials.
 func Location(b *v1alpha1.VaultBackup) string {
-	at := location(b)
+	return urlOf(&b.Spec.Destination, location(b), objectName(b))
+}
+
+func urlOf(destination *v1alpha1.BackupDestination, at backup.Location, name string) string {
 	scheme, host := "pvc", ""
 	if at.S3 != nil {
 		scheme, host = "s3", at.S3.Bucket
-	} else if claim := b.Spec.Destination.PersistentVolumeClaim; claim != nil {
+	} else if claim := destination.PersistentVolumeClaim; claim != nil {
 		host = string(claim.ClaimName)
 	}
-	return fmt.Sprintf("%s://%s/%s.snapshot", scheme, host, path.Join(at.Prefix, objectName(b)))
+	return fmt.Sprintf("%s://%s/%s.snapshot", scheme, host, path.Join(at.Prefix, name))
 }
 
 // source is the storage of a Vault as a Job reaches it, or nil if the operator does not run it.
@@ -144,21 +151,25 @@ func (r *Reconciler) newJob(
 	if task.Source != nil {
 		mountSource(&pod, b, vault, task.Source, caKey)
 	}
-	return &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: b.Namespace, Name: jobName(b, action), Labels: labels,
-			OwnerReferences: []metav1.OwnerReference{
-				*metav1.NewControllerRef(b, v1alpha1.GroupVersion.WithKind("VaultBackup")),
-			},
+	return jobFor(metav1.ObjectMeta{
+		Namespace: b.Namespace, Name: jobName(b, action), Labels: labels,
+		OwnerReferences: []metav1.OwnerReference{
+			*metav1.NewControllerRef(b, v1alpha1.GroupVersion.WithKind("VaultBackup")),
 		},
+	}, pod), nil
+}
+
+func jobFor(object metav1.ObjectMeta, pod corev1.PodSpec) *batchv1.Job {
+	return &batchv1.Job{
+		ObjectMeta: object,
 		Spec: batchv1.JobSpec{
 			BackoffLimit: new(int32(backoffLimit)), ActiveDeadlineSeconds: new(int64(deadline)),
 			TTLSecondsAfterFinished: new(int32(keepJob)),
 			Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: maps.Clone(labels)}, Spec: pod,
+				ObjectMeta: metav1.ObjectMeta{Labels: maps.Clone(object.Labels)}, Spec: pod,
 			},
 		},
-	}, nil
+	}
 }
 
 // podSpec is restricted by the Pod Security Standards.
@@ -237,15 +248,23 @@ func mountDestination(pod *corev1.PodSpec, destination *v1alpha1.BackupDestinati
 	}
 }
 
-func mountSource(
-	pod *corev1.PodSpec, b *v1alpha1.VaultBackup, vault *v1alpha1.Vault, source *backup.Storage, caKey string,
-) {
-	if source.Etcd != nil {
+// mountStorage mounts what is needed to reach the storage.
+func mountStorage(pod *corev1.PodSpec, vault *v1alpha1.Vault, storage *backup.Storage, caKey string) {
+	if storage.Etcd != nil {
 		mount(pod, "etcd", backup.EtcdDirectory, true, secret(vault.EtcdClientSecretName(), nil,
 			[2]string{"client.crt", "tls.crt"}, [2]string{"client.key", "tls.key"}, [2]string{"ca.crt", "ca.crt"}))
 		return
 	}
 	mount(pod, "vault", backup.VaultDirectory, true, secret(vault.ClientSecretName(), nil, [2]string{caKey, "ca.crt"}))
+}
+
+func mountSource(
+	pod *corev1.PodSpec, b *v1alpha1.VaultBackup, vault *v1alpha1.Vault, source *backup.Storage, caKey string,
+) {
+	mountStorage(pod, vault, source, caKey)
+	if source.Etcd != nil {
+		return
+	}
 	login := corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 		DefaultMode: new(fileMode),
 		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{

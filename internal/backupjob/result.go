@@ -4,12 +4,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backup"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
+)
+
+const (
+	// maxShares is how many shares a key can have, by Shamir's algorithm as Vault has it.
+	maxShares = 255
+	// maxVersion is how long the version of Vault may be.
+	maxVersion = 64
 )
 
 // skew is by how much the clock of the machine that a Job ran on may be ahead.
@@ -17,6 +29,8 @@ const skew = 5 * time.Minute
 
 var (
 	digest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	// sealType is a type of seals, as Vault names them.
+	sealType = regexp.MustCompile(`^[a-z]{1,32}$`)
 	word   = regexp.MustCompile(`^[A-Z][A-Za-z]{0,63}$`)
 )
 
@@ -43,6 +57,39 @@ func resultOf(job *batchv1.Job, pods []corev1.Pod, now time.Time) (*backup.Resul
 	return parse(newest.Message, now)
 }
 
+// plausible says that what is told of a Vault could be so.
+func plausible(v *backup.Description) bool {
+	return (v.Version == "" || len(v.Version) <= maxVersion && vaultversion.Valid(v.Version)) &&
+		(v.SealType == "" || sealType.MatchString(v.SealType)) &&
+		slices.Contains([]string{"", "etcd", "raft"}, v.Storage) &&
+		0 <= v.Threshold && v.Threshold <= v.Shares && v.Shares <= maxShares
+}
+
+// told is what a Job has told of the Vault that a backup is of, beside what is known.
+func told(known *v1alpha1.BackedUpVault, v *backup.Description) *v1alpha1.BackedUpVault {
+	if v == nil {
+		return known
+	}
+	result := &v1alpha1.BackedUpVault{UID: types.UID(printable(v.UID)), Version: v.Version, Storage: v.Storage, SealType: v.SealType}
+	if known != nil {
+		*result = *known
+	}
+	if v.Threshold > 0 {
+		result.Shares, result.Threshold = int32(v.Shares), int32(v.Threshold)
+	}
+	return result
+}
+
+// uid is what UIDs of Kubernetes consist of.
+var uid = regexp.MustCompile(`^[0-9a-f-]{1,64}$`)
+
+func printable(id string) string {
+	if !uid.MatchString(id) {
+		return ""
+	}
+	return id
+}
+
 func parse(text string, now time.Time) (*backup.Result, error) {
 	var result backup.Result
 	if err := json.Unmarshal([]byte(text), &result); err != nil {
@@ -60,6 +107,8 @@ func parse(text string, now time.Time) (*backup.Result, error) {
 		return nil, fmt.Errorf("its digest is not a SHA-256")
 	case result.Reason != "" && !word.MatchString(string(result.Reason)):
 		return nil, fmt.Errorf("its reason is not a word")
+	case result.Vault != nil && !plausible(result.Vault):
+		return nil, fmt.Errorf("it tells of a Vault that cannot be")
 	}
 	return &result, nil
 }

@@ -1,0 +1,275 @@
+package backupjob
+
+import (
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backup"
+	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/restore"
+)
+
+const (
+	// beginWithin is how long a restore waits for a Vault. One that was forgotten must not find a Vault of
+	// this name some day.
+	beginWithin = time.Hour
+	// tellWithin is how long the nodes may take to tell that they have the data.
+	tellWithin = 15 * time.Minute
+	// look is how often what a restore waits for is looked at.
+	look = 2 * time.Second
+)
+
+// restoreNode is a node of the Vault to restore into.
+type restoreNode struct {
+	Name        string
+	UID         types.UID
+	State       probe.State
+	Created     time.Time
+	Terminating bool
+}
+
+// restoreFacts are what is known of a restore.
+type restoreFacts struct {
+	Restore *v1alpha1.VaultRestore
+	// Vault to restore into; nil when there is none.
+	Vault *v1alpha1.Vault
+	// Backup that spec.backup names; nil when there is none.
+	Backup *v1alpha1.VaultBackup
+	// Missing is what the spec names and is not there.
+	Missing string
+	// Before is the name of another restore into the Vault that has to end first.
+	Before string
+	// Job of the restore; nil while there is none.
+	Job *batchv1.Job
+	// Pods are those of the Job.
+	Pods []corev1.Pod
+	// Nodes are those of the Vault.
+	Nodes []restoreNode
+	Now   time.Time
+}
+
+// restoreDecision is what to do next, and what to tell.
+type restoreDecision struct {
+	// Create has the Job made.
+	Create bool
+	// Restart are nodes whose pods are deleted, so that others take their place.
+	Restart []restoreNode
+	// Remove has the Job deleted.
+	Remove bool
+	// Phase, Reason and Message are what is told; an empty Phase leaves it as it is.
+	Phase           v1alpha1.RestorePhase
+	Reason, Message string
+	// Result is that of a Job that has succeeded.
+	Result *backup.Result
+	// Again is when to look again though nothing happens; zero for never.
+	Again time.Duration
+}
+
+func restoreFailed(reason, format string, args ...any) restoreDecision {
+	return restoreDecision{Phase: v1alpha1.RestoreFailed, Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// decideRestore says how a restore goes on.
+func decideRestore(f *restoreFacts) restoreDecision {
+	r := f.Restore
+	switch {
+	case r.Completed():
+		return restoreDecision{}
+	case f.Job == nil && r.Status.StartTime != nil:
+		return restoreFailed(v1alpha1.ReasonJobFailed, "The Job was deleted before it had ended, or before its result was "+
+			"read.%s", afterwards(f))
+	case f.Job == nil:
+		return beginRestore(f)
+	case !metav1.IsControlledBy(f.Job, r):
+		return restoreFailed(v1alpha1.ReasonJobConflict, "There is a Job %s that is not of this restore: delete it, and make "+
+			"another VaultRestore", f.Job.Name)
+	case f.Job.DeletionTimestamp != nil:
+		return restoreDecision{Again: look}
+	case awaitsResult(&facts{Job: f.Job, Pods: f.Pods, Now: f.Now}):
+		return restoreDecision{Again: time.Second}
+	case ended(f.Job, batchv1.JobComplete):
+		return restored(f)
+	case ended(f.Job, batchv1.JobFailed):
+		reason, message := whyFailed(f.Job, f.Pods, f.Now)
+		return restoreFailed(reason, "%s.%s", message, afterwards(f))
+	}
+	return restoring(f)
+}
+
+// afterwards is what to do after a Job that has failed, or is gone.
+func afterwards(f *restoreFacts) string {
+	if f.Vault == nil || !f.Vault.HasRaft() {
+		return " What it may have written Vault does not use: make another VaultRestore, which goes on with it"
+	}
+	node := f.Vault.NodeName(0)
+	return fmt.Sprintf(" If pod %[1]s is initialized now it has keys that nobody has, and no data but that of the backup: "+
+		"kubectl delete pvc data-%[1]s --wait=false, kubectl delete pod %[1]s, and make another VaultRestore", node)
+}
+
+// beginRestore says whether the Job is made.
+func beginRestore(f *restoreFacts) restoreDecision {
+	reason, message := refuseRestore(f)
+	if reason != "" {
+		return restoreFailed(reason, "%s. Nothing was changed. When it is mended make another VaultRestore", message)
+	}
+	wait := awaited(f)
+	if wait == "" {
+		return restoreDecision{
+			Create: true, Phase: v1alpha1.RestoreRunning, Reason: v1alpha1.ReasonJobPending,
+			Message: "A Job is made that restores the data", Again: look,
+		}
+	}
+	if f.Now.Sub(f.Restore.CreationTimestamp.Time) > beginWithin {
+		return restoreFailed(v1alpha1.ReasonNotBegun, "It has waited for %s: %s. Nothing was changed. When it is mended make "+
+			"another VaultRestore", beginWithin, wait)
+	}
+	return restoreDecision{
+		Phase: v1alpha1.RestorePending, Reason: v1alpha1.ReasonAwaitingVault, Message: wait, Again: look,
+	}
+}
+
+// refuseRestore is why a restore cannot begin however long it waits, or nothing.
+func refuseRestore(f *restoreFacts) (reason, message string) {
+	b := f.Backup
+	switch {
+	case f.Restore.Spec.From == nil && b == nil:
+		return v1alpha1.ReasonBackupNotUsable, fmt.Sprintf("There is no VaultBackup %s in this namespace. If it is gone, say "+
+			"in spec.from where it is stored", f.Restore.Spec.Backup)
+	case b != nil && (b.DeletionTimestamp != nil || b.Completed() && !b.Succeeded()):
+		return v1alpha1.ReasonBackupNotUsable, fmt.Sprintf("The VaultBackup %s has failed, or is being deleted: choose "+
+			"another one", b.Name)
+	case f.Missing != "":
+		return v1alpha1.ReasonDestinationMissing, f.Missing
+	case f.Vault == nil || f.Vault.DeletionTimestamp != nil:
+		return "", ""
+	}
+	if reason, message = restore.Refusal(requirements(f), f.Vault); reason != "" {
+		return reason, message
+	}
+	for _, n := range f.Nodes {
+		if initialized(n.State) {
+			return v1alpha1.ReasonVaultInitialized, fmt.Sprintf("Pod %s says that the Vault is initialized, and a restore never "+
+				"replaces data: to lose what it has, %s", n.Name, restore.Anew)
+		}
+	}
+	return "", ""
+}
+
+// requirements are what is known of the Vault that was backed up, or nil.
+func requirements(f *restoreFacts) *v1alpha1.BackedUpVault {
+	if f.Backup == nil {
+		return f.Restore.Status.Requires
+	}
+	return f.Backup.Status.Vault
+}
+
+func initialized(state probe.State) bool {
+	return state == probe.Active || state == probe.Standby || state == probe.Sealed
+}
+
+// awaited is what a restore waits for, or nothing.
+func awaited(f *restoreFacts) string {
+	switch {
+	case f.Backup != nil && !f.Backup.Completed():
+		return fmt.Sprintf("The VaultBackup %s is not made yet", f.Backup.Name)
+	case f.Vault == nil:
+		return fmt.Sprintf("There is no Vault %s yet: create it, without spec.initialization", f.Restore.Spec.Vault)
+	case f.Vault.DeletionTimestamp != nil:
+		return fmt.Sprintf("The Vault %s is being deleted: create it again, without spec.initialization", f.Vault.Name)
+	case f.Before != "":
+		return fmt.Sprintf("The VaultRestore %s into this Vault has to end first", f.Before)
+	}
+	told := 0
+	for _, n := range f.Nodes {
+		if n.State == probe.Uninitialized && !n.Terminating {
+			told++
+		}
+	}
+	// Any node with integrated storage may be the one that has data.
+	if wanted := int(f.Vault.RunningNodes()); f.Vault.HasRaft() && told < wanted {
+		return fmt.Sprintf("%d of %d nodes have told that they have no data", told, wanted)
+	}
+	if told == 0 {
+		return "No Vault node has told yet that there is no data"
+	}
+	return ""
+}
+
+// restoring tells of a Job that has not ended.
+func restoring(f *restoreFacts) restoreDecision {
+	d := underWay(&facts{Job: f.Job, Pods: f.Pods, Now: f.Now})
+	result := restoreDecision{
+		Phase: v1alpha1.RestoreRunning, Reason: d.Reason, Message: d.Message, Again: max(d.Again, look),
+	}
+	switch d.Phase {
+	case v1alpha1.BackupFailed:
+		result.Phase, result.Remove = v1alpha1.RestoreFailed, len(d.Remove) > 0
+		result.Message += ". Nothing was changed: make another VaultRestore"
+	case v1alpha1.BackupRunning:
+		if d.Reason == v1alpha1.ReasonJobRunning {
+			result.Message = "The Job restores the data; do not initialize Vault meanwhile"
+		}
+	}
+	return result
+}
+
+// restored waits until the nodes tell that Vault has the data. Those with integrated storage have to
+// start again: they know how many keys are needed only from when they started, or were initialized.
+func restored(f *restoreFacts) restoreDecision {
+	result, err := resultOf(f.Job, f.Pods, f.Now)
+	switch {
+	case err != nil:
+		return restoreFailed(v1alpha1.ReasonResultInvalid, "What the Job %s said cannot be used: %v.%s", f.Job.Name, err,
+			afterwards(f))
+	case result == nil: // its pod is gone, and what it said with it
+		result = &backup.Result{}
+	case result.RestoredTime == nil || result.Reason != "":
+		return restoreFailed(v1alpha1.ReasonResultInvalid, "The Job %s ended without an error, and did not say that it had "+
+			"restored anything.%s", f.Job.Name, afterwards(f))
+	}
+	if f.Vault == nil {
+		return restoreFailed(v1alpha1.ReasonAwaitingVault, "The Vault %s was deleted", f.Restore.Spec.Vault)
+	}
+	ended := condition(f.Job, batchv1.JobComplete).LastTransitionTime.Time
+	d := restoreDecision{Phase: v1alpha1.RestoreRunning, Reason: v1alpha1.ReasonAwaitingNodes, Again: look, Result: result}
+	told := false
+	for _, n := range f.Nodes {
+		switch {
+		case n.Terminating:
+		case f.Vault.HasRaft() && !n.Created.After(ended):
+			d.Restart = append(d.Restart, n)
+		case initialized(n.State) && (!f.Vault.HasRaft() || n.Name == f.Vault.NodeName(0)):
+			told = true
+		}
+	}
+	switch {
+	case len(d.Restart) == 0 && told:
+		d.Phase, d.Reason, d.Message, d.Again = v1alpha1.RestoreSucceeded, v1alpha1.ReasonRestored, unsealText(f, result), 0
+	case f.Now.Sub(ended) > tellWithin:
+		return restoreFailed(v1alpha1.ReasonAwaitingNodes, "The data is restored, and no node tells that it has it: see "+
+			"'kubectl vault logs %s'", f.Vault.Name)
+	default:
+		d.Message = "The data is restored; the nodes have not told yet that they have it"
+	}
+	return d
+}
+
+// unsealText is what is told of a Vault that was restored.
+func unsealText(f *restoreFacts, result *backup.Result) string {
+	if f.Vault.Spec.Seal != nil {
+		return "The Vault has the data of the backup, and unseals itself by the key service. Its recovery keys, tokens and " +
+			"users are those of the Vault that was backed up"
+	}
+	keys := "the unseal keys"
+	if v := result.Vault; v != nil && v.Threshold > 0 {
+		keys = fmt.Sprintf("%d of the %d unseal keys", v.Threshold, v.Shares)
+	}
+	return fmt.Sprintf("The Vault has the data of the backup, and is sealed: unseal it with %s of the Vault that was backed "+
+		"up, by 'kubectl vault unseal %s'. Its tokens and users are those of that Vault as well", keys, f.Vault.Name)
+}

@@ -1,0 +1,50 @@
+// Package restore says into which Vault a backup can be restored.
+package restore
+
+import (
+	"fmt"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
+)
+
+// Anew is how a Vault becomes one without data.
+const Anew = "delete the Vault together with its volumes, create it again without spec.initialization, and restore then"
+
+// StorageOf is the kind of storage of a Vault as backups name it.
+func StorageOf(vault *v1alpha1.Vault) string {
+	if vault.HasRaft() {
+		return "raft"
+	}
+	return "etcd"
+}
+
+// Refusal is why a backup cannot be restored into a Vault before somebody changes that, or nothing. What
+// is not known of the Vault that was backed up, which is nil if nothing is, is not compared: the Job reads
+// it beside the backup, and compares it before it writes.
+func Refusal(of *v1alpha1.BackedUpVault, into *v1alpha1.Vault) (reason, message string) {
+	if of == nil {
+		of = &v1alpha1.BackedUpVault{}
+	}
+	storage, seal := StorageOf(into), into.Spec.Seal.Type()
+	switch {
+	case into.HasExternal():
+		return v1alpha1.ReasonStorageNotSupported, "The storage of the Vault is not run by the operator: restore it with " +
+			"its own tools"
+	case of.Storage != "" && of.Storage != storage:
+		return v1alpha1.ReasonStorageDiffers, fmt.Sprintf("The backup is of a Vault with the storage %s, and this one has %s: "+
+			"create one with spec.storage.%[1]s", of.Storage, storage)
+	case into.Status.Initialized:
+		return v1alpha1.ReasonVaultInitialized, "The Vault has data, which a restore never replaces: to lose what it has, " + Anew
+	case into.Spec.Initialization != nil:
+		return v1alpha1.ReasonInitializesItself, "The operator would initialize the Vault by its spec.initialization: remove " +
+			"that. The Vault has the keys of the one that was backed up"
+	case of.Version != "" && vaultversion.Lower(into.Spec.Version, of.Version):
+		return v1alpha1.ReasonVersionLower, fmt.Sprintf("The data is of Vault %s, which the version %s may not be able to "+
+			"read: set spec.version of the Vault to %[1]s or a higher one", of.Version, into.Spec.Version)
+	case of.SealType != "" && of.SealType != seal:
+		return v1alpha1.ReasonSealDiffers, fmt.Sprintf("The data is sealed by %s, and the Vault has the seal %s: set its "+
+			"spec.seal to the key service of the Vault that was backed up, or leave it out for Shamir's keys", of.SealType, seal)
+	}
+	return "", ""
+}
