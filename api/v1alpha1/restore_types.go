@@ -105,7 +105,7 @@ type VaultRestoreStatus struct {
 	// +optional
 	Phase RestorePhase `json:"phase,omitempty"`
 
-	// startTime is when the Job was made that writes into the storage. Until then nothing is touched.
+	// startTime is when there was a Job that writes into the storage. Until then nothing is touched.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Begun at",order=2,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	StartTime *metav1.Time `json:"startTime,omitempty"`

@@ -198,7 +198,6 @@ func (r *Restorer) act(ctx context.Context, f *restoreFacts, d restoreDecision) 
 	x := f.Restore
 	before := x.DeepCopy()
 	tellRestore(f, d)
-	// That it has begun is written before the Job is made, so that there is never another one.
 	if !equality.Semantic.DeepEqual(before.Status, x.Status) {
 		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 		if err := r.Status().Patch(ctx, x, patch); err != nil {
@@ -238,7 +237,7 @@ func tellRestore(f *restoreFacts, d restoreDecision) {
 	if known := requirements(f); known != nil {
 		status.Requires = known.DeepCopy()
 	}
-	if d.Create {
+	if status.StartTime == nil && f.Job != nil && metav1.IsControlledBy(f.Job, f.Restore) {
 		status.StartTime = &now
 	}
 	condition := metav1.Condition{
@@ -278,8 +277,11 @@ func (r *Restorer) begin(ctx context.Context, f *restoreFacts) error {
 	caKey := ""
 	if f.Vault.HasRaft() {
 		var missing string
-		if caKey, missing, err = r.caKey(ctx, f.Vault); err != nil || missing != "" {
-			return fmt.Errorf("looking for the CA of Vault: %s %w", missing, err)
+		if caKey, missing, err = r.caKey(ctx, f.Vault); err != nil {
+			return err
+		}
+		if missing != "" {
+			return fmt.Errorf("the CA of Vault is missing: %s", missing)
 		}
 	}
 	job, err := r.newRestoreJob(f, image, caKey)

@@ -121,7 +121,7 @@ func beginRestore(f *restoreFacts) restoreDecision {
 	wait := awaited(f)
 	if wait == "" {
 		return restoreDecision{
-			Create: true, Phase: v1alpha1.RestoreRunning, Reason: v1alpha1.ReasonJobPending,
+			Create: true, Phase: v1alpha1.RestorePending, Reason: v1alpha1.ReasonJobPending,
 			Message: "A Job is made that restores the data", Again: look,
 		}
 	}

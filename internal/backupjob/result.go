@@ -31,7 +31,7 @@ var (
 	digest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	// sealType is a type of seals, as Vault names them.
 	sealType = regexp.MustCompile(`^[a-z]{1,32}$`)
-	word   = regexp.MustCompile(`^[A-Z][A-Za-z]{0,63}$`)
+	word     = regexp.MustCompile(`^[A-Z][A-Za-z]{0,63}$`)
 )
 
 // resultOf is what the newest pod of a Job that has ended said. Whoever may write the status of

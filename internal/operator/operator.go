@@ -229,7 +229,7 @@ func addMakers(manager ctrl.Manager, options Options, inputs *references.Inputs,
 	if err != nil {
 		return err
 	}
-	if err := addBackups(manager, options, openshift); err != nil {
+	if err := addBackups(manager, engine, options, openshift); err != nil {
 		return err
 	}
 	unused := &collector.Reconciler{
@@ -333,8 +333,8 @@ func addRollout(manager ctrl.Manager, engine *probe.Engine, access login.Access)
 	return nil
 }
 
-// addBackups adds what makes backups.
-func addBackups(manager ctrl.Manager, options Options, openshift bool) error {
+// addBackups adds what makes backups and restores them.
+func addBackups(manager ctrl.Manager, engine *probe.Engine, options Options, openshift bool) error {
 	//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 	recorder := message.Recorder(manager.GetEventRecorderFor("vault-operator"))
 	jobs := &backupjob.Reconciler{
@@ -343,6 +343,10 @@ func addBackups(manager ctrl.Manager, options Options, openshift bool) error {
 	}
 	if err := jobs.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("backup controller: %w", err)
+	}
+	restorer := &backupjob.Restorer{Reconciler: jobs, Engine: engine}
+	if err := restorer.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("restore controller: %w", err)
 	}
 	schedules := &backupschedule.Reconciler{Client: manager.GetClient(), Recorder: recorder, Clock: clock.RealClock{}}
 	if err := schedules.SetupWithManager(manager); err != nil {

@@ -53,7 +53,7 @@ package operator
 // Backups: each is made by a Job, under a ServiceAccount without rights. Those of a schedule are
 // made and deleted by it.
 // +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackups,verbs=list;watch;create;patch;delete
-// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackupschedules,verbs=list;watch
-// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackups/status;vaultbackupschedules/status,verbs=patch
-// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackups/finalizers,verbs=update
+// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackupschedules;vaultrestores,verbs=list;watch
+// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackups/status;vaultbackupschedules/status;vaultrestores/status,verbs=patch
+// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackups/finalizers;vaultrestores/finalizers,verbs=update
 // +kubebuilder:rbac:groups=batch,resources=jobs,verbs=list;watch;create;delete
