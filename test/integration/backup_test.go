@@ -77,6 +77,8 @@ func fill(t *testing.T, etcd *backuptest.Etcd, keys int) {
 			t.Fatal(err)
 		}
 	}
+	put("/vault/core/keyring", "encrypted")
+	put("/vault/core/seal-config", `{"type": "shamir", "secret_shares": 5, "secret_threshold": 3}`)
 	put("/vault/core/large", strings.Repeat("x", 1_200_000))
 	put("/vault/core/empty", "")
 	lease, err := etcd.Grant(t.Context(), 600)
@@ -141,6 +143,9 @@ func TestBackupOfEtcd(t *testing.T) {
 	made := run(t.Context(), t, task, files, backup.Backup)
 	if made.Reason != "" || made.Revision != head.Header.Revision || made.StoredTime == nil || made.IntactTime == nil {
 		t.Fatalf("the backup: %+v, want the revision %d", made, head.Header.Revision)
+	}
+	if v := made.Vault; v == nil || v.Shares != 5 || v.Threshold != 3 {
+		t.Errorf("the backup is of %+v", v)
 	}
 	prefix := "vaults/example/nightly"
 	if got := objects(t, s3); !slices.Equal(got, []string{prefix + ".json", prefix + ".snapshot"}) {
@@ -217,14 +222,54 @@ func TestRestoreThatWasCut(t *testing.T) {
 		t.Fatalf("the restore was not cut: %+v", cut)
 	}
 	watching.Wait()
-	if part := dump(t, into); len(part) == 0 || len(part) == len(want) {
-		t.Fatalf("the restore that was cut has written %d of %d keys", len(part), len(want))
+	if part := dump(t, into); len(part) == 0 || len(part) == len(want) || part["/vault/core/keyring"] != "" {
+		t.Fatalf("the restore that was cut has written %d of %d keys, and the keyring: %q", len(part), len(want),
+			part["/vault/core/keyring"])
+	}
+	// What another restore has left is removed.
+	if _, err := into.Put(t.Context(), "vault-operator/restore", `{"name": "other", "sha256": "0"}`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := into.Put(t.Context(), "/vault/logical/of-another", "left"); err != nil {
+		t.Fatal(err)
 	}
 	if result := run(t.Context(), t, task, files, backup.Restore); result.Reason != "" {
 		t.Fatalf("going on: %+v", result)
 	}
 	if got := dump(t, into); !maps.Equal(got, want) {
 		t.Errorf("%d keys were restored of %d, or others", len(got), len(want))
+	}
+}
+
+// TestRestoreIsNotMixed initializes Vault while it is restored.
+func TestRestoreIsNotMixed(t *testing.T) {
+	t.Parallel()
+	machine := newMachine(t)
+	etcd, into := machine.StartEtcd(), machine.StartEtcd()
+	fill(t, etcd, 5000)
+	files := machine.Files()
+	task := backupTask(etcd.Storage(), backup.Location{Directory: t.TempDir()})
+	if made := run(t.Context(), t, task, files, backup.Backup); made.Reason != "" {
+		t.Fatalf("the backup: %+v", made)
+	}
+	task.Source = into.Storage()
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for range into.Watch(ctx, "/vault/logical/", clientv3.WithPrefix()) {
+			if _, err := into.Put(ctx, "/vault/core/keyring", "of somebody"); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+	})
+	if result := run(t.Context(), t, task, files, backup.Restore); result.Reason != backup.Refused {
+		t.Errorf("the restore: %+v", result)
+	}
+	cancel()
+	watching.Wait()
+	if got := dump(t, into)["/vault/core/keyring"]; got != "of somebody" {
+		t.Errorf("the keyring is %q", got)
 	}
 }
 
@@ -461,11 +506,12 @@ func TestBackupInBucketWithVersions(t *testing.T) {
 	}
 }
 
-// TestBackupOfRaft backs up a real Vault, restores into another one, and reads what was written.
+// TestBackupOfRaft backs up a real Vault, restores into a new one of three nodes, and reads what was
+// written.
 func TestBackupOfRaft(t *testing.T) {
 	t.Parallel()
 	machine := newMachine(t)
-	vault, s3 := machine.StartVault(), machine.StartS3()
+	vault, s3 := machine.StartVault(5, 3), machine.StartS3()
 	ctx := t.Context()
 	const policy = `path "secret/*" { capabilities = ["read"] }`
 	const at = "sys/policies/acl/backed-up"
@@ -476,21 +522,34 @@ func TestBackupOfRaft(t *testing.T) {
 	write(t, files.Login, "token", vault.RootToken+"\n")
 	task := backupTask(vault.Storage(), s3.Location())
 	made := run(ctx, t, task, files, backup.Backup)
-	if made.Reason != "" || made.Revision == 0 || made.IntactTime == nil {
+	if made.Reason != "" || made.Revision == 0 || made.IntactTime == nil || made.Vault.Threshold != 3 {
 		t.Fatalf("the backup: %+v", made)
 	}
-	into := machine.StartVault()
-	task.Source, task.Want = into.Storage(), made.SHA256
-	if result := run(ctx, t, task, files, backup.Restore); result.Reason != backup.Denied {
-		t.Errorf("restoring with another Vault's token: %+v", result)
-	}
-	write(t, files.Login, "token", into.RootToken)
-	if result := run(ctx, t, task, files, backup.Restore); result.Reason != "" || result.RestoredTime == nil {
+	vault.Stop()
+	nodes := machine.StartNodes(3)
+	into := nodes[0]
+	task.Source, task.Want, files.Login = into.Storage(), made.SHA256, t.TempDir()
+	result := run(ctx, t, task, files, backup.Restore)
+	if result.Reason != "" || result.RestoredTime == nil || result.Vault.Threshold != 3 {
 		t.Fatalf("restoring: %+v", result)
 	}
-	into.AwaitUnsealed(t, vault.Key, vault.RootToken)
-	var got struct{ Policy string }
-	if err := into.Read(ctx, vault.RootToken, at, &got); err != nil || got.Policy != policy {
-		t.Errorf("the policy is %q, %v", got.Policy, err)
+	if result := run(ctx, t, task, files, backup.Restore); result.Reason != backup.Refused {
+		t.Errorf("restoring again: %+v", result)
+	}
+	// They have to start again, as the operator has them do.
+	for _, node := range nodes {
+		node.Restart()
+	}
+	for _, node := range nodes {
+		node.AwaitUnsealed(t, vault.Keys, vault.RootToken)
+		var got struct{ Policy string }
+		err := node.Read(ctx, vault.RootToken, at, &got)
+		if err != nil || got.Policy != policy {
+			t.Errorf("the policy is %q, %v", got.Policy, err)
+		}
+	}
+	peers, err := into.Peers(ctx, vault.RootToken)
+	if err != nil || len(peers) != len(nodes) {
+		t.Errorf("the peers are %+v, %v", peers, err)
 	}
 }

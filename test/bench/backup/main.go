@@ -301,7 +301,7 @@ func (b *bench) busy(name string, other func() cost, source *backup.Storage, fil
 }
 
 func (b *bench) vault() {
-	vault := b.machine.StartVault()
+	vault := b.machine.StartVault(1, 1)
 	ctx := context.Background()
 	if err := vault.Write(ctx, vault.RootToken, "sys/mounts/kv", map[string]string{"type": "kv"}); err != nil {
 		b.Fatalf("mounting kv: %v", err)
@@ -320,8 +320,8 @@ func (b *bench) vault() {
 			"VAULT_ADDR="+vault.Address, "VAULT_CACERT="+files.Vault+"/ca.crt", "VAULT_TOKEN="+vault.RootToken)
 	}
 	b.compare("raft", other, vault.Storage(), files, func() (*backup.Storage, *backup.Files) {
-		into := b.machine.StartVault()
-		return into.Storage(), b.filesOf(into)
+		into := b.machine.StartNodes(1)[0]
+		return into.Storage(), b.machine.Files()
 	})
 	request := func(ctx context.Context) error {
 		return vault.Write(ctx, vault.RootToken, "kv/client", value([]byte("value")))

@@ -224,11 +224,15 @@ func (m *Machine) StartS3() *S3 {
 	return server
 }
 
-// Vault is one node with integrated storage, initialized with one key.
+// Vault is one node with integrated storage. Its keys are known when StartVault has initialized it.
 type Vault struct {
 	*vaultclient.Client
-	Address        string
-	Key, RootToken string
+	Address   string
+	Keys      []string
+	RootToken string
+
+	start   func()
+	program *shell.Background
 }
 
 // Storage is what a task says of it.
@@ -236,51 +240,90 @@ func (v *Vault) Storage() *backup.Storage {
 	return &backup.Storage{Raft: &backup.RaftStorage{Address: v.Address, AuthMount: "vault-operator", Role: "backup"}}
 }
 
-// StartVault runs a Vault, initializes and unseals it.
-func (m *Machine) StartVault() *Vault {
+// StartVault runs a Vault of one node, initializes it with so many keys, of which so many are needed, and
+// unseals it.
+func (m *Machine) StartVault(shares, threshold int32) *Vault {
 	m.T.Helper()
+	v := m.StartNodes(1)[0]
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	made, err := v.Init(ctx, &vaultclient.InitRequest{SecretShares: shares, SecretThreshold: threshold})
+	if err != nil {
+		m.T.Fatalf("initializing Vault: %v", err)
+	}
+	v.Keys, v.RootToken = made.Keys[:threshold], made.RootToken
+	v.AwaitUnsealed(m.T, v.Keys, v.RootToken)
+	return v
+}
+
+// StartNodes runs nodes of Vault that have no data, and join each other.
+func (m *Machine) StartNodes(count int) []*Vault {
+	m.T.Helper()
+	var nodes []*Vault
+	var ports []int
+	for range count {
+		ports = append(ports, vaulttest.FreePort(m.T))
+	}
+	for _, port := range ports {
+		nodes = append(nodes, m.startNode(port, ports))
+	}
+	return nodes
+}
+
+func (m *Machine) startNode(port int, peers []int) *Vault {
 	dir := m.write(m.dir("vault"), m.certificate())
-	port, cluster := vaulttest.FreePort(m.T), vaulttest.FreePort(m.T)
+	cluster, joins := vaulttest.FreePort(m.T), ""
+	for _, peer := range peers {
+		joins += fmt.Sprintf(`
+			retry_join {
+				leader_api_addr = "https://%s"
+				leader_ca_cert_file = "%s/ca.crt"
+			}`, address(peer), dir)
+	}
 	m.write(dir, map[string]string{"vault.hcl": fmt.Sprintf(`
 		disable_mlock = true
 		api_addr = "https://%[2]s"
 		cluster_addr = "https://%[3]s"
 		storage "raft" {
-			path    = %[1]q
-			# All have the same: a Vault that took the snapshot of another one may find that its own node
-			# is none of the cluster's. https://github.com/hashicorp/vault/issues/31933
-			node_id = "node"
+			path = %[1]q
+			%[4]s
 		}
 		listener "tcp" {
 			address         = "%[2]s"
 			cluster_address = "%[3]s"
 			tls_cert_file   = "%[1]s/tls.crt"
 			tls_key_file    = "%[1]s/tls.key"
-		}`, dir, address(port), address(cluster))})
-	m.start(port, nil, "vault server -log-level=error -config=%s/vault.hcl", dir)
+		}`, dir, address(port), address(cluster), joins)})
 	v := &Vault{Address: "https://" + address(port), Client: vaultclient.New(probe.Target{
 		Address: address(port), ServerName: "localhost", CA: string(m.ca.Cert),
 	})}
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	made, err := v.Init(ctx, &vaultclient.InitRequest{SecretShares: 1, SecretThreshold: 1})
-	if err != nil {
-		m.T.Fatalf("initializing Vault: %v", err)
+	v.start = func() {
+		v.program = m.start(port, nil, "vault server -log-level=error -config=%s/vault.hcl", dir)
 	}
-	v.Key, v.RootToken = made.Keys[0], made.RootToken
-	v.AwaitUnsealed(m.T, v.Key, v.RootToken)
+	v.start()
 	return v
 }
 
-// AwaitUnsealed unseals the node with a key, and waits until it is active and knows a token.
-func (v *Vault) AwaitUnsealed(t shell.T, key, token string) {
+// Stop ends the node.
+func (v *Vault) Stop() { v.program.Stop() }
+
+// Restart starts the node again.
+func (v *Vault) Restart() {
+	v.program.Stop()
+	v.start()
+}
+
+// AwaitUnsealed unseals the node with keys, and waits until it knows a token.
+func (v *Vault) AwaitUnsealed(t shell.T, keys []string, token string) {
 	t.Helper()
-	shell.Eventually(t, "Vault is active", startTimeout, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	shell.Eventually(t, "Vault is unsealed", startTimeout, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		status, err := v.Client.SealStatus(ctx)
-		if err == nil && status.Sealed {
-			status, err = v.Unseal(ctx, key)
+		for _, key := range keys {
+			if err == nil && status.Sealed {
+				status, err = v.Unseal(ctx, key)
+			}
 		}
 		if err == nil && status.Sealed {
 			err = errors.New("it is sealed")
