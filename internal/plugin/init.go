@@ -113,6 +113,9 @@ func (p *plugin) init(ctx context.Context, name string, o initOptions) error {
 		return exit(exitRefused, "Vault %s is initialized by the operator: 'kubectl describe vault %[1]s -n %s' tells how "+
 			"far it has come. To do it yourself remove spec.initialization", line(name), t.namespace)
 	}
+	if err := t.refuseWhileRestored(ctx, name); err != nil {
+		return err
+	}
 	node, seal, err := t.uninitialized(ctx)
 	if err != nil {
 		return err

@@ -143,7 +143,8 @@ func (p *plugin) command() *cobra.Command {
 	})
 	root.AddCommand(p.initCommand(), p.unsealCommand(), p.sealCommand(), p.statusCommand(), p.stepDownCommand(),
 		p.generateRootCommand(), p.authorizeCommand(), p.deauthorizeCommand(), p.execCommand(), p.logsCommand(),
-		p.recoverRaftCommand(), p.replaceEtcdMemberCommand(), p.reportCommand(), p.backupCommand(), p.backupsCommand())
+		p.recoverRaftCommand(), p.replaceEtcdMemberCommand(), p.reportCommand(), p.backupCommand(), p.backupsCommand(),
+		p.restoreCommand())
 	return root
 }
 
