@@ -12,6 +12,9 @@ if kubectl get crd vaultbackups.vault.security.coreos.com >/dev/null 2>&1; then
         exit 1
     fi
 fi
+if kubectl get crd vaultrestores.vault.security.coreos.com >/dev/null 2>&1; then
+    kubectl delete vaultrestores --all --all-namespaces --timeout=1m
+fi
 if kubectl get crd vaults.vault.security.coreos.com >/dev/null 2>&1; then
     if ! kubectl delete vaults --all --all-namespaces --timeout=5m; then
         echo "Some Vaults are not gone; nothing else was removed. What keeps them is in their conditions:" \

@@ -154,6 +154,8 @@ const (
 	ReasonVaultInitialized = "VaultInitialized"
 	// ReasonInitializesItself: the operator would initialize the Vault, by spec.initialization.
 	ReasonInitializesItself = "InitializesItself"
+	// ReasonOriginUnsealed: a node with the data of a Vault that is active would follow that one.
+	ReasonOriginUnsealed = "OriginUnsealed"
 	// ReasonStorageDiffers: the Vault has another kind of storage than the one that was backed up.
 	ReasonStorageDiffers = "StorageDiffers"
 	// ReasonVersionLower: the Vault has a lower version than the one that was backed up.

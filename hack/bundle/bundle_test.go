@@ -84,11 +84,11 @@ func TestScorecard(t *testing.T) {
 		Kind string
 		Spec map[string]any
 	}
-	if err := json.Unmarshal([]byte(bundle.CSV.Annotations["alm-examples"]), &examples); err != nil || len(examples) != 6 {
+	if err := json.Unmarshal([]byte(bundle.CSV.Annotations["alm-examples"]), &examples); err != nil || len(examples) != 7 {
 		t.Fatalf("examples: %v, %v", examples, err)
 	}
 	owned := bundle.CSV.Spec.CustomResourceDefinitions.Owned
-	if len(owned) != 3 || len(bundle.V1CRDs) != len(owned) {
+	if len(owned) != 4 || len(bundle.V1CRDs) != len(owned) {
 		t.Fatalf("owned: %+v", owned)
 	}
 	for _, kind := range owned {

@@ -69,7 +69,7 @@ func (in *input) add(object *unstructured.Unstructured) error {
 		return convert(object, &in.csv)
 	case "CustomResourceDefinition":
 		in.crds = append(in.crds, object)
-	case "Vault", "VaultBackup", "VaultBackupSchedule":
+	case "Vault", "VaultBackup", "VaultBackupSchedule", "VaultRestore":
 		in.samples = append(in.samples, object)
 	case "Configuration":
 		in.scorecard = object.Object

@@ -39,7 +39,7 @@ func run(manifests io.Reader, root string) error {
 		return err
 	}
 	kinds := map[string]description{}
-	for _, kind := range []string{"Vault", "VaultBackup", "VaultBackupSchedule"} {
+	for _, kind := range []string{"Vault", "VaultBackup", "VaultBackupSchedule", "VaultRestore"} {
 		d, err := describe(filepath.Join(root, "api", "v1alpha1"), kind)
 		if err != nil {
 			return err

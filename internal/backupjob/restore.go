@@ -82,23 +82,12 @@ func (r *Restorer) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 
 func (r *Restorer) facts(ctx context.Context, x *v1alpha1.VaultRestore) (*restoreFacts, error) {
 	f := &restoreFacts{Restore: x, Now: r.Clock.Now()}
-	vault := &v1alpha1.Vault{}
-	err := r.Get(ctx, types.NamespacedName{Namespace: x.Namespace, Name: string(x.Spec.Vault)}, vault)
-	switch {
-	case err == nil:
-		f.Vault = vault
-	case !apierrors.IsNotFound(err):
+	var err error
+	if f.Vault, err = r.vault(ctx, x.Namespace, x.Spec.Vault); err != nil {
 		return nil, err
 	}
-	if x.Spec.Backup != "" {
-		b := &v1alpha1.VaultBackup{}
-		err := r.Get(ctx, types.NamespacedName{Namespace: x.Namespace, Name: string(x.Spec.Backup)}, b)
-		switch {
-		case err == nil:
-			f.Backup = b
-		case !apierrors.IsNotFound(err):
-			return nil, err
-		}
+	if err := r.ofBackup(ctx, f); err != nil {
+		return nil, err
 	}
 	if f.Job, err = r.jobNamed(ctx, x.Namespace, restoreJobName(x)); err != nil {
 		return nil, err
@@ -124,6 +113,34 @@ func (r *Restorer) facts(ctx context.Context, x *v1alpha1.VaultRestore) (*restor
 	}
 	f.Before, err = r.before(ctx, x)
 	return f, err
+}
+
+// vault reads a Vault, or returns nil.
+func (r *Restorer) vault(ctx context.Context, namespace string, name v1alpha1.ObjectName) (*v1alpha1.Vault, error) {
+	vault := &v1alpha1.Vault{}
+	err := r.Get(ctx, types.NamespacedName{Namespace: namespace, Name: string(name)}, vault)
+	if err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return vault, nil
+}
+
+// ofBackup reads the backup of a restore, and the Vault that it is of.
+func (r *Restorer) ofBackup(ctx context.Context, f *restoreFacts) error {
+	x := f.Restore
+	if x.Spec.Backup == "" {
+		return nil
+	}
+	b := &v1alpha1.VaultBackup{}
+	if err := r.Get(ctx, types.NamespacedName{Namespace: x.Namespace, Name: string(x.Spec.Backup)}, b); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	f.Backup = b
+	origin, err := r.vault(ctx, x.Namespace, b.Spec.Vault)
+	if err == nil && origin != nil && b.Status.Vault != nil && origin.UID == b.Status.Vault.UID {
+		f.Origin = origin
+	}
+	return err
 }
 
 func (r *Restorer) nodes(ctx context.Context, vault *v1alpha1.Vault) ([]restoreNode, error) {

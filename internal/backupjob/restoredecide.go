@@ -41,6 +41,8 @@ type restoreFacts struct {
 	Vault *v1alpha1.Vault
 	// Backup that spec.backup names; nil when there is none.
 	Backup *v1alpha1.VaultBackup
+	// Origin is the Vault that was backed up; nil when it is gone.
+	Origin *v1alpha1.Vault
 	// Missing is what the spec names and is not there.
 	Missing string
 	// Before is the name of another restore into the Vault that has to end first.
@@ -151,6 +153,9 @@ func refuseRestore(f *restoreFacts) (reason, message string) {
 	}
 	if reason, message = restore.Refusal(requirements(f), f.Vault); reason != "" {
 		return reason, message
+	}
+	if message = restore.Follows(f.Origin, f.Vault); message != "" {
+		return v1alpha1.ReasonOriginUnsealed, message
 	}
 	for _, n := range f.Nodes {
 		if initialized(n.State) {

@@ -66,11 +66,15 @@ func (p *plugin) restore(ctx context.Context, backup string, o restoreOptions) e
 	if err != nil {
 		return err
 	}
+	old := cluster.origin(ctx, b)
+	if message := restore.Follows(old, vault); message != "" {
+		return exit(exitRefused, "nothing was changed: %s", line(message))
+	}
 	fmt.Fprint(p.errOut, restorePlan(b, vault))
-	if old := cluster.alive(ctx, b, vault); old != "" {
-		fmt.Fprintf(p.errOut, "\nWarning: Vault %[1]s, which was backed up, is still there. Two Vaults with the same data revoke "+
+	if old != nil && old.UID != vault.UID && restore.Unsealed(old) {
+		fmt.Fprintf(p.errOut, "\nWarning: Vault %[1]s, which was backed up, is unsealed. Two Vaults with the same data revoke "+
 			"each other's leases, and change the passwords of the databases and accounts that they manage. Seal %[1]s "+
-			"first, unless it manages none.\n", line(old))
+			"first, unless it manages none.\n", line(old.Name))
 	}
 	if err := p.confirm(ctx, o.into, o.yes); err != nil {
 		return err
@@ -153,13 +157,13 @@ func (c *cluster) restoring(ctx context.Context, backup, into string) (*v1alpha1
 	return b, vault, nil
 }
 
-// alive is the name of the Vault that was backed up, if it is another one and has not been deleted.
-func (c *cluster) alive(ctx context.Context, b *v1alpha1.VaultBackup, into *v1alpha1.Vault) string {
+// origin is the Vault that was backed up, or nil if it is gone.
+func (c *cluster) origin(ctx context.Context, b *v1alpha1.VaultBackup) *v1alpha1.Vault {
 	old, err := c.vault(ctx, string(b.Spec.Vault))
-	if err != nil || b.Status.Vault == nil || old.UID != b.Status.Vault.UID || old.UID == into.UID {
-		return ""
+	if err != nil || b.Status.Vault == nil || old.UID != b.Status.Vault.UID {
+		return nil
 	}
-	return old.Name
+	return old
 }
 
 // restorePlan says what will be restored, and what is needed to use it.

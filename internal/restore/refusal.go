@@ -19,6 +19,24 @@ func StorageOf(vault *v1alpha1.Vault) string {
 	return "etcd"
 }
 
+// Unsealed says that a node of the Vault serves, or may soon.
+func Unsealed(vault *v1alpha1.Vault) bool {
+	nodes := &vault.Status.VaultStatus
+	return nodes.Active != "" || len(nodes.Standby) > 0
+}
+
+// Follows is why a backup of integrated storage is not restored while the Vault that was backed up is
+// unsealed, or nothing. The data names its active node. A node that has been unsealed with the data asks that
+// one, which does not know it, and takes itself to be removed from the cluster for good.
+// https://github.com/hashicorp/vault/issues/31933
+func Follows(origin, into *v1alpha1.Vault) string {
+	if origin == nil || origin.UID == into.UID || !into.HasRaft() || !Unsealed(origin) {
+		return ""
+	}
+	return fmt.Sprintf("Vault %[1]s, which was backed up, is unsealed. Nodes with its data would ask its active node, and "+
+		"end as removed from its cluster: seal %[1]s or delete it", origin.Name)
+}
+
 // Refusal is why a backup cannot be restored into a Vault before somebody changes that, or nothing. What
 // is not known of the Vault that was backed up, which is nil if nothing is, is not compared: the Job reads
 // it beside the backup, and compares it before it writes.

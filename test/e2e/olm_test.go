@@ -299,7 +299,7 @@ func (o *olm) example() string {
 	text := shell.Run(o.t, o.kubectl(`get clusterserviceversion %s -o jsonpath='{.metadata.annotations.alm-examples}'`,
 		firstCSV))
 	var examples []map[string]any
-	if err := json.Unmarshal([]byte(text), &examples); err != nil || len(examples) != 6 {
+	if err := json.Unmarshal([]byte(text), &examples); err != nil || len(examples) != 7 {
 		o.t.Fatalf("alm-examples: %v\n%s", err, text)
 	}
 	first := examples[slices.IndexFunc(examples, func(e map[string]any) bool { return e["kind"] == "Vault" })]
