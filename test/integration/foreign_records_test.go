@@ -620,6 +620,8 @@ var unusedVerbs = map[string]string{
 	"patch vault.security.coreos.com/vaultbackups/status":         "a backup is made",
 	"patch vault.security.coreos.com/vaultbackupschedules/status": "there is a schedule",
 	"update vault.security.coreos.com/vaultbackups/finalizers":    "checked by the API server with owner references",
+	"patch vault.security.coreos.com/vaultrestores/status":        "there is a restore",
+	"update vault.security.coreos.com/vaultrestores/finalizers":   "checked by the API server with owner references",
 	"create batch/jobs": "a backup is made",
 	"delete batch/jobs": "what a Job said is gone, or it is to be deleted",
 }
