@@ -25,6 +25,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/problem"
+	"github.com/vault-operator/vault-operator/internal/restore"
 	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
@@ -153,6 +154,11 @@ func (r *Reconciler) begin(ctx context.Context, vault *v1alpha1.Vault, m *memory
 	target, known := r.Engine.Target(key, pod.UID)
 	if !known || r.Engine.Confirm(ctx, key, pod.UID).State != probe.Uninitialized {
 		return nil // the engine calls again
+	}
+	if under, err := restore.Into(ctx, r.APIReader, vault); err != nil {
+		return err
+	} else if under != "" {
+		return fmt.Errorf("the Vault is not initialized while VaultRestore %s is at it", under)
 	}
 	node := vaultclient.New(target)
 	h, err := readHolders(ctx, r.APIReader, vault)

@@ -69,7 +69,9 @@ type fakeAPI struct {
 	nodes map[string]string
 	// forbidden says that ports may not be forwarded.
 	forbidden bool
-	asked     []string
+	// created makes an object of what is posted.
+	created func(io.Reader) any
+	asked   []string
 }
 
 func newFakeAPI(t testing.TB, ca []byte) *fakeAPI {
@@ -113,6 +115,11 @@ func (a *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !found:
 		http.NotFound(w, r)
+	case r.Method == http.MethodPost && len(parts) == 1 && a.created != nil:
+		object := a.created(r.Body)
+		a.set(parts[0], object)
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(object)
 	case len(parts) == 3 && parts[2] == "portforward":
 		a.forward(w, r, parts[1])
 	case len(parts) == 3 && parts[2] == "log":

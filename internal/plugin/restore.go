@@ -28,9 +28,9 @@ type restoreOptions struct {
 func (p *plugin) restoreCommand() *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore BACKUP",
+		Use:   "restore NAME --into VAULT",
 		Short: "Restore a backup into a new Vault",
-		Long: `Make a VaultRestore of a VaultBackup, and wait for it. The Vault to restore into has to be new: not
+		Long: `Make a VaultRestore of the VaultBackup NAME, and wait for it. The Vault to restore into has to be new: not
 initialized, without spec.initialization, with the storage and the seal of the Vault that was backed up,
 and of no lower version.
 

@@ -29,6 +29,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/references"
+	"github.com/vault-operator/vault-operator/internal/restore"
 	"github.com/vault-operator/vault-operator/internal/statuspart"
 )
 
@@ -37,6 +38,8 @@ const (
 	fieldOwner = client.FieldOwner("vault-operator-unseal")
 	// nodesFirst is for how long what nodes say waits for what is more urgent.
 	nodesFirst = 200 * time.Millisecond
+	// afterRestore is when a Vault is looked at again that is restored.
+	afterRestore = 5 * time.Second
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 8
 )
@@ -126,6 +129,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	// Before anything is unsealed it is written down what was.
 	if err := r.tell(ctx, &vault, m, p.unsealed, condition); err != nil || len(p.sealed) == 0 {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	// A node has other keys for a moment while it is restored, and keys that are wrong are not given again.
+	if under, err := restore.Into(ctx, r, &vault); err != nil || under != "" {
+		return reconcile.Result{RequeueAfter: afterRestore}, err
 	}
 	return r.unsealAll(ctx, &vault, m, p)
 }
