@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -137,9 +138,17 @@ func TestVaultRestoreIntoRaft(t *testing.T) {
 		v1alpha1.ReasonStorageDiffers)
 	name := vault.NodeName(0)
 	node := startPod(t, vault, name, fakevault.Uninitialized)
-	first := get(t, namespace, name, &corev1.Pod{}).UID
+	// The operator deletes no pods but those that a StatefulSet makes again.
+	set := get(t, namespace, vault.Name, &appsv1.StatefulSet{})
+	pod := get(t, namespace, name, &corev1.Pod{})
+	pod.OwnerReferences = []metav1.OwnerReference{
+		*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("StatefulSet")),
+	}
+	if err := admin.Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	first := pod.UID
 	x := create(t, newRestore(namespace, "r", vault.Name, "of-raft"))
-	node.Set(fakevault.Uninitialized)
 	awaitRestore(t, x, v1alpha1.RestorePending, v1alpha1.ReasonJobPending)
 	node.Set(fakevault.Sealed)
 	time.Sleep(time.Second) // times are told in seconds
