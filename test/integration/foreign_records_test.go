@@ -552,6 +552,12 @@ func TestAdmissionPolicies(t *testing.T) {
 		}), true},
 		{"a Job with another command", pod(func(p *corev1.PodSpec) { p.Containers[0].Command = []string{"sh"} }), true},
 		{"a Job with other arguments", pod(func(p *corev1.PodSpec) { p.Containers[0].Args = []string{"other"} }), true},
+		{"a Job of a restore", job(func(j *batchv1.Job) {
+			j.OwnerReferences[0].Kind = "VaultRestore"
+			j.Spec.Template.Spec.Volumes = append(j.Spec.Template.Spec.Volumes, corev1.Volume{
+				Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
+			})
+		}), false},
 		{"a Job with two containers", pod(func(p *corev1.PodSpec) {
 			p.Containers = append(p.Containers, p.Containers[0])
 			p.Containers[1].Name = "other"
