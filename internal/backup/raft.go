@@ -129,8 +129,8 @@ func (s *raftSource) found(ctx context.Context) (token string, err error) {
 		return "", fail("", err, "Vault does not respond")
 	}
 	if status.Initialized {
-		return "", fail(Refused, nil, "Vault is initialized already, by somebody else or by an attempt of this restore that was "+
-			"cut off")
+		return "", fail(Refused, nil, "Vault is initialized already, by somebody else or by an attempt of this restore that "+
+			"was cut off")
 	}
 	request := &vaultclient.InitRequest{SecretShares: 1, SecretThreshold: 1}
 	if status.RecoverySeal {

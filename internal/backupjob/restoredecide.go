@@ -89,8 +89,8 @@ func decideRestore(f *restoreFacts) restoreDecision {
 	case f.Job == nil:
 		return beginRestore(f)
 	case !metav1.IsControlledBy(f.Job, r):
-		return restoreFailed(v1alpha1.ReasonJobConflict, "There is a Job %s that is not of this restore: delete it, and make "+
-			"another VaultRestore", f.Job.Name)
+		return restoreFailed(v1alpha1.ReasonJobConflict, "There is a Job %s that is not of this restore: delete it, and "+
+			"make another VaultRestore", f.Job.Name)
 	case f.Job.DeletionTimestamp != nil:
 		return restoreDecision{Again: look}
 	case awaitsResult(&facts{Job: f.Job, Pods: f.Pods, Now: f.Now}):
@@ -110,8 +110,8 @@ func afterwards(f *restoreFacts) string {
 		return " What it may have written Vault does not use: make another VaultRestore, which goes on with it"
 	}
 	node := f.Vault.NodeName(0)
-	return fmt.Sprintf(" If pod %[1]s is initialized now it has keys that nobody has, and no data but that of the backup: "+
-		"kubectl delete pvc data-%[1]s --wait=false, kubectl delete pod %[1]s, and make another VaultRestore", node)
+	return fmt.Sprintf(" If pod %[1]s is initialized now it has keys that nobody has, and no data but that of the "+
+		"backup: kubectl delete pvc data-%[1]s --wait=false, kubectl delete pod %[1]s, and make another VaultRestore", node)
 }
 
 // beginRestore says whether the Job is made.
@@ -128,8 +128,8 @@ func beginRestore(f *restoreFacts) restoreDecision {
 		}
 	}
 	if f.Now.Sub(f.Restore.CreationTimestamp.Time) > beginWithin {
-		return restoreFailed(v1alpha1.ReasonNotBegun, "It has waited for %s: %s. Nothing was changed. When it is mended make "+
-			"another VaultRestore", beginWithin, wait)
+		return restoreFailed(v1alpha1.ReasonNotBegun, "It has waited for %s: %s. Nothing was changed. When it is mended "+
+			"make another VaultRestore", beginWithin, wait)
 	}
 	return restoreDecision{
 		Phase: v1alpha1.RestorePending, Reason: v1alpha1.ReasonAwaitingVault, Message: wait, Again: look,
@@ -141,8 +141,8 @@ func refuseRestore(f *restoreFacts) (reason, message string) {
 	b := f.Backup
 	switch {
 	case f.Restore.Spec.From == nil && b == nil:
-		return v1alpha1.ReasonBackupNotUsable, fmt.Sprintf("There is no VaultBackup %s in this namespace. If it is gone, say "+
-			"in spec.from where it is stored", f.Restore.Spec.Backup)
+		return v1alpha1.ReasonBackupNotUsable, fmt.Sprintf("There is no VaultBackup %s in this namespace. If it is gone, "+
+			"say in spec.from where it is stored", f.Restore.Spec.Backup)
 	case b != nil && (b.DeletionTimestamp != nil || b.Completed() && !b.Succeeded()):
 		return v1alpha1.ReasonBackupNotUsable, fmt.Sprintf("The VaultBackup %s has failed, or is being deleted: choose "+
 			"another one", b.Name)
@@ -159,8 +159,8 @@ func refuseRestore(f *restoreFacts) (reason, message string) {
 	}
 	for _, n := range f.Nodes {
 		if initialized(n.State) {
-			return v1alpha1.ReasonVaultInitialized, fmt.Sprintf("Pod %s says that the Vault is initialized, and a restore never "+
-				"replaces data: to lose what it has, %s", n.Name, restore.Anew)
+			return v1alpha1.ReasonVaultInitialized, fmt.Sprintf("Pod %s says that the Vault is initialized, and a restore "+
+				"never replaces data: to lose what it has, %s", n.Name, restore.Anew)
 		}
 	}
 	return "", ""
@@ -275,6 +275,6 @@ func unsealText(f *restoreFacts, result *backup.Result) string {
 	if v := result.Vault; v != nil && v.Threshold > 0 {
 		keys = fmt.Sprintf("%d of the %d unseal keys", v.Threshold, v.Shares)
 	}
-	return fmt.Sprintf("The Vault has the data of the backup, and is sealed: unseal it with %s of the Vault that was backed "+
-		"up, by 'kubectl vault unseal %s'. Its tokens and users are those of that Vault as well", keys, f.Vault.Name)
+	return fmt.Sprintf("The Vault has the data of the backup, and is sealed: unseal it with %s of the Vault that was "+
+		"backed up, by 'kubectl vault unseal %s'. Its tokens and users are those of that Vault as well", keys, f.Vault.Name)
 }

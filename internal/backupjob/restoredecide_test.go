@@ -69,91 +69,157 @@ func nodesOf(after bool, states ...probe.State) []restoreNode {
 	return nodes
 }
 
-const restoredResult = `{"restoredTime": "2026-01-02T03:04:00Z", "vault": {"version": "1.21.0", "shares": 5, "threshold": 3}}`
+const restoredResult = `{"restoredTime": "2026-01-02T03:04:00Z", ` +
+	`"vault": {"version": "1.21.0", "shares": 5, "threshold": 3}}`
 
+const (
+	pending   = v1alpha1.RestorePending
+	runs      = v1alpha1.RestoreRunning
+	refused   = v1alpha1.RestoreFailed
+	succeeds  = v1alpha1.RestoreSucceeded
+	threeNode = 3
+)
+
+func raftVault(v *v1alpha1.Vault) {
+	v.Spec.Storage, v.Spec.Nodes = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}}, new(int32(threeNode))
+}
+
+func raftBackup(b *v1alpha1.VaultBackup) { b.Status.Vault.Storage = "raft" }
+
+// TestBeginRestore changes what would be begun with.
+func TestBeginRestore(t *testing.T) {
+	into := func(change func(*v1alpha1.Vault)) func(*restoreFacts) {
+		return func(f *restoreFacts) { change(f.Vault) }
+	}
+	none := probe.Uninitialized
+	raft := func(states ...probe.State) func(*restoreFacts) {
+		return func(f *restoreFacts) {
+			raftBackup(f.Backup)
+			raftVault(f.Vault)
+			f.Nodes = nodesOf(false, states...)
+		}
+	}
+	for name, tt := range map[string]struct {
+		change func(*restoreFacts)
+		phase  v1alpha1.RestorePhase
+		reason string
+		says   string
+	}{
+		"begins": {func(*restoreFacts) {}, pending, v1alpha1.ReasonJobPending, ""},
+		"begins from a store": {func(f *restoreFacts) {
+			f.Backup, f.Restore.Spec = nil, v1alpha1.VaultRestoreSpec{From: &v1alpha1.StoredBackup{Name: "default/example/b"}}
+		}, pending, v1alpha1.ReasonJobPending, ""},
+		"is over": {func(f *restoreFacts) { f.Restore.Status.CompletionTime = &metav1.Time{Time: now} }, "", "", ""},
+		"no backup": {func(f *restoreFacts) { f.Backup = nil },
+			refused, v1alpha1.ReasonBackupNotUsable, "spec.from"},
+		"a failed backup": {func(f *restoreFacts) { f.Backup.Status.Phase = v1alpha1.BackupFailed },
+			refused, v1alpha1.ReasonBackupNotUsable, ""},
+		"a backup that is made": {func(f *restoreFacts) { f.Backup = newBackup(nil) },
+			pending, v1alpha1.ReasonAwaitingVault, ""},
+		"no Secret": {func(f *restoreFacts) { f.Missing = "There is no Secret s" },
+			refused, v1alpha1.ReasonDestinationMissing, "no Secret s. Nothing was changed"},
+		"no Vault": {func(f *restoreFacts) { f.Vault, f.Nodes = nil, nil },
+			pending, v1alpha1.ReasonAwaitingVault, "There is no Vault example yet"},
+		"no Vault for long": {func(f *restoreFacts) {
+			f.Vault, f.Nodes = nil, nil
+			f.Restore.CreationTimestamp.Time = now.Add(-beginWithin - time.Second)
+		}, refused, v1alpha1.ReasonNotBegun, "There is no Vault example yet"},
+		"a Vault that goes": {into(func(v *v1alpha1.Vault) {
+			v.DeletionTimestamp, v.Status.Initialized = &metav1.Time{Time: now}, true
+		}), pending, v1alpha1.ReasonAwaitingVault, "is being deleted"},
+		"no node": {func(f *restoreFacts) { f.Nodes = nodesOf(false, probe.Unknown, probe.Unreachable) },
+			pending, v1alpha1.ReasonAwaitingVault, ""},
+		"a Vault with data": {into(func(v *v1alpha1.Vault) { v.Status.Initialized = true }),
+			refused, v1alpha1.ReasonVaultInitialized, "delete the Vault"},
+		"a node with data": {func(f *restoreFacts) { f.Nodes = nodesOf(false, none, probe.Sealed) },
+			refused, v1alpha1.ReasonVaultInitialized, "Pod example-1"},
+		"would initialize": {into(func(v *v1alpha1.Vault) { v.Spec.Initialization = &v1alpha1.InitializationPolicy{} }),
+			refused, v1alpha1.ReasonInitializesItself, ""},
+		"another storage": {func(f *restoreFacts) { raftBackup(f.Backup) },
+			refused, v1alpha1.ReasonStorageDiffers, "spec.storage.raft"},
+		"storage of others": {into(func(v *v1alpha1.Vault) {
+			v.Spec.Storage = v1alpha1.StorageSpec{External: &v1alpha1.ExternalStorage{}}
+		}), refused, v1alpha1.ReasonStorageNotSupported, ""},
+		"a lower version": {into(func(v *v1alpha1.Vault) { v.Spec.Version = "1.20.9" }),
+			refused, v1alpha1.ReasonVersionLower, "1.21.0"},
+		"a higher version": {into(func(v *v1alpha1.Vault) { v.Spec.Version = "1.21.1" }),
+			pending, v1alpha1.ReasonJobPending, ""},
+		"another seal": {into(func(v *v1alpha1.Vault) {
+			v.Spec.Seal = &v1alpha1.SealPolicy{Transit: &v1alpha1.TransitSeal{}}
+		}), refused, v1alpha1.ReasonSealDiffers, "shamir"},
+		"after another":   {func(f *restoreFacts) { f.Before = "other" }, pending, v1alpha1.ReasonAwaitingVault, "other"},
+		"some raft nodes": {raft(none, none), pending, v1alpha1.ReasonAwaitingVault, "2 of 3"},
+		"all raft nodes":  {raft(none, none, none), pending, v1alpha1.ReasonJobPending, ""},
+		"the origin serves": {func(f *restoreFacts) {
+			raft(none, none, none)(f)
+			f.Origin = newVault(func(v *v1alpha1.Vault) { v.UID, v.Name, v.Status.VaultStatus.Active = "old", "old", "old-0" })
+		}, refused, v1alpha1.ReasonOriginUnsealed, "seal old or delete it"},
+	} {
+		f := restoreFacts{
+			Restore: newRestore(nil), Backup: succeededBackup(nil), Vault: emptyVault(nil), Nodes: nodesOf(false, none),
+			Now: now,
+		}
+		tt.change(&f)
+		d := decideRestore(&f)
+		if d.Phase != tt.phase || d.Reason != tt.reason || !strings.Contains(d.Message, tt.says) ||
+			d.Create != (tt.reason == v1alpha1.ReasonJobPending) {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+// TestDecideRestore goes on with one that has begun.
 func TestDecideRestore(t *testing.T) {
-	raft := func(v *v1alpha1.Vault) {
-		v.Spec.Storage, v.Spec.Nodes = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}}, new(int32(3))
-	}
-	ofRaft := func(b *v1alpha1.VaultBackup) { b.Status.Vault.Storage = "raft" }
-	from := func(r *v1alpha1.VaultRestore) {
-		r.Spec.Backup, r.Spec.From = "", &v1alpha1.StoredBackup{Name: "default/example/b"}
-	}
-	begun := func(r *v1alpha1.VaultRestore) { r.Status.StartTime = &metav1.Time{Time: now} }
-	x := newRestore(begun)
-	complete, broken, running := newRestoreJob(x, batchv1.JobComplete), newRestoreJob(x, batchv1.JobFailed), newRestoreJob(x, "")
+	x := newRestore(func(r *v1alpha1.VaultRestore) { r.Status.StartTime = &metav1.Time{Time: now} })
+	complete, broken := newRestoreJob(x, batchv1.JobComplete), newRestoreJob(x, batchv1.JobFailed)
+	running := newRestoreJob(x, "")
 	said := func(job *batchv1.Job, message string) []corev1.Pod {
 		return []corev1.Pod{podOf(job, corev1.PodSucceeded, message)}
 	}
-	old := newRestore(func(r *v1alpha1.VaultRestore) { r.CreationTimestamp.Time = now.Add(-beginWithin - time.Second) })
-	none := nodesOf(false, probe.Uninitialized)
-	const (
-		pending   = v1alpha1.RestorePending
-		runs      = v1alpha1.RestoreRunning
-		failed    = v1alpha1.RestoreFailed
-		succeeded = v1alpha1.RestoreSucceeded
-	)
+	done := said(complete, restoredResult)
+	none, sealed := probe.Uninitialized, probe.Sealed
+	const nonsense = `{"restoredTime": "2026-01-02T03:04:00Z", "vault": {"threshold": 3, "shares": 2}}`
 	for name, tt := range map[string]struct {
-		facts   restoreFacts
+		change  func(*v1alpha1.Vault)
+		job     *batchv1.Job
+		pods    []corev1.Pod
+		nodes   []restoreNode
 		phase   v1alpha1.RestorePhase
 		reason  string
-		create  bool
 		restart int
 		says    string
 	}{
-		"is over": {facts: restoreFacts{Restore: newRestore(func(r *v1alpha1.VaultRestore) {
-			r.Status.CompletionTime = &metav1.Time{Time: now}
-		})}},
-		"begins":              {restoreFacts{Backup: succeededBackup(nil), Vault: emptyVault(nil), Nodes: none}, pending, v1alpha1.ReasonJobPending, true, 0, ""},
-		"begins from a store": {restoreFacts{Restore: newRestore(from), Vault: emptyVault(nil), Nodes: none}, pending, v1alpha1.ReasonJobPending, true, 0, ""},
-		"no backup":           {restoreFacts{Vault: emptyVault(nil), Nodes: none}, failed, v1alpha1.ReasonBackupNotUsable, false, 0, "spec.from"},
-		"a failed backup": {restoreFacts{Backup: newBackup(func(b *v1alpha1.VaultBackup) {
-			b.Status.Phase, b.Status.CompletionTime = v1alpha1.BackupFailed, &metav1.Time{Time: now}
-		}), Vault: emptyVault(nil), Nodes: none}, failed, v1alpha1.ReasonBackupNotUsable, false, 0, ""},
-		"a backup that is made": {restoreFacts{Backup: newBackup(nil), Vault: emptyVault(nil), Nodes: none}, pending, v1alpha1.ReasonAwaitingVault, false, 0, ""},
-		"no Secret":             {restoreFacts{Backup: succeededBackup(nil), Missing: "There is no Secret s"}, failed, v1alpha1.ReasonDestinationMissing, false, 0, "no Secret s. Nothing was changed"},
-		"no Vault":              {restoreFacts{Backup: succeededBackup(nil)}, pending, v1alpha1.ReasonAwaitingVault, false, 0, "There is no Vault example yet"},
-		"no Vault for long":     {restoreFacts{Restore: old, Backup: succeededBackup(nil)}, failed, v1alpha1.ReasonNotBegun, false, 0, "There is no Vault example yet"},
-		"a Vault that goes": {restoreFacts{Backup: succeededBackup(nil), Vault: newVault(func(v *v1alpha1.Vault) {
-			v.DeletionTimestamp = &metav1.Time{Time: now}
-		}), Nodes: nodesOf(false, probe.Active)}, pending, v1alpha1.ReasonAwaitingVault, false, 0, ""},
-		"no node":           {restoreFacts{Backup: succeededBackup(nil), Vault: emptyVault(nil), Nodes: nodesOf(false, probe.Unknown, probe.Unreachable)}, pending, v1alpha1.ReasonAwaitingVault, false, 0, ""},
-		"a Vault with data": {restoreFacts{Backup: succeededBackup(nil), Vault: newVault(func(v *v1alpha1.Vault) { v.Spec.Version = "1.21.0" })}, failed, v1alpha1.ReasonVaultInitialized, false, 0, "delete the Vault"},
-		"a node with data":  {restoreFacts{Backup: succeededBackup(nil), Vault: emptyVault(nil), Nodes: nodesOf(false, probe.Uninitialized, probe.Sealed)}, failed, v1alpha1.ReasonVaultInitialized, false, 0, "Pod example-1"},
-		"would initialize":  {restoreFacts{Backup: succeededBackup(nil), Vault: emptyVault(func(v *v1alpha1.Vault) { v.Spec.Initialization = &v1alpha1.InitializationPolicy{} }), Nodes: none}, failed, v1alpha1.ReasonInitializesItself, false, 0, ""},
-		"another storage":   {restoreFacts{Backup: succeededBackup(ofRaft), Vault: emptyVault(nil), Nodes: none}, failed, v1alpha1.ReasonStorageDiffers, false, 0, "spec.storage.raft"},
-		"storage of others": {restoreFacts{Backup: succeededBackup(nil), Vault: emptyVault(func(v *v1alpha1.Vault) { v.Spec.Storage = v1alpha1.StorageSpec{External: &v1alpha1.ExternalStorage{}} }), Nodes: none}, failed, v1alpha1.ReasonStorageNotSupported, false, 0, ""},
-		"a lower version":   {restoreFacts{Backup: succeededBackup(nil), Vault: emptyVault(func(v *v1alpha1.Vault) { v.Spec.Version = "1.20.9" }), Nodes: none}, failed, v1alpha1.ReasonVersionLower, false, 0, "1.21.0"},
-		"a higher version":  {restoreFacts{Backup: succeededBackup(nil), Vault: emptyVault(func(v *v1alpha1.Vault) { v.Spec.Version = "1.21.1" }), Nodes: none}, pending, v1alpha1.ReasonJobPending, true, 0, ""},
-		"another seal":      {restoreFacts{Backup: succeededBackup(nil), Vault: emptyVault(func(v *v1alpha1.Vault) { v.Spec.Seal = &v1alpha1.SealPolicy{Transit: &v1alpha1.TransitSeal{}} }), Nodes: none}, failed, v1alpha1.ReasonSealDiffers, false, 0, "shamir"},
-		"after another":     {restoreFacts{Backup: succeededBackup(nil), Vault: emptyVault(nil), Nodes: none, Before: "other"}, pending, v1alpha1.ReasonAwaitingVault, false, 0, "other"},
-		"some raft nodes":   {restoreFacts{Backup: succeededBackup(ofRaft), Vault: emptyVault(raft), Nodes: nodesOf(false, probe.Uninitialized, probe.Uninitialized)}, pending, v1alpha1.ReasonAwaitingVault, false, 0, "2 of 3"},
-		"all raft nodes":    {restoreFacts{Backup: succeededBackup(ofRaft), Vault: emptyVault(raft), Nodes: nodesOf(false, probe.Uninitialized, probe.Uninitialized, probe.Uninitialized)}, pending, v1alpha1.ReasonJobPending, true, 0, ""},
-		"the origin serves": {restoreFacts{Backup: succeededBackup(ofRaft), Vault: emptyVault(raft), Nodes: none, Origin: newVault(func(v *v1alpha1.Vault) {
-			v.UID, v.Name, v.Status.VaultStatus.Active = "old", "old", "old-0"
-		})}, failed, v1alpha1.ReasonOriginUnsealed, false, 0, "seal old or delete it"},
-		"the Job is gone":         {restoreFacts{Restore: x, Vault: emptyVault(nil)}, failed, v1alpha1.ReasonJobFailed, false, 0, "goes on with it"},
-		"the Job of raft is gone": {restoreFacts{Restore: x, Vault: emptyVault(raft)}, failed, v1alpha1.ReasonJobFailed, false, 0, "delete pvc data-example-0"},
-		"a Job of others":         {restoreFacts{Vault: emptyVault(nil), Job: newRestoreJob(nil, "")}, failed, v1alpha1.ReasonJobConflict, false, 0, ""},
-		"runs":                    {restoreFacts{Restore: x, Vault: emptyVault(nil), Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodRunning, "")}}, runs, v1alpha1.ReasonJobRunning, false, 0, "do not initialize"},
-		"fails":                   {restoreFacts{Restore: x, Vault: emptyVault(nil), Job: broken, Pods: said(broken, `{"reason": "DigestMismatch", "message": "m"}`)}, failed, "DigestMismatch", false, 0, "m. What"},
-		"says nothing of it":      {restoreFacts{Restore: x, Vault: emptyVault(nil), Job: complete, Pods: said(complete, "{}")}, failed, v1alpha1.ReasonResultInvalid, false, 0, ""},
-		"tells nonsense":          {restoreFacts{Restore: x, Vault: emptyVault(nil), Job: complete, Pods: said(complete, `{"restoredTime": "2026-01-02T03:04:00Z", "vault": {"threshold": 3, "shares": 2}}`)}, failed, v1alpha1.ReasonResultInvalid, false, 0, ""},
-		"waits for nodes":         {restoreFacts{Restore: x, Vault: emptyVault(nil), Job: complete, Pods: said(complete, restoredResult), Nodes: none}, runs, v1alpha1.ReasonAwaitingNodes, false, 0, ""},
-		"succeeds":                {restoreFacts{Restore: x, Vault: emptyVault(nil), Job: complete, Pods: said(complete, restoredResult), Nodes: nodesOf(false, probe.Sealed, probe.Uninitialized)}, succeeded, v1alpha1.ReasonRestored, false, 0, "3 of the 5 unseal keys"},
-		"succeeds without a pod":  {restoreFacts{Restore: x, Vault: emptyVault(nil), Job: complete, Nodes: nodesOf(false, probe.Sealed)}, succeeded, v1alpha1.ReasonRestored, false, 0, "the unseal keys"},
-		"unseals itself": {restoreFacts{Restore: x, Vault: emptyVault(func(v *v1alpha1.Vault) { v.Spec.Seal = &v1alpha1.SealPolicy{} }), Job: complete, Pods: said(complete, restoredResult),
-			Nodes: nodesOf(false, probe.Active)}, succeeded, v1alpha1.ReasonRestored, false, 0, "by the key service"},
-		"raft starts again":      {restoreFacts{Restore: x, Vault: emptyVault(raft), Job: complete, Pods: said(complete, restoredResult), Nodes: nodesOf(false, probe.Sealed, probe.Sealed, probe.Uninitialized)}, runs, v1alpha1.ReasonAwaitingNodes, false, 3, ""},
-		"raft has started again": {restoreFacts{Restore: x, Vault: emptyVault(raft), Job: complete, Pods: said(complete, restoredResult), Nodes: nodesOf(true, probe.Sealed, probe.Uninitialized, probe.Unreachable)}, succeeded, v1alpha1.ReasonRestored, false, 0, ""},
-		"raft starts":            {restoreFacts{Restore: x, Vault: emptyVault(raft), Job: complete, Pods: said(complete, restoredResult), Nodes: nodesOf(true, probe.Unreachable, probe.Sealed)}, runs, v1alpha1.ReasonAwaitingNodes, false, 0, ""},
+		"the Job is gone": {phase: refused, reason: v1alpha1.ReasonJobFailed, says: "goes on with it"},
+		"the Job of raft is gone": {change: raftVault,
+			phase: refused, reason: v1alpha1.ReasonJobFailed, says: "delete pvc data-example-0"},
+		"a Job of others": {job: newRestoreJob(nil, ""), phase: refused, reason: v1alpha1.ReasonJobConflict},
+		"runs": {job: running, pods: []corev1.Pod{podOf(running, corev1.PodRunning, "")},
+			phase: runs, reason: v1alpha1.ReasonJobRunning, says: "do not initialize"},
+		"fails": {job: broken, pods: said(broken, `{"reason": "DigestMismatch", "message": "m"}`),
+			phase: refused, reason: "DigestMismatch", says: "m. What"},
+		"says nothing of it": {job: complete, pods: said(complete, "{}"),
+			phase: refused, reason: v1alpha1.ReasonResultInvalid},
+		"tells nonsense": {job: complete, pods: said(complete, nonsense),
+			phase: refused, reason: v1alpha1.ReasonResultInvalid},
+		"waits for nodes": {job: complete, pods: done, nodes: nodesOf(false, none),
+			phase: runs, reason: v1alpha1.ReasonAwaitingNodes},
+		"succeeds": {job: complete, pods: done, nodes: nodesOf(false, sealed, none),
+			phase: succeeds, reason: v1alpha1.ReasonRestored, says: "3 of the 5 unseal keys"},
+		"succeeds without a pod": {job: complete, nodes: nodesOf(false, sealed),
+			phase: succeeds, reason: v1alpha1.ReasonRestored, says: "the unseal keys"},
+		"unseals itself": {change: func(v *v1alpha1.Vault) { v.Spec.Seal = &v1alpha1.SealPolicy{} },
+			job: complete, pods: done, nodes: nodesOf(false, probe.Active),
+			phase: succeeds, reason: v1alpha1.ReasonRestored, says: "by the key service"},
+		"raft starts again": {change: raftVault, job: complete, pods: done, nodes: nodesOf(false, sealed, sealed, none),
+			phase: runs, reason: v1alpha1.ReasonAwaitingNodes, restart: threeNode},
+		"raft has started again": {change: raftVault, job: complete, pods: done,
+			nodes: nodesOf(true, sealed, none, probe.Unreachable), phase: succeeds, reason: v1alpha1.ReasonRestored},
+		"raft starts": {change: raftVault, job: complete, pods: done, nodes: nodesOf(true, probe.Unreachable, sealed),
+			phase: runs, reason: v1alpha1.ReasonAwaitingNodes},
 	} {
-		if tt.facts.Restore == nil {
-			tt.facts.Restore = newRestore(nil)
-		}
-		tt.facts.Now = now
-		d := decideRestore(&tt.facts)
-		if d.Phase != tt.phase || d.Reason != tt.reason || d.Create != tt.create || len(d.Restart) != tt.restart ||
+		f := restoreFacts{Restore: x, Vault: emptyVault(tt.change), Job: tt.job, Pods: tt.pods, Nodes: tt.nodes, Now: now}
+		d := decideRestore(&f)
+		if d.Phase != tt.phase || d.Reason != tt.reason || d.Create || len(d.Restart) != tt.restart ||
 			!strings.Contains(d.Message, tt.says) {
 			t.Errorf("%s: %+v", name, d)
 		}
@@ -181,8 +247,11 @@ func TestRestoreJob(t *testing.T) {
 	r := Restorer{Reconciler: &Reconciler{}}
 	f := restoreFacts{Restore: newRestore(nil), Backup: succeededBackup(nil), Vault: emptyVault(nil)}
 	job, err := r.newRestoreJob(&f, "image", "")
-	if err != nil || job.Name != "r-restore" || !strings.Contains(job.Spec.Template.Spec.Containers[0].Env[0].Value, `"etcd"`) {
+	if err != nil || job.Name != "r-restore" {
 		t.Errorf("%+v, %v", job, err)
+	}
+	if task := job.Spec.Template.Spec.Containers[0].Env[0].Value; !strings.Contains(task, `"etcd"`) {
+		t.Errorf("the task is %s", task)
 	}
 	f.Vault = emptyVault(func(v *v1alpha1.Vault) { v.Spec.Storage = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}} })
 	job, err = r.newRestoreJob(&f, "image", "ca.crt")

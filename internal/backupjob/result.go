@@ -70,7 +70,10 @@ func told(known *v1alpha1.BackedUpVault, v *backup.Description) *v1alpha1.Backed
 	if v == nil {
 		return known
 	}
-	result := &v1alpha1.BackedUpVault{UID: types.UID(printable(v.UID)), Version: v.Version, Storage: v.Storage, SealType: v.SealType}
+	result := &v1alpha1.BackedUpVault{Version: v.Version, Storage: v.Storage, SealType: v.SealType}
+	if uid.MatchString(v.UID) {
+		result.UID = types.UID(v.UID)
+	}
 	if known != nil {
 		*result = *known
 	}
@@ -82,13 +85,6 @@ func told(known *v1alpha1.BackedUpVault, v *backup.Description) *v1alpha1.Backed
 
 // uid is what UIDs of Kubernetes consist of.
 var uid = regexp.MustCompile(`^[0-9a-f-]{1,64}$`)
-
-func printable(id string) string {
-	if !uid.MatchString(id) {
-		return ""
-	}
-	return id
-}
 
 func parse(text string, now time.Time) (*backup.Result, error) {
 	var result backup.Result

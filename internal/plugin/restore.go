@@ -72,8 +72,8 @@ func (p *plugin) restore(ctx context.Context, backup string, o restoreOptions) e
 	}
 	fmt.Fprint(p.errOut, restorePlan(b, vault))
 	if old != nil && old.UID != vault.UID && restore.Unsealed(old) {
-		fmt.Fprintf(p.errOut, "\nWarning: Vault %[1]s, which was backed up, is unsealed. Two Vaults with the same data revoke "+
-			"each other's leases, and change the passwords of the databases and accounts that they manage. Seal %[1]s "+
+		fmt.Fprintf(p.errOut, "\nWarning: Vault %[1]s, which was backed up, is unsealed. Two Vaults with the same data "+
+			"revoke each other's leases, and change the passwords of the databases and accounts that they manage. Seal %[1]s "+
 			"first, unless it manages none.\n", line(old.Name))
 	}
 	if err := p.confirm(ctx, o.into, o.yes); err != nil {
@@ -189,7 +189,8 @@ func restorePlan(b *v1alpha1.VaultBackup, into *v1alpha1.Vault) string {
 		keys = fmt.Sprintf("%d of the %d keys", of.Threshold, of.Shares)
 	}
 	if into.Spec.Seal == nil {
-		write("  - %s of the Vault that was backed up, to unseal it. Without them the data is lost, whatever is restored.", keys)
+		write("  - %s of the Vault that was backed up, to unseal it. Without them the data is lost, whatever is restored.",
+			keys)
 	} else {
 		write("  - the key in the key service that sealed it. %s of its recovery are those of the Vault that was backed up.",
 			strings.ToUpper(keys[:1])+keys[1:])
@@ -213,8 +214,8 @@ func (c *cluster) refuseWhileRestored(ctx context.Context, vault string) error {
 			return err
 		}
 		if string(x.Spec.Vault) == vault && !x.Completed() {
-			return exit(exitRefused, "Vault %s is restored by VaultRestore %s, which gives it its keys: delete that first if it is "+
-				"to be initialized", line(vault), line(x.Name))
+			return exit(exitRefused, "Vault %s is restored by VaultRestore %s, which gives it its keys: delete that first if "+
+				"it is to be initialized", line(vault), line(x.Name))
 		}
 	}
 	return nil

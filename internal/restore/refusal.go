@@ -33,8 +33,8 @@ func Follows(origin, into *v1alpha1.Vault) string {
 	if origin == nil || origin.UID == into.UID || !into.HasRaft() || !Unsealed(origin) {
 		return ""
 	}
-	return fmt.Sprintf("Vault %[1]s, which was backed up, is unsealed. Nodes with its data would ask its active node, and "+
-		"end as removed from its cluster: seal %[1]s or delete it", origin.Name)
+	return fmt.Sprintf("Vault %[1]s, which was backed up, is unsealed. Nodes with its data would ask its active node, "+
+		"and end as removed from its cluster: seal %[1]s or delete it", origin.Name)
 }
 
 // Refusal is why a backup cannot be restored into a Vault before somebody changes that, or nothing. What
@@ -50,13 +50,14 @@ func Refusal(of *v1alpha1.BackedUpVault, into *v1alpha1.Vault) (reason, message 
 		return v1alpha1.ReasonStorageNotSupported, "The storage of the Vault is not run by the operator: restore it with " +
 			"its own tools"
 	case of.Storage != "" && of.Storage != storage:
-		return v1alpha1.ReasonStorageDiffers, fmt.Sprintf("The backup is of a Vault with the storage %s, and this one has %s: "+
-			"create one with spec.storage.%[1]s", of.Storage, storage)
+		return v1alpha1.ReasonStorageDiffers, fmt.Sprintf("The backup is of a Vault with the storage %s, and this one has "+
+			"%s: create one with spec.storage.%[1]s", of.Storage, storage)
 	case into.Status.Initialized:
-		return v1alpha1.ReasonVaultInitialized, "The Vault has data, which a restore never replaces: to lose what it has, " + Anew
+		return v1alpha1.ReasonVaultInitialized, "The Vault has data, which a restore never replaces: to lose what it " +
+			"has, " + Anew
 	case into.Spec.Initialization != nil:
-		return v1alpha1.ReasonInitializesItself, "The operator would initialize the Vault by its spec.initialization: remove " +
-			"that. The Vault has the keys of the one that was backed up"
+		return v1alpha1.ReasonInitializesItself, "The operator would initialize the Vault by its spec.initialization: " +
+			"remove that. The Vault has the keys of the one that was backed up"
 	case of.Version != "" && vaultversion.Lower(into.Spec.Version, of.Version):
 		return v1alpha1.ReasonVersionLower, fmt.Sprintf("The data is of Vault %s, which the version %s may not be able to "+
 			"read: set spec.version of the Vault to %[1]s or a higher one", of.Version, into.Spec.Version)

@@ -103,7 +103,8 @@ func (l *lost) backUp(t *testing.T, s3 objectStore) {
 	t.Helper()
 	l.keys = l.InitAndUnseal(t, l.nodes)
 	active := l.AwaitHA(t, l.nodes-1).VaultStatus.Active
-	l.Do(t, active, l.keys.RootToken, "vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
+	l.Do(t, active, l.keys.RootToken,
+		"vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
 	shell.Run(t, l.Kubectl("create secret generic token-%s --from-literal=token=%s", l.Name, l.keys.RootToken))
 	shell.Apply(t, fmt.Sprintf(`
 apiVersion: vault.security.coreos.com/v1alpha1

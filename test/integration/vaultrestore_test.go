@@ -101,14 +101,15 @@ func TestVaultRestore(t *testing.T) {
 	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1}"))
 	node := startPod(t, vault, "a", fakevault.Uninitialized)
 	job := endJob(t, namespace, "early-restore", restoredMessage)
-	if pod := job.Spec.Template.Spec; pod.ServiceAccountName != "example-backup" || pod.Volumes[len(pod.Volumes)-1].EmptyDir == nil {
+	pod := job.Spec.Template.Spec
+	if pod.ServiceAccountName != "example-backup" || pod.Volumes[len(pod.Volumes)-1].EmptyDir == nil {
 		t.Errorf("the pod is %+v", pod)
 	}
 	awaitRestore(t, early, v1alpha1.RestoreRunning, v1alpha1.ReasonAwaitingNodes)
 	node.Set(fakevault.Sealed)
 	text := awaitRestore(t, early, v1alpha1.RestoreSucceeded, v1alpha1.ReasonRestored)
-	if !strings.Contains(text, "3 of the 5 unseal keys") || early.Status.StartTime == nil || early.Status.Requires == nil ||
-		early.Status.Requires.Version != "1.20.0" || early.Status.Location == "" {
+	if !strings.Contains(text, "3 of the 5 unseal keys") || early.Status.StartTime == nil ||
+		early.Status.Requires == nil || early.Status.Requires.Version != "1.20.0" || early.Status.Location == "" {
 		t.Errorf("%s: status %+v", text, early.Status)
 	}
 	err := admin.Patch(t.Context(), early.DeepCopy(), client.RawPatch("application/merge-patch+json",
