@@ -45,9 +45,9 @@ const (
 	// DefaultEtcdBaseImage is the default of spec.storage.etcd.baseImage.
 	DefaultEtcdBaseImage = "gcr.io/etcd-development/etcd"
 	// DefaultEtcdVersion is the default of spec.storage.etcd.version for an etcd that does not
-	// run yet, and DefaultEtcdVolumeSize that of spec.storage.etcd.volumeSize. The chart has
-	// the same ones.
-	DefaultEtcdVersion    = "3.6.16"
+	// run yet. The chart has the same one.
+	DefaultEtcdVersion = "3.6.16"
+	// DefaultEtcdVolumeSize is the default of spec.storage.etcd.volumeSize, as in the chart.
 	DefaultEtcdVolumeSize = "2Gi"
 
 	// NameLabel and its siblings are the recommended labels on all that is made

@@ -231,13 +231,13 @@ func (r *etcdRestore) begin(ctx context.Context, mark marker) (done bool, err er
 	}
 	// All keys, of which one is enough.
 	all := []clientv3.OpOption{clientv3.WithFromKey(), clientv3.WithLimit(1), clientv3.WithKeysOnly()}
-	any, err := r.client.Get(ctx, "\x00", all...)
+	found, err := r.client.Get(ctx, "\x00", all...)
 	if err != nil {
 		return false, fail("", err, "etcd does not respond")
 	}
-	if len(any.Kvs) > 0 {
+	if len(found.Kvs) > 0 {
 		return false, fail(Refused, nil, "The etcd to restore into is not empty: it has the key %q",
-			printable(string(any.Kvs[0].Key)))
+			printable(string(found.Kvs[0].Key)))
 	}
 	response, err := r.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.CreateRevision("\x00").WithRange("\x00"), "=", 0)).

@@ -89,22 +89,25 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	d := decision{}
-	if b.DeletionTimestamp != nil {
-		d = decideDeletion(f)
-	} else {
-		d = decide(f)
-	}
+	d := next(f)
 	if err := r.act(ctx, f, d, caKey); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	return reconcile.Result{RequeueAfter: d.Again}, nil
 }
 
+// next decides what to do with a backup, be it deleted or not.
+func next(f *facts) decision {
+	if f.Backup.DeletionTimestamp != nil {
+		return decideDeletion(f)
+	}
+	return decide(f)
+}
+
 // keepFinalizer has the finalizer on a backup whose content is deleted with it, and on no other.
 func (r *Reconciler) keepFinalizer(ctx context.Context, b *v1alpha1.VaultBackup) error {
 	before := b.DeepCopy()
-	changed := false
+	var changed bool
 	if b.Spec.DeletionPolicy == v1alpha1.DeleteData {
 		changed = controllerutil.AddFinalizer(b, v1alpha1.BackupFinalizer)
 	} else {

@@ -227,16 +227,9 @@ func restoring(f *restoreFacts) restoreDecision {
 // restored waits until the nodes tell that Vault has the data. Those with integrated storage have to
 // start again: they know how many keys are needed only from when they started, or were initialized.
 func restored(f *restoreFacts) restoreDecision {
-	result, err := resultOf(f.Job, f.Pods, f.Now)
-	switch {
-	case err != nil:
-		return restoreFailed(v1alpha1.ReasonResultInvalid, "What the Job %s said cannot be used: %v.%s", f.Job.Name, err,
-			afterwards(f))
-	case result == nil: // its pod is gone, and what it said with it
-		result = &backup.Result{}
-	case result.RestoredTime == nil || result.Reason != "":
-		return restoreFailed(v1alpha1.ReasonResultInvalid, "The Job %s ended without an error, and did not say that it had "+
-			"restored anything.%s", f.Job.Name, afterwards(f))
+	result, failed := restoreResult(f)
+	if failed != nil {
+		return *failed
 	}
 	if f.Vault == nil {
 		return restoreFailed(v1alpha1.ReasonAwaitingVault, "The Vault %s was deleted", f.Restore.Spec.Vault)
@@ -263,6 +256,25 @@ func restored(f *restoreFacts) restoreDecision {
 		d.Message = "The data is restored; the nodes have not told yet that they have it"
 	}
 	return d
+}
+
+// restoreResult is what the Job said, or how the restore has failed.
+func restoreResult(f *restoreFacts) (*backup.Result, *restoreDecision) {
+	result, err := resultOf(f.Job, f.Pods, f.Now)
+	var failed restoreDecision
+	switch {
+	case err != nil:
+		failed = restoreFailed(v1alpha1.ReasonResultInvalid, "What the Job %s said cannot be used: %v.%s", f.Job.Name, err,
+			afterwards(f))
+	case result == nil: // its pod is gone, and what it said with it
+		return &backup.Result{}, nil
+	case result.RestoredTime == nil || result.Reason != "":
+		failed = restoreFailed(v1alpha1.ReasonResultInvalid, "The Job %s ended without an error, and did not say that it "+
+			"had restored anything.%s", f.Job.Name, afterwards(f))
+	default:
+		return result, nil
+	}
+	return nil, &failed
 }
 
 // unsealText is what is told of a Vault that was restored.

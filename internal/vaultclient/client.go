@@ -332,6 +332,7 @@ func (c *Client) RestoreSnapshot(ctx context.Context, token string, snapshot io.
 	if err != nil {
 		return err
 	}
+	defer func() { _ = response.Body.Close() }()
 	return decode(response, maxResponse, secretsIn(token, nil), nil)
 }
 
@@ -347,6 +348,7 @@ func (c *Client) do(ctx context.Context, method, path, token string, body, into 
 	if err != nil {
 		return err
 	}
+	defer func() { _ = response.Body.Close() }()
 	limit := int64(maxResponse)
 	if path == initPath {
 		limit = maxInitResponse
@@ -378,7 +380,6 @@ func (c *Client) send(
 
 // decode reads a response to its end.
 func decode(response *http.Response, limit int64, secrets []string, into any) error {
-	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(response.Body, limit))
 	switch {
 	case response.StatusCode >= http.StatusMultipleChoices:

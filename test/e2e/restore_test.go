@@ -122,8 +122,8 @@ func (l *lost) delete(t *testing.T) {
 	t.Helper()
 	shell.Run(t, l.Kubectl("delete vault %s --timeout=2m", l.Name))
 	shell.Eventually(t, l.Name+" is gone with its volumes", 2*time.Minute, func() error {
-		out, err := shell.Try(l.Kubectl("get pods,pvc,secrets -l app.kubernetes.io/instance=%s -o name | grep -v -e -backup -e -restore",
-			l.Name))
+		out, err := shell.Try(l.Kubectl("get pods,pvc,secrets -l app.kubernetes.io/instance=%s -o name | "+
+			"grep -v -e -backup -e -restore", l.Name))
 		if out != "" {
 			return errors.New(out)
 		}

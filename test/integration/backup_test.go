@@ -256,11 +256,9 @@ func TestRestoreIsNotMixed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		for range into.Watch(ctx, "/vault/logical/", clientv3.WithPrefix()) {
-			if _, err := into.Put(ctx, "/vault/core/keyring", "of somebody"); err != nil {
-				t.Error(err)
-			}
-			return
+		<-into.Watch(ctx, "/vault/logical/", clientv3.WithPrefix())
+		if _, err := into.Put(ctx, "/vault/core/keyring", "of somebody"); err != nil {
+			t.Error(err)
 		}
 	})
 	if result := run(t.Context(), t, task, files, backup.Restore); result.Reason != backup.Refused {
@@ -357,7 +355,7 @@ func TestBackupFaults(t *testing.T) {
 		"two parts are refused once": {inject: func(w http.ResponseWriter, r *http.Request, forward http.Handler) bool {
 			return isPart(r) && failures.Add(1) <= 2 && status(http.StatusInternalServerError, "InternalError")(w, r, forward)
 		}},
-		"slow": {inject: func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		"slow": {inject: func(_ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
 			if isPart(r) {
 				time.Sleep(time.Second)
 			}

@@ -319,7 +319,7 @@ func (v *Vault) AwaitUnsealed(t shell.T, keys []string, token string) {
 	shell.Eventually(t, "Vault is unsealed", startTimeout, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		status, err := v.Client.SealStatus(ctx)
+		status, err := v.SealStatus(ctx)
 		for _, key := range keys {
 			if err == nil && status.Sealed {
 				status, err = v.Unseal(ctx, key)
