@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -89,7 +91,7 @@ func TestOperatorPermissions(t *testing.T) {
 		"create pods", "create pods --subresource=exec", "create pods --subresource=eviction",
 		"create serviceaccounts --subresource=token", "impersonate serviceaccounts",
 		"create roles", "create rolebindings", "create clusterrolebindings", "bind clusterroles", "escalate clusterroles",
-		"get nodes", "get persistentvolumes", "delete persistentvolumeclaims", "delete namespaces", "delete vaults",
+		"get nodes", "get persistentvolumes", "delete namespaces", "delete vaults",
 		"patch customresourcedefinitions", "patch validatingadmissionpolicies",
 	} {
 		if out, err := shell.Try("kubectl auth can-i " + request + " -n " + namespace + " --as=" + operatorUser); err == nil {
@@ -108,6 +110,11 @@ spec:
     command: [sleep, "3600"]
     securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
   terminationGracePeriodSeconds: 0
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: foreign, namespace: `+namespace+`}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
 `)
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
@@ -130,8 +137,22 @@ spec:
 			t.Errorf("the patch %s is not denied by the policy: %v", change, err)
 		}
 	}
-	err = operator.CoreV1().Pods(namespace).Delete(t.Context(), "foreign", metav1.DeleteOptions{})
-	if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
-		t.Errorf("the deletion is not denied by the policy: %v", err)
+	job := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Name: "foreign", Namespace: namespace},
+		Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever,
+			Containers:    []corev1.Container{{Name: "main", Image: "hashicorp/vault:1.21.0"}},
+		}}},
+	}
+	_, created := operator.BatchV1().Jobs(namespace).Create(t.Context(), job, metav1.CreateOptions{})
+	core := operator.CoreV1()
+	for what, err := range map[string]error{
+		"deletion of a pod":   core.Pods(namespace).Delete(t.Context(), "foreign", metav1.DeleteOptions{}),
+		"deletion of a claim": core.PersistentVolumeClaims(namespace).Delete(t.Context(), "foreign", metav1.DeleteOptions{}),
+		"Job":                 created,
+	} {
+		if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
+			t.Errorf("the %s is not denied by a policy: %v", what, err)
+		}
 	}
 }

@@ -278,13 +278,15 @@ func (o *olm) requireOwnPermissions() {
 	o.t.Helper()
 	as := " --as=system:serviceaccount:" + o.namespace + ":vault-operator-controller-manager"
 	for request, want := range map[string]string{
-		"list secrets -n " + o.namespace:                  "yes",
-		"patch pods -n " + o.namespace:                    "yes",
-		"list secrets -n default":                         "no",
-		"patch pods -n " + operatorNamespace:              "no",
-		"get nodes":                                       "no",
-		"create tokenreviews":                             "yes",
-		"delete persistentvolumeclaims -n " + o.namespace: "no",
+		"list secrets -n " + o.namespace:           "yes",
+		"patch pods -n " + o.namespace:             "yes",
+		"create pods -n " + o.namespace:            "no",
+		"list secrets -n default":                  "no",
+		"patch pods -n " + operatorNamespace:       "no",
+		"delete persistentvolumeclaims -n default": "no",
+		"create jobs -n default":                   "no",
+		"get nodes":                                "no",
+		"create tokenreviews":                      "yes",
 	} {
 		got, _ := shell.Try("kubectl auth can-i " + request + as + " 2>/dev/null | tail -1")
 		if !strings.HasPrefix(got, want) {
