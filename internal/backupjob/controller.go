@@ -57,18 +57,20 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("backup").
 		For(&v1alpha1.VaultBackup{}).
 		Owns(&batchv1.Job{}).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(ofBackup)).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(namedBy(v1alpha1.BackupLabel))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.SlowRetries()}).
 		Complete(r)
 }
 
-// ofBackup maps the pod of a Job to the backup.
-func ofBackup(_ context.Context, object client.Object) []reconcile.Request {
-	name := object.GetLabels()[v1alpha1.BackupLabel]
-	if name == "" {
-		return nil
+// namedBy maps the pod of a Job to what a label of it names.
+func namedBy(label string) handler.MapFunc {
+	return func(_ context.Context, object client.Object) []reconcile.Request {
+		name := object.GetLabels()[label]
+		if name == "" {
+			return nil
+		}
+		return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: object.GetNamespace(), Name: name}}}
 	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: object.GetNamespace(), Name: name}}}
 }
 
 // Reconcile does the next step of one backup.

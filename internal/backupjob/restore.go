@@ -46,18 +46,9 @@ func (r *Restorer) SetupWithManager(mgr ctrl.Manager) error {
 		Named("restore").
 		For(&v1alpha1.VaultRestore{}).
 		Owns(&batchv1.Job{}).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(ofRestore)).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(namedBy(v1alpha1.RestoreLabel))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.SlowRetries()}).
 		Complete(r)
-}
-
-// ofRestore maps the pod of a Job to the restore.
-func ofRestore(_ context.Context, object client.Object) []reconcile.Request {
-	name := object.GetLabels()[v1alpha1.RestoreLabel]
-	if name == "" {
-		return nil
-	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: object.GetNamespace(), Name: name}}}
 }
 
 // Reconcile does the next step of one restore.

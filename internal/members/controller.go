@@ -6,7 +6,6 @@ package members
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +32,6 @@ import (
 	"github.com/vault-operator/vault-operator/internal/etcd"
 	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/pods"
-	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
 const (
@@ -198,7 +196,7 @@ func membersOf(
 		members = append(members, member{
 			Name: pod.Name, UID: pod.UID, Ordinal: ordinal, Terminating: pods.Terminating(pod),
 			Updated: pod.Labels[appsv1.StatefulSetRevisionLabel] == set.Status.UpdateRevision,
-			Down:    !runs(pod), Ready: storage.Ready(pod),
+			Down:    !runs(pod), Ready: pods.Ready(pod),
 		})
 		found = append(found, pod)
 	}
@@ -251,24 +249,9 @@ func (r *Reconciler) replace(ctx context.Context, vault *v1alpha1.Vault, d decis
 	if err != nil {
 		return err
 	}
-	var replaced *corev1.Pod
-	ready := map[types.UID]bool{}
-	for i := range list {
-		pod := &list[i]
-		if pods.Terminating(pod) {
-			return nil // it is looked at again soon
-		}
-		ready[pod.UID] = storage.Ready(pod)
-		if pod.UID == d.Delete {
-			replaced = pod
-		}
-	}
-	if replaced == nil || slices.ContainsFunc(d.Without, func(uid types.UID) bool { return !ready[uid] }) {
-		return nil
-	}
-	err = r.Delete(ctx, replaced, client.Preconditions{UID: &replaced.UID})
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("deleting pod %s, which is of an older template: %w", replaced.Name, err)
+	replaced, err := pods.Replace(ctx, r, list, d.Delete, d.Without)
+	if replaced == nil || err != nil {
+		return err
 	}
 	log.FromContext(ctx).Info("Deleted an etcd pod of an older template", "pod", replaced.Name)
 	r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventReplaced,

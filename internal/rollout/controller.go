@@ -9,8 +9,6 @@ package rollout
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -357,24 +355,9 @@ func (r *Reconciler) replace(ctx context.Context, vault *v1alpha1.Vault, d decis
 	if err != nil {
 		return err
 	}
-	var replaced *corev1.Pod
-	ready := map[types.UID]bool{}
-	for i := range list {
-		pod := &list[i]
-		if pods.Terminating(pod) {
-			return nil // it is looked at again soon
-		}
-		ready[pod.UID] = pods.Ready(pod)
-		if pod.UID == d.Delete {
-			replaced = pod
-		}
-	}
-	if replaced == nil || slices.ContainsFunc(d.Without, func(uid types.UID) bool { return !ready[uid] }) {
-		return nil
-	}
-	err = r.Delete(ctx, replaced, client.Preconditions{UID: &replaced.UID})
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("deleting pod %s, which is of an older template: %w", replaced.Name, err)
+	replaced, err := pods.Replace(ctx, r, list, d.Delete, d.Without)
+	if replaced == nil || err != nil {
+		return err
 	}
 	log.FromContext(ctx).Info("Deleted a pod of an older template", "pod", replaced.Name)
 	r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventReplaced,
