@@ -32,7 +32,7 @@ func TestRestore(t *testing.T) {
 	h.run("", "restore", "b").expect(t, exitError, "into")
 	h.run("", "restore", "b", "--into", "other").expect(t, exitError, "there is no Vault other")
 	h.run("no\n", "restore", "b", "--into", "example").expect(t, exitRefused, "Vault 1.20.1 or higher; example has 1.21.0",
-		"3 of the 5 keys", "the seal shamir", "(1h0m0s ago)", "nothing was changed")
+		"3 of the 5 keys", "the seal shamir", "(1h0m", "nothing was changed")
 
 	phase := v1alpha1.RestoreSucceeded
 	h.api.created = func(r io.Reader) any {
