@@ -4,7 +4,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// VaultBackupSchedule has backups of a Vault made at times.
+// VaultBackupSchedule has backups of a Vault made at times, and before its upgrades.
 //
 // +operator-sdk:csv:customresourcedefinitions:displayName="Vault backup schedule",order=3,resources={{VaultBackup,v1alpha1}}
 // +kubebuilder:object:root=true
@@ -71,7 +71,7 @@ type VaultBackupScheduleSpec struct {
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
 
-	// suspend has no further backups begun. Defaults to false.
+	// suspend has no further backups begun, neither at times nor before upgrades. Defaults to false.
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Suspended",order=4,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
@@ -81,6 +81,12 @@ type VaultBackupScheduleSpec struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Begin at once",order=5,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch"}
 	// +optional
 	Immediate bool `json:"immediate,omitempty"`
+
+	// beforeUpgrade has a backup made before the image of Vault or of its etcd changes. The
+	// change waits for it, and does not begin when it fails. Defaults to true.
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Before upgrades",order=6,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	BeforeUpgrade *bool `json:"beforeUpgrade,omitempty"`
 
 	// retention says which backups of this schedule are deleted, with what is stored. By default
 	// none are. The newest one that is proven best is kept in any case.
@@ -167,3 +173,8 @@ const (
 	// ReasonLastBackupFailed: the newest backup failed.
 	ReasonLastBackupFailed = "LastBackupFailed"
 )
+
+// BacksUpBeforeUpgrade says that a backup is made before upgrades of the Vault.
+func (s *VaultBackupSchedule) BacksUpBeforeUpgrade() bool {
+	return !s.Spec.Suspend && s.DeletionTimestamp == nil && (s.Spec.BeforeUpgrade == nil || *s.Spec.BeforeUpgrade)
+}

@@ -1,5 +1,5 @@
-// Package backupschedule has the backups of VaultBackupSchedules made at their times, and
-// deletes those that are not to be kept any more.
+// Package backupschedule has the backups of VaultBackupSchedules made, at their times and before
+// upgrades, and deletes those that are not to be kept any more.
 package backupschedule
 
 import (

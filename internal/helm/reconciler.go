@@ -32,6 +32,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backupschedule"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/references"
@@ -103,6 +104,10 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 			builder.WithPredicates(deleted())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
 			builder.WithPredicates(memberBecameReady(reader))).
+		// An upgrade may wait for a backup.
+		Watches(&v1alpha1.VaultBackup{}, handler.EnqueueRequestsFromMapFunc(backupschedule.ToVault)).
+		Watches(&v1alpha1.VaultBackupSchedule{}, handler.EnqueueRequestsFromMapFunc(backupschedule.ToVault),
+			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WithOptions(options).
 		Complete(yielding{r, yield})
 }
@@ -145,6 +150,8 @@ func newReconciler(
 	if err != nil {
 		return nil, err
 	}
+	//nolint:staticcheck // the same kind of recorder as the reconciler's
+	recorder := message.Recorder(mgr.GetEventRecorderFor("vault-operator"))
 	// A rollback of a failed installation is an uninstallation. When the record
 	// of a release was lost, installing means adopting what runs already, so a
 	// failure would delete a living Vault. What failed is tried again instead.
@@ -169,6 +176,9 @@ func newReconciler(
 		}),
 		helmclient.AppendPostRenderers(func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
 			return seal.TemplateGate(mgr.GetClient(), client.ObjectKeyFromObject(obj))
+		}, func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
+			// The last one, so that there is a backup only of what would be done.
+			return backupschedule.UpgradeGate(mgr.GetClient(), recorder, client.ObjectKeyFromObject(obj))
 		}),
 	)
 	if err != nil {
@@ -181,8 +191,7 @@ func newReconciler(
 		reconciler.WithClient(newClient(mgr.GetClient())),
 		reconciler.WithActionClientGetter(retaining{unlocking{actions}, mgr.GetAPIReader(), mgr.GetClient()}),
 		reconciler.WithLog(mgr.GetLogger().WithName("helm")),
-		//nolint:staticcheck // the reconciler takes this kind of recorder only
-		reconciler.WithEventRecorder(message.Recorder(mgr.GetEventRecorderFor("vault-operator"))),
+		reconciler.WithEventRecorder(recorder),
 		reconciler.WithValueTranslator(&translator{
 			client: mgr.GetClient(), cache: mgr.GetCache(), apiReader: mgr.GetAPIReader(),
 			inputs: inputs, clock: clock.RealClock{}, records: records, openshift: openshift,
