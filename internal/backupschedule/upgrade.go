@@ -106,7 +106,8 @@ func changesOf(
 	if err != nil {
 		return nil, err
 	}
-	if wanted != nil && living != nil {
+	// The way back to the version that the data is of changes no data.
+	if wanted != nil && living != nil && vault.Spec.Version != vault.Status.DataVersion {
 		add(living, wanted)
 	}
 	wantedSet, livingSet := &appsv1.StatefulSet{}, &appsv1.StatefulSet{}

@@ -16,6 +16,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
@@ -91,6 +92,7 @@ func TestBackup(t *testing.T) {
 			t.Errorf("the bucket has %v", s3.objects(t))
 		}
 	})
+	t.Run("an upgrade waits for a backup", func(t *testing.T) { s3.upgrade(t, etcd) })
 	all := shell.Run(t, s3.Kubectl("get jobs,pods,events,vaultbackups,vaultbackupschedules -o yaml")) +
 		shell.Run(t, s3.Kubectl("logs -l app.kubernetes.io/component=backup --tail=-1"))
 	for _, secret := range []string{s3SecretKey, root} {
@@ -139,6 +141,30 @@ func (s objectStore) follow(t *testing.T, schedule string) {
 	list := s.backups(t, schedule)
 	if newest := list[len(list)-1]; !s.has(t, s.await(t, newest.Name).Status.Location) {
 		t.Errorf("the bucket has %v, and no %+v", s.objects(t), newest.Status)
+	}
+}
+
+// upgrade takes a Vault to a newer version. It begins when there is a backup, and not before.
+func (s objectStore) upgrade(t *testing.T, v vaulttest.Vault) {
+	shell.Apply(t, s.schedule("before", v.Name, `schedule: "0 3 * * *", tokenSecretName: missing`))
+	setSpec(t, v, `{"version": "1.21.1"}`)
+	awaitReported(t, v, v1alpha1.IrreconcilableCondition, metav1.ConditionTrue, "", "kubectl delete vaultbackup")
+	if status, err := v.Status(); err != nil || status.Version != "1.21.0" {
+		t.Errorf("without a backup it runs %s, error %v", status.Version, err)
+	}
+	failed := s.backups(t, "before")[0].Name
+	shell.Apply(t, s.schedule("before", v.Name, `schedule: "0 3 * * *"`))
+	shell.Run(t, s.Kubectl("delete vaultbackup %s", failed))
+	v.Await(t, "is updated", func(status v1alpha1.VaultStatus) bool {
+		return status.DataVersion == "1.21.1" && status.VaultStatus.Active != ""
+	})
+	made := s.backups(t, "before")
+	if len(made) != 1 || !made[0].Succeeded() || !s.has(t, made[0].Status.Location) {
+		t.Fatalf("the backups before the upgrade are %+v", made)
+	}
+	events := shell.Run(t, v.Kubectl("events --for vault/%s", v.Name))
+	if !strings.Contains(events, "The backup "+made[0].Name+" is made before the upgrade begins") {
+		t.Errorf("the events are\n%s", events)
 	}
 }
 

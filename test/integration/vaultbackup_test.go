@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backupschedule"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
@@ -177,4 +178,85 @@ func TestVaultBackupSchedule(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// An upgrade waits for a backup, and does not begin when that fails. The way back waits for none.
+func TestBackupBeforeUpgrade(t *testing.T) {
+	t.Setenv("OPERATOR_IMAGE", "example.com/operator:1")
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := awaitDeployed(t, createVault(t, namespace, "spec: {version: 1.21.0, nodes: 1}"))
+	startPod(t, vault, "a", fakevault.Active)
+	awaitDataVersion(t, vault, "1.21.0")
+	s := &v1alpha1.VaultBackupSchedule{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "nightly"},
+		Spec: v1alpha1.VaultBackupScheduleSpec{
+			Vault: "example", Schedule: "0 3 * * *", Destination: s3Destination(),
+		},
+	}
+	if err := admin.Create(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
+	failed := awaitBackupBeforeUpgrade(t, namespace, "")
+	awaitBackup(t, failed, v1alpha1.BackupFailed, v1alpha1.ReasonDestinationMissing)
+	awaitVault(t, vault, "the upgrade does not begin", func(v *v1alpha1.Vault) error {
+		c := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.IrreconcilableCondition)
+		if c == nil || !strings.Contains(c.Message, "kubectl delete vaultbackup "+failed.Name) {
+			return fmt.Errorf("Irreconcilable is %+v", c)
+		}
+		return nil
+	})
+	awaitEvent(t, vault, "Normal BackupBeforeUpgrade The backup "+failed.Name)
+	change(t, vault, `{"spec": {"version": "1.21.0"}}`)
+	awaitImage(t, vault, "1.21.0")
+
+	if err := admin.Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s3"},
+		StringData: map[string]string{"accessKeyID": "a", "secretAccessKey": "b"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
+	b := awaitBackupBeforeUpgrade(t, namespace, failed.Name)
+	eventually(t, "the Job of the backup", func() error {
+		return admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: b.Name + "-backup"}, &batchv1.Job{})
+	})
+	image := runningNow(t, vault)
+	awaitQuiet(t)
+	if now := runningNow(t, vault); now != image {
+		t.Errorf("what runs was changed from %+v to %+v before there was a backup", image, now)
+	}
+	endJob(t, namespace, b.Name+"-backup", fmt.Sprintf(backedUp, strings.Repeat("0", 64)))
+	awaitImage(t, vault, "1.21.1")
+
+	change(t, s, `{"spec": {"beforeUpgrade": false}}`)
+	change(t, vault, `{"spec": {"version": "1.21.2"}}`)
+	awaitImage(t, vault, "1.21.2")
+}
+
+// awaitBackupBeforeUpgrade waits for a backup that an upgrade waits for. It deletes the one that failed.
+func awaitBackupBeforeUpgrade(t *testing.T, namespace, failed string) *v1alpha1.VaultBackup {
+	t.Helper()
+	if failed != "" {
+		b := &v1alpha1.VaultBackup{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: failed}}
+		if err := client.IgnoreNotFound(admin.Delete(t.Context(), b)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var found *v1alpha1.VaultBackup
+	eventually(t, "a backup before the upgrade", func() error {
+		var list v1alpha1.VaultBackupList
+		err := admin.List(t.Context(), &list, client.InNamespace(namespace),
+			client.MatchingLabels{backupschedule.UpgradeLabel: "true"})
+		if err != nil {
+			return err
+		}
+		if len(list.Items) != 1 {
+			return fmt.Errorf("%d backups", len(list.Items))
+		}
+		found = &list.Items[0]
+		return nil
+	})
+	return found
 }
