@@ -4,8 +4,10 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -18,6 +20,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
 	"github.com/vault-operator/vault-operator/test/internal/localcluster"
@@ -61,12 +67,20 @@ func main() {
 		DisableKeepAlives: true,
 	}}}
 	shell.Run(t, "kubectl create namespace "+namespace+" --dry-run=client -o yaml | kubectl apply -f -")
+	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
+	if err == nil {
+		b.kubernetes, err = kubernetes.NewForConfig(config)
+	}
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
 	b.prepare(t)
 	defer os.RemoveAll(filepath.Dir(b.plugin))
-	var vault, service, started, shares []time.Duration
+	var vault, endpoint, service, started, shares []time.Duration
 	for range *repetitions {
 		r := b.losePower(t)
 		vault = append(vault, r.active.Sub(r.started))
+		endpoint = append(endpoint, r.listed.Sub(r.active))
 		service = append(service, r.served.Sub(r.active))
 		started = append(started, r.served.Sub(r.started))
 		shares = append(shares, b.giveShares(t))
@@ -74,6 +88,7 @@ func main() {
 	shell.Run(t, "kubectl delete namespace "+namespace)
 	fmt.Printf("\n%-72s %8s %8s %8s\n", "", "min", "median", "max")
 	row("auto-unseal: last container started (whole seconds) until one is active", vault)
+	row("auto-unseal: one is active until it is an endpoint of the Service", endpoint)
 	row("auto-unseal: one is active until the Service leads there", service)
 	row("auto-unseal: both", started)
 	row("kubectl vault unseal of 3 nodes with 3 shares", shares)
@@ -82,6 +97,7 @@ func main() {
 // bench has a Vault that unseals itself, and one that does not.
 type bench struct {
 	http.Client
+	kubernetes   kubernetes.Interface
 	auto, shamir vaulttest.Vault
 	keys         vaulttest.Keys
 	plugin       string
@@ -134,8 +150,9 @@ func lose(t console, v vaulttest.Vault) []string {
 type recovery struct {
 	// started is when the last container was started, to the second.
 	started time.Time
-	// active is when a node said that it is active, and served when the Service led there.
-	active, served time.Time
+	// active is when a node said that it is active, listed when it was an endpoint of the Service, and
+	// served when kube-proxy led there.
+	active, listed, served time.Time
 }
 
 // losePower measures the Vault that unseals itself.
@@ -169,8 +186,14 @@ func (b *bench) losePower(t console) recovery {
 		}
 	})
 	// The nodes that are lost may have served for a moment more, but none does by now.
+	listed := make(chan time.Time, 1)
+	go func() {
+		poll.Eventually(t, "a node is an endpoint", patience, pace, func() error { return b.endpoint(before) })
+		listed <- time.Now()
+	}()
 	b.await(service, nil)
 	r.served = time.Now()
+	r.listed = <-listed
 	b.auto.AwaitHA(t, nodes-1)
 	for _, pod := range pods(t, b.auto) {
 		for _, container := range pod.Status.ContainerStatuses {
@@ -201,6 +224,25 @@ func (b *bench) await(address string, another <-chan struct{}) {
 		case <-time.After(pace):
 		}
 	}
+}
+
+// endpoint says whether the Service has an endpoint that was not there before.
+func (b *bench) endpoint(before []string) error {
+	list, err := b.kubernetes.DiscoveryV1().EndpointSlices(namespace).List(context.Background(), metav1.ListOptions{
+		LabelSelector: discoveryv1.LabelServiceName + "=" + b.auto.Name,
+	})
+	if err != nil {
+		return err
+	}
+	for _, slice := range list.Items {
+		for _, e := range slice.Endpoints {
+			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
+			if ready && e.TargetRef != nil && !slices.Contains(before, e.TargetRef.Name) {
+				return nil
+			}
+		}
+	}
+	return errors.New("there is none")
 }
 
 // giveShares measures the Vault that an administrator unseals.
