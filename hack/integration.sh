@@ -15,7 +15,7 @@ CGO_ENABLED=1 go test -c -race -tags integration -o "$dir/tests" ./test/integrat
 # to do. durations has lines of seconds and a name; where it is missing the longest ones are known.
 durations=$(file_of_step "integration tests one by one")
 long="TestConfigurationStaysWithItsPods TestAnnotationsOfOthersTakeNoMemory TestConfigMapOfThePreviousVersion
-    TestBackupFaults TestDefragmentation"
+    TestBackupFaults TestDefragmentation TestRemovalWhileTheOperatorIsDown TestPendingReleaseRecovers"
 share() {
     awk -v durations="$durations" -v long="${long//$'\n'/ }" 'BEGIN {
         for (i = split(long, field); i > 0; i--) last[field[i]] = 120

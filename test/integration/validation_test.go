@@ -485,9 +485,12 @@ func TestSamplesAreAccepted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			vault := parseVault(t, namespace, "", string(text))
-			vault.SetName("example")
-			if err := strict().Create(t.Context(), vault, client.DryRunAll); err != nil {
+			sample := &unstructured.Unstructured{}
+			if err := yaml.Unmarshal(text, &sample.Object); err != nil {
+				t.Fatal(err)
+			}
+			sample.SetNamespace(namespace)
+			if err := strict().Create(t.Context(), sample, client.DryRunAll); err != nil {
 				t.Error(err)
 			}
 		})
