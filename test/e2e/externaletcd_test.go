@@ -103,7 +103,7 @@ spec:
   - name: etcd
     image: %[3]s:v%[4]s
     command: [etcd, --data-dir=/data/etcd, --listen-client-urls=https://0.0.0.0:2379,
-      --advertise-client-urls=https://%[2]s:2379, --cert-file=/tls/server.crt, --key-file=/tls/server.key,
+      --advertise-client-urls=https://%[2]s.%[1]s.svc:2379, --cert-file=/tls/server.crt, --key-file=/tls/server.key,
       --client-cert-auth, --trusted-ca-file=/ca/vault-client-ca.crt]
     securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
     readinessProbe: {tcpSocket: {port: 2379}, periodSeconds: 1}
