@@ -95,7 +95,7 @@ integration: cluster s3 ## Run the tests against a real kube-apiserver and etcd.
 
 # E2E_TIMEOUT is for how long the end-to-end tests may run. They have a budget of 35 minutes
 # in "make test"; a slower machine is given twice that.
-E2E_TIMEOUT ?= 60m
+E2E_TIMEOUT ?= 70m
 
 .PHONY: e2e
 e2e: cluster deploy newer-vault kms s3 olm previous ## Run the end-to-end tests in the cluster.
