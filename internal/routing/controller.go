@@ -226,10 +226,11 @@ func (r *Reconciler) complete(
 }
 
 // recheck probes nodes again whose answers may be a pause old, and would be used
-// against another one: those that say they are active, when more than one does, and
-// a silent one together with those that could take over from it, since a storage that
-// goes or comes back silences or wakes one after the other. It says whether silence
-// counts.
+// against another one: those that say they are active, when more than one does; one
+// with the label that said that it is not active, since another replica may have
+// heard it say that it is; and a silent one together with those that could take over
+// from it, since a storage that goes or comes back silences or wakes one after the
+// other. It says whether silence counts.
 func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, nodes []vaultNode) bool {
 	var silent []*vaultNode
 	for i := range nodes {
@@ -245,6 +246,8 @@ func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, no
 		unsealed := node.State == probe.Active || node.State == probe.Standby
 		if !node.Terminating && (node.State == probe.Active && claims > 1 || unsealed && len(silent) > 0 && silenceCounts) {
 			wait.Go(func() { node.observe(r.Confirm(ctx, vault, node.UID)) })
+		} else if node.Labelled && !node.Terminating && node.State.Answered() && node.State != probe.Active {
+			wait.Go(func() { r.lastChance(ctx, vault, node) })
 		}
 	}
 	wait.Wait()
@@ -258,8 +261,8 @@ func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, no
 	return silenceCounts
 }
 
-// lastChance probes a silent node again, briefly, so that one which hangs is not
-// in the Service for longer than before.
+// lastChance probes a node that is about to lose the label again, briefly, so that one
+// which hangs is not in the Service for longer than before.
 func (r *Reconciler) lastChance(ctx context.Context, vault types.NamespacedName, node *vaultNode) {
 	ctx, cancel := context.WithTimeout(ctx, lastChanceTimeout)
 	defer cancel()

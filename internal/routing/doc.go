@@ -98,9 +98,10 @@
 // which is the same. The event that makes it current brings the next decision.
 //
 // Two replicas act at once: they decide the same from the same responses, and each
-// patch of one is a no-op for the other. When one of them cannot reach a node, it takes
-// the label away, the other one puts it back, and the first one leaves it: two patches
-// in all.
+// patch of one is a no-op for the other. A node with the label that said that it is not
+// active is probed again before it loses it, for the other may have probed it since. When
+// one of them cannot reach a node, it takes the label away, the other one puts it back, and
+// the first one leaves it: two patches in all.
 //
 // The operator dies: before the demotion the Service has not changed; between demotion
 // and promotion no pod is in it, and the other replica, or the next one, promotes; after

@@ -52,6 +52,39 @@ func (f *fixture) sees(pod, ip string) {
 	})
 }
 
+// A replica that has not heard yet that a node is active does not undo what another one did,
+// which has: it probes the node again.
+func TestReplicaWithAnOldAnswer(t *testing.T) {
+	t.Parallel()
+	vault := newVault()
+	ca := fakevault.NewCA(t)
+	a := fakevault.Start(t, ca.Certificate(t, vault.ServerName()), fakevault.Sealed)
+	f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true))
+	now := probe.Active
+	f.Confirm = func(context.Context, types.NamespacedName, types.UID) probe.Observation {
+		return probe.Observation{State: now}
+	}
+	reconcileOnce := func() {
+		t.Helper()
+		if _, err := f.Reconcile(t.Context(), requestFor(vault)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reconcileOnce()
+	eventually(t, "the node has said that it is sealed", func() bool {
+		return f.Engine.Observations(client.ObjectKeyFromObject(vault))["uid-of-a"].State == probe.Sealed
+	})
+	reconcileOnce()
+	if got := f.patched(); len(got) != 0 {
+		t.Errorf("patches %v while the node is active", got)
+	}
+	now = probe.Sealed
+	reconcileOnce()
+	if got := f.patched(); !slices.Equal(got, []string{"-a"}) {
+		t.Errorf("patches %v, want -a when the node is sealed", got)
+	}
+}
+
 // One replica cannot reach the active node, and the other one can: they settle on
 // it instead of undoing each other.
 func TestReplicasThatSeeDifferentThingsSettle(t *testing.T) {
