@@ -115,5 +115,5 @@ func (b *Background) Ended() (string, bool) {
 // commands.
 func Eventually(t T, what string, timeout time.Duration, check func() error) {
 	t.Helper()
-	poll.Eventually(t, what, timeout, 200*time.Millisecond, check)
+	poll.Eventually(t, what, timeout, 500*time.Millisecond, check)
 }
