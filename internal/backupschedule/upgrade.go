@@ -134,7 +134,9 @@ func images(pod *corev1.PodSpec) string {
 }
 
 // scheduleOf is the schedule that has a backup made before upgrades, the first by its name, or nil.
-func scheduleOf(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*v1alpha1.VaultBackupSchedule, error) {
+func scheduleOf(
+	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault,
+) (*v1alpha1.VaultBackupSchedule, error) {
 	var list v1alpha1.VaultBackupScheduleList
 	if err := reader.List(ctx, &list, client.InNamespace(vault.Namespace)); err != nil {
 		return nil, fmt.Errorf("listing the schedules of backups: %w", err)
@@ -166,5 +168,6 @@ func ToVault(_ context.Context, object client.Object) []reconcile.Request {
 	case *v1alpha1.VaultBackupSchedule:
 		vault = o.Spec.Vault
 	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: object.GetNamespace(), Name: string(vault)}}}
+	key := types.NamespacedName{Namespace: object.GetNamespace(), Name: string(vault)}
+	return []reconcile.Request{{NamespacedName: key}}
 }

@@ -242,11 +242,11 @@ func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, no
 	claims := count(nodes).claims
 	var wait sync.WaitGroup
 	for i := range nodes {
-		node := &nodes[i]
-		unsealed := node.State == probe.Active || node.State == probe.Standby
-		if !node.Terminating && (node.State == probe.Active && claims > 1 || unsealed && len(silent) > 0 && silenceCounts) {
+		switch node := &nodes[i]; {
+		case node.Terminating:
+		case contradicts(node, claims, len(silent) > 0 && silenceCounts):
 			wait.Go(func() { node.observe(r.Confirm(ctx, vault, node.UID)) })
-		} else if node.Labelled && !node.Terminating && node.State.Answered() && node.State != probe.Active {
+		case node.Labelled && node.State.Answered() && node.State != probe.Active:
 			wait.Go(func() { r.lastChance(ctx, vault, node) })
 		}
 	}
@@ -259,6 +259,19 @@ func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, no
 		wait.Wait()
 	}
 	return silenceCounts
+}
+
+// contradicts says that what the node said is used against another one: a second that is active, or
+// a silent one.
+func contradicts(node *vaultNode, claims int, silence bool) bool {
+	switch node.State {
+	case probe.Active:
+		return claims > 1 || silence
+	case probe.Standby:
+		return silence
+	default:
+		return false
+	}
 }
 
 // lastChance probes a node that is about to lose the label again, briefly, so that one
