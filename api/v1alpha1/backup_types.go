@@ -18,7 +18,9 @@ import (
 // +kubebuilder:printcolumn:name="Bytes",type=integer,JSONPath=`.status.size`
 // +kubebuilder:printcolumn:name="Stored",type=date,JSONPath=`.status.proven.stored`,description="Since when it is known that the store has what was sent"
 // +kubebuilder:printcolumn:name="Intact",type=date,JSONPath=`.status.proven.intact`,description="Since when it is known that the snapshot is complete"
+// +kubebuilder:printcolumn:name="Restored",type=date,JSONPath=`.status.proven.restored`,description="Since when it is known that it can be restored"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Unsealed",type=date,JSONPath=`.status.proven.unsealed`,description="Since when it is known that the keys unseal what was restored",priority=1
 // +kubebuilder:printcolumn:name="Location",type=string,JSONPath=`.status.location`,priority=1
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Succeeded")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Succeeded")].message`,priority=1
@@ -281,6 +283,18 @@ type BackupProof struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Complete by its own sums",order=11,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Intact *metav1.Time `json:"intact,omitempty"`
+
+	// restored is when it was restored into another Vault, whose nodes told the seal of the one that
+	// was backed up. A VaultBackupSchedule with spec.proof has that done.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Restored into another Vault",order=12,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Restored *metav1.Time `json:"restored,omitempty"`
+
+	// unsealed is when that other Vault was active: the keys of the one that was backed up had
+	// unsealed it, and it had read its mounts.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Unsealed by its keys",order=13,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Unsealed *metav1.Time `json:"unsealed,omitempty"`
 }
 
 // BackedUpVault is what whoever restores a backup has to know of the Vault that it is of.
@@ -374,3 +388,16 @@ func (b *VaultBackup) Completed() bool { return b.Status.CompletionTime != nil }
 
 // Succeeded says that there is a backup. It is being deleted in a phase of its own.
 func (b *VaultBackup) Succeeded() bool { return b.Status.Phase == BackupSucceeded }
+
+// ProofLevel is one of the levels at which a backup is proven, each of which is more than the one before.
+type ProofLevel struct {
+	// Name of the level, as in the status.
+	Name string
+	// Time at which it was shown; nil if it was not.
+	Time *metav1.Time
+}
+
+// Levels are all levels, the least first.
+func (p *BackupProof) Levels() []ProofLevel {
+	return []ProofLevel{{"stored", p.Stored}, {"intact", p.Intact}, {"restored", p.Restored}, {"unsealed", p.Unsealed}}
+}

@@ -1,12 +1,16 @@
 package v1alpha1
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // VaultBackupSchedule has backups of a Vault made at times, and before its upgrades.
 //
-// +operator-sdk:csv:customresourcedefinitions:displayName="Vault backup schedule",order=3,resources={{VaultBackup,v1alpha1}}
+// +operator-sdk:csv:customresourcedefinitions:displayName="Vault backup schedule",order=3,resources={{VaultBackup,v1alpha1},{Vault,v1alpha1},{VaultRestore,v1alpha1},{NetworkPolicy,v1}}
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=vaultbackupschedules,singular=vaultbackupschedule,scope=Namespaced,shortName=vltbs,categories=all
 // +kubebuilder:subresource:status
@@ -16,6 +20,7 @@ import (
 // +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspend`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Last success",type=date,JSONPath=`.status.lastSuccessfulTime`
+// +kubebuilder:printcolumn:name="Proven",type=string,JSONPath=`.status.conditions[?(@.type=="Proven")].status`,description="Whether the newest proof has succeeded"
 // +kubebuilder:printcolumn:name="Next",type=string,JSONPath=`.status.nextScheduleTime`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -71,7 +76,8 @@ type VaultBackupScheduleSpec struct {
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
 
-	// suspend has no further backups begun, neither at times nor before upgrades. Defaults to false.
+	// suspend has no further backups begun, neither at times nor before upgrades, and no proofs.
+	// Defaults to false.
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Suspended",order=4,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:booleanSwitch","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
@@ -94,6 +100,12 @@ type VaultBackupScheduleSpec struct {
 	// +optional
 	Retention *BackupRetention `json:"retention,omitempty"`
 
+	// proof has the newest backup restored now and then, into another Vault that is made for that and
+	// deleted afterwards. By default none is.
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Proof",order=26,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Proof *BackupProofPolicy `json:"proof,omitempty"`
+
 	// destination is where the backups are stored. A change is for further ones.
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Destination",order=10
 	Destination BackupDestination `json:"destination"`
@@ -104,6 +116,19 @@ type VaultBackupScheduleSpec struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret with a token of Vault",order=30,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	TokenSecretName ObjectName `json:"tokenSecretName,omitempty"`
+}
+
+// BackupProofPolicy says when backups are proven by restoring them.
+type BackupProofPolicy struct {
+	// schedule is when the newest backup is restored, in the format and the time zone of the
+	// schedule of backups, such as "0 5 * * 0" for each Sunday at five o'clock, and later as these
+	// are. When times were missed, one proof is made for all of them.
+	// https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/#schedule-syntax
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="!self.contains('TZ=')",message="must not name a time zone: that is timeZone"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Schedule of proofs",order=27,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	Schedule string `json:"schedule"`
 }
 
 // BackupRetention says which backups are deleted. With both, a backup goes that is beyond the
@@ -154,12 +179,140 @@ type VaultBackupScheduleStatus struct {
 	// +optional
 	LastBackup string `json:"lastBackup,omitempty"`
 
+	// proof is the newest proof, where spec.proof is set.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Newest proof",order=7
+	// +optional
+	Proof *BackupProofStatus `json:"proof,omitempty"`
+
 	// conditions: Ready is True while the schedule is valid and its newest backup did not fail.
+	// Proven is there where spec.proof is set: it is True while the newest proof has succeeded.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Conditions of the schedule",order=6,xDescriptors={"urn:alm:descriptor:io.kubernetes.conditions"}
 	// +listType=map
 	// +listMapKey=type
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ProofPhase is how far a proof has come.
+// +kubebuilder:validation:Enum=Running;Succeeded;Failed
+type ProofPhase string
+
+const (
+	// ProofRunning means that there is, or will be, a Vault that the backup is restored into.
+	ProofRunning ProofPhase = "Running"
+	// ProofSucceeded means that the backup was restored.
+	ProofSucceeded ProofPhase = "Succeeded"
+	// ProofFailed means that it was not proven as far as it could have been. The condition Proven
+	// says why.
+	ProofFailed ProofPhase = "Failed"
+)
+
+// BackupProofStatus is a proof of a backup.
+type BackupProofStatus struct {
+	// phase is how far the proof has come.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Phase of the proof",order=8,xDescriptors={"urn:alm:descriptor:io.kubernetes.phase"}
+	// +optional
+	Phase ProofPhase `json:"phase,omitempty"`
+
+	// backup is the name of the VaultBackup that is proven.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Backup that is proven",order=9,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Backup string `json:"backup,omitempty"`
+
+	// vault is the name of the Vault that it is restored into, and of the VaultRestore.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Vault that it is restored into",order=10,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Vault string `json:"vault,omitempty"`
+
+	// startTime is when the operator began with the proof.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Proof begun at",order=11,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	StartTime *metav1.Time `json:"startTime,omitempty"`
+
+	// completionTime is when it succeeded or failed.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Proof completed at",order=12,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+
+	// lastScheduleTime is the latest time of spec.proof.schedule that a proof was made for, or
+	// skipped. Before the first one it is when the operator has seen spec.proof first.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Proof last due at",order=13,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	LastScheduleTime *metav1.Time `json:"lastScheduleTime,omitempty"`
+}
+
+// ProvenCondition of a VaultBackupSchedule is True while its newest proof has succeeded, and Unknown
+// before the first one.
+const ProvenCondition = "Proven"
+
+// Reasons of the condition Proven. One that a VaultRestore has failed for is there as well, and
+// ReasonBackupVaultNotFound, ReasonStorageNotSupported, ReasonScheduleInvalid, ReasonSuspended,
+// ReasonBackupNotUsable and ReasonSealDiffers.
+const (
+	// ReasonProvenRestored: the backup was restored, and was not unsealed; the message says why.
+	ReasonProvenRestored = "Restored"
+	// ReasonProvenUnsealed: the backup was restored, and unsealed by the keys of its Vault.
+	ReasonProvenUnsealed = "Unsealed"
+	// ReasonNotProvenYet: no proof has ended yet.
+	ReasonNotProvenYet = "NotProvenYet"
+	// ReasonNoBackup: a proof is due, and there is no backup that has succeeded.
+	ReasonNoBackup = "NoBackup"
+	// ReasonSealNotProvable: the Vault is unsealed by a key service, which what is restored must not
+	// reach.
+	ReasonSealNotProvable = "SealNotProvable"
+	// ReasonNameConflict: somebody else has an object of a name that the proof needs.
+	ReasonNameConflict = "NameConflict"
+	// ReasonVolumesLeft: volumes of an earlier proof are still there.
+	ReasonVolumesLeft = "VolumesLeft"
+	// ReasonProofTimedOut: the proof has taken too long.
+	ReasonProofTimedOut = "TimedOut"
+	// ReasonKeysRefused: what was restored cannot be unsealed by the keys of its Vault.
+	ReasonKeysRefused = "KeysRefused"
+	// ReasonClusterDiffers: what was restored says that it is another Vault.
+	ReasonClusterDiffers = "ClusterDiffers"
+)
+
+const (
+	// ProofFinalizer is on a VaultBackupSchedule while there is something of a proof: what was
+	// restored ends before what isolates it.
+	ProofFinalizer = "vault.security.coreos.com/proof"
+	// ProofLabel is on all that is made for a proof: the name of the VaultBackupSchedule, which is
+	// its controller.
+	ProofLabel = "vault.security.coreos.com/proof-of"
+	// ProofComponent is the ComponentLabel of the Job that finds out whether it is isolated.
+	ProofComponent = "proof"
+)
+
+// proofSuffix ends the name of the Vault of a proof, and maxVaultName is how long that may be.
+const (
+	proofSuffix  = "-proof"
+	maxVaultName = 40
+)
+
+// ProofName is the name of the Vault that the backups of a schedule are restored into for a proof,
+// and of all that is made for that.
+func (s *VaultBackupSchedule) ProofName() string {
+	name := s.Name + proofSuffix
+	if len(name) <= maxVaultName && 'a' <= name[0] && name[0] <= 'z' {
+		return name
+	}
+	sum := sha256.Sum256([]byte(s.Name))
+	cut := s.Name[:min(len(s.Name), maxVaultName-len("proof--12345678"))]
+	return fmt.Sprintf("proof-%s-%x", strings.TrimRight(cut, "-"), sum[:4])
+}
+
+// IsOf says that an object was made for a proof of the schedule. The label alone says nothing: who may
+// make Vaults may set any.
+func (s *VaultBackupSchedule) IsOf(object metav1.Object) bool {
+	return object.GetLabels()[ProofLabel] == s.Name && metav1.IsControlledBy(object, s)
+}
+
+// OfProof says that a Vault was made for a proof of a backup, and is deleted soon. Who may make Vaults
+// can make one that looks so: it says nothing of who has made it.
+func (v *Vault) OfProof() bool {
+	owner := metav1.GetControllerOf(v)
+	return owner != nil && owner.Kind == "VaultBackupSchedule" && v.Labels[ProofLabel] == owner.Name &&
+		strings.HasPrefix(owner.APIVersion, GroupVersion.Group+"/")
 }
 
 // Reasons of the condition Ready of a VaultBackupSchedule.

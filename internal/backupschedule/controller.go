@@ -87,7 +87,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	for _, b := range expired(backups, s.Spec.Retention, r.Clock.Now()) {
+	for _, b := range expired(backups, s.Spec.Retention, proving(&s), r.Clock.Now()) {
 		if err := r.expire(ctx, &s, b); client.IgnoreNotFound(err) != nil {
 			return reconcile.Result{}, err
 		}
@@ -97,8 +97,20 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if equality.Semantic.DeepEqual(before.Status, s.Status) {
 		return reconcile.Result{RequeueAfter: again}, nil
 	}
-	err = r.Status().Patch(ctx, &s, client.MergeFrom(before))
+	// Conditions are replaced as a whole, and one of them is that of proofs.
+	err = r.Status().Patch(ctx, &s, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: time.Second}, nil
+	}
 	return reconcile.Result{RequeueAfter: again}, client.IgnoreNotFound(err)
+}
+
+// proving is the name of the backup that is being proven, or nothing.
+func proving(s *v1alpha1.VaultBackupSchedule) string {
+	if proof := s.Status.Proof; proof != nil && proof.Phase == v1alpha1.ProofRunning {
+		return proof.Backup
+	}
+	return ""
 }
 
 // backups are those of the schedule.
@@ -123,17 +135,17 @@ func (r *Reconciler) follow(
 	ctx context.Context, s *v1alpha1.VaultBackupSchedule, backups []*v1alpha1.VaultBackup,
 ) (time.Duration, error) {
 	s.Status.NextScheduleTime = nil
-	schedule, err := parse(&s.Spec)
+	p, err := NewPlan(s.Spec.Schedule, s.Spec.TimeZone, s.UID)
 	if err != nil {
 		r.condition(s, metav1.ConditionFalse, v1alpha1.ReasonScheduleInvalid, err.Error())
 		return 0, nil
 	}
-	now, p := r.Clock.Now(), newPlan(schedule, s.UID)
+	now := r.Clock.Now()
 	last := s.CreationTimestamp.Time
 	if s.Status.LastScheduleTime != nil {
 		last = s.Status.LastScheduleTime.Time
 	}
-	latest, next := p.due(last, now)
+	latest, next := p.Due(last, now)
 	if s.Spec.Suspend {
 		if !latest.IsZero() {
 			s.Status.LastScheduleTime = &metav1.Time{Time: latest}
@@ -141,7 +153,7 @@ func (r *Reconciler) follow(
 		r.condition(s, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "No backups are begun: spec.suspend is set")
 		return lookAgain, nil
 	}
-	begins := metav1.NewTime(p.begins(next)).Rfc3339Copy()
+	begins := metav1.NewTime(p.Begins(next)).Rfc3339Copy()
 	s.Status.NextScheduleTime = &begins
 	again := min(max(begins.Sub(now), time.Second), lookAgain)
 	first := s.Spec.Immediate && s.Status.LastScheduleTime == nil && len(backups) == 0

@@ -51,13 +51,16 @@ func measure(s *v1alpha1.VaultBackupSchedule, backups []*v1alpha1.VaultBackup) {
 	}
 	lastDue.WithLabelValues(labels...).Set(unix(due))
 	proven := map[string]time.Time{"stored": {}, "intact": {}}
+	if s.Spec.Proof != nil {
+		proven["restored"], proven["unsealed"] = time.Time{}, time.Time{}
+	}
 	for _, b := range backups {
 		if b.Status.Proven == nil {
 			continue
 		}
-		for name, at := range map[string]*metav1.Time{"stored": b.Status.Proven.Stored, "intact": b.Status.Proven.Intact} {
-			if t := timeOf(at); t.After(proven[name]) {
-				proven[name] = t
+		for _, level := range b.Status.Proven.Levels() {
+			if last, told := proven[level.Name]; told && timeOf(level.Time).After(last) {
+				proven[level.Name] = timeOf(level.Time)
 			}
 		}
 	}

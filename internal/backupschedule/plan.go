@@ -22,9 +22,8 @@ const (
 	keptFailures = 3
 )
 
-// parse reads when backups are due.
-func parse(spec *v1alpha1.VaultBackupScheduleSpec) (cron.Schedule, error) {
-	zone := spec.TimeZone
+// parse reads when backups are due, or proofs.
+func parse(text, zone string) (cron.Schedule, error) {
 	if zone == "" {
 		zone = "UTC"
 	}
@@ -34,38 +33,44 @@ func parse(spec *v1alpha1.VaultBackupScheduleSpec) (cron.Schedule, error) {
 	if _, err := time.LoadLocation(zone); err != nil {
 		return nil, fmt.Errorf("timeZone %q is not known: %w", zone, err)
 	}
-	schedule, err := cron.ParseStandard("CRON_TZ=" + zone + " " + spec.Schedule)
+	schedule, err := cron.ParseStandard("CRON_TZ=" + zone + " " + text)
 	if err != nil {
-		return nil, fmt.Errorf("schedule %q: %w", spec.Schedule, err)
+		return nil, fmt.Errorf("schedule %q: %w", text, err)
 	}
 	if schedule.Next(time.Unix(0, 0)).IsZero() {
-		return nil, fmt.Errorf("schedule %q is never due", spec.Schedule)
+		return nil, fmt.Errorf("schedule %q is never due", text)
 	}
 	return schedule, nil
 }
 
-// plan is when backups of a schedule are made.
-type plan struct {
+// Plan is when backups of a schedule are made, or proofs.
+type Plan struct {
 	schedule cron.Schedule
 	// share is which part of the greatest delay is this schedule's, from 0 to 1.
 	share float64
 }
 
-func newPlan(schedule cron.Schedule, uid types.UID) plan {
+// NewPlan returns the plan of what is done at the times of a text in the format of cron, for the
+// VaultBackupSchedule with an UID.
+func NewPlan(text, zone string, uid types.UID) (Plan, error) {
+	schedule, err := parse(text, zone)
+	if err != nil {
+		return Plan{}, err
+	}
 	hash := sha256.Sum256([]byte(uid))
-	return plan{schedule, float64(binary.BigEndian.Uint32(hash[:])) / (1 << 32)}
+	return Plan{schedule, float64(binary.BigEndian.Uint32(hash[:])) / (1 << 32)}, nil
 }
 
-// begins is when the backup that is due at a time begins.
-func (p plan) begins(due time.Time) time.Time {
+// Begins is when what is due at a time begins.
+func (p Plan) Begins(due time.Time) time.Time {
 	gap := p.schedule.Next(due).Sub(due)
 	return due.Add(time.Duration(p.share * float64(min(maxJitter, gap/jitterPart))).Truncate(time.Second))
 }
 
-// due returns the latest time after the last one of which the backup has to have begun by now, or
+// Due returns the latest time after the last one of which what is due has to have begun by now, or
 // zero, and the next one that has not. A last one that is far in the future was noted by a clock that was
 // wrong, and does not count.
-func (p plan) due(last, now time.Time) (latest, next time.Time) {
+func (p Plan) Due(last, now time.Time) (latest, next time.Time) {
 	if last.After(p.schedule.Next(p.schedule.Next(now))) {
 		last = now
 	}
@@ -77,13 +82,13 @@ func (p plan) due(last, now time.Time) (latest, next time.Time) {
 		if start.Before(last) {
 			break
 		}
-		if first := p.schedule.Next(start); !p.begins(first).After(now) {
+		if first := p.schedule.Next(start); !p.Begins(first).After(now) {
 			from = start
 			break
 		}
 	}
 	for at := p.schedule.Next(from); !at.IsZero(); at = p.schedule.Next(at) {
-		if p.begins(at).After(now) {
+		if p.Begins(at).After(now) {
 			return latest, at
 		}
 		latest = at
@@ -96,15 +101,18 @@ func nameAt(schedule string, due time.Time) string {
 	return fmt.Sprintf("%s-%d", schedule, due.Unix()/60)
 }
 
-// level is how far a backup is proven.
+// level is how far a backup is proven: how many levels were shown, up to the first one that was not.
 func level(b *v1alpha1.VaultBackup) int {
-	switch proof := b.Status.Proven; {
-	case !b.Succeeded() || proof == nil || proof.Stored == nil:
+	if !b.Succeeded() || b.Status.Proven == nil {
 		return 0
-	case proof.Intact == nil:
-		return 1
 	}
-	return 2
+	levels := b.Status.Proven.Levels()
+	for i := range levels {
+		if levels[i].Time == nil {
+			return i
+		}
+	}
+	return len(levels)
 }
 
 func newestFirst(a, b *v1alpha1.VaultBackup) int {
@@ -122,9 +130,9 @@ func provenBest(backups []*v1alpha1.VaultBackup) (best *v1alpha1.VaultBackup) {
 }
 
 // expired are the backups of a schedule that retention deletes. The newest of those that are proven
-// best stays in any case.
+// best stays in any case, and so does the one that is being proven.
 func expired(
-	backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetention, now time.Time,
+	backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetention, proving string, now time.Time,
 ) (gone []*v1alpha1.VaultBackup) {
 	if retention == nil {
 		return nil
@@ -146,7 +154,7 @@ func expired(
 			beyond = beyond || bad > keptFailures
 		}
 		// Who has set deletionPolicy to Retain wants to keep it.
-		if beyond && b != best && b.Spec.DeletionPolicy != v1alpha1.RetainData {
+		if beyond && b != best && b.Name != proving && b.Spec.DeletionPolicy != v1alpha1.RetainData {
 			gone = append(gone, b)
 		}
 	}

@@ -41,12 +41,12 @@ func TestDue(t *testing.T) {
 		"an hour that summer time leaves out": {"30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z",
 			"", "2026-03-30T00:30:00Z"},
 	} {
-		schedule, err := parse(&v1alpha1.VaultBackupScheduleSpec{Schedule: tt.schedule, TimeZone: tt.zone})
+		schedule, err := parse(tt.schedule, tt.zone)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		latest, next := plan{schedule: schedule}.due(at(t, tt.last), at(t, tt.now))
+		latest, next := Plan{schedule: schedule}.Due(at(t, tt.last), at(t, tt.now))
 		want := time.Time{}
 		if tt.latest != "" {
 			want = at(t, tt.latest)
@@ -58,12 +58,11 @@ func TestDue(t *testing.T) {
 }
 
 func TestSchedulesThatAreRefused(t *testing.T) {
-	for _, spec := range []v1alpha1.VaultBackupScheduleSpec{
-		{Schedule: "every day"}, {Schedule: "0 0 30 2 *"}, {Schedule: "* * * *"}, {Schedule: "@daily", TimeZone: "Mars/Base"},
-		{Schedule: "@daily", TimeZone: "Local"},
+	for _, wrong := range [][2]string{
+		{"every day"}, {"0 0 30 2 *"}, {"* * * *"}, {"@daily", "Mars/Base"}, {"@daily", "Local"},
 	} {
-		if _, err := parse(&spec); err == nil {
-			t.Errorf("%q in %q is accepted", spec.Schedule, spec.TimeZone)
+		if _, err := parse(wrong[0], wrong[1]); err == nil {
+			t.Errorf("%q in %q is accepted", wrong[0], wrong[1])
 		}
 	}
 }
@@ -71,14 +70,13 @@ func TestSchedulesThatAreRefused(t *testing.T) {
 // Many schedules of one time begin at different ones, each always at its own.
 func TestJitter(t *testing.T) {
 	for schedule, most := range map[string]time.Duration{"0 3 * * *": maxJitter, "*/10 * * * *": time.Minute} {
-		parsed, err := parse(&v1alpha1.VaultBackupScheduleSpec{Schedule: schedule})
-		if err != nil {
-			t.Fatal(err)
-		}
 		due, starts := at(t, "2026-01-02T03:00:00Z"), map[time.Time]bool{}
 		for i := range 100 {
-			p := newPlan(parsed, types.UID(fmt.Sprint("uid-", i)))
-			begins := p.begins(due)
+			p, err := NewPlan(schedule, "", types.UID(fmt.Sprint("uid-", i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			begins := p.Begins(due)
 			if delay := begins.Sub(due); delay < 0 || delay >= most {
 				t.Errorf("%s begins %s late", schedule, delay)
 			}
@@ -109,6 +107,8 @@ func TestExpired(t *testing.T) {
 	}
 	kept := made("b", 2, v1alpha1.BackupSucceeded, true, true)
 	kept.Spec.DeletionPolicy = v1alpha1.RetainData
+	restored := made("b", 2, v1alpha1.BackupSucceeded, true, true)
+	restored.Status.Proven.Restored = restored.Status.Proven.Intact
 	const good, bad, running = v1alpha1.BackupSucceeded, v1alpha1.BackupFailed, v1alpha1.BackupRunning
 	for name, tt := range map[string]struct {
 		backups []*v1alpha1.VaultBackup
@@ -131,6 +131,10 @@ func TestExpired(t *testing.T) {
 			made("c", 3, bad, false, false), made("d", 4, bad, false, false)}, 5, 0, []string{"d"}},
 		"one that is made stays": {[]*v1alpha1.VaultBackup{made("a", 9, running, false, false),
 			made("b", 10, good, true, true)}, 0, time.Hour, nil},
+		"the last one that was restored stays": {[]*v1alpha1.VaultBackup{made("a", 1, good, true, true), restored,
+			made("c", 3, good, true, true)}, 1, 0, []string{"c"}},
+		"the one that is being proven stays": {[]*v1alpha1.VaultBackup{made("a", 1, good, true, true),
+			made("proving", 2, good, true, true), made("c", 3, good, true, true)}, 1, 0, []string{"c"}},
 		"nothing is set": {[]*v1alpha1.VaultBackup{made("a", 9, good, true, true), made("b", 9, good, true, true)},
 			0, 0, nil},
 	} {
@@ -145,7 +149,7 @@ func TestExpired(t *testing.T) {
 			retention.Age = &metav1.Duration{Duration: tt.age}
 		}
 		var got []string
-		for _, b := range expired(tt.backups, retention, now) {
+		for _, b := range expired(tt.backups, retention, "proving", now) {
 			got = append(got, b.Name)
 		}
 		if !slices.Equal(got, tt.want) {

@@ -193,11 +193,10 @@ func sizeOf(b *v1alpha1.VaultBackup) string {
 func levels(b *v1alpha1.VaultBackup) string {
 	var proven []string
 	if p := b.Status.Proven; p != nil {
-		if p.Stored != nil {
-			proven = append(proven, "stored")
-		}
-		if p.Intact != nil {
-			proven = append(proven, "intact")
+		for _, level := range p.Levels() {
+			if level.Time != nil {
+				proven = append(proven, level.Name)
+			}
 		}
 	}
 	if len(proven) == 0 {
