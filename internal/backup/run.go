@@ -76,6 +76,9 @@ func Run(ctx context.Context, task *Task, files *Files, log logr.Logger) (Result
 }
 
 func (j *job) run(ctx context.Context) error {
+	if j.task.Action == Isolation {
+		return j.isolation(ctx)
+	}
 	if !safeName(j.task.Name) {
 		return fail(Failed, nil, "%q is not a name of a backup", printable(j.task.Name))
 	}

@@ -17,7 +17,12 @@ const (
 	Restore Action = "Restore"
 	// Delete removes a backup. It is not an error that there is none.
 	Delete Action = "Delete"
+	// Isolation tries to connect to the API server, and tells whether that was possible.
+	Isolation Action = "Isolation"
 )
+
+// IsolationTask is the Task of an Isolation, in JSON: the same for all.
+const IsolationTask = `{"action":"Isolation"}`
 
 // TaskVariable is the environment variable that has the Task, in JSON.
 const TaskVariable = "BACKUP_TASK"
@@ -143,6 +148,9 @@ type Result struct {
 	IntactTime *time.Time `json:"intactTime,omitempty"`
 	// RestoredTime is when a storage had taken the backup.
 	RestoredTime *time.Time `json:"restoredTime,omitempty"`
+
+	// Reached says whether an Isolation could connect to the API server.
+	Reached *bool `json:"reached,omitempty"`
 
 	// Vault that the backup is of, as far as is known.
 	Vault *Description `json:"vault,omitempty"`

@@ -156,11 +156,11 @@ func (r *Reconciler) facts(ctx context.Context, b *v1alpha1.VaultBackup) (f *fac
 
 // job reads the Job that does something with a backup, or returns nil.
 func (r *Reconciler) job(ctx context.Context, b *v1alpha1.VaultBackup, action backup.Action) (*batchv1.Job, error) {
-	return r.jobNamed(ctx, b.Namespace, jobName(b, action))
+	return r.JobNamed(ctx, b.Namespace, jobName(b, action))
 }
 
-// jobNamed reads a Job, or returns nil.
-func (r *Reconciler) jobNamed(ctx context.Context, namespace, name string) (*batchv1.Job, error) {
+// JobNamed reads a Job, or returns nil.
+func (r *Reconciler) JobNamed(ctx context.Context, namespace, name string) (*batchv1.Job, error) {
 	job := &batchv1.Job{}
 	err := r.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, job)
 	if err == nil {

@@ -80,7 +80,7 @@ func (r *Restorer) facts(ctx context.Context, x *v1alpha1.VaultRestore) (*restor
 	if err := r.ofBackup(ctx, f); err != nil {
 		return nil, err
 	}
-	if f.Job, err = r.jobNamed(ctx, x.Namespace, restoreJobName(x)); err != nil {
+	if f.Job, err = r.JobNamed(ctx, x.Namespace, restoreJobName(x)); err != nil {
 		return nil, err
 	}
 	var list corev1.PodList

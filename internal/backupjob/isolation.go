@@ -1,0 +1,84 @@
+package backupjob
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backup"
+)
+
+// isolationDeadline is after how many seconds a Job is given up that finds out what its pod can reach.
+// It takes ten when its pod has started.
+const isolationDeadline = 5 * 60
+
+// Isolation is what such a Job has found out, or why that is not known.
+type Isolation struct {
+	// Done says that the Job has ended.
+	Done bool
+	// Reached says that its pod could connect to the API server; nil when it did not say.
+	Reached *bool
+	// Why says what is waited for, or why nothing is known.
+	Why string
+}
+
+// FindOut makes a Job that finds out whether its pod, which has the labels of the object, can connect to the API
+// server, and the ServiceAccount of backups of the instance that it runs as. Both have the owner of the object.
+func (r *Reconciler) FindOut(
+	ctx context.Context, object metav1.ObjectMeta, instance string, secrets []corev1.LocalObjectReference,
+) error {
+	image, err := r.Image(ctx)
+	if err != nil {
+		return fmt.Errorf("finding out the image of the operator: %w", err)
+	}
+	account := &corev1.ServiceAccount{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: object.Namespace, Name: v1alpha1.BackupAccountName(instance), Labels: object.Labels,
+			OwnerReferences: object.OwnerReferences,
+		},
+		AutomountServiceAccountToken: new(false),
+	}
+	if err := r.Create(ctx, account); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	if err := r.Create(ctx, r.newIsolationJob(object, instance, image, secrets)); !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	return nil // it is looked at when the cache has it
+}
+
+func (r *Reconciler) newIsolationJob(
+	object metav1.ObjectMeta, instance, image string, secrets []corev1.LocalObjectReference,
+) *batchv1.Job {
+	pod := r.podSpec(backup.IsolationTask, image, v1alpha1.BackupAccountName(instance))
+	pod.ImagePullSecrets = secrets
+	job := jobFor(object, pod)
+	job.Spec.ActiveDeadlineSeconds = new(int64(isolationDeadline))
+	return job
+}
+
+// IsolationOf reads what such a Job has found out.
+func IsolationOf(job *batchv1.Job, pods []corev1.Pod, now time.Time) Isolation {
+	switch {
+	case job == nil:
+		return Isolation{Why: "its Job is not there yet"}
+	case ended(job, batchv1.JobComplete) && awaitsResult(&facts{Job: job, Pods: pods, Now: now}):
+		return Isolation{Why: "its result is not there yet"}
+	case ended(job, batchv1.JobComplete):
+		result, err := resultOf(job, pods, now)
+		if err != nil || result == nil || result.Reached == nil || result.Reason != "" {
+			return Isolation{Done: true, Why: fmt.Sprintf("the Job %s did not say what it found", job.Name)}
+		}
+		return Isolation{Done: true, Reached: result.Reached}
+	case ended(job, batchv1.JobFailed):
+		_, why := whyFailed(job, pods, now)
+		return Isolation{Done: true, Why: why}
+	}
+	return Isolation{Why: underWay(&facts{Job: job, Pods: pods, Now: now}).Message}
+}
