@@ -112,6 +112,9 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	properties["operatorNamespace"] = map[string]any{
 		"type": "string", "description": "operatorNamespace is where the Vault Operator runs.",
 	}
+	properties["isolated"] = map[string]any{
+		"type": "boolean", "description": "isolated says that none but the operator and its Jobs may reach the nodes.",
+	}
 	properties["openshift"] = map[string]any{
 		"type": "boolean", "description": "openshift says whether the cluster is OpenShift.",
 	}

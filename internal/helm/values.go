@@ -135,6 +135,9 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
 	spec["operatorNamespace"] = t.namespace
+	if vault.OfProof() {
+		spec["isolated"] = true
+	}
 	spec["openshift"] = t.openshift
 	spec["ipv6"] = t.ipv6
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)

@@ -289,7 +289,9 @@ func (e *Engine) record(vault types.NamespacedName, w *worker, o Observation) {
 	}
 	if o.State == Active {
 		o.LastActive = time.Now()
-		activeLastSeen.WithLabelValues(vault.Namespace, vault.Name).SetToCurrentTime()
+		if !w.target.Unmeasured {
+			activeLastSeen.WithLabelValues(vault.Namespace, vault.Name).SetToCurrentTime()
+		}
 	}
 	g.observations[uid] = o
 	if known && last.same(o) {

@@ -140,6 +140,8 @@ type Target struct {
 	Container string
 	// InService says that the pod has the active label.
 	InService bool
+	// Unmeasured says that nobody is to be called when the node is not active any more.
+	Unmeasured bool
 }
 
 // errNoCA is the Err of a node that cannot be verified.

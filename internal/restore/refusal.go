@@ -28,9 +28,10 @@ func Unsealed(vault *v1alpha1.Vault) bool {
 // Follows is why a backup of integrated storage is not restored while the Vault that was backed up is
 // unsealed, or nothing. The data names its active node. A node that has been unsealed with the data asks that
 // one, which does not know it, and takes itself to be removed from the cluster for good.
+// One that is made to prove the backup stays sealed, or reaches no other Vault.
 // https://github.com/hashicorp/vault/issues/31933
 func Follows(origin, into *v1alpha1.Vault) string {
-	if origin == nil || origin.UID == into.UID || !into.HasRaft() || !Unsealed(origin) {
+	if origin == nil || origin.UID == into.UID || !into.HasRaft() || into.OfProof() || !Unsealed(origin) {
 		return ""
 	}
 	return fmt.Sprintf("Vault %[1]s, which was backed up, is unsealed. Nodes with its data would ask its active node, "+

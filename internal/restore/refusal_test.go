@@ -45,3 +45,21 @@ func TestRefusalOfUnknown(t *testing.T) {
 		t.Errorf("%s: %s", reason, message)
 	}
 }
+
+// One that is made to prove a backup stays sealed or reaches no other Vault.
+func TestFollows(t *testing.T) {
+	origin := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{UID: "o"}}
+	origin.Status.VaultStatus.Active = "example-0"
+	into := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{UID: "i", Labels: map[string]string{v1alpha1.ProofLabel: "s"}}}
+	into.Spec.Storage.Raft = &v1alpha1.RaftStorage{}
+	if Follows(origin, into) == "" {
+		t.Error("the label alone is enough")
+	}
+	s := &v1alpha1.VaultBackupSchedule{ObjectMeta: metav1.ObjectMeta{Name: "s"}}
+	into.OwnerReferences = []metav1.OwnerReference{
+		*metav1.NewControllerRef(s, v1alpha1.GroupVersion.WithKind("VaultBackupSchedule")),
+	}
+	if text := Follows(origin, into); text != "" {
+		t.Error(text)
+	}
+}

@@ -410,6 +410,7 @@ func targetsOf(vault *v1alpha1.Vault, list []corev1.Pod, cas map[types.UID]strin
 			CA:         cas[pod.UID],
 			Container:  pods.Container(pod),
 			InService:  isLabelled(pod) && !pods.Terminating(pod),
+			Unmeasured: vault.OfProof(),
 		})
 	}
 	return targets

@@ -179,7 +179,7 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	want := defaults(t, &spec).(map[string]any)
 	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
 	want["images"], want["ownerUID"], want["ipv6"] = map[string]any{}, "", false
-	want["operatorNamespace"] = ""
+	want["operatorNamespace"], want["isolated"] = "", false
 	want["sealKey"], want["sealCAKey"], want["minReadySeconds"] = "", "ca.crt", 0
 	want["runningNodes"] = 0
 	want["configSecret"] = map[string]any{"name": "", "keys": []any{}}
@@ -208,6 +208,22 @@ func TestOperatorReachesEtcd(t *testing.T) {
 		policy := files["vault/templates/etcd/networkpolicy.yaml"]
 		if strings.Contains(policy, "kubernetes.io/metadata.name: operators\n") != want ||
 			strings.Contains(policy, "app.kubernetes.io/name: vault-operator\n") != want {
+			t.Errorf("%s: %s", values, policy)
+		}
+	}
+}
+
+// Nobody reaches a copy of a Vault that has the tokens of that one.
+func TestIsolated(t *testing.T) {
+	for values, want := range map[string]bool{`{}`: true, `{isolated: true, operatorNamespace: operators}`: false} {
+		files, err := release{values: values}.manifests(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy := files["vault/templates/server/networkpolicy.yaml"]
+		if open := strings.Contains(policy, "  - ports:\n    - port: 8200\n"); open != want ||
+			strings.Contains(policy, "kubernetes.io/metadata.name: operators\n") == want ||
+			strings.Contains(policy, "app.kubernetes.io/component: backup\n") == want {
 			t.Errorf("%s: %s", values, policy)
 		}
 	}
