@@ -36,6 +36,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backupjob"
+	"github.com/vault-operator/vault-operator/internal/backupproof"
 	"github.com/vault-operator/vault-operator/internal/backupschedule"
 	"github.com/vault-operator/vault-operator/internal/collector"
 	"github.com/vault-operator/vault-operator/internal/etcd"
@@ -351,6 +352,13 @@ func addBackups(manager ctrl.Manager, engine *probe.Engine, options Options, ope
 	schedules := &backupschedule.Reconciler{Client: manager.GetClient(), Recorder: recorder, Clock: clock.RealClock{}}
 	if err := schedules.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("controller of backup schedules: %w", err)
+	}
+	proofs := &backupproof.Reconciler{
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Jobs: jobs, Engine: engine, Recorder: recorder,
+		Clock: clock.RealClock{},
+	}
+	if err := proofs.SetupWithManager(manager); err != nil {
+		return fmt.Errorf("controller of proofs: %w", err)
 	}
 	return nil
 }

@@ -57,3 +57,9 @@ package operator
 // +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackups/status;vaultbackupschedules/status;vaultrestores/status,verbs=patch
 // +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackups/finalizers;vaultrestores/finalizers,verbs=update
 // +kubebuilder:rbac:groups=batch,resources=jobs,verbs=list;watch;create;delete
+//
+// Proofs: a backup is restored into a Vault that is made and deleted for that. The schedule has a finalizer
+// meanwhile. A ValidatingAdmissionPolicy confines the making and deleting to such Vaults and VaultRestores.
+// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaults;vaultrestores,verbs=create;delete
+// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackupschedules,verbs=patch
+// +kubebuilder:rbac:groups=vault.security.coreos.com,resources=vaultbackupschedules/finalizers,verbs=update

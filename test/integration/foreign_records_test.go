@@ -429,6 +429,31 @@ func TestAdmissionPolicies(t *testing.T) {
 				client.RawPatch(types.MergePatchType, []byte(patch)))
 		}
 	}
+	ofProof := func(name, kind string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{
+			Namespace: namespace, Name: "p", Labels: map[string]string{v1alpha1.ProofLabel: name},
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: kind, Name: "nightly", UID: "nightly", Controller: new(true),
+			}},
+		}
+	}
+	proof := func(object client.Object) func() error {
+		return func() error { return operator.Create(t.Context(), object, client.DryRunAll) }
+	}
+	restoreOf := v1alpha1.VaultRestoreSpec{Vault: "p", Backup: "b"}
+	theirVault := &v1alpha1.Vault{ObjectMeta: ofProof("nightly", "VaultBackupSchedule")}
+	theirVault.Name, theirVault.OwnerReferences = "theirs", nil
+	nightly := &v1alpha1.VaultBackupSchedule{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "nightly"},
+		Spec: v1alpha1.VaultBackupScheduleSpec{
+			Vault: "example", Schedule: "@daily", Suspend: true, Destination: s3Destination(),
+		},
+	}
+	for _, object := range []client.Object{theirVault, nightly} {
+		if err := admin.Create(t.Context(), object); err != nil {
+			t.Fatal(err)
+		}
+	}
 	makeServiceAccount(t)
 	token := func(seconds int64, audiences ...string) func() error {
 		return func() error {
@@ -484,6 +509,8 @@ func TestAdmissionPolicies(t *testing.T) {
 			"a Secret":   operator.Patch(t.Context(), theirs.DeepCopy(), label, client.DryRunAll),
 			"a claim":    operator.Patch(t.Context(), claim.DeepCopy(), label, client.DryRunAll),
 			"a Job":      operator.Delete(t.Context(), theirJob, client.DryRunAll),
+			"a Vault":    operator.Delete(t.Context(), theirVault, client.DryRunAll),
+			"a schedule": patch(nightly, `{"spec": {"suspend": false}}`)(),
 		} {
 			if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
 				return fmt.Errorf("%s: error %w", what, err)
@@ -565,6 +592,38 @@ func TestAdmissionPolicies(t *testing.T) {
 		{"a privileged Job", pod(func(p *corev1.PodSpec) {
 			p.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: new(true)}
 		}), true},
+		{"a Job of a proof", job(isolationJob), false},
+		{"a Job of a proof of another schedule", job(func(j *batchv1.Job) {
+			isolationJob(j)
+			j.OwnerReferences[0].Name = "other"
+		}), true},
+		{"a Job of a proof that is none", job(func(j *batchv1.Job) {
+			isolationJob(j)
+			j.OwnerReferences[0].Kind = "VaultBackup"
+		}), true},
+		{"a Job of a proof with something mounted", job(func(j *batchv1.Job) {
+			isolationJob(j)
+			j.Spec.Template.Spec.Volumes = backupJobOf(vault).Spec.Template.Spec.Volumes
+		}), true},
+		{"a Job of a proof that does something else", job(func(j *batchv1.Job) {
+			isolationJob(j)
+			j.Spec.Template.Spec.Containers[0].Env[0].Value = "{}"
+		}), true},
+		{"a Vault of a proof", proof(&v1alpha1.Vault{ObjectMeta: ofProof("nightly", "VaultBackupSchedule")}), false},
+		{"a Vault of another proof", proof(&v1alpha1.Vault{ObjectMeta: ofProof("other", "VaultBackupSchedule")}), true},
+		{"a Vault of a backup", proof(&v1alpha1.Vault{ObjectMeta: ofProof("nightly", "VaultBackup")}), true},
+		{"a Vault", proof(&v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "p"}}), true},
+		{"a Vault of a user with the label deleted", func() error { return operator.Delete(t.Context(), theirVault) }, true},
+		{"a restore of a proof", proof(&v1alpha1.VaultRestore{
+			ObjectMeta: ofProof("nightly", "VaultBackupSchedule"), Spec: restoreOf,
+		}), false},
+		{"a restore", proof(&v1alpha1.VaultRestore{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "p"}, Spec: restoreOf,
+		}), true},
+		{"the finalizer of a schedule", patch(nightly,
+			`{"metadata": {"finalizers": ["vault.security.coreos.com/proof"]}}`), false},
+		{"the finalizer of a schedule taken away", patch(nightly, `{"metadata": {"finalizers": null}}`), false},
+		{"the destination of a schedule", patch(nightly, `{"spec": {"destination": {"s3": {"bucket": "other"}}}}`), true},
 		{"its Secret deleted", func() error { return operator.Delete(t.Context(), secret("of-a-vault", "")) }, false},
 	} {
 		err := tt.do()
@@ -573,6 +632,14 @@ func TestAdmissionPolicies(t *testing.T) {
 			t.Errorf("%s: error %v, want it denied: %v", tt.what, err, tt.denied)
 		}
 	}
+}
+
+// isolationJob makes a Job one that finds out what its pod can reach.
+func isolationJob(j *batchv1.Job) {
+	j.Labels[v1alpha1.ComponentLabel], j.Labels[v1alpha1.ProofLabel] = v1alpha1.ProofComponent, "nightly"
+	j.OwnerReferences[0].Kind, j.OwnerReferences[0].Name = "VaultBackupSchedule", "nightly"
+	pod := &j.Spec.Template.Spec
+	pod.Volumes, pod.Containers[0].Env[0].Value = nil, `{"action":"Isolation"}`
 }
 
 // backupJobOf is a Job as the operator makes it for a backup.
@@ -619,15 +686,21 @@ var unusedVerbs = map[string]string{
 	"patch /events":      "an event is repeated",
 	"delete /pods":       "a node with a volume of its own is replaced",
 
-	"delete /persistentvolumeclaims":                              "such a node was removed from its cluster",
-	"create vault.security.coreos.com/vaultbackups":               "a backup of a schedule is due",
-	"delete vault.security.coreos.com/vaultbackups":               "retention",
-	"patch vault.security.coreos.com/vaultbackups":                "the finalizer of those whose content is deleted",
-	"patch vault.security.coreos.com/vaultbackups/status":         "a backup is made",
-	"patch vault.security.coreos.com/vaultbackupschedules/status": "there is a schedule",
-	"update vault.security.coreos.com/vaultbackups/finalizers":    "checked by the API server with owner references",
-	"patch vault.security.coreos.com/vaultrestores/status":        "there is a restore",
-	"update vault.security.coreos.com/vaultrestores/finalizers":   "checked by the API server with owner references",
+	"delete /persistentvolumeclaims":                                   "such a node was removed from its cluster",
+	"create vault.security.coreos.com/vaultbackups":                    "a backup of a schedule is due",
+	"delete vault.security.coreos.com/vaultbackups":                    "retention",
+	"patch vault.security.coreos.com/vaultbackups":                     "the finalizer of those whose content is deleted",
+	"patch vault.security.coreos.com/vaultbackups/status":              "a backup is made",
+	"patch vault.security.coreos.com/vaultbackupschedules/status":      "there is a schedule",
+	"update vault.security.coreos.com/vaultbackups/finalizers":         "checked by the API server with owner references",
+	"patch vault.security.coreos.com/vaultrestores/status":             "there is a restore",
+	"update vault.security.coreos.com/vaultrestores/finalizers":        "checked by the API server with owner references",
+	"create vault.security.coreos.com/vaults":                          "a backup is proven",
+	"delete vault.security.coreos.com/vaults":                          "a backup was proven",
+	"create vault.security.coreos.com/vaultrestores":                   "a backup is proven",
+	"delete vault.security.coreos.com/vaultrestores":                   "a backup was proven",
+	"patch vault.security.coreos.com/vaultbackupschedules":             "the finalizer while a backup is proven",
+	"update vault.security.coreos.com/vaultbackupschedules/finalizers": "checked by the API server with owner references",
 	"create batch/jobs": "a backup is made",
 	"delete batch/jobs": "what a Job said is gone, or it is to be deleted",
 }

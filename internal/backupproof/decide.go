@@ -1,0 +1,492 @@
+package backupproof
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backupjob"
+	"github.com/vault-operator/vault-operator/internal/backupschedule"
+	"github.com/vault-operator/vault-operator/internal/vaultclient"
+)
+
+const (
+	// proveWithin is how long a proof may take. Afterwards all of it is deleted.
+	proveWithin = 30 * time.Minute
+	// look is how often what a proof waits for is looked at.
+	look = 2 * time.Second
+	// lookAgain is how often it is looked whether a proof is due, so that a clock that was set is noticed, and
+	// waitAgain how often while one is due and cannot begin.
+	lookAgain = 5 * time.Minute
+	waitAgain = 20 * time.Second
+)
+
+// facts are what is known of a schedule and of its proof.
+type facts struct {
+	Schedule *v1alpha1.VaultBackupSchedule
+	// Origin is the Vault that is backed up; nil when there is none.
+	Origin *v1alpha1.Vault
+	// Backup is the one that is being proven, or the newest that has succeeded; nil when there is none.
+	Backup *v1alpha1.VaultBackup
+
+	// What there is of the names that a proof needs; nil while there is nothing.
+	Vault   *v1alpha1.Vault
+	Restore *v1alpha1.VaultRestore
+	Policy  *networkingv1.NetworkPolicy
+	// Isolated is the Job that the policy selects, and Control the one that it does not.
+	Isolated, Control *batchv1.Job
+	// Account is the ServiceAccount of the Jobs.
+	Account *corev1.ServiceAccount
+
+	// Pods are those of the Vault and of the Jobs, and Claims the volume claims of the Vault.
+	Pods   []corev1.Pod
+	Claims []corev1.PersistentVolumeClaim
+	// LetsOut is the name of a NetworkPolicy of somebody else that may let the nodes out.
+	LetsOut string
+	// Seal is what the node of the Vault says of its seal; nil when it did not say, or was not asked.
+	Seal *vaultclient.SealStatus
+	// Active says that the node is active.
+	Active bool
+	// ClusterID is what the Vault that was backed up says that it is; empty when that is not known.
+	ClusterID string
+
+	Now time.Time
+}
+
+// decision is what to do next, and what to tell. One with nothing in it waits.
+type decision struct {
+	// Create are objects to make, and FindOut Jobs that find out what their pods can reach.
+	Create  []client.Object
+	FindOut []metav1.ObjectMeta
+	// Delete are objects to delete.
+	Delete []client.Object
+	// Finalizer has the finalizer put on the schedule, and Release has it taken away.
+	Finalizer, Release bool
+	// Restored and Unsealed are the levels that were shown.
+	Restored, Unsealed bool
+	// Proof is the new status, if it is another one, and Forget removes it with the condition.
+	Proof  *v1alpha1.BackupProofStatus
+	Forget bool
+	// Condition is the new one, if it is another one.
+	Condition *metav1.Condition
+	// Again is when to look again though nothing happens; zero for never.
+	Again time.Duration
+}
+
+func told(is metav1.ConditionStatus, reason, format string, args ...any) *metav1.Condition {
+	return &metav1.Condition{Status: is, Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// decide says how the proofs of a schedule go on. It is a function of what there is: whoever goes on after a
+// process that was killed does what that one would have done.
+func decide(f *facts) decision {
+	s := f.Schedule
+	wanted := s.Spec.Proof != nil && s.DeletionTimestamp == nil
+	if wanted && running(s) {
+		return goOn(f)
+	}
+	if d := tidy(f); len(d.Delete) > 0 || d.Again > 0 || d.Release {
+		return d
+	}
+	if !wanted {
+		return decision{Forget: s.DeletionTimestamp == nil}
+	}
+	return next(f)
+}
+
+func running(s *v1alpha1.VaultBackupSchedule) bool {
+	return s.Status.Proof != nil && s.Status.Proof.Phase == v1alpha1.ProofRunning
+}
+
+// tidy deletes what is left of a proof: at last what isolates it, when no pod is left, and then the
+// finalizer.
+func tidy(f *facts) decision {
+	var d decision
+	left := false
+	remove := func(objects ...client.Object) {
+		for _, object := range objects {
+			left = true
+			if object.GetDeletionTimestamp() == nil {
+				d.Delete = append(d.Delete, object)
+			}
+		}
+	}
+	remove(f.parts()...)
+	// Of a Vault of somebody else that has the name meanwhile nothing is waited for.
+	foreign := f.Vault != nil && !f.Schedule.IsOf(f.Vault)
+	left = left || len(f.Pods) > 0 && hasFinalizer(f.Schedule) && !foreign
+	if !left {
+		remove(f.shells()...)
+	}
+	switch {
+	case left:
+		d.Again = look
+	case hasFinalizer(f.Schedule):
+		d.Release = true
+	}
+	return d
+}
+
+func hasFinalizer(s *v1alpha1.VaultBackupSchedule) bool {
+	return controllerutil.ContainsFinalizer(s, v1alpha1.ProofFinalizer)
+}
+
+// parts are what is there of the proof, but for what has to go last.
+func (f *facts) parts() (objects []client.Object) {
+	if f.Vault != nil && f.Schedule.IsOf(f.Vault) {
+		objects = append(objects, f.Vault)
+	}
+	if f.Restore != nil && f.Schedule.IsOf(f.Restore) {
+		objects = append(objects, f.Restore)
+	}
+	for _, job := range []*batchv1.Job{f.Isolated, f.Control} {
+		if job != nil && f.Schedule.IsOf(job) {
+			objects = append(objects, job)
+		}
+	}
+	return objects
+}
+
+// shells are what has to go last.
+func (f *facts) shells() (objects []client.Object) {
+	if f.Policy != nil && f.Schedule.IsOf(f.Policy) {
+		objects = append(objects, f.Policy)
+	}
+	if f.Account != nil && f.Schedule.IsOf(f.Account) {
+		objects = append(objects, f.Account)
+	}
+	return objects
+}
+
+// conflict is what somebody else has of the names that a proof needs, or nothing.
+func (f *facts) conflict() string {
+	s := f.Schedule
+	kind, name := "", s.ProofName()
+	switch {
+	case f.Vault != nil && !s.IsOf(f.Vault):
+		kind = "Vault"
+	case f.Restore != nil && !s.IsOf(f.Restore):
+		kind = "VaultRestore"
+	case f.Policy != nil && !s.IsOf(f.Policy):
+		kind, name = "NetworkPolicy", f.Policy.Name
+	case f.Isolated != nil && !s.IsOf(f.Isolated):
+		kind, name = "Job", f.Isolated.Name
+	case f.Control != nil && !s.IsOf(f.Control):
+		kind, name = "Job", f.Control.Name
+	default:
+		return ""
+	}
+	return fmt.Sprintf("There is a %s %s that was not made for a proof of this schedule: delete it, or make a "+
+		"schedule of another name", kind, name)
+}
+
+// refusal is why the Vault's backups cannot be proven however often it is tried, or nothing.
+func refusal(origin *v1alpha1.Vault) (reason, message string) {
+	switch {
+	case origin == nil:
+		return "", ""
+	case origin.HasExternal():
+		return v1alpha1.ReasonStorageNotSupported, "The storage of the Vault is not run by the operator: prove its " +
+			"backups with its own tools, and remove spec.proof"
+	case origin.Spec.Seal != nil, origin.Spec.SealMigration != nil,
+		origin.Status.Seal != nil && origin.Status.Seal.Type != "" && origin.Status.Seal.Type != v1alpha1.ShamirSeal:
+		return v1alpha1.ReasonSealNotProvable, "The Vault is unsealed by a key service, which a copy of it must not " +
+			"reach: restore a backup by hand now and then, as docs/restore.md says, and remove spec.proof"
+	}
+	return "", ""
+}
+
+// next says whether a proof begins.
+func next(f *facts) decision {
+	s := f.Schedule
+	if reason, message := refusal(f.Origin); reason != "" {
+		return decision{Condition: told(metav1.ConditionFalse, reason, "%s", message), Again: lookAgain}
+	}
+	plan, err := backupschedule.NewPlan(s.Spec.Proof.Schedule, s.Spec.TimeZone, s.UID)
+	if err != nil {
+		return decision{Condition: told(metav1.ConditionFalse, v1alpha1.ReasonScheduleInvalid, "spec.proof: %v", err)}
+	}
+	d := decision{Condition: unknown(s), Again: lookAgain}
+	if s.Status.Proof == nil || s.Status.Proof.LastScheduleTime == nil {
+		// What was due before spec.proof was set is not made up.
+		d.Proof = &v1alpha1.BackupProofStatus{LastScheduleTime: now(f)}
+		d.Again = look
+		return d
+	}
+	latest, after := plan.Due(s.Status.Proof.LastScheduleTime.Time, f.Now)
+	if latest.IsZero() {
+		d.Again = min(max(plan.Begins(after).Sub(f.Now), time.Second), lookAgain)
+		return d
+	}
+	due := metav1.NewTime(latest).Rfc3339Copy()
+	if s.Spec.Suspend {
+		d.Proof = s.Status.Proof.DeepCopy()
+		d.Proof.LastScheduleTime = &due
+		return d
+	}
+	if c, again := cannotBegin(f); c != nil || again > 0 {
+		return decision{Condition: c, Again: again}
+	}
+	d.Finalizer, d.Again = true, look
+	d.Proof = &v1alpha1.BackupProofStatus{
+		Phase: v1alpha1.ProofRunning, Backup: f.Backup.Name, Vault: s.ProofName(), StartTime: now(f), LastScheduleTime: &due,
+	}
+	return d
+}
+
+func now(f *facts) *metav1.Time {
+	at := metav1.NewTime(f.Now).Rfc3339Copy()
+	return &at
+}
+
+// unknown is the condition before the first proof, and after what kept one from ever beginning is mended.
+func unknown(s *v1alpha1.VaultBackupSchedule) *metav1.Condition {
+	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ProvenCondition)
+	if c != nil {
+		switch c.Reason {
+		case v1alpha1.ReasonSealNotProvable, v1alpha1.ReasonStorageNotSupported, v1alpha1.ReasonScheduleInvalid:
+		default:
+			return nil
+		}
+	}
+	return told(metav1.ConditionUnknown, v1alpha1.ReasonNotProvenYet, "The next proof is made at its time")
+}
+
+// cannotBegin is why a proof that is due does not begin, if somebody has to do something about it, and when to
+// look again.
+func cannotBegin(f *facts) (*metav1.Condition, time.Duration) {
+	is := metav1.ConditionFalse
+	if f.Origin == nil || f.Origin.DeletionTimestamp != nil {
+		return told(is, v1alpha1.ReasonBackupVaultNotFound, "A proof is due, and there is no Vault %s in this namespace "+
+			"whose version and storage it needs", f.Schedule.Spec.Vault), waitAgain
+	}
+	if f.Backup == nil {
+		return told(is, v1alpha1.ReasonNoBackup, "A proof is due, and no backup of this schedule has succeeded: see its "+
+			"condition Ready"), waitAgain
+	}
+	if conflict := f.conflict(); conflict != "" {
+		return told(is, v1alpha1.ReasonNameConflict, "%s", conflict), waitAgain
+	}
+	for i := range f.Claims {
+		if f.Claims[i].DeletionTimestamp == nil {
+			return told(is, v1alpha1.ReasonVolumesLeft, "The volume claim %[1]s of an earlier proof is still there: "+
+				"kubectl delete pvc %[1]s", f.Claims[i].Name), waitAgain
+		}
+	}
+	if len(f.Claims) > 0 {
+		return nil, look
+	}
+	return nil, 0
+}
+
+// goOn does the next step of a proof that has begun.
+func goOn(f *facts) decision {
+	s := f.Schedule
+	if conflict := f.conflict(); conflict != "" {
+		return failed(f, v1alpha1.ReasonNameConflict, "%s", conflict)
+	}
+	reason, message := refusal(f.Origin)
+	switch {
+	case f.Origin == nil || f.Origin.DeletionTimestamp != nil:
+		return failed(f, v1alpha1.ReasonBackupVaultNotFound, "The Vault %s was deleted meanwhile", s.Spec.Vault)
+	case reason != "":
+		return failed(f, reason, "%s", message)
+	case f.Backup == nil || f.Backup.DeletionTimestamp != nil:
+		return failed(f, v1alpha1.ReasonBackupNotUsable, "The backup %s was deleted meanwhile", s.Status.Proof.Backup)
+	}
+	d := step(f)
+	if d.Proof != nil {
+		return d
+	}
+	begun := s.Status.Proof.StartTime
+	if begun == nil || f.Now.Sub(begun.Time) > proveWithin {
+		late := failed(f, v1alpha1.ReasonProofTimedOut, "The backup %s was not proven within %s: %s. Try it by hand, "+
+			"as docs/restore.md says", s.Status.Proof.Backup, proveWithin, awaited(f))
+		// Only what was waited for at last is missing.
+		_, late.Restored = sealed(f)
+		return late
+	}
+	d.Again = look
+	return d
+}
+
+// step is what is to be done now, and nothing while something is waited for.
+func step(f *facts) decision {
+	s := f.Schedule
+	switch {
+	// What isolates the Vault is there before it, and is made again if somebody deletes it.
+	case f.Policy == nil:
+		return decision{Create: []client.Object{newPolicy(s)}}
+	case f.Policy.DeletionTimestamp != nil:
+		return decision{}
+	case f.Vault == nil:
+		return begin(f)
+	case f.Vault.DeletionTimestamp != nil:
+		return failed(f, v1alpha1.ReasonBackupVaultNotFound, "Somebody has deleted the Vault %s into which the backup was "+
+			"restored", f.Vault.Name)
+	case f.Restore == nil:
+		return decision{Create: []client.Object{newRestore(s, f.Backup.Name)}}
+	case f.Restore.Completed() && f.Restore.Status.Phase != v1alpha1.RestoreSucceeded:
+		reason, why := v1alpha1.ReasonJobFailed, "it does not say why"
+		if c := meta.FindStatusCondition(f.Restore.Status.Conditions, v1alpha1.RestoredCondition); c != nil {
+			reason, why = c.Reason, c.Message
+		}
+		return failed(f, reason, "The backup %s cannot be restored: %s", f.Backup.Name, why)
+	case !f.Restore.Completed():
+		return decision{}
+	}
+	return judge(f)
+}
+
+// begin makes the Vault, and before that finds out whether it can be given keys.
+func begin(f *facts) decision {
+	s := f.Schedule
+	if f.Origin.Spec.Unseal == nil {
+		return decision{Create: []client.Object{newVault(s, f.Origin, false)}}
+	}
+	var d decision
+	if f.Isolated == nil {
+		d.FindOut = append(d.FindOut, objectMeta(s, isolationSuffix, v1alpha1.ProofComponent))
+	}
+	if f.Control == nil {
+		d.FindOut = append(d.FindOut, objectMeta(s, reachSuffix, v1alpha1.BackupComponent))
+	}
+	if len(d.FindOut) > 0 {
+		return d
+	}
+	isolated, _, known := f.isolation()
+	if known {
+		d.Create = []client.Object{newVault(s, f.Origin, isolated)}
+	}
+	return d
+}
+
+// isolation says whether it was shown that what is restored can reach nothing, or why it was not. A pod that the
+// policy does not select has to reach what the other does not: else that could have any cause.
+func (f *facts) isolation() (isolated bool, why string, known bool) {
+	inside := backupjob.IsolationOf(f.Isolated, f.Pods, f.Now)
+	outside := backupjob.IsolationOf(f.Control, f.Pods, f.Now)
+	switch {
+	case !inside.Done:
+		return false, inside.Why, false
+	case !outside.Done:
+		return false, outside.Why, false
+	case inside.Reached != nil && *inside.Reached:
+		return false, "the cluster does not enforce NetworkPolicies, so the proof ends at Restored", true
+	case inside.Reached == nil:
+		return false, "it is not known whether the cluster enforces NetworkPolicies: " + inside.Why, true
+	case outside.Reached == nil:
+		return false, "it is not known whether the cluster enforces NetworkPolicies: " + outside.Why, true
+	case !*outside.Reached:
+		return false, "it is not known whether the cluster enforces NetworkPolicies: pods of this namespace do not reach " +
+			"the API server in any case", true
+	case f.LetsOut != "":
+		return false, fmt.Sprintf("the NetworkPolicy %s may let it out", f.LetsOut), true
+	}
+	return true, "", true
+}
+
+// sealed says whether the node with the restored data has told its seal, and that it is that of the backup, as far
+// as that was recorded.
+func sealed(f *facts) (told, same bool) {
+	if f.Seal == nil || f.Backup == nil {
+		return false, false
+	}
+	want := f.Backup.Status.Vault
+	same = f.Seal.Initialized && (want == nil || (want.SealType == "" || want.SealType == f.Seal.Type) &&
+		(want.Threshold == 0 || int(want.Threshold) == f.Seal.Threshold && int(want.Shares) == f.Seal.Shares))
+	return true, same
+}
+
+// judge says what a restored Vault shows.
+func judge(f *facts) decision {
+	b := f.Backup
+	toldSeal, same := sealed(f)
+	switch {
+	case !toldSeal:
+		return decision{}
+	case !same:
+		want := b.Status.Vault
+		if want == nil {
+			want = &v1alpha1.BackedUpVault{}
+		}
+		return failed(f, v1alpha1.ReasonSealDiffers, "The node that has the data of backup %s tells another seal than was "+
+			"recorded: %s, with %d of %d keys", b.Name, cmp.Or(want.SealType, "any"), want.Threshold, want.Shares)
+	case f.Vault.Spec.Unseal == nil:
+		d := ended(f, v1alpha1.ProofSucceeded, told(metav1.ConditionTrue, v1alpha1.ReasonProvenRestored,
+			"The backup %s was restored into another Vault, whose node tells the seal that was recorded. It was not "+
+				"unsealed: %s", b.Name, whySealed(f)))
+		d.Restored = true
+		return d
+	}
+	d := decision{}
+	keys := meta.FindStatusCondition(f.Vault.Status.Conditions, v1alpha1.UnsealKeysValidCondition)
+	switch {
+	case f.Active && !f.Seal.Sealed && f.ClusterID != "" && f.Seal.ClusterID != f.ClusterID:
+		d = failed(f, v1alpha1.ReasonClusterDiffers, "The backup %s was restored and unsealed, and says that it is another "+
+			"Vault than %s", b.Name, b.Spec.Vault)
+	case f.Active && !f.Seal.Sealed:
+		d = ended(f, v1alpha1.ProofSucceeded, told(metav1.ConditionTrue, v1alpha1.ReasonProvenUnsealed,
+			"The backup %s was restored into another Vault, and unsealed with the keys of Secret %s", b.Name,
+			f.Vault.Spec.Unseal.KeysSecretName))
+		d.Unsealed = true
+	case keys != nil && keys.Status == metav1.ConditionFalse:
+		d = failed(f, v1alpha1.ReasonKeysRefused, "The backup %s was restored, and cannot be unsealed: %s", b.Name,
+			keys.Message)
+	default:
+		return d
+	}
+	d.Restored = true
+	return d
+}
+
+// whySealed is why a Vault was not given keys.
+func whySealed(f *facts) string {
+	if f.Origin.Spec.Unseal == nil {
+		return "the operator has no keys, since the Vault has no spec.unseal"
+	}
+	_, why, known := f.isolation()
+	if !known || why == "" {
+		return "it was not known whether the cluster enforces NetworkPolicies"
+	}
+	return why
+}
+
+// awaited is what a proof waits for.
+func awaited(f *facts) string {
+	switch {
+	case f.Vault == nil:
+		_, why, _ := f.isolation()
+		return cmp.Or(why, "there is no Vault to restore into")
+	case f.Restore == nil:
+		return "there is no VaultRestore"
+	case !f.Restore.Completed():
+		if c := meta.FindStatusCondition(f.Restore.Status.Conditions, v1alpha1.RestoredCondition); c != nil {
+			return c.Message
+		}
+		return "the VaultRestore has not begun"
+	case f.Seal == nil:
+		return "the node with the restored data does not tell its seal"
+	}
+	return "the Vault with the restored data was not active"
+}
+
+// ended is the end of a proof.
+func ended(f *facts, phase v1alpha1.ProofPhase, condition *metav1.Condition) decision {
+	proof := f.Schedule.Status.Proof.DeepCopy()
+	proof.Phase, proof.CompletionTime = phase, now(f)
+	return decision{Proof: proof, Condition: condition, Again: time.Second}
+}
+
+func failed(f *facts, reason, format string, args ...any) decision {
+	return ended(f, v1alpha1.ProofFailed, told(metav1.ConditionFalse, reason, format, args...))
+}

@@ -1,0 +1,374 @@
+package backupproof
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/vaultclient"
+)
+
+var noon = time.Date(2026, 1, 4, 12, 0, 0, 0, time.UTC)
+
+// at is a time as far from noon.
+func at(d time.Duration) *metav1.Time {
+	t := metav1.NewTime(noon.Add(d))
+	return &t
+}
+
+// due are the facts of a schedule with a proof that is due, of a Vault that the operator unseals.
+func due() *facts {
+	s := &v1alpha1.VaultBackupSchedule{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "nightly", UID: "s"}}
+	s.Spec.Vault, s.Spec.Proof = "example", &v1alpha1.BackupProofPolicy{Schedule: "0 5 * * *"}
+	s.Status.Proof = &v1alpha1.BackupProofStatus{LastScheduleTime: at(-24 * time.Hour)}
+	origin := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "o"}}
+	origin.Spec.Unseal = &v1alpha1.UnsealPolicy{KeysSecretName: "keys"}
+	b := &v1alpha1.VaultBackup{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "nightly-1"}}
+	b.Status.Phase = v1alpha1.BackupSucceeded
+	b.Status.Vault = &v1alpha1.BackedUpVault{UID: "o", SealType: "shamir", Shares: 5, Threshold: 3}
+	return &facts{Schedule: s, Origin: origin, Backup: b, Now: noon}
+}
+
+// begun are those of a proof that has begun.
+func begun() *facts {
+	f := due()
+	f.Schedule.Finalizers = []string{v1alpha1.ProofFinalizer}
+	f.Schedule.Status.Proof = &v1alpha1.BackupProofStatus{
+		Phase: v1alpha1.ProofRunning, Backup: "nightly-1", Vault: "nightly-proof", StartTime: at(-time.Minute),
+		LastScheduleTime: at(-7 * time.Hour),
+	}
+	return f
+}
+
+// foundOut are those of one whose Jobs have ended, and said something.
+func foundOut(isolated, control string) *facts {
+	f := begun()
+	f.Policy = newPolicy(f.Schedule)
+	job := func(suffix, message string) *batchv1.Job {
+		job := &batchv1.Job{ObjectMeta: objectMeta(f.Schedule, suffix, v1alpha1.ProofComponent)}
+		job.UID = types.UID(suffix)
+		job.Status.Conditions = []batchv1.JobCondition{{
+			Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: *at(-time.Minute),
+		}}
+		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{
+			*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job")),
+		}}}
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{Message: message},
+		}}}
+		f.Pods = append(f.Pods, pod)
+		return job
+	}
+	f.Isolated, f.Control = job(isolationSuffix, isolated), job(reachSuffix, control)
+	return f
+}
+
+const yes, no = `{"reached":true}`, `{"reached":false}`
+
+// restored are those of one whose backup is restored, into a Vault with keys or without.
+func restored(f *facts, keys bool) *facts {
+	f.Vault = newVault(f.Schedule, f.Origin, keys)
+	f.Restore = newRestore(f.Schedule, "nightly-1")
+	f.Restore.Status.Phase, f.Restore.Status.CompletionTime = v1alpha1.RestoreSucceeded, at(-time.Second)
+	f.Seal = &vaultclient.SealStatus{Type: "shamir", Initialized: true, Sealed: true, Shares: 5, Threshold: 3}
+	return f
+}
+
+// with changes facts.
+func with(f *facts, change func(*facts)) *facts {
+	change(f)
+	return f
+}
+
+// withKeys changes the facts of a backup that was restored into a Vault with keys, and withoutKeys of one
+// that was restored into a Vault without.
+func withKeys(change func(*facts)) *facts { return with(restored(foundOut(no, yes), true), change) }
+
+func withoutKeys(change func(*facts)) *facts {
+	return with(restored(foundOut(yes, yes), false), change)
+}
+
+// summary is a decision in short: what is made, deleted and told.
+func summary(d decision) string {
+	var words []string
+	add := func(word string, is bool) {
+		if is {
+			words = append(words, word)
+		}
+	}
+	for _, object := range d.Create {
+		name := fmt.Sprintf("+%T", object)
+		if vault, ok := object.(*v1alpha1.Vault); ok && vault.Spec.Unseal != nil {
+			name += "(keys)"
+		}
+		words = append(words, strings.NewReplacer("*v1alpha1.", "", "*v1.", "").Replace(name))
+	}
+	for _, job := range d.FindOut {
+		words = append(words, "?"+job.Name)
+	}
+	for _, object := range d.Delete {
+		words = append(words, strings.NewReplacer("*v1alpha1.", "", "*v1.", "").Replace(fmt.Sprintf("-%T", object)))
+	}
+	add("finalizer", d.Finalizer)
+	add("release", d.Release)
+	add("forget", d.Forget)
+	if d.Proof != nil {
+		words = append(words, "="+string(d.Proof.Phase))
+	}
+	add("restored", d.Restored)
+	add("unsealed", d.Unsealed)
+	if d.Condition != nil {
+		words = append(words, string(d.Condition.Status), d.Condition.Reason)
+	}
+	return strings.Join(words, " ")
+}
+
+func deleting(object metav1.Object) { object.SetDeletionTimestamp(at(0)) }
+
+func TestNext(t *testing.T) {
+	for name, tt := range map[string]struct {
+		facts *facts
+		want  string
+	}{
+		"due": {due(), "finalizer =Running Unknown NotProvenYet"},
+		"not due": {with(due(), func(f *facts) { f.Schedule.Status.Proof.LastScheduleTime = at(-time.Minute) }),
+			"Unknown NotProvenYet"},
+		"seen first": {with(due(), func(f *facts) { f.Schedule.Status.Proof = nil }), "= Unknown NotProvenYet"},
+		"suspended, is skipped": {with(due(), func(f *facts) { f.Schedule.Spec.Suspend = true }),
+			"= Unknown NotProvenYet"},
+		"not wanted": {with(due(), func(f *facts) { f.Schedule.Spec.Proof = nil }), "forget"},
+		"never due": {with(due(), func(f *facts) { f.Schedule.Spec.Proof.Schedule = "0 0 30 2 *" }),
+			"False ScheduleInvalid"},
+		"no Vault":  {with(due(), func(f *facts) { f.Origin = nil }), "False VaultNotFound"},
+		"no backup": {with(due(), func(f *facts) { f.Backup = nil }), "False NoBackup"},
+		"a key service, before it is due": {with(due(), func(f *facts) {
+			f.Schedule.Status.Proof.LastScheduleTime = at(-time.Minute)
+			f.Origin.Spec.Seal = &v1alpha1.SealPolicy{}
+		}), "False SealNotProvable"},
+		"a key service of the user's configuration": {with(due(), func(f *facts) {
+			f.Origin.Status.Seal = &v1alpha1.SealStatus{Type: "awskms"}
+		}), "False SealNotProvable"},
+		"external storage": {with(due(), func(f *facts) {
+			f.Origin.Spec.Storage.External = &v1alpha1.ExternalStorage{}
+		}), "False StorageNotSupported"},
+		"a key service, until now": {with(due(), func(f *facts) {
+			f.Schedule.Status.Proof.LastScheduleTime = at(-time.Minute)
+			f.Schedule.Status.Conditions = []metav1.Condition{{
+				Type: v1alpha1.ProvenCondition, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonSealNotProvable,
+			}}
+		}), "Unknown NotProvenYet"},
+		"the last result stays": {with(due(), func(f *facts) {
+			f.Schedule.Status.Conditions = []metav1.Condition{{
+				Type: v1alpha1.ProvenCondition, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonProvenRestored,
+			}}
+		}), "finalizer =Running"},
+		"a Vault of the name, with the label alone": {with(due(), func(f *facts) {
+			f.Vault = newVault(f.Schedule, f.Origin, false)
+			f.Vault.OwnerReferences = nil
+		}), "False NameConflict"},
+		"a Vault of the name, of an earlier schedule": {with(due(), func(f *facts) {
+			f.Vault = newVault(f.Schedule, f.Origin, false)
+			f.Schedule.UID = "another"
+		}), "False NameConflict"},
+		"a NetworkPolicy of the name": {with(due(), func(f *facts) {
+			f.Policy = newPolicy(f.Schedule)
+			f.Policy.Labels = nil
+		}), "False NameConflict"},
+		"a volume claim is left": {with(due(), func(f *facts) { f.Claims = make([]corev1.PersistentVolumeClaim, 1) }),
+			"False VolumesLeft"},
+		"a volume claim is going": {with(due(), func(f *facts) {
+			f.Claims = make([]corev1.PersistentVolumeClaim, 1)
+			deleting(&f.Claims[0])
+		}), ""},
+	} {
+		if got := summary(decide(tt.facts)); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestGoOn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		facts *facts
+		want  string
+	}{
+		"the policy is made first": {begun(), "+NetworkPolicy"},
+		"and made again": {withKeys(func(f *facts) { f.Policy = nil }),
+			"+NetworkPolicy"},
+		"the policy is going": {with(foundOut(no, yes), func(f *facts) { deleting(f.Policy) }), ""},
+		"what pods reach is found out": {with(begun(), func(f *facts) { f.Policy = newPolicy(f.Schedule) }),
+			"?nightly-proof-isolation ?nightly-proof-reach"},
+		"not without keys": {with(begun(), func(f *facts) {
+			f.Policy, f.Origin.Spec.Unseal = newPolicy(f.Schedule), nil
+		}), "+Vault"},
+		"one Job runs": {with(foundOut(no, yes), func(f *facts) {
+			f.Control.Status.Conditions = nil
+		}), ""},
+		"isolated":                      {foundOut(no, yes), "+Vault(keys)"},
+		"not isolated":                  {foundOut(yes, yes), "+Vault"},
+		"nobody reaches the API server": {foundOut(no, no), "+Vault"},
+		"the Job said nothing":          {foundOut("", yes), "+Vault"},
+		"the Job said what cannot be":   {foundOut("{", yes), "+Vault"},
+		"the other Job said nothing":    {foundOut(no, ""), "+Vault"},
+		"the Job is of something else":  {foundOut(`{"storedTime":"2026-01-01T00:00:00Z"}`, yes), "+Vault"},
+		"another policy lets it out":    {with(foundOut(no, yes), func(f *facts) { f.LetsOut = "x" }), "+Vault"},
+		"the Job is another's": {with(foundOut(no, yes), func(f *facts) {
+			f.Isolated.OwnerReferences = nil
+		}), "=Failed False NameConflict"},
+		"the backup is restored into it": {withKeys(func(f *facts) { f.Restore = nil }), "+VaultRestore"},
+		"it is being restored": {withKeys(func(f *facts) {
+			f.Restore.Status = v1alpha1.VaultRestoreStatus{}
+		}), ""},
+		"the restore has failed":    {withKeys(failRestore), "=Failed False Incomplete"},
+		"the node has told nothing": {withKeys(func(f *facts) { f.Seal = nil }), ""},
+		"restored, without keys":    {restored(foundOut(yes, yes), false), "=Succeeded restored True Restored"},
+		"restored, the Jobs are gone": {withoutKeys(func(f *facts) {
+			f.Isolated = nil
+		}), "=Succeeded restored True Restored"},
+		"restored, with another number of keys": {withoutKeys(func(f *facts) {
+			f.Seal.Threshold = 2
+		}), "=Failed False SealDiffers"},
+		"restored, with another seal": {withoutKeys(func(f *facts) {
+			f.Seal.Type = "transit"
+		}), "=Failed False SealDiffers"},
+		"restored, and nothing was recorded": {withoutKeys(func(f *facts) {
+			f.Backup.Status.Vault = nil
+		}), "=Succeeded restored True Restored"},
+		"restored, and the node has no data": {withoutKeys(func(f *facts) {
+			f.Seal.Initialized = false
+		}), "=Failed False SealDiffers"},
+		"it is unsealed":           {restored(foundOut(no, yes), true), ""},
+		"unsealed":                 {withKeys(unseal), "=Succeeded restored unsealed True Unsealed"},
+		"unsealed, and not active": {withKeys(func(f *facts) { f.Seal.Sealed = false }), ""},
+		"unsealed, the same Vault": {withKeys(func(f *facts) {
+			unseal(f)
+			f.ClusterID = "c"
+		}), "=Succeeded restored unsealed True Unsealed"},
+		"unsealed, another Vault": {withKeys(func(f *facts) {
+			unseal(f)
+			f.ClusterID = "other"
+		}), "=Failed restored False ClusterDiffers"},
+		"the keys are wrong": {withKeys(func(f *facts) {
+			f.Vault.Status.Conditions = []metav1.Condition{{
+				Type: v1alpha1.UnsealKeysValidCondition, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKeysWrong,
+			}}
+		}), "=Failed restored False KeysRefused"},
+		"the backup is deleted": {with(begun(), func(f *facts) { deleting(f.Backup) }), "=Failed False BackupNotUsable"},
+		"the Vault is deleted":  {with(begun(), func(f *facts) { f.Origin = nil }), "=Failed False VaultNotFound"},
+		"somebody deletes what was made": {withKeys(func(f *facts) { deleting(f.Vault) }),
+			"=Failed False VaultNotFound"},
+		"a seal was set meanwhile": {with(begun(), func(f *facts) { f.Origin.Spec.Seal = &v1alpha1.SealPolicy{} }),
+			"=Failed False SealNotProvable"},
+		"too late, not restored": {withKeys(func(f *facts) {
+			f.Restore, f.Seal = newRestore(f.Schedule, "nightly-1"), nil
+			f.Schedule.Status.Proof.StartTime = at(-time.Hour)
+		}), "=Failed False TimedOut"},
+		"too late, not unsealed": {withKeys(func(f *facts) {
+			f.Schedule.Status.Proof.StartTime = at(-time.Hour)
+		}), "=Failed restored False TimedOut"},
+		"late, and done": {withKeys(func(f *facts) {
+			unseal(f)
+			f.Schedule.Status.Proof.StartTime = at(-time.Hour)
+		}), "=Succeeded restored unsealed True Unsealed"},
+	} {
+		if got := summary(decide(tt.facts)); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func failRestore(f *facts) {
+	f.Restore.Status.Phase = v1alpha1.RestoreFailed
+	f.Restore.Status.Conditions = []metav1.Condition{{
+		Type: v1alpha1.RestoredCondition, Status: metav1.ConditionFalse, Reason: "Incomplete",
+	}}
+}
+
+func unseal(f *facts) { f.Seal.Sealed, f.Seal.ClusterID, f.Active = false, "c", true }
+
+// What isolates an unsealed copy stays until its last pod is gone, whatever ends the proof.
+func TestTidy(t *testing.T) {
+	over := func(f *facts) *facts {
+		f.Schedule.Status.Proof.Phase = v1alpha1.ProofFailed
+		f.Account = &corev1.ServiceAccount{ObjectMeta: objectMeta(f.Schedule, "-backup", v1alpha1.ProofComponent)}
+		return f
+	}
+	for name, tt := range map[string]struct {
+		facts *facts
+		want  string
+	}{
+		"all of it": {over(restored(foundOut(no, yes), true)), "-Vault -VaultRestore -Job -Job"},
+		"proofs are not wanted any more": {with(over(restored(foundOut(no, yes), true)), func(f *facts) {
+			f.Schedule.Spec.Proof, f.Schedule.Status.Proof.Phase = nil, v1alpha1.ProofRunning
+		}), "-Vault -VaultRestore -Job -Job"},
+		"the schedule is deleted": {with(over(restored(foundOut(no, yes), true)), func(f *facts) {
+			deleting(f.Schedule)
+			f.Schedule.Status.Proof.Phase = v1alpha1.ProofRunning
+		}), "-Vault -VaultRestore -Job -Job"},
+		"all is going": {with(over(restored(foundOut(no, yes), true)), func(f *facts) {
+			deleting(f.Vault)
+			deleting(f.Restore)
+			deleting(f.Isolated)
+			deleting(f.Control)
+		}), ""},
+		"a pod is left": {with(over(foundOut(no, yes)), func(f *facts) { f.Isolated, f.Control = nil, nil }), ""},
+		"no pod is left": {with(over(foundOut(no, yes)), func(f *facts) {
+			f.Isolated, f.Control, f.Pods = nil, nil, nil
+		}), "-NetworkPolicy -ServiceAccount"},
+		"nothing is left": {with(over(begun()), func(f *facts) { f.Account = nil }), "release"},
+		"nothing is left of a schedule that is deleted": {with(over(begun()), func(f *facts) {
+			deleting(f.Schedule)
+			f.Account = nil
+		}), "release"},
+		"what is not ours stays": {with(over(restored(foundOut(no, yes), true)), func(f *facts) {
+			f.Vault.OwnerReferences[0].UID, f.Restore.Labels, f.Account.OwnerReferences = "forged", nil, nil
+			f.Isolated, f.Control, f.Policy = nil, nil, nil
+		}), "release"},
+	} {
+		if got := summary(decide(tt.facts)); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+// Whatever is missing of what is known, no keys are given.
+func TestNoKeysWithoutIsolation(t *testing.T) {
+	complete := func() *facts { return foundOut(no, yes) }
+	if got := summary(decide(complete())); got != "+Vault(keys)" {
+		t.Fatal(got)
+	}
+	for name, forget := range map[string]func(*facts){
+		"policy": func(f *facts) { f.Policy = nil }, "isolated": func(f *facts) { f.Isolated = nil },
+		"control": func(f *facts) { f.Control = nil }, "pods": func(f *facts) { f.Pods = nil },
+		"origin": func(f *facts) { f.Origin = nil }, "backup": func(f *facts) { f.Backup = nil },
+		"schedule":       func(f *facts) { f.Schedule.Status.Proof = nil },
+		"owner of a pod": func(f *facts) { f.Pods[0].OwnerReferences = nil },
+	} {
+		if got := summary(decide(with(complete(), forget))); strings.Contains(got, "keys") {
+			t.Errorf("without %s: %q", name, got)
+		}
+	}
+}
+
+func TestMessagesTellWhyItIsSealed(t *testing.T) {
+	for want, f := range map[string]*facts{
+		"does not enforce NetworkPolicies": restored(foundOut(yes, yes), false),
+		"in any case":                      restored(foundOut(no, no), false),
+		"policy-x may let it out": restored(with(foundOut(no, yes), func(f *facts) {
+			f.LetsOut = "policy-x"
+		}), false),
+		"no spec.unseal": restored(with(foundOut(no, yes), func(f *facts) { f.Origin.Spec.Unseal = nil }),
+			false),
+	} {
+		if d := decide(f); d.Condition == nil || !strings.Contains(d.Condition.Message, want) {
+			t.Errorf("%+v, want %q", d.Condition, want)
+		}
+	}
+}

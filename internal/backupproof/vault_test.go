@@ -1,0 +1,212 @@
+package backupproof
+
+import (
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/yaml"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+)
+
+func schedule(name string) *v1alpha1.VaultBackupSchedule {
+	return &v1alpha1.VaultBackupSchedule{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: "s"}}
+}
+
+// fill sets all that can be set of a value, and so what fields will be added to.
+func fill(v reflect.Value, depth int) {
+	if depth > 12 {
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), depth+1)
+	case reflect.Struct:
+		if quantity, ok := v.Addr().Interface().(*resource.Quantity); ok {
+			*quantity = resource.MustParse("3Gi")
+			return
+		}
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				fill(v.Field(i), depth+1)
+			}
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), depth+1)
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key, depth+1)
+		fill(value, depth+1)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case reflect.String:
+		v.SetString("set")
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int32, reflect.Int64, reflect.Int:
+		v.SetInt(7)
+	}
+}
+
+// What is taken of a Vault whose spec is set in full, and nothing else.
+func TestNewVault(t *testing.T) {
+	for storage, want := range map[string]string{
+		"raft": `
+nodes: 1
+version: set
+baseImage: set
+imageDigest: set
+imagePullSecrets: [{name: set}]
+unseal: {keysSecretName: set}
+pod: {env: [{name: VAULT_LICENSE, value: key}]}
+service: {}
+storage: {raft: {volumeSize: 3Gi, storageClassName: set, whenDeleted: Delete}}
+`,
+		"etcd": `
+nodes: 1
+version: set
+baseImage: set
+imageDigest: set
+imagePullSecrets: [{name: set}]
+unseal: {keysSecretName: set}
+pod: {env: [{name: VAULT_LICENSE, value: key}]}
+service: {}
+storage:
+  etcd:
+    nodes: 1
+    version: set
+    baseImage: set
+    imageDigest: set
+    volumeSize: 3Gi
+    storageClassName: set
+    whenDeleted: Delete
+    pod: {}
+`,
+	} {
+		origin := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example"}}
+		fill(reflect.ValueOf(&origin.Spec).Elem(), 0)
+		origin.Spec.Storage.External = nil
+		if storage == "etcd" {
+			origin.Spec.Storage.Raft = nil
+		}
+		origin.Spec.Pod.Env = append(origin.Spec.Pod.Env, corev1.EnvVar{Name: "VAULT_LICENSE", Value: "key"})
+		got := newVault(schedule("nightly"), origin, true)
+		// These say where the pods may run, and are compared as they are.
+		where := func(vault *v1alpha1.Vault) []any {
+			pod := vault.Spec.Pod
+			parts := []any{pod.Resources, pod.NodeSelector, pod.Tolerations, pod.Affinity.NodeAffinity}
+			if etcd := vault.Spec.Storage.Etcd; storage == "etcd" {
+				parts = append(parts, etcd.Resources, etcd.Pod.NodeSelector, etcd.Pod.Tolerations, etcd.Pod.Affinity.NodeAffinity)
+			}
+			return parts
+		}
+		if !reflect.DeepEqual(where(got), where(origin)) {
+			t.Errorf("%s: pods run at %+v, want %+v", storage, where(got), where(origin))
+		}
+		if pod := got.Spec.Pod.Affinity; pod.PodAffinity != nil || pod.PodAntiAffinity != nil {
+			t.Errorf("%s: affinity to other pods %+v", storage, pod)
+		}
+		got.Spec.Pod = v1alpha1.PodPolicy{Env: got.Spec.Pod.Env}
+		if etcd := got.Spec.Storage.Etcd; etcd != nil {
+			etcd.Resources, etcd.Pod = corev1.ResourceRequirements{}, &v1alpha1.EtcdPodPolicy{}
+		}
+		var wanted v1alpha1.VaultSpec
+		if err := yaml.UnmarshalStrict([]byte(want), &wanted); err != nil {
+			t.Fatal(err)
+		}
+		a, b := asYAML(t, got.Spec), asYAML(t, wanted)
+		if a != b {
+			t.Errorf("%s: the spec is\n%s\nwant\n%s", storage, a, b)
+		}
+		if !schedule("nightly").IsOf(got) || !got.OfProof() || got.Name != "nightly-proof" {
+			t.Errorf("%s: %+v", storage, got.ObjectMeta)
+		}
+		if without := newVault(schedule("nightly"), origin, false); without.Spec.Unseal != nil {
+			t.Errorf("%s: it has keys", storage)
+		}
+	}
+}
+
+func asYAML(t *testing.T, value any) string {
+	t.Helper()
+	text, err := yaml.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestProofNames(t *testing.T) {
+	valid := regexp.MustCompile("^[a-z]([-a-z0-9]*[a-z0-9])?$")
+	names := map[string]bool{}
+	for _, name := range []string{
+		"nightly", "7-days", strings.Repeat("a", 34), strings.Repeat("a", 35), strings.Repeat("a", 40),
+		strings.Repeat("7", 40),
+		strings.Repeat("a", 24) + "-" + strings.Repeat("b", 15),
+	} {
+		got := schedule(name).ProofName()
+		if len(got) > 40 || !valid.MatchString(got) || names[got] {
+			t.Errorf("%s: %q", name, got)
+		}
+		names[got] = true
+	}
+}
+
+func TestPolicySelects(t *testing.T) {
+	policy := newPolicy(schedule("nightly"))
+	selector, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for component, want := range map[string]bool{"server": true, "etcd": true, "proof": true, "backup": false} {
+		pod := labels.Set{
+			v1alpha1.NameLabel: "vault", v1alpha1.InstanceLabel: "nightly-proof", v1alpha1.ComponentLabel: component,
+		}
+		if selector.Matches(pod) != want {
+			t.Errorf("%s: selected %t", component, !want)
+		}
+		pod[v1alpha1.InstanceLabel] = "example"
+		if selector.Matches(pod) {
+			t.Errorf("%s of another Vault is selected", component)
+		}
+	}
+}
+
+func TestLetsOut(t *testing.T) {
+	out := []networkingv1.NetworkPolicyEgressRule{{}}
+	for name, tt := range map[string]struct {
+		selector string
+		egress   []networkingv1.NetworkPolicyEgressRule
+		want     bool
+	}{
+		"all pods":                  {`{}`, out, true},
+		"all pods, nothing allowed": {`{}`, nil, false},
+		"nodes of all Vaults":       {`{matchLabels: {app.kubernetes.io/component: server}}`, out, true},
+		"etcd":                      {`{matchLabels: {app.kubernetes.io/component: etcd}}`, out, true},
+		"another Vault":             {`{matchLabels: {app.kubernetes.io/instance: example}}`, out, false},
+		"another application":       {`{matchLabels: {app.kubernetes.io/name: nginx}}`, out, false},
+		"a label that is not known": {`{matchLabels: {app.kubernetes.io/name: vault, tier: data}}`, out, true},
+		"all but backups": {`{matchExpressions: [{key: app.kubernetes.io/component, operator: NotIn, values: [backup]}]}`,
+			out, true},
+		"backups":             {`{matchLabels: {app.kubernetes.io/component: backup}}`, out, false},
+		"what is no selector": {`{matchExpressions: [{key: a, operator: Sometimes}]}`, out, true},
+	} {
+		var policy networkingv1.NetworkPolicy
+		if err := yaml.Unmarshal([]byte(tt.selector), &policy.Spec.PodSelector); err != nil {
+			t.Fatal(err)
+		}
+		policy.Spec.Egress = tt.egress
+		if got := letsOut(&policy, "nightly-proof"); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

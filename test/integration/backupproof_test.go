@@ -1,0 +1,251 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+)
+
+const proofName = "nightly-proof"
+
+// startProof makes a schedule with a backup, and a proof that is due now.
+func startProof(t *testing.T, namespace string) (*v1alpha1.VaultBackupSchedule, *v1alpha1.VaultBackup) {
+	t.Helper()
+	awaitVault(t, get(t, namespace, "example", &v1alpha1.Vault{}), "it is initialized", func(v *v1alpha1.Vault) error {
+		if !v.Status.Initialized {
+			return fmt.Errorf("it is not")
+		}
+		return nil
+	})
+	s := &v1alpha1.VaultBackupSchedule{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "nightly"},
+		Spec: v1alpha1.VaultBackupScheduleSpec{
+			Vault: "example", Schedule: "0 0 1 1 *", Destination: s3Destination(),
+			Proof: &v1alpha1.BackupProofPolicy{Schedule: "0 0 1 1 *"},
+		},
+	}
+	b := &v1alpha1.VaultBackup{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: "nightly-1", Labels: map[string]string{v1alpha1.ScheduleLabel: "nightly"},
+		},
+		Spec: v1alpha1.VaultBackupSpec{Vault: "example", Destination: s3Destination()},
+	}
+	for _, object := range []client.Object{s, b} {
+		if err := admin.Create(t.Context(), object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitBackup(t, b, v1alpha1.BackupFailed, v1alpha1.ReasonDestinationMissing)
+	vault := get(t, namespace, "example", &v1alpha1.Vault{})
+	b.Status.Phase, b.Status.Digest = v1alpha1.BackupSucceeded, "sha256:"+strings.Repeat("0", 64)
+	b.Status.Proven = &v1alpha1.BackupProof{Stored: b.Status.CompletionTime, Intact: b.Status.CompletionTime}
+	b.Status.Vault = &v1alpha1.BackedUpVault{
+		UID: vault.UID, Version: "1.20.0", Storage: "etcd", SealType: "shamir", Shares: 5, Threshold: 3,
+	}
+	if err := admin.Status().Update(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if err := admin.Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s3"},
+		StringData: map[string]string{"accessKeyID": "a", "secretAccessKey": "b"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	proofIsDue(t, s)
+	return s, b
+}
+
+// proofIsDue has the operator think that it has seen spec.proof long ago.
+func proofIsDue(t *testing.T, s *v1alpha1.VaultBackupSchedule) {
+	t.Helper()
+	eventually(t, "the operator has seen spec.proof", func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(s), s); err != nil {
+			return err
+		}
+		if s.Status.Proof == nil {
+			return fmt.Errorf("status %+v", s.Status)
+		}
+		s.Status.Proof.LastScheduleTime = &metav1.Time{Time: time.Now().AddDate(-2, 0, 0)}
+		return admin.Status().Update(t.Context(), s)
+	})
+}
+
+func awaitProof(t *testing.T, s *v1alpha1.VaultBackupSchedule, is metav1.ConditionStatus, reason, text string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("Proven is %s %s", is, reason), func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(s), s); err != nil {
+			return err
+		}
+		c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ProvenCondition)
+		if c == nil || c.Status != is || c.Reason != reason || !strings.Contains(c.Message, text) {
+			return fmt.Errorf("status %+v", s.Status)
+		}
+		return nil
+	})
+}
+
+func awaitObject(t *testing.T, namespace, name string, object client.Object) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%T %s", object, name), func() error {
+		return admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: name}, object)
+	})
+}
+
+// awaitTidy plays the garbage collector and the kubelet, and waits until nothing is left of a proof. As long as
+// there are pods there is what isolates them.
+func awaitTidy(t *testing.T, namespace string) {
+	t.Helper()
+	gone := func(name string, object client.Object) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%T %s is gone", object, name), func() error {
+			err := admin.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: name}, object)
+			if !apierrors.IsNotFound(err) {
+				return fmt.Errorf("it is there: %w", err)
+			}
+			return nil
+		})
+	}
+	gone(proofName, &v1alpha1.Vault{})
+	gone(proofName, &v1alpha1.VaultRestore{})
+	time.Sleep(3 * time.Second) // longer than the operator takes to look again
+	if !exists(t, namespace, proofName+"-isolation", &networkingv1.NetworkPolicy{}) {
+		t.Error("what isolates the pods is gone before them")
+	}
+	if err := admin.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(namespace), client.GracePeriodSeconds(0),
+		client.MatchingLabels{v1alpha1.InstanceLabel: proofName}); err != nil {
+		t.Fatal(err)
+	}
+	gone(proofName+"-isolation", &networkingv1.NetworkPolicy{})
+	gone(proofName+"-backup", &corev1.ServiceAccount{})
+}
+
+// A backup is restored into a Vault that is made for that, and all of that goes, whoever ends the operator when.
+func TestBackupProof(t *testing.T) {
+	t.Setenv("OPERATOR_IMAGE", "example.com/operator:1")
+	namespace := newNamespace(t)
+	operator := startOperator(t)
+	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1, unseal: {keysSecretName: keys}}"))
+	startPod(t, vault, "a", fakevault.Active)
+	s, b := startProof(t, namespace)
+	restart := func() {
+		operator.kill()
+		operator = startOperator(t)
+	}
+
+	// The cluster does not enforce NetworkPolicies.
+	awaitObject(t, namespace, proofName+"-isolation", &networkingv1.NetworkPolicy{})
+	restart()
+	isolated := endJob(t, namespace, proofName+"-isolation", `{"reached":true}`)
+	if pod := isolated.Spec.Template; pod.Labels[v1alpha1.ComponentLabel] != v1alpha1.ProofComponent ||
+		len(pod.Spec.Volumes) > 0 {
+		t.Errorf("the pod is %+v", pod)
+	}
+	if exists(t, namespace, proofName, &v1alpha1.Vault{}) {
+		t.Error("there is a Vault before it is known whether it can be isolated")
+	}
+	endJob(t, namespace, proofName+"-reach", `{"reached":true}`)
+	scratch := &v1alpha1.Vault{}
+	awaitObject(t, namespace, proofName, scratch)
+	restart()
+	scratch = awaitDeployed(t, scratch)
+	if scratch.Spec.Unseal != nil || *scratch.Spec.Nodes != 1 ||
+		scratch.Spec.Storage.Etcd.WhenDeleted != v1alpha1.DeleteData {
+		t.Errorf("the Vault is %+v", scratch.Spec)
+	}
+	policy := get(t, namespace, proofName, &networkingv1.NetworkPolicy{})
+	if len(policy.Spec.Ingress) == 0 || len(policy.Spec.Ingress[0].From) == 0 {
+		t.Errorf("clients are let in: %+v", policy.Spec)
+	}
+	node := startPod(t, scratch, "p", fakevault.Uninitialized)
+	node.Handle(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/v1/sys/seal-status" {
+			return false
+		}
+		state := node.State()
+		_, _ = fmt.Fprintf(w, `{"type": "shamir", "initialized": %t, "sealed": %t, "n": 5, "t": 3}`, state.Initialized,
+			state.Sealed)
+		return true
+	})
+	endJob(t, namespace, proofName+"-restore", restoredMessage)
+	restart()
+	node.Set(fakevault.Sealed)
+	awaitProof(t, s, metav1.ConditionTrue, v1alpha1.ReasonProvenRestored, "does not enforce NetworkPolicies")
+	b = get(t, namespace, b.Name, b)
+	if b.Status.Proven.Restored == nil || b.Status.Proven.Unsealed != nil || b.Status.Proven.Intact == nil {
+		t.Errorf("it is proven %+v", b.Status.Proven)
+	}
+	awaitTidy(t, namespace)
+	eventually(t, "the finalizer is gone", func() error {
+		if s = get(t, namespace, s.Name, s); len(s.Finalizers) > 0 {
+			return fmt.Errorf("finalizers %v", s.Finalizers)
+		}
+		return nil
+	})
+	if s.Status.Proof.Phase != v1alpha1.ProofSucceeded || s.Status.Proof.CompletionTime == nil ||
+		time.Since(s.Status.Proof.LastScheduleTime.Time) > 367*24*time.Hour {
+		t.Errorf("status %+v", s.Status.Proof)
+	}
+
+	// It does, and the schedule is deleted when the copy may be unsealed.
+	proofIsDue(t, s)
+	endJob(t, namespace, proofName+"-isolation", `{"reached":false}`)
+	endJob(t, namespace, proofName+"-reach", `{"reached":true}`)
+	awaitObject(t, namespace, proofName, scratch)
+	if scratch.Spec.Unseal == nil || scratch.Spec.Unseal.KeysSecretName != "keys" {
+		t.Errorf("the Vault is %+v", scratch.Spec)
+	}
+	awaitObject(t, namespace, proofName, &v1alpha1.VaultRestore{})
+	remove(t, s)
+	awaitTidy(t, namespace)
+	eventually(t, "the schedule is gone", func() error {
+		if exists(t, namespace, s.Name, s) {
+			return fmt.Errorf("it has the finalizers %v", s.Finalizers)
+		}
+		return nil
+	})
+}
+
+// What has the name of what a proof needs, and is not of it, is left alone.
+func TestBackupProofBesideForeignVault(t *testing.T) {
+	t.Setenv("OPERATOR_IMAGE", "example.com/operator:1")
+	namespace := newNamespace(t)
+	startOperator(t)
+	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1}"))
+	startPod(t, vault, "a", fakevault.Active)
+	foreign := parseVault(t, namespace, proofName, "spec: {nodes: 1}")
+	foreign.SetLabels(map[string]string{v1alpha1.ProofLabel: "nightly"})
+	if err := admin.Create(t.Context(), foreign); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := startProof(t, namespace)
+	awaitProof(t, s, metav1.ConditionFalse, v1alpha1.ReasonNameConflict, proofName)
+	if s.Status.Proof.Phase != "" || len(s.Finalizers) > 0 {
+		t.Errorf("a proof has begun: %+v", s.Status.Proof)
+	}
+	change(t, s, `{"spec": {"proof": null}}`)
+	eventually(t, "nothing is told of proofs", func() error {
+		s = get(t, namespace, s.Name, &v1alpha1.VaultBackupSchedule{})
+		if s.Status.Proof != nil || meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ProvenCondition) != nil {
+			return fmt.Errorf("status %+v", s.Status)
+		}
+		return nil
+	})
+	if !exists(t, namespace, proofName, &v1alpha1.Vault{}) {
+		t.Error("the Vault of somebody else was deleted")
+	}
+}
