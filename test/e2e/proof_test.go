@@ -53,6 +53,9 @@ func TestBackupProof(t *testing.T) {
 		etcd.requireTidy(t)
 	})
 	t.Run("the operator is killed", func(t *testing.T) {
+		if !everything() {
+			t.Skip("the tests beside it need the operator: make e2e-all runs it, and an integration test does so")
+		}
 		before := raft.status(t).Status.Proof
 		raft.suspend(t, false)
 		for _, kind := range []string{"job " + raft.vault() + "-isolation", "vault " + raft.vault(),
@@ -80,6 +83,9 @@ func TestBackupProof(t *testing.T) {
 // start meanwhile do not reach the API server.
 func TestBackupProofUnsealed(t *testing.T) {
 	requireLocalCluster(t)
+	if !everything() {
+		t.Skip("it runs alone, for minutes: make e2e-all runs it")
+	}
 	for _, p := range startProofs(t, func(namespace string) { enforcePolicies(t, namespace) }) {
 		p.await(t, metav1.ConditionTrue, v1alpha1.ReasonProvenUnsealed, "unsealed with the keys of Secret")
 		p.suspend(t, true)
