@@ -170,7 +170,8 @@ func (f *facts) shells() (objects []client.Object) {
 // conflict is what somebody else has of the names that a proof needs, or nothing.
 func (f *facts) conflict() string {
 	s := f.Schedule
-	kind, name := "", s.ProofName()
+	var kind string
+	name := s.ProofName()
 	switch {
 	case f.Vault != nil && !s.IsOf(f.Vault):
 		kind = "Vault"

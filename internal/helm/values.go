@@ -135,12 +135,17 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["generation"] = strconv.FormatInt(vault.Generation, 10)
 	spec["operated"] = true
 	spec["operatorNamespace"] = t.namespace
-	if vault.OfProof() {
-		spec["isolated"] = true
-	}
+	setIsolation(spec, &vault)
 	spec["openshift"] = t.openshift
 	spec["ipv6"] = t.ipv6
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
+}
+
+// setIsolation closes a Vault that proves a backup to all but the operator and its Jobs.
+func setIsolation(spec map[string]any, vault *v1alpha1.Vault) {
+	if vault.OfProof() {
+		spec["isolated"] = true
+	}
 }
 
 // setStorage sets what the chart has to know of the storage beside the spec, and the version of

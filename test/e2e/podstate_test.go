@@ -20,10 +20,9 @@ import (
 )
 
 // TestWhatBelongsToAPod changes the configuration and the certificates under pods that
-// run, and asserts that each keeps what it was made with.
+// run, and asserts that each keeps what it was made with. It counts the requests that fail, so that it runs alone.
 func TestWhatBelongsToAPod(t *testing.T) {
 	requireLocalCluster(t)
-	t.Parallel()
 	// The names of the user guide.
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
 	watchInvariants(t, v)
