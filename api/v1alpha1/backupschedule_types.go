@@ -331,3 +331,8 @@ const (
 func (s *VaultBackupSchedule) BacksUpBeforeUpgrade() bool {
 	return !s.Spec.Suspend && s.DeletionTimestamp == nil && (s.Spec.BeforeUpgrade == nil || *s.Spec.BeforeUpgrade)
 }
+
+// Proving says that a backup is being proven: the one that status.proof names.
+func (s *VaultBackupSchedule) Proving() bool {
+	return s.Status.Proof != nil && s.Status.Proof.Phase == ProofRunning
+}

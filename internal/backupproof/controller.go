@@ -112,7 +112,7 @@ func (r *Reconciler) facts(ctx context.Context, s *v1alpha1.VaultBackupSchedule)
 	if err := r.around(ctx, f); err != nil {
 		return nil, err
 	}
-	if !running(s) || f.Origin == nil {
+	if !s.Proving() || f.Origin == nil {
 		return f, nil
 	}
 	if f.Origin.Spec.Unseal != nil && (f.Vault == nil || f.Vault.Spec.Unseal == nil) {
@@ -168,7 +168,7 @@ func (r *Reconciler) ofBackup(ctx context.Context, f *facts) error {
 		if b.Spec.Vault != s.Spec.Vault || !b.Succeeded() {
 			continue
 		}
-		if running(s) && b.Name == s.Status.Proof.Backup || !running(s) && b.DeletionTimestamp == nil &&
+		if s.Proving() && b.Name == s.Status.Proof.Backup || !s.Proving() && b.DeletionTimestamp == nil &&
 			(f.Backup == nil || f.Backup.CreationTimestamp.Before(&b.CreationTimestamp)) {
 			f.Backup = b
 		}
@@ -183,7 +183,7 @@ func (r *Reconciler) around(ctx context.Context, f *facts) (err error) {
 	// The cache leaves out what others have made, and may be behind. While nothing runs it is good enough.
 	var policies client.Reader = r.Client
 	job := func(suffix string) (*batchv1.Job, error) { return read(ctx, r, namespace, name+suffix, &batchv1.Job{}) }
-	if running(s) {
+	if s.Proving() {
 		policies = r.APIReader
 		if f.Vault == nil {
 			job = func(suffix string) (*batchv1.Job, error) { return r.Jobs.JobNamed(ctx, namespace, name+suffix) }

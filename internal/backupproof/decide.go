@@ -91,7 +91,7 @@ func told(is metav1.ConditionStatus, reason, format string, args ...any) *metav1
 func decide(f *facts) decision {
 	s := f.Schedule
 	wanted := s.Spec.Proof != nil && s.DeletionTimestamp == nil
-	if wanted && running(s) {
+	if wanted && s.Proving() {
 		return goOn(f)
 	}
 	if d := tidy(f); len(d.Delete) > 0 || d.Again > 0 || d.Release {
@@ -101,10 +101,6 @@ func decide(f *facts) decision {
 		return decision{Forget: s.DeletionTimestamp == nil}
 	}
 	return next(f)
-}
-
-func running(s *v1alpha1.VaultBackupSchedule) bool {
-	return s.Status.Proof != nil && s.Status.Proof.Phase == v1alpha1.ProofRunning
 }
 
 // tidy deletes what is left of a proof: at last what isolates it, when no pod is left, and then the

@@ -107,8 +107,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 
 // proving is the name of the backup that is being proven, or nothing.
 func proving(s *v1alpha1.VaultBackupSchedule) string {
-	if proof := s.Status.Proof; proof != nil && proof.Phase == v1alpha1.ProofRunning {
-		return proof.Backup
+	if s.Proving() {
+		return s.Status.Proof.Backup
 	}
 	return ""
 }

@@ -53,19 +53,11 @@ func newUserCA(t *testing.T, v vaulttest.Vault) *userCA {
 func (c *userCA) issue(t *testing.T, life time.Duration) string {
 	t.Helper()
 	dir := t.TempDir()
-	key := newKey(t)
-	template := &x509.Certificate{
+	leaf := c.write(t, filepath.Join(dir, "server"), &x509.Certificate{
 		Subject: pkix.Name{CommonName: "made by the user"}, NotAfter: time.Now().Add(life),
 		DNSNames:    []string{c.vault.Name + "." + c.vault.Namespace + ".svc"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	leaf := c.sign(t, template, c.cert, key)
-	encoded, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, filepath.Join(dir, "server.crt"), "CERTIFICATE", leaf.Raw)
-	writePEM(t, filepath.Join(dir, "server.key"), "PRIVATE KEY", encoded)
+	})
 	c.put(t, "mine", "--from-file="+dir+"/server.crt --from-file="+dir+"/server.key")
 	return leaf.SerialNumber.Text(16)
 }
@@ -75,6 +67,20 @@ func (c *userCA) put(t *testing.T, name, content string) {
 	t.Helper()
 	shell.Run(t, c.vault.Kubectl("create secret generic %s %s --dry-run=client -o yaml | kubectl apply -f -", name,
 		content))
+}
+
+// write makes a certificate and its key, in the files PATH.crt and PATH.key.
+func (c *userCA) write(t *testing.T, path string, template *x509.Certificate) *x509.Certificate {
+	t.Helper()
+	key := newKey(t)
+	leaf := c.sign(t, template, c.cert, key)
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePEM(t, path+".crt", "CERTIFICATE", leaf.Raw)
+	writePEM(t, path+".key", "PRIVATE KEY", encoded)
+	return leaf
 }
 
 func (c *userCA) sign(t *testing.T, template, parent *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {

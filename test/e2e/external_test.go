@@ -182,18 +182,11 @@ func (db *postgres) certificate(t *testing.T) {
 	}
 	ca := &userCA{vault: db.Vault, key: key}
 	ca.cert = ca.sign(t, template, template, key)
-	serverKey := newKey(t)
-	leaf := ca.sign(t, &x509.Certificate{
+	writePEM(t, filepath.Join(db.dir, "ca.crt"), "CERTIFICATE", ca.cert.Raw)
+	ca.write(t, filepath.Join(db.dir, "server"), &x509.Certificate{
 		Subject: pkix.Name{CommonName: "database"}, NotAfter: time.Now().Add(24 * time.Hour),
 		IPAddresses: []net.IP{net.ParseIP(postgresAddress)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, ca.cert, serverKey)
-	encoded, err := x509.MarshalPKCS8PrivateKey(serverKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, filepath.Join(db.dir, "ca.crt"), "CERTIFICATE", ca.cert.Raw)
-	writePEM(t, filepath.Join(db.dir, "server.crt"), "CERTIFICATE", leaf.Raw)
-	writePEM(t, filepath.Join(db.dir, "server.key"), "PRIVATE KEY", encoded)
+	})
 }
 
 // run runs a block of the page as the administrator of the database.

@@ -64,17 +64,10 @@ func startOwnEtcd(t *testing.T, v vaulttest.Vault) {
 	ca.issue(t, 24*time.Hour)
 
 	dir := t.TempDir()
-	key := newKey(t)
-	leaf := ca.sign(t, &x509.Certificate{
+	ca.write(t, filepath.Join(dir, "tls"), &x509.Certificate{
 		Subject: pkix.Name{CommonName: "vault"}, NotAfter: time.Now().Add(24 * time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, ca.cert, key)
-	encoded, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, filepath.Join(dir, "tls.crt"), "CERTIFICATE", leaf.Raw)
-	writePEM(t, filepath.Join(dir, "tls.key"), "PRIVATE KEY", encoded)
+	})
 	writePEM(t, filepath.Join(dir, "ca.crt"), "CERTIFICATE", ca.cert.Raw)
 	stanza := docs.Find(t, page, regexp.MustCompile("(?s)```hcl\n(storage \"etcd\".*?)```"))
 	stanza = strings.Replace(stanza, "HOST", host, 1)

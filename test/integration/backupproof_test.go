@@ -26,12 +26,7 @@ const proofName = "nightly-proof"
 // startProof makes a schedule with a backup, and a proof that is due now.
 func startProof(t *testing.T, namespace string) (*v1alpha1.VaultBackupSchedule, *v1alpha1.VaultBackup) {
 	t.Helper()
-	awaitVault(t, get(t, namespace, "example", &v1alpha1.Vault{}), "it is initialized", func(v *v1alpha1.Vault) error {
-		if !v.Status.Initialized {
-			return fmt.Errorf("it is not")
-		}
-		return nil
-	})
+	awaitInitialized(t, get(t, namespace, "example", &v1alpha1.Vault{}))
 	s := &v1alpha1.VaultBackupSchedule{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "nightly"},
 		Spec: v1alpha1.VaultBackupScheduleSpec{
@@ -60,12 +55,7 @@ func startProof(t *testing.T, namespace string) (*v1alpha1.VaultBackupSchedule, 
 	if err := admin.Status().Update(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	if err := admin.Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s3"},
-		StringData: map[string]string{"accessKeyID": "a", "secretAccessKey": "b"},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	createS3Credentials(t, namespace)
 	proofIsDue(t, s)
 	return s, b
 }

@@ -30,6 +30,27 @@ func s3Destination() v1alpha1.BackupDestination {
 	}}
 }
 
+// createS3Credentials makes the Secret that s3Destination names.
+func createS3Credentials(t *testing.T, namespace string) {
+	t.Helper()
+	if err := admin.Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s3"},
+		StringData: map[string]string{"accessKeyID": "a", "secretAccessKey": "b"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func awaitInitialized(t *testing.T, vault *v1alpha1.Vault) {
+	t.Helper()
+	awaitVault(t, vault, "it is initialized", func(v *v1alpha1.Vault) error {
+		if !v.Status.Initialized {
+			return fmt.Errorf("it is not")
+		}
+		return nil
+	})
+}
+
 // endJob plays the Job controller: the pod of a Job says something, and the Job ends.
 func endJob(t *testing.T, namespace, name, message string) *batchv1.Job {
 	t.Helper()
@@ -88,12 +109,7 @@ func TestVaultBackup(t *testing.T) {
 	startOperator(t)
 	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1}"))
 	startPod(t, vault, "a", fakevault.Active)
-	awaitVault(t, vault, "it is initialized", func(v *v1alpha1.Vault) error {
-		if !v.Status.Initialized {
-			return fmt.Errorf("it is not")
-		}
-		return nil
-	})
+	awaitInitialized(t, vault)
 	b := &v1alpha1.VaultBackup{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "early"},
 		Spec:       v1alpha1.VaultBackupSpec{Vault: "example", Destination: s3Destination()},
@@ -103,12 +119,7 @@ func TestVaultBackup(t *testing.T) {
 	}
 	awaitBackup(t, b, v1alpha1.BackupFailed, v1alpha1.ReasonDestinationMissing)
 
-	if err := admin.Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s3"},
-		StringData: map[string]string{"accessKeyID": "a", "secretAccessKey": "b"},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	createS3Credentials(t, namespace)
 	b = &v1alpha1.VaultBackup{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "first"},
 		Spec: v1alpha1.VaultBackupSpec{
@@ -211,12 +222,7 @@ func TestBackupBeforeUpgrade(t *testing.T) {
 	change(t, vault, `{"spec": {"version": "1.21.0"}}`)
 	awaitImage(t, vault, "1.21.0")
 
-	if err := admin.Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s3"},
-		StringData: map[string]string{"accessKeyID": "a", "secretAccessKey": "b"},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	createS3Credentials(t, namespace)
 	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
 	b := awaitBackupBeforeUpgrade(t, namespace, failed.Name)
 	eventually(t, "the Job of the backup", func() error {

@@ -89,12 +89,7 @@ func TestVaultRestore(t *testing.T) {
 	stored := newRestore(namespace, "stored", "example", "")
 	stored.Spec.From = both.Spec.From
 	awaitRestore(t, create(t, stored), v1alpha1.RestoreFailed, v1alpha1.ReasonDestinationMissing)
-	if err := admin.Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s3"},
-		StringData: map[string]string{"accessKeyID": "a", "secretAccessKey": "b"},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	createS3Credentials(t, namespace)
 	// It waits for the Vault.
 	early := create(t, newRestore(namespace, "early", "example", "of-etcd"))
 	awaitRestore(t, early, v1alpha1.RestorePending, v1alpha1.ReasonAwaitingVault)
@@ -126,12 +121,7 @@ func TestVaultRestoreIntoRaft(t *testing.T) {
 	t.Setenv("OPERATOR_IMAGE", "example.com/operator:1")
 	namespace := newNamespace(t)
 	startOperator(t)
-	if err := admin.Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s3"},
-		StringData: map[string]string{"accessKeyID": "a", "secretAccessKey": "b"},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	createS3Credentials(t, namespace)
 	makeBackup(t, namespace, "of-etcd", "etcd")
 	makeBackup(t, namespace, "of-raft", "raft")
 	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1, storage: {raft: {volumeSize: 1Gi}}}"))
