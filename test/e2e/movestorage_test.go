@@ -3,10 +3,8 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -55,14 +53,7 @@ func TestMoveStorage(t *testing.T) {
 	})
 	t.Run("and back to etcd", func(t *testing.T) {
 		shell.Run(t, v.Kubectl("delete pvc data-example-etcd-0"))
-		// A node that has just joined does not vote yet, and could not elect another leader.
-		shell.Eventually(t, "all nodes vote", time.Minute, func() error {
-			peers := v.Do(t, v.AwaitHA(t, 2).VaultStatus.Active, v.keys.RootToken, "vault operator raft list-peers")
-			if voters := strings.Count(peers, " true"); voters != 3 {
-				return fmt.Errorf("%d do", voters)
-			}
-			return nil
-		})
+		awaitPeersVote(t, v.Vault, v.keys.RootToken)
 		start, last := time.Now(), ""
 		for range 2 { // with one of three nodes left none is active
 			last = v.Await(t, "has another active node", func(s v1alpha1.VaultStatus) bool {

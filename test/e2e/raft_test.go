@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
 // TestRaft runs a Vault with integrated storage through what it goes through in its life:
@@ -36,10 +39,24 @@ func (f *fixture) loseRaftStandby(t *testing.T) {
 	f.awaitRaft(t)
 }
 
-// awaitRaft waits until all nodes vote.
+// awaitRaft waits until all nodes are unsealed and vote.
 func (f *fixture) awaitRaft(t *testing.T) {
 	t.Helper()
 	awaitReported(t, f.Vault, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonQuorum, "3 of 3")
+	awaitPeersVote(t, f.Vault, f.keys.RootToken)
+}
+
+// awaitPeersVote waits until all three nodes vote. One that has just joined does not yet, and could not elect another
+// leader. Without a login of the operator only Vault tells.
+func awaitPeersVote(t *testing.T, v vaulttest.Vault, token string) {
+	t.Helper()
+	shell.Eventually(t, "all nodes vote", time.Minute, func() error {
+		peers := v.Do(t, v.AwaitHA(t, 2).VaultStatus.Active, token, "vault operator raft list-peers")
+		if voters := strings.Count(peers, " true"); voters != 3 {
+			return fmt.Errorf("%d do", voters)
+		}
+		return nil
+	})
 }
 
 func (f *fixture) loseRaftActive(t *testing.T) {
