@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -373,9 +374,21 @@ func (c *Client) send(
 	// Not through an http.Client, which would follow redirects.
 	response, err := c.transport.RoundTrip(request.WithContext(ctx))
 	if err != nil {
-		return nil, fmt.Errorf("no response: %w", err)
+		return nil, noResponse(err)
 	}
 	return response, nil
+}
+
+// noResponse is the error of a request without a response. What is no response of HTTP is quoted by the error of
+// Go's client: a node may send there what it was sent.
+func noResponse(err error) error {
+	var network net.Error
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &network) || errors.As(err, &certificate) || errors.Is(err, io.EOF) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("no response: %w", err)
+	}
+	return errors.New("no response of HTTP")
 }
 
 // decode reads a response to its end.

@@ -49,6 +49,12 @@ func TestOneRequest(t *testing.T) {
 	client := New(probe.Target{Address: node.Address, ServerName: name, CA: ca.PEM})
 	for what, answer := range map[string]func(http.ResponseWriter){
 		"the connection ends": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"no response of HTTP": func(w http.ResponseWriter) {
+			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
+				_, _ = conn.Write([]byte("MARKER\r\n\r\n"))
+				_ = conn.Close()
+			}
+		},
 		"a redirect": func(w http.ResponseWriter) {
 			w.Header().Set("Location", "https://"+node.Address+"/v1/sys/init")
 			w.WriteHeader(http.StatusTemporaryRedirect)
