@@ -21,6 +21,7 @@ import (
 // +kubebuilder:printcolumn:name="Restored",type=date,JSONPath=`.status.proven.restored`,description="Since when it is known that it can be restored"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Unsealed",type=date,JSONPath=`.status.proven.unsealed`,description="Since when it is known that the keys unseal what was restored",priority=1
+// +kubebuilder:printcolumn:name="Canary",type=date,JSONPath=`.status.proven.canary`,description="Since when it is known that a value is read from what was restored",priority=1
 // +kubebuilder:printcolumn:name="Location",type=string,JSONPath=`.status.location`,priority=1
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Succeeded")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Succeeded")].message`,priority=1
@@ -295,6 +296,11 @@ type BackupProof struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Unsealed by its keys",order=13,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional
 	Unsealed *metav1.Time `json:"unsealed,omitempty"`
+
+	// canary is when the value of spec.proof.canary was read from that other Vault.
+	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Canary read",order=13,xDescriptors={"urn:alm:descriptor:text"}
+	// +optional
+	Canary *metav1.Time `json:"canary,omitempty"`
 }
 
 // BackedUpVault is what whoever restores a backup has to know of the Vault that it is of.
@@ -399,5 +405,7 @@ type ProofLevel struct {
 
 // Levels are all levels, the least first.
 func (p *BackupProof) Levels() []ProofLevel {
-	return []ProofLevel{{"stored", p.Stored}, {"intact", p.Intact}, {"restored", p.Restored}, {"unsealed", p.Unsealed}}
+	return []ProofLevel{
+		{"stored", p.Stored}, {"intact", p.Intact}, {"restored", p.Restored}, {"unsealed", p.Unsealed}, {"canary", p.Canary},
+	}
 }

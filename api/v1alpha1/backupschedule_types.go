@@ -95,7 +95,7 @@ type VaultBackupScheduleSpec struct {
 	BeforeUpgrade *bool `json:"beforeUpgrade,omitempty"`
 
 	// retention says which backups of this schedule are deleted, with what is stored. By default
-	// none are. The newest one that is proven best is kept in any case.
+	// none are. The last one that is proven at each level is kept in any case.
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Retention",order=7
 	// +optional
 	Retention *BackupRetention `json:"retention,omitempty"`
@@ -129,7 +129,40 @@ type BackupProofPolicy struct {
 	// +kubebuilder:validation:XValidation:rule="!self.contains('TZ=')",message="must not name a time zone: that is timeZone"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Schedule of proofs",order=27,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
 	Schedule string `json:"schedule"`
+
+	// canary is a value in Vault that is read from what was restored, where that could be unsealed.
+	// By default none is.
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Canary",order=28,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	Canary *BackupCanary `json:"canary,omitempty"`
 }
+
+// BackupCanary is a value that was written into Vault before it was backed up.
+type BackupCanary struct {
+	// path is that of Vault's API, without "/v1/", such as "secret/data/canary" for the key "canary"
+	// of a key/value store of version 2 at "secret". What is there must have a field "value".
+	// https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#read-secret-version
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$`
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('v1/')",message="must not begin with v1/"
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Path of the canary",order=28,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:text","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	Path string `json:"path"`
+
+	// secretName is the name of a Secret in the same namespace with the keys "token", a token of
+	// Vault that may read the path, and "value", what the field "value" has to be, but for white space
+	// at its ends. The token has to be in the backup, and valid: the operator renews it in the Vault
+	// that is backed up each time that it has read the canary.
+	// +kubebuilder:validation:MinLength=1
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret of the canary",order=28,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret","urn:alm:descriptor:com.tectonic.ui:advanced"}
+	SecretName ObjectName `json:"secretName"`
+}
+
+// Keys of the Secret of a canary.
+const (
+	CanaryTokenKey = "token"
+	CanaryValueKey = "value"
+)
 
 // BackupRetention says which backups are deleted. With both, a backup goes that is beyond the
 // count or beyond the age.
@@ -253,6 +286,8 @@ const (
 	ReasonProvenRestored = "Restored"
 	// ReasonProvenUnsealed: the backup was restored, and unsealed by the keys of its Vault.
 	ReasonProvenUnsealed = "Unsealed"
+	// ReasonProvenCanary: the backup was restored and unsealed, and the canary was read.
+	ReasonProvenCanary = "Canary"
 	// ReasonNotProvenYet: no proof has ended yet.
 	ReasonNotProvenYet = "NotProvenYet"
 	// ReasonNoBackup: a proof is due, and there is no backup that has succeeded.
@@ -270,6 +305,11 @@ const (
 	ReasonKeysRefused = "KeysRefused"
 	// ReasonClusterDiffers: what was restored says that it is another Vault.
 	ReasonClusterDiffers = "ClusterDiffers"
+	// ReasonCanaryNotReadable: the canary cannot be read from what was restored, or its Secret is
+	// not usable.
+	ReasonCanaryNotReadable = "CanaryNotReadable"
+	// ReasonCanaryDiffers: what was restored has another value than the Secret of the canary.
+	ReasonCanaryDiffers = "CanaryDiffers"
 )
 
 const (

@@ -43,6 +43,8 @@ const (
 	eventBegun     = "ProofBegun"
 	eventSucceeded = "ProofSucceeded"
 	eventFailed    = "ProofFailed"
+	// eventNotRenewed: the token of the canary could not be renewed.
+	eventNotRenewed = "CanaryTokenNotRenewed"
 )
 
 // Reconciler proves backups. It runs on the leader.
@@ -132,13 +134,16 @@ func (r *Reconciler) ask(ctx context.Context, f *facts) (err error) {
 		return err
 	}
 	// What the Vault of this name is now is nothing to compare with if it is another one.
-	if f.Backup == nil || f.Backup.Status.Vault == nil || f.Backup.Status.Vault.UID != f.Origin.UID {
-		return nil
+	if f.Backup != nil && f.Backup.Status.Vault != nil && f.Backup.Status.Vault.UID == f.Origin.UID {
+		seal, _, err := r.seal(ctx, f.Origin)
+		if err != nil {
+			return err
+		}
+		if seal != nil {
+			f.ClusterID = seal.ClusterID
+		}
 	}
-	seal, _, err := r.seal(ctx, f.Origin)
-	if seal != nil {
-		f.ClusterID = seal.ClusterID
-	}
+	f.Canary, err = r.canary(ctx, f)
 	return err
 }
 
@@ -240,6 +245,20 @@ func (r *Reconciler) letsOut(ctx context.Context, f *facts) (string, error) {
 // seal is what a node of a Vault says of its seal now, an active one if there is one, and whether it is active.
 // It is nil when none says anything.
 func (r *Reconciler) seal(ctx context.Context, vault *v1alpha1.Vault) (*vaultclient.SealStatus, bool, error) {
+	node, active, err := r.node(ctx, vault)
+	if node == nil || err != nil {
+		return nil, false, err
+	}
+	status, err := node.SealStatus(ctx)
+	if err != nil { // it is asked again
+		return nil, false, nil //nolint:nilerr // a node that does not respond is nothing to back off from
+	}
+	return status, active, nil
+}
+
+// node is a client of a node of the Vault that responds, the active one if there is one, and whether it is that.
+// It is nil when none responds.
+func (r *Reconciler) node(ctx context.Context, vault *v1alpha1.Vault) (*vaultclient.Client, bool, error) {
 	list, err := pods.List(ctx, r, vault)
 	if err != nil {
 		return nil, false, err
@@ -263,11 +282,7 @@ func (r *Reconciler) seal(ctx context.Context, vault *v1alpha1.Vault) (*vaultcli
 	if !known {
 		return nil, false, nil
 	}
-	status, err := vaultclient.New(target).SealStatus(ctx)
-	if err != nil { // it is asked again
-		return nil, false, nil //nolint:nilerr // a node that does not respond is nothing to back off from
-	}
-	return status, observations[asked.UID].State == probe.Active, nil
+	return vaultclient.New(target), observations[asked.UID].State == probe.Active, nil
 }
 
 // act does what was decided, and tells of it. What is told is told of the version of the schedule that was decided
@@ -349,6 +364,12 @@ func (r *Reconciler) prove(ctx context.Context, f *facts, d decision) error {
 	b.Status.Proven.Restored = now(f)
 	if d.Unsealed {
 		b.Status.Proven.Unsealed = now(f)
+	}
+	if d.Canary {
+		b.Status.Proven.Canary = now(f)
+	}
+	if f.Canary != nil && f.Canary.read {
+		r.renewCanary(ctx, f)
 	}
 	return r.Status().Patch(ctx, b, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 }

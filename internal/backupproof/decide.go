@@ -58,6 +58,8 @@ type facts struct {
 	Active bool
 	// ClusterID is what the Vault that was backed up says that it is; empty when that is not known.
 	ClusterID string
+	// Canary is what is known of the canary; nil where none is wanted.
+	Canary *canary
 
 	Now time.Time
 }
@@ -71,8 +73,8 @@ type decision struct {
 	Delete []client.Object
 	// Finalizer has the finalizer put on the schedule, and Release has it taken away.
 	Finalizer, Release bool
-	// Restored and Unsealed are the levels that were shown.
-	Restored, Unsealed bool
+	// Restored, Unsealed and Canary are the levels that were shown.
+	Restored, Unsealed, Canary bool
 	// Proof is the new status, if it is another one, and Forget removes it with the condition.
 	Proof  *v1alpha1.BackupProofStatus
 	Forget bool
@@ -310,6 +312,7 @@ func goOn(f *facts) decision {
 			"as docs/restore.md says", s.Status.Proof.Backup, proveWithin, awaited(f))
 		// Only what was waited for at last is missing.
 		_, late.Restored = sealed(f)
+		late.Unsealed = late.Restored && f.unsealed() && f.sameCluster()
 		return late
 	}
 	d.Again = look
@@ -428,14 +431,13 @@ func judge(f *facts) decision {
 	d := decision{}
 	keys := meta.FindStatusCondition(f.Vault.Status.Conditions, v1alpha1.UnsealKeysValidCondition)
 	switch {
-	case f.Active && !f.Seal.Sealed && f.ClusterID != "" && f.Seal.ClusterID != f.ClusterID:
+	case f.unsealed() && !f.sameCluster():
 		d = failed(f, v1alpha1.ReasonClusterDiffers, "The backup %s was restored and unsealed, and says that it is another "+
 			"Vault than %s", b.Name, b.Spec.Vault)
-	case f.Active && !f.Seal.Sealed:
-		d = ended(f, v1alpha1.ProofSucceeded, told(metav1.ConditionTrue, v1alpha1.ReasonProvenUnsealed,
-			"The backup %s was restored into another Vault, and unsealed with the keys of Secret %s", b.Name,
-			f.Vault.Spec.Unseal.KeysSecretName))
-		d.Unsealed = true
+	case f.unsealed():
+		if d = f.unsealedBy(f.Vault.Spec.Unseal.KeysSecretName); d.Proof == nil {
+			return d
+		}
 	case keys != nil && keys.Status == metav1.ConditionFalse:
 		d = failed(f, v1alpha1.ReasonKeysRefused, "The backup %s was restored, and cannot be unsealed: %s", b.Name,
 			keys.Message)
@@ -443,6 +445,39 @@ func judge(f *facts) decision {
 		return d
 	}
 	d.Restored = true
+	return d
+}
+
+// unsealed says that what was restored is active, by keys that the operator has given it.
+func (f *facts) unsealed() bool {
+	return f.Vault != nil && f.Vault.Spec.Unseal != nil && f.Active && f.Seal != nil && !f.Seal.Sealed
+}
+
+// sameCluster says that what was unsealed is, as far as that is known, the Vault that was backed up.
+func (f *facts) sameCluster() bool { return f.ClusterID == "" || f.Seal.ClusterID == f.ClusterID }
+
+// unsealedBy says what was shown of a backup that was unsealed with the keys of a Secret.
+func (f *facts) unsealedBy(keys v1alpha1.ObjectName) decision {
+	d, c := decision{}, f.Canary
+	shown := fmt.Sprintf("The backup %s was restored into another Vault, and unsealed with the keys of Secret %s",
+		f.Backup.Name, keys)
+	switch {
+	case c == nil:
+		d = ended(f, v1alpha1.ProofSucceeded, told(metav1.ConditionTrue, v1alpha1.ReasonProvenUnsealed, "%s", shown))
+	case c.read && c.same:
+		d = ended(f, v1alpha1.ProofSucceeded, told(metav1.ConditionTrue, v1alpha1.ReasonProvenCanary,
+			"%s, and has the canary of Secret %s at %s", shown, c.spec.SecretName, c.spec.Path))
+		d.Canary = true
+	case c.read:
+		d = failed(f, v1alpha1.ReasonCanaryDiffers, "%s, and has another value at %s than Secret %s", shown, c.spec.Path,
+			c.spec.SecretName)
+	case c.unusable != "":
+		d = failed(f, v1alpha1.ReasonCanaryNotReadable, "%s, and the canary at %s cannot be read with the Secret %s: %s",
+			shown, c.spec.Path, c.spec.SecretName, c.unusable)
+	default: // the node has not responded yet
+		return d
+	}
+	d.Unsealed = true
 	return d
 }
 
@@ -473,6 +508,8 @@ func awaited(f *facts) string {
 		return "the VaultRestore has not begun"
 	case f.Seal == nil:
 		return "the node with the restored data does not tell its seal"
+	case f.unsealed() && f.Canary != nil:
+		return "the canary could not be read: " + cmp.Or(f.Canary.failure, "no node was active any more")
 	}
 	return "the Vault with the restored data was not active"
 }

@@ -124,6 +124,7 @@ func summary(d decision) string {
 	}
 	add("restored", d.Restored)
 	add("unsealed", d.Unsealed)
+	add("canary", d.Canary)
 	if d.Condition != nil {
 		words = append(words, string(d.Condition.Status), d.Condition.Reason)
 	}
@@ -255,6 +256,31 @@ func TestGoOn(t *testing.T) {
 			unseal(f)
 			f.ClusterID = "other"
 		}), "=Failed restored False ClusterDiffers"},
+		"unsealed, the canary is not read yet": {withCanary(canary{}), ""},
+		"unsealed, the canary is read": {withCanary(canary{read: true, same: true}),
+			"=Succeeded restored unsealed canary True Canary"},
+		"unsealed, another value": {withCanary(canary{read: true}), "=Failed restored unsealed False CanaryDiffers"},
+		"unsealed, it cannot be read": {withCanary(canary{unusable: "there is nothing"}),
+			"=Failed restored unsealed False CanaryNotReadable"},
+		"unsealed, it could not be read this time": {withCanary(canary{failure: "HTTP status 503"}), ""},
+		"unsealed, another Vault, with the canary": {with(withCanary(canary{read: true, same: true}), func(f *facts) {
+			f.ClusterID = "other"
+		}), "=Failed restored False ClusterDiffers"},
+		"restored, without keys, with a canary": {withoutKeys(func(f *facts) { f.Canary = &canary{} }),
+			"=Succeeded restored True Restored"},
+		"too late, the canary is not read": {with(withCanary(canary{}), func(f *facts) {
+			f.Schedule.Status.Proof.StartTime = at(-time.Hour)
+		}), "=Failed restored unsealed False TimedOut"},
+		"too late, another Vault, while the policy is gone": {withKeys(func(f *facts) {
+			unseal(f)
+			f.ClusterID, f.Schedule.Status.Proof.StartTime = "other", at(-time.Hour)
+			deleting(f.Policy)
+		}), "=Failed restored False TimedOut"},
+		"too late, unsealed by hand": {withoutKeys(func(f *facts) {
+			unseal(f)
+			f.Schedule.Status.Proof.StartTime = at(-time.Hour)
+			deleting(f.Policy)
+		}), "=Failed restored False TimedOut"},
 		"the keys are wrong": {withKeys(func(f *facts) {
 			f.Vault.Status.Conditions = []metav1.Condition{{
 				Type: v1alpha1.UnsealKeysValidCondition, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKeysWrong,
@@ -292,6 +318,14 @@ func failRestore(f *facts) {
 }
 
 func unseal(f *facts) { f.Seal.Sealed, f.Seal.ClusterID, f.Active = false, "c", true }
+
+// withCanary are the facts of a backup that was unsealed, of which the canary was asked for.
+func withCanary(c canary) *facts {
+	return withKeys(func(f *facts) {
+		unseal(f)
+		f.Canary = &c
+	})
+}
 
 // What isolates an unsealed copy stays until its last pod is gone, whatever ends the proof.
 func TestTidy(t *testing.T) {

@@ -53,6 +53,9 @@ func measure(s *v1alpha1.VaultBackupSchedule, backups []*v1alpha1.VaultBackup) {
 	proven := map[string]time.Time{"stored": {}, "intact": {}}
 	if s.Spec.Proof != nil {
 		proven["restored"], proven["unsealed"] = time.Time{}, time.Time{}
+		if s.Spec.Proof.Canary != nil {
+			proven["canary"] = time.Time{}
+		}
 	}
 	for _, b := range backups {
 		if b.Status.Proven == nil {

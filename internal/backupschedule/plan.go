@@ -119,18 +119,21 @@ func newestFirst(a, b *v1alpha1.VaultBackup) int {
 	return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
 }
 
-// provenBest is the newest of those that are proven best, or nil. The newest is the first.
-func provenBest(backups []*v1alpha1.VaultBackup) (best *v1alpha1.VaultBackup) {
+// lastOfEachLevel are the newest backup that is proven at all, and for each further level the newest that is proven so
+// far. The newest of those that are given is the first.
+func lastOfEachLevel(backups []*v1alpha1.VaultBackup) (last []*v1alpha1.VaultBackup) {
+	highest := 0
 	for _, b := range backups {
-		if b.DeletionTimestamp == nil && level(b) > 0 && (best == nil || level(b) > level(best)) {
-			best = b
+		if b.DeletionTimestamp == nil && level(b) > highest {
+			highest = level(b)
+			last = append(last, b)
 		}
 	}
-	return best
+	return last
 }
 
-// expired are the backups of a schedule that retention deletes. The newest of those that are proven
-// best stays in any case, and so does the one that is being proven.
+// expired are the backups of a schedule that retention deletes. The last one that is proven at each level stays in
+// any case, and so does the one that is being proven.
 func expired(
 	backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetention, proving string, now time.Time,
 ) (gone []*v1alpha1.VaultBackup) {
@@ -139,7 +142,7 @@ func expired(
 	}
 	backups = slices.Clone(backups)
 	slices.SortStableFunc(backups, newestFirst)
-	best := provenBest(backups)
+	last := lastOfEachLevel(backups)
 	good, bad := 0, 0
 	for _, b := range backups {
 		if !b.Completed() || b.DeletionTimestamp != nil {
@@ -154,7 +157,7 @@ func expired(
 			beyond = beyond || bad > keptFailures
 		}
 		// Who has set deletionPolicy to Retain wants to keep it.
-		if beyond && b != best && b.Name != proving && b.Spec.DeletionPolicy != v1alpha1.RetainData {
+		if beyond && !slices.Contains(last, b) && b.Name != proving && b.Spec.DeletionPolicy != v1alpha1.RetainData {
 			gone = append(gone, b)
 		}
 	}

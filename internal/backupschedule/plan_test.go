@@ -109,6 +109,9 @@ func TestExpired(t *testing.T) {
 	kept.Spec.DeletionPolicy = v1alpha1.RetainData
 	restored := made("b", 2, v1alpha1.BackupSucceeded, true, true)
 	restored.Status.Proven.Restored = restored.Status.Proven.Intact
+	canary := made("d", 4, v1alpha1.BackupSucceeded, true, true)
+	canary.Status.Proven.Restored, canary.Status.Proven.Unsealed = restored.Status.Proven.Restored, kept.Status.Proven.Intact
+	canary.Status.Proven.Canary = canary.Status.Proven.Intact
 	const good, bad, running = v1alpha1.BackupSucceeded, v1alpha1.BackupFailed, v1alpha1.BackupRunning
 	for name, tt := range map[string]struct {
 		backups []*v1alpha1.VaultBackup
@@ -133,6 +136,9 @@ func TestExpired(t *testing.T) {
 			made("b", 10, good, true, true)}, 0, time.Hour, nil},
 		"the last one that was restored stays": {[]*v1alpha1.VaultBackup{made("a", 1, good, true, true), restored,
 			made("c", 3, good, true, true)}, 1, 0, []string{"c"}},
+		"the last one of each level stays, whatever its age": {[]*v1alpha1.VaultBackup{made("a", 1, good, true, false),
+			made("a2", 1, good, true, false), restored, made("c", 3, good, true, true), canary,
+			made("e", 5, good, true, true)}, 0, time.Minute, []string{"a2", "c", "e"}},
 		"the one that is being proven stays": {[]*v1alpha1.VaultBackup{made("a", 1, good, true, true),
 			made("proving", 2, good, true, true), made("c", 3, good, true, true)}, 1, 0, []string{"c"}},
 		"nothing is set": {[]*v1alpha1.VaultBackup{made("a", 9, good, true, true), made("b", 9, good, true, true)},

@@ -25,7 +25,7 @@ import (
 func TestBackupProof(t *testing.T) {
 	requireLocalCluster(t)
 	t.Parallel()
-	both := startProofs(t, func(string) {})
+	both := startProofs(t, false, func(string) {})
 	etcd, raft := both[0], both[1]
 	for _, p := range both {
 		p.await(t, metav1.ConditionTrue, v1alpha1.ReasonProvenRestored, "does not enforce NetworkPolicies")
@@ -79,25 +79,63 @@ func TestBackupProof(t *testing.T) {
 }
 
 // TestBackupProofUnsealed has backups proven in a cluster that enforces the NetworkPolicies of the proofs. What
-// was restored reaches nothing of what it was backed up from, and is active all the same. It runs alone: pods that
-// start meanwhile do not reach the API server.
+// was restored reaches nothing of what it was backed up from, is active all the same, and has the canary. It runs
+// alone: pods that start meanwhile do not reach the API server.
 func TestBackupProofUnsealed(t *testing.T) {
 	requireLocalCluster(t)
 	if !everything() {
 		t.Skip("it runs alone, for minutes: make e2e-all runs it")
 	}
-	for _, p := range startProofs(t, func(namespace string) { enforcePolicies(t, namespace) }) {
-		p.await(t, metav1.ConditionTrue, v1alpha1.ReasonProvenUnsealed, "unsealed with the keys of Secret")
+	both := startProofs(t, true, func(namespace string) {
+		enforcePolicies(t, namespace)
+	})
+	for _, p := range both {
+		p.await(t, metav1.ConditionTrue, v1alpha1.ReasonProvenCanary, "unsealed with the keys of Secret")
 		p.suspend(t, true)
 		p.requireTidy(t)
 		b := p.backups(t, p.schedule())[0]
-		if proof := b.Status.Proven; proof == nil || proof.Restored == nil || proof.Unsealed == nil {
+		if proof := b.Status.Proven; proof == nil || proof.Restored == nil || proof.Unsealed == nil || proof.Canary == nil {
 			t.Errorf("the backup %s is proven %+v", b.Name, proof)
 		}
+		v := p.of
+		v.Do(t, v.AwaitHA(t, 0).VaultStatus.Active, string(keysOf(t, v)["root-token"]),
+			"vault token lookup "+p.canaryToken(t)+" | grep last_renewal")
 		if active := p.of.AwaitHA(t, 0).VaultStatus.Active; active == "" {
 			t.Errorf("%s is not active any more", p.of.Name)
 		}
 	}
+	etcd := both[0]
+	shell.Run(t, etcd.Kubectl(`patch secret canary-of-%s --type=merge -p '{"stringData": {"value": "hawk"}}'`,
+		etcd.of.Name))
+	etcd.suspend(t, false)
+	etcd.await(t, metav1.ConditionFalse, v1alpha1.ReasonCanaryDiffers, "has another value at secret/data/canary")
+	etcd.suspend(t, true)
+	etcd.requireTidy(t)
+	out := shell.Run(t, etcd.Kubectl("get vaultbackupschedules,vaultbackups,events -o yaml"))
+	for _, secret := range []string{"tweet", "hawk", etcd.canaryToken(t)} {
+		if strings.Contains(out, secret) {
+			t.Errorf("%s is told", secret)
+		}
+	}
+}
+
+// writeCanary writes a canary as docs/backup.md does.
+func (p proven) writeCanary(t *testing.T) {
+	t.Helper()
+	active := p.of.AwaitHA(t, 0).VaultStatus.Active
+	out := p.of.Do(t, active, string(keysOf(t, p.of)["root-token"]), `set -e
+vault secrets enable -path=secret -version=2 kv >/dev/null
+until vault kv put secret/canary value=tweet >/dev/null 2>&1; do sleep 1; done
+echo 'path "secret/data/canary" { capabilities = ["read"] }' | vault policy write canary - >/dev/null
+vault token create -orphan -policy=canary -period=768h -field=token`)
+	shell.Run(t, p.Kubectl("create secret generic canary-of-%s --from-literal=token=%s --from-literal=value=tweet",
+		p.of.Name, strings.TrimSpace(out)))
+}
+
+// canaryToken is the token of the Secret of the canary.
+func (p proven) canaryToken(t *testing.T) string {
+	t.Helper()
+	return shell.Run(t, p.Kubectl("get secret canary-of-%s -o go-template='{{.data.token | base64decode}}'", p.of.Name))
 }
 
 // enforcePolicies plays the network plugin for the policies of proofs: on each node the pods that they select reach
@@ -166,8 +204,8 @@ func enforcePolicies(t *testing.T, namespace string) {
 }
 
 // startProofs makes a Vault on etcd and one with integrated storage, each with a backup and a proof of that in the
-// next minute.
-func startProofs(t *testing.T, before func(namespace string)) []proven {
+// next minute, with a canary or without.
+func startProofs(t *testing.T, canary bool, before func(namespace string)) []proven {
 	t.Helper()
 	s3 := startS3(t, newNamespace(t))
 	etcd := proven{objectStore: s3, of: vaulttest.Vault{Namespace: s3.Namespace, Name: "remote"}}
@@ -183,10 +221,15 @@ func startProofs(t *testing.T, before func(namespace string)) []proven {
 	}
 	before(s3.Namespace)
 	for _, p := range both {
+		of := ""
+		if canary {
+			p.writeCanary(t)
+			of = ", canary: {path: secret/data/canary, secretName: canary-of-" + p.of.Name + "}"
+		}
 		shell.Run(t, s3.Kubectl("create secret generic token-%s --from-literal=token=%s", p.of.Name,
 			keysOf(t, p.of)["root-token"]))
 		shell.Apply(t, s3.schedule(p.schedule(), p.of.Name, fmt.Sprintf(`schedule: "0 3 1 1 *", immediate: true, `+
-			`tokenSecretName: token-%s, proof: {schedule: "* * * * *"}`, p.of.Name)))
+			`tokenSecretName: token-%s, proof: {schedule: "* * * * *"%s}`, p.of.Name, of)))
 	}
 	return both
 }

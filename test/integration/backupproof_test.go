@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -116,9 +117,12 @@ func awaitTidy(t *testing.T, namespace string) {
 	if !exists(t, namespace, proofName+"-isolation", &networkingv1.NetworkPolicy{}) {
 		t.Error("what isolates the pods is gone before them")
 	}
-	if err := admin.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(namespace), client.GracePeriodSeconds(0),
-		client.MatchingLabels{v1alpha1.InstanceLabel: proofName}); err != nil {
-		t.Fatal(err)
+	for _, object := range []client.Object{&corev1.Pod{}, &corev1.Secret{}, &batchv1.Job{}} {
+		if err := admin.DeleteAllOf(t.Context(), object, client.InNamespace(namespace), client.GracePeriodSeconds(0),
+			client.MatchingLabels{v1alpha1.InstanceLabel: proofName},
+			client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	gone(proofName+"-isolation", &networkingv1.NetworkPolicy{})
 	gone(proofName+"-backup", &corev1.ServiceAccount{})
@@ -130,7 +134,7 @@ func TestBackupProof(t *testing.T) {
 	namespace := newNamespace(t)
 	operator := startOperator(t)
 	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1, unseal: {keysSecretName: keys}}"))
-	startPod(t, vault, "a", fakevault.Active)
+	origin := startPod(t, vault, "a", fakevault.Active)
 	s, b := startProof(t, namespace)
 	restart := func() {
 		operator.kill()
@@ -191,11 +195,63 @@ func TestBackupProof(t *testing.T) {
 		t.Errorf("status %+v", s.Status.Proof)
 	}
 
-	// It does, and the schedule is deleted when the copy may be unsealed.
-	proofIsDue(t, s)
-	endJob(t, namespace, proofName+"-isolation", `{"reached":false}`)
-	endJob(t, namespace, proofName+"-reach", `{"reached":true}`)
-	awaitObject(t, namespace, proofName, scratch)
+	// It does: the copy is unsealed, and the canary is read from it.
+	proveIsolated := func() {
+		t.Helper()
+		proofIsDue(t, s)
+		endJob(t, namespace, proofName+"-isolation", `{"reached":false}`)
+		endJob(t, namespace, proofName+"-reach", `{"reached":true}`)
+		awaitObject(t, namespace, proofName, scratch)
+	}
+	change(t, s, `{"spec": {"proof": {"canary": {"path": "secret/data/canary", "secretName": "canary"}}}}`)
+	if err := admin.Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "canary"},
+		StringData: map[string]string{"token": "hvs.canary", "value": "tweet"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	renewed := make(chan string, 1)
+	origin.Handle(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/v1/auth/token/renew-self" {
+			return false
+		}
+		select {
+		case renewed <- r.Header.Get("X-Vault-Token"):
+		default: // the operator may do so again
+		}
+		return true
+	})
+	proveIsolated()
+	node = startPod(t, awaitDeployed(t, scratch), "q", fakevault.Uninitialized)
+	node.Handle(func(w http.ResponseWriter, r *http.Request) bool {
+		switch r.URL.Path {
+		case "/v1/sys/seal-status":
+			state := node.State()
+			_, _ = fmt.Fprintf(w, `{"type": "shamir", "initialized": %t, "sealed": %t, "n": 5, "t": 3}`, state.Initialized,
+				state.Sealed)
+		case "/v1/secret/data/canary":
+			if r.Header.Get("X-Vault-Token") != "hvs.canary" {
+				w.WriteHeader(http.StatusForbidden)
+			}
+			_, _ = fmt.Fprint(w, `{"data": {"data": {"value": "tweet"}}}`)
+		default:
+			return false
+		}
+		return true
+	})
+	endJob(t, namespace, proofName+"-restore", restoredMessage)
+	node.Set(fakevault.Active)
+	awaitProof(t, s, metav1.ConditionTrue, v1alpha1.ReasonProvenCanary, "unsealed with the keys of Secret keys")
+	if b = get(t, namespace, b.Name, b); b.Status.Proven.Unsealed == nil || b.Status.Proven.Canary == nil {
+		t.Errorf("it is proven %+v", b.Status.Proven)
+	}
+	if token := <-renewed; token != "hvs.canary" {
+		t.Errorf("the token %q is renewed", token)
+	}
+	awaitTidy(t, namespace)
+
+	// The schedule is deleted when the copy may be unsealed.
+	proveIsolated()
 	if scratch.Spec.Unseal == nil || scratch.Spec.Unseal.KeysSecretName != "keys" {
 		t.Errorf("the Vault is %+v", scratch.Spec)
 	}

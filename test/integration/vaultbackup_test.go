@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -189,6 +190,94 @@ func TestVaultBackupSchedule(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestBadBackupsAreRefusedWithTheNameOfTheField(t *testing.T) {
+	namespace := newNamespace(t)
+	const (
+		s3      = `destination: {s3: {endpoint: "https://s3.example.com", bucket: backups, credentialsSecretName: s3}}`
+		good    = `vault: example, ` + s3
+		nightly = good + `, schedule: "0 3 * * *"`
+	)
+	for name, tt := range map[string]struct {
+		kind, spec, object string
+		want               []string
+	}{
+		"a backup":   {kind: "VaultBackup", spec: good},
+		"a schedule": {kind: "VaultBackupSchedule", spec: nightly + `, proof: {schedule: "0 5 * * 0"}`},
+		"a canary": {kind: "VaultBackupSchedule",
+			spec: nightly + `, proof: {schedule: "0 5 * * 0", canary: {path: secret/data/my-canary.1, secretName: c}}`},
+		"a restore": {kind: "VaultRestore", spec: `vault: example, backup: nightly-1`},
+
+		"no destination": {kind: "VaultBackup", spec: `vault: example`, want: []string{"spec.destination", "Required"}},
+		"two destinations": {kind: "VaultBackup", spec: `vault: example, destination: {persistentVolumeClaim: ` +
+			`{claimName: c}, ` + strings.TrimPrefix(s3, "destination: {"), want: []string{"spec.destination", "exactly one of"}},
+		"no Vault":   {kind: "VaultBackup", spec: s3, want: []string{"spec.vault", "Required"}},
+		"plain HTTP": {kind: "VaultBackup", spec: strings.Replace(good, "https", "http", 1), want: []string{"s3.endpoint"}},
+		"credentials in the URL": {kind: "VaultBackup", spec: strings.Replace(good, "//", "//me:secret@", 1),
+			want: []string{"s3.endpoint"}},
+		"a path in the URL": {kind: "VaultBackup", spec: strings.Replace(good, ".com", ".com/a", 1),
+			want: []string{"s3.endpoint"}},
+		"a bucket in capitals": {kind: "VaultBackup", spec: strings.Replace(good, "backups", "Backups", 1),
+			want: []string{"s3.bucket"}},
+		"a key of KMS alone": {kind: "VaultBackup", spec: strings.Replace(good, "bucket:", "kmsKeyID: k, bucket:", 1),
+			want: []string{"s3.kmsKeyID", "serverSideEncryption"}},
+		"a way up": {kind: "VaultBackup", spec: strings.Replace(good, "bucket:", "prefix: a/../b, bucket:", 1),
+			want: []string{"s3.prefix"}},
+		"a long name":       {kind: "VaultBackup", object: strings.Repeat("n", 53), spec: good, want: []string{"at most 52"}},
+		"a name with a dot": {kind: "VaultBackup", object: "a.b", spec: good, want: []string{"must not contain a dot"}},
+
+		"no schedule": {kind: "VaultBackupSchedule", spec: good, want: []string{"spec.schedule", "Required"}},
+		"a time zone in the schedule": {kind: "VaultBackupSchedule", spec: good + `, schedule: "CRON_TZ=UTC 0 3 * * *"`,
+			want: []string{"spec.schedule", "timeZone"}},
+		"a time zone in that of proofs": {kind: "VaultBackupSchedule",
+			spec: nightly + `, proof: {schedule: "TZ=UTC 0 3 * * *"}`, want: []string{"spec.proof.schedule", "timeZone"}},
+		"a long name of a schedule": {kind: "VaultBackupSchedule", object: strings.Repeat("n", 41), spec: nightly,
+			want: []string{"at most 40"}},
+		"no retention": {kind: "VaultBackupSchedule", spec: nightly + `, retention: {}`,
+			want: []string{"spec.retention", "count or age"}},
+		"a retention of none": {kind: "VaultBackupSchedule", spec: nightly + `, retention: {count: 0}`,
+			want: []string{"spec.retention.count"}},
+		"an age in days": {kind: "VaultBackupSchedule", spec: nightly + `, retention: {age: 30d}`,
+			want: []string{"spec.retention.age", "720h"}},
+		"a canary without a Secret": {kind: "VaultBackupSchedule",
+			spec: nightly + `, proof: {schedule: "0 5 * * 0", canary: {path: secret/canary}}`,
+			want: []string{"spec.proof.canary.secretName", "Required"}},
+		"a canary with a query": {kind: "VaultBackupSchedule",
+			spec: nightly + `, proof: {schedule: "0 5 * * 0", canary: {path: "secret/canary?version=1", secretName: c}}`,
+			want: []string{"spec.proof.canary.path"}},
+		"a canary above the root": {kind: "VaultBackupSchedule",
+			spec: nightly + `, proof: {schedule: "0 5 * * 0", canary: {path: secret/../sys/seal, secretName: c}}`,
+			want: []string{"spec.proof.canary.path"}},
+		"a canary with the version of the API": {kind: "VaultBackupSchedule",
+			spec: nightly + `, proof: {schedule: "0 5 * * 0", canary: {path: v1/secret/canary, secretName: c}}`,
+			want: []string{"spec.proof.canary.path", "must not begin with v1/"}},
+
+		"nothing to restore": {kind: "VaultRestore", spec: `vault: example`, want: []string{"spec", "exactly one of"}},
+		"two to restore": {kind: "VaultRestore", spec: `vault: example, backup: b, from: {name: b, location: ` +
+			strings.TrimPrefix(s3, "destination: ") + `}`,
+			want: []string{"exactly one of"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			object := parseVault(t, namespace, cmp.Or(tt.object, "nightly"), `spec: {`+tt.spec+`}`)
+			object.SetKind(tt.kind)
+			err := client.NewDryRunClient(strict()).Create(t.Context(), object)
+			if len(tt.want) == 0 {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) {
+				t.Fatalf("error %v", err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v, want %q", err, want)
+				}
+			}
+		})
+	}
 }
 
 // An upgrade waits for a backup, and does not begin when that fails. The way back waits for none.
