@@ -91,7 +91,7 @@ func TestOperatorPermissions(t *testing.T) {
 		"create pods", "create pods --subresource=exec", "create pods --subresource=eviction",
 		"create serviceaccounts --subresource=token", "impersonate serviceaccounts",
 		"create roles", "create rolebindings", "create clusterrolebindings", "bind clusterroles", "escalate clusterroles",
-		"get nodes", "get persistentvolumes", "delete namespaces", "delete vaults",
+		"get nodes", "get persistentvolumes", "delete namespaces",
 		"patch customresourcedefinitions", "patch validatingadmissionpolicies",
 	} {
 		if out, err := shell.Try("kubectl auth can-i " + request + " -n " + namespace + " --as=" + operatorUser); err == nil {
@@ -115,7 +115,24 @@ apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: foreign, namespace: `+namespace+`}
 spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: vault.security.coreos.com/v1alpha1
+kind: Vault
+metadata: {name: foreign, namespace: `+namespace+`}
+spec: {configMapName: none}
+---
+apiVersion: vault.security.coreos.com/v1alpha1
+kind: VaultRestore
+metadata: {name: foreign, namespace: `+namespace+`}
+spec: {vault: foreign, backup: none}
 `)
+	// It may delete those of its own proofs of backups.
+	for _, kind := range []string{"vault", "vaultrestore"} {
+		out, err := shell.Try("kubectl delete " + kind + " foreign -n " + namespace + " --as=" + operatorUser)
+		if err == nil || !strings.Contains(out, "ValidatingAdmissionPolicy") {
+			t.Errorf("the deletion of a %s is not denied by a policy: %s", kind, out)
+		}
+	}
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
 		t.Fatal(err)
