@@ -312,10 +312,7 @@ func (s objectStore) await(t *testing.T, name string) *v1alpha1.VaultBackup {
 	t.Helper()
 	b := &v1alpha1.VaultBackup{}
 	shell.Eventually(t, "the backup "+name+" ends", 4*time.Minute, func() error {
-		out, err := shell.Try(s.Kubectl("get vaultbackup %s -o json", name))
-		if err == nil {
-			err = json.Unmarshal([]byte(out), b)
-		}
+		err := vaulttest.Get(s.Namespace, name, b)
 		if err == nil && !b.Completed() {
 			err = fmt.Errorf("the status is %+v", b.Status)
 		}

@@ -64,6 +64,10 @@ func (f *fixture) underLoad(t *testing.T, fn func(active string), flags ...strin
 	return c.stop(t)
 }
 
+// outageBesideOthers is for how long clients may not be served by one handover, in a test that others run beside
+// on the same CPUs. At rest that takes a second or two, which the benchmarks measure.
+const outageBesideOthers = 45 * time.Second
+
 // requireOutage fails the test when clients were not served for longer than the bound.
 func requireOutage(t *testing.T, r hammer.Report, bound time.Duration) {
 	t.Helper()

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
@@ -44,14 +44,10 @@ func awaitCondition(t *testing.T, v vaulttest.Vault, timeout time.Duration,
 // awaitEvent waits for an event of a Vault since a moment that mentions the text.
 func awaitEvent(t *testing.T, v vaulttest.Vault, reason, text string, since time.Time) {
 	t.Helper()
-	command := v.Kubectl("get events --field-selector reason=%s,involvedObject.name=%s -o json", reason, v.Name)
+	which := client.MatchingFields{"reason": reason, "involvedObject.name": v.Name}
 	shell.Eventually(t, fmt.Sprintf("an event %s of %s mentions %q", reason, v.Name, text), 20*time.Second, func() error {
-		out, err := shell.Try(command)
 		var events corev1.EventList
-		if err == nil {
-			err = json.Unmarshal([]byte(out), &events)
-		}
-		if err != nil {
+		if err := vaulttest.List(v.Namespace, &events, which); err != nil {
 			return err
 		}
 		var others []string

@@ -14,10 +14,6 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
-// etcdOutage is for how long clients may not be served when members are replaced: Vault connects to
-// another one, and etcd elects once. At rest that is a second or two, but other tests run beside this one.
-const etcdOutage = 45 * time.Second
-
 // TestEtcdRollout changes the members of etcd while clients write: they are replaced one by
 // one, the leader last, and a version that cannot start costs one of them, until the spec is set
 // back. No write is lost, and no Vault pod is touched.
@@ -75,7 +71,7 @@ func (f *fixture) changeEtcd(t *testing.T) {
 	if order[len(order)-1] != leader {
 		t.Errorf("members were replaced in the order %v, and %s led", order, leader)
 	}
-	requireOutage(t, r, etcdOutage)
+	requireOutage(t, r, outageBesideOthers)
 	f.awaitMembers(t)
 }
 
@@ -94,6 +90,6 @@ func (f *fixture) badEtcdVersion(t *testing.T) {
 		setSpec(t, f.Vault, `{"storage": {"etcd": {"version": null}}}`)
 		awaitCondition(t, f.Vault, 3*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated)
 	}, longTimeout)
-	requireOutage(t, r, etcdOutage)
+	requireOutage(t, r, outageBesideOthers)
 	f.awaitMembers(t)
 }

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -248,8 +247,7 @@ func (p proven) vault() string { return p.schedule() + "-proof" }
 func (p proven) status(t *testing.T) *v1alpha1.VaultBackupSchedule {
 	t.Helper()
 	s := &v1alpha1.VaultBackupSchedule{}
-	out := shell.Run(t, p.Kubectl("get vaultbackupschedule %s -o json", p.schedule()))
-	if err := json.Unmarshal([]byte(out), s); err != nil {
+	if err := vaulttest.Get(p.Namespace, p.schedule(), s); err != nil {
 		t.Fatal(err)
 	}
 	return s

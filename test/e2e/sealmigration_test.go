@@ -166,7 +166,7 @@ func (m *migrated) move(t *testing.T, begin, kind, key string) {
 			return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.SealMigratedCondition)
 		})
 	})
-	requireOutage(t, r, handover)
+	requireOutage(t, r, outageBesideOthers)
 	awaitSeal(t, m.Vault, kind, key)
 	awaitEvent(t, m.Vault, v1alpha1.ReasonMigrated, "remove spec.sealMigration", time.Time{})
 	m.requireSecret(t)

@@ -112,7 +112,7 @@ func (b *Background) Ended() (string, bool) {
 }
 
 // Eventually is poll.Eventually with an interval that leaves the machine time between
-// commands.
+// commands: one of kubectl takes a fifth of a second of CPU.
 func Eventually(t T, what string, timeout time.Duration, check func() error) {
 	t.Helper()
 	poll.Eventually(t, what, timeout, 500*time.Millisecond, check)

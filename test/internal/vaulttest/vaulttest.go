@@ -1,5 +1,5 @@
 // Package vaulttest handles a Vault in a cluster as an administrator would: with kubectl and its
-// plugin, a port-forward and the vault command.
+// plugin, a port-forward and the vault command. Only what it waits for it reads without kubectl.
 package vaulttest
 
 import (
@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
@@ -36,10 +39,7 @@ func (v Vault) Kubectl(format string, args ...any) string {
 // Status returns the status of the resource.
 func (v Vault) Status() (v1alpha1.VaultStatus, error) {
 	var vault v1alpha1.Vault
-	out, err := shell.Try(v.Kubectl("get vault %s -o json", v.Name))
-	if err == nil {
-		err = json.Unmarshal([]byte(out), &vault)
-	}
+	err := Get(v.Namespace, v.Name, &vault)
 	return vault.Status, err
 }
 
@@ -83,11 +83,17 @@ func (v Vault) AwaitHA(t shell.T, standby int) v1alpha1.VaultStatus {
 }
 
 // Endpoints are the pods that the Service sends clients to.
-func (v Vault) Endpoints() ([]string, error) {
-	out, err := shell.Try(v.Kubectl(
-		`get endpointslices -l kubernetes.io/service-name=%s -o go-template='{{range .items}}{{range .endpoints}}{{if `+
-			`.conditions.ready}}{{.targetRef.name}} {{end}}{{end}}{{end}}'`, v.Name))
-	return strings.Fields(out), err
+func (v Vault) Endpoints() (names []string, err error) {
+	var list discoveryv1.EndpointSliceList
+	err = List(v.Namespace, &list, client.MatchingLabels{discoveryv1.LabelServiceName: v.Name})
+	for _, slice := range list.Items {
+		for _, e := range slice.Endpoints {
+			if e.Conditions.Ready != nil && *e.Conditions.Ready && e.TargetRef != nil {
+				names = append(names, e.TargetRef.Name)
+			}
+		}
+	}
+	return names, err
 }
 
 // Forward makes the pod reachable, and returns the environment for the vault
