@@ -146,8 +146,8 @@ func (r *Reconciler) renewCanary(ctx context.Context, f *facts) {
 		why = f.Canary.renew(ctx, node)
 	}
 	if why != "" {
-		r.Recorder.Eventf(f.Schedule, corev1.EventTypeWarning, eventNotRenewed, "The token of Secret %s could not be renewed "+
-			"in %s: %s", f.Canary.spec.SecretName, f.Origin.Name, why)
+		r.Recorder.Eventf(f.Schedule, corev1.EventTypeWarning, eventNotRenewed, "The token of Secret %s could not be "+
+			"renewed in %s: %s", f.Canary.spec.SecretName, f.Origin.Name, why)
 	}
 }
 

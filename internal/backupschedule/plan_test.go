@@ -110,8 +110,8 @@ func TestExpired(t *testing.T) {
 	restored := made("b", 2, v1alpha1.BackupSucceeded, true, true)
 	restored.Status.Proven.Restored = restored.Status.Proven.Intact
 	canary := made("d", 4, v1alpha1.BackupSucceeded, true, true)
-	canary.Status.Proven.Restored, canary.Status.Proven.Unsealed = restored.Status.Proven.Restored, kept.Status.Proven.Intact
-	canary.Status.Proven.Canary = canary.Status.Proven.Intact
+	proof := canary.Status.Proven
+	proof.Restored, proof.Unsealed, proof.Canary = proof.Intact, proof.Intact, proof.Intact
 	const good, bad, running = v1alpha1.BackupSucceeded, v1alpha1.BackupFailed, v1alpha1.BackupRunning
 	for name, tt := range map[string]struct {
 		backups []*v1alpha1.VaultBackup
