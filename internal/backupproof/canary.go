@@ -40,9 +40,8 @@ type canary struct {
 	failure string
 }
 
-// canary reads the canary from what was restored, once that is active. It is nil where none is wanted, or none is read
-// yet. The token is sent to nobody but the Vault of the proof, after that has told that it is the one that was
-// backed up.
+// canary reads the canary from what was restored, once that is active. It is nil where none is wanted. The token is
+// sent to nobody but the Vault of the proof, after that has told that it is the one that was backed up.
 func (r *Reconciler) canary(ctx context.Context, f *facts) (*canary, error) {
 	s := f.Schedule
 	if s.Spec.Proof.Canary == nil {
@@ -138,7 +137,7 @@ func (c *canary) compare(value any, deeper json.RawMessage) {
 
 // renewCanary renews the token in the Vault that was backed up, so that it is valid in later backups.
 func (r *Reconciler) renewCanary(ctx context.Context, f *facts) {
-	if f.Backup.Status.Vault == nil || f.Backup.Status.Vault.UID != f.Origin.UID {
+	if !f.ofOrigin() {
 		return // of another Vault it is not a token
 	}
 	why := "no node is active"

@@ -134,7 +134,7 @@ func (r *Reconciler) ask(ctx context.Context, f *facts) (err error) {
 		return err
 	}
 	// What the Vault of this name is now is nothing to compare with if it is another one.
-	if f.Backup != nil && f.Backup.Status.Vault != nil && f.Backup.Status.Vault.UID == f.Origin.UID {
+	if f.ofOrigin() {
 		seal, _, err := r.seal(ctx, f.Origin)
 		if err != nil {
 			return err

@@ -435,7 +435,7 @@ func judge(f *facts) decision {
 		d = failed(f, v1alpha1.ReasonClusterDiffers, "The backup %s was restored and unsealed, and says that it is another "+
 			"Vault than %s", b.Name, b.Spec.Vault)
 	case f.unsealed():
-		if d = f.unsealedBy(f.Vault.Spec.Unseal.KeysSecretName); d.Proof == nil {
+		if d = judgeUnsealed(f); d.Proof == nil {
 			return d
 		}
 	case keys != nil && keys.Status == metav1.ConditionFalse:
@@ -448,6 +448,11 @@ func judge(f *facts) decision {
 	return d
 }
 
+// ofOrigin says that the backup is of the Vault that is there now, and not of an earlier one of the name.
+func (f *facts) ofOrigin() bool {
+	return f.Backup != nil && f.Backup.Status.Vault != nil && f.Backup.Status.Vault.UID == f.Origin.UID
+}
+
 // unsealed says that what was restored is active, by keys that the operator has given it.
 func (f *facts) unsealed() bool {
 	return f.Vault != nil && f.Vault.Spec.Unseal != nil && f.Active && f.Seal != nil && !f.Seal.Sealed
@@ -456,11 +461,11 @@ func (f *facts) unsealed() bool {
 // sameCluster says that what was unsealed is, as far as that is known, the Vault that was backed up.
 func (f *facts) sameCluster() bool { return f.ClusterID == "" || f.Seal.ClusterID == f.ClusterID }
 
-// unsealedBy says what was shown of a backup that was unsealed with the keys of a Secret.
-func (f *facts) unsealedBy(keys v1alpha1.ObjectName) decision {
+// judgeUnsealed says what a Vault shows that was restored and unsealed, and nothing while its canary is to be read.
+func judgeUnsealed(f *facts) decision {
 	d, c := decision{}, f.Canary
 	shown := fmt.Sprintf("The backup %s was restored into another Vault, and unsealed with the keys of Secret %s",
-		f.Backup.Name, keys)
+		f.Backup.Name, f.Vault.Spec.Unseal.KeysSecretName)
 	switch {
 	case c == nil:
 		d = ended(f, v1alpha1.ProofSucceeded, told(metav1.ConditionTrue, v1alpha1.ReasonProvenUnsealed, "%s", shown))

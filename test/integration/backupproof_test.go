@@ -128,6 +128,17 @@ func awaitTidy(t *testing.T, namespace string) {
 	gone(proofName+"-backup", &corev1.ServiceAccount{})
 }
 
+// tellSeal responds as a node does that has the seal of the backup.
+func tellSeal(node *fakevault.Node, w http.ResponseWriter, r *http.Request) bool {
+	if r.URL.Path != "/v1/sys/seal-status" {
+		return false
+	}
+	state := node.State()
+	_, _ = fmt.Fprintf(w, `{"type": "shamir", "initialized": %t, "sealed": %t, "n": 5, "t": 3}`, state.Initialized,
+		state.Sealed)
+	return true
+}
+
 // A backup is restored into a Vault that is made for that, and all of that goes, whoever ends the operator when.
 func TestBackupProof(t *testing.T) {
 	t.Setenv("OPERATOR_IMAGE", "example.com/operator:1")
@@ -166,15 +177,7 @@ func TestBackupProof(t *testing.T) {
 		t.Errorf("clients are let in: %+v", policy.Spec)
 	}
 	node := startPod(t, scratch, "p", fakevault.Uninitialized)
-	node.Handle(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Path != "/v1/sys/seal-status" {
-			return false
-		}
-		state := node.State()
-		_, _ = fmt.Fprintf(w, `{"type": "shamir", "initialized": %t, "sealed": %t, "n": 5, "t": 3}`, state.Initialized,
-			state.Sealed)
-		return true
-	})
+	node.Handle(func(w http.ResponseWriter, r *http.Request) bool { return tellSeal(node, w, r) })
 	endJob(t, namespace, proofName+"-restore", restoredMessage)
 	restart()
 	node.Set(fakevault.Sealed)
@@ -224,19 +227,13 @@ func TestBackupProof(t *testing.T) {
 	proveIsolated()
 	node = startPod(t, awaitDeployed(t, scratch), "q", fakevault.Uninitialized)
 	node.Handle(func(w http.ResponseWriter, r *http.Request) bool {
-		switch r.URL.Path {
-		case "/v1/sys/seal-status":
-			state := node.State()
-			_, _ = fmt.Fprintf(w, `{"type": "shamir", "initialized": %t, "sealed": %t, "n": 5, "t": 3}`, state.Initialized,
-				state.Sealed)
-		case "/v1/secret/data/canary":
-			if r.Header.Get("X-Vault-Token") != "hvs.canary" {
-				w.WriteHeader(http.StatusForbidden)
-			}
-			_, _ = fmt.Fprint(w, `{"data": {"data": {"value": "tweet"}}}`)
-		default:
-			return false
+		if r.URL.Path != "/v1/secret/data/canary" {
+			return tellSeal(node, w, r)
 		}
+		if r.Header.Get("X-Vault-Token") != "hvs.canary" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		_, _ = fmt.Fprint(w, `{"data": {"data": {"value": "tweet"}}}`)
 		return true
 	})
 	endJob(t, namespace, proofName+"-restore", restoredMessage)
