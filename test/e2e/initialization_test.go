@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -60,9 +59,8 @@ func (k keepers) decrypt(t *testing.T, encrypted []byte) string {
 func keysOf(t *testing.T, v vaulttest.Vault) map[string][]byte {
 	t.Helper()
 	var secret corev1.Secret
-	if err := json.Unmarshal([]byte(shell.Run(t, v.Kubectl("get secret %s-vault-keys -o json", v.Name))),
-		&secret); err != nil {
-		t.Fatal("the Secret with the keys cannot be read") // not what it holds
+	if err := vaulttest.Get(v.Namespace, v.Name+"-vault-keys", &secret); err != nil {
+		t.Fatal(err)
 	}
 	if secret.Immutable == nil || !*secret.Immutable || len(secret.OwnerReferences) > 0 {
 		t.Errorf("the Secret is %+v", secret.ObjectMeta)

@@ -96,9 +96,7 @@ func TestBackupProofUnsealed(t *testing.T) {
 		if proof := b.Status.Proven; proof == nil || proof.Restored == nil || proof.Unsealed == nil || proof.Canary == nil {
 			t.Errorf("the backup %s is proven %+v", b.Name, proof)
 		}
-		v := p.of
-		v.Do(t, v.AwaitHA(t, 0).VaultStatus.Active, string(keysOf(t, v)["root-token"]),
-			"vault token lookup "+p.canaryToken(t)+" | grep last_renewal")
+		p.asRoot(t, "vault token lookup "+p.canaryToken(t)+" | grep last_renewal")
 		if active := p.of.AwaitHA(t, 0).VaultStatus.Active; active == "" {
 			t.Errorf("%s is not active any more", p.of.Name)
 		}
@@ -121,14 +119,19 @@ func TestBackupProofUnsealed(t *testing.T) {
 // writeCanary writes a canary as docs/backup.md does.
 func (p proven) writeCanary(t *testing.T) {
 	t.Helper()
-	active := p.of.AwaitHA(t, 0).VaultStatus.Active
-	out := p.of.Do(t, active, string(keysOf(t, p.of)["root-token"]), `set -e
+	out := p.asRoot(t, `set -e
 vault secrets enable -path=secret -version=2 kv >/dev/null
 until vault kv put secret/canary value=tweet >/dev/null 2>&1; do sleep 1; done
 echo 'path "secret/data/canary" { capabilities = ["read"] }' | vault policy write canary - >/dev/null
 vault token create -orphan -policy=canary -period=768h -field=token`)
 	shell.Run(t, p.Kubectl("create secret generic canary-of-%s --from-literal=token=%s --from-literal=value=tweet",
 		p.of.Name, strings.TrimSpace(out)))
+}
+
+// asRoot runs a vault command on the active node with the root token.
+func (p proven) asRoot(t *testing.T, command string) string {
+	t.Helper()
+	return p.of.Do(t, p.of.AwaitHA(t, 0).VaultStatus.Active, string(keysOf(t, p.of)["root-token"]), command)
 }
 
 // canaryToken is the token of the Secret of the canary.

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -73,10 +72,7 @@ spec: {vault: %s, from: {name: %q, location: %s}}`, s3.Namespace, etcd.Name, nam
 	shell.Apply(t, manifest(etcd.Vault, etcd.spec))
 	shell.Eventually(t, "what is stored is restored", 4*time.Minute, func() error {
 		var x v1alpha1.VaultRestore
-		out, err := shell.Try(s3.Kubectl("get vaultrestore stored -o json"))
-		if err == nil {
-			err = json.Unmarshal([]byte(out), &x)
-		}
+		err := vaulttest.Get(s3.Namespace, "stored", &x)
 		if err == nil && x.Status.Phase != v1alpha1.RestoreSucceeded {
 			err = fmt.Errorf("%+v", x.Status)
 		}

@@ -4,7 +4,6 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -20,10 +19,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
 	"github.com/vault-operator/vault-operator/test/internal/localcluster"
@@ -67,13 +62,6 @@ func main() {
 		DisableKeepAlives: true,
 	}}}
 	shell.Run(t, "kubectl create namespace "+namespace+" --dry-run=client -o yaml | kubectl apply -f -")
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	if err == nil {
-		b.kubernetes, err = kubernetes.NewForConfig(config)
-	}
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
 	b.prepare(t)
 	defer os.RemoveAll(filepath.Dir(b.plugin))
 	var vault, endpoint, service, started, shares []time.Duration
@@ -97,7 +85,6 @@ func main() {
 // bench has a Vault that unseals itself, and one that does not.
 type bench struct {
 	http.Client
-	kubernetes   kubernetes.Interface
 	auto, shamir vaulttest.Vault
 	keys         vaulttest.Keys
 	plugin       string
@@ -228,21 +215,11 @@ func (b *bench) await(address string, another <-chan struct{}) {
 
 // endpoint says whether the Service has an endpoint that was not there before.
 func (b *bench) endpoint(before []string) error {
-	list, err := b.kubernetes.DiscoveryV1().EndpointSlices(namespace).List(context.Background(), metav1.ListOptions{
-		LabelSelector: discoveryv1.LabelServiceName + "=" + b.auto.Name,
-	})
-	if err != nil {
-		return err
+	names, err := b.auto.Endpoints()
+	if err == nil && !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(before, name) }) {
+		err = errors.New("there is none")
 	}
-	for _, slice := range list.Items {
-		for _, e := range slice.Endpoints {
-			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
-			if ready && e.TargetRef != nil && !slices.Contains(before, e.TargetRef.Name) {
-				return nil
-			}
-		}
-	}
-	return errors.New("there is none")
+	return err
 }
 
 // giveShares measures the Vault that an administrator unseals.

@@ -2,14 +2,14 @@ package vaulttest
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
@@ -21,18 +21,15 @@ const readTimeout = 10 * time.Second
 // CPU, which what is waited for needs.
 var reader = sync.OnceValues(func() (client.Reader, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return nil, err
-		}
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, err
 	}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		clientcmd.NewDefaultClientConfigLoadingRules(), nil).ClientConfig()
+	kubeconfig, err := config.GetConfig()
 	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
+		return nil, err
 	}
-	config.QPS, config.Timeout = -1, readTimeout
-	return client.New(config, client.Options{Scheme: scheme})
+	kubeconfig.QPS, kubeconfig.Timeout = -1, readTimeout
+	return client.New(kubeconfig, client.Options{Scheme: scheme})
 })
 
 // Get reads an object, as the administrator that the kubeconfig is of.
