@@ -22,9 +22,7 @@ import (
 // TestAlerts loads the alerts of docs/metrics.md into a real Prometheus, and makes each of
 // them fire by the fault that it is for, and end.
 func TestAlerts(t *testing.T) {
-	if !everything() {
-		t.Skip("it takes minutes: make e2e-all runs it")
-	}
+	onlyInAll(t, "")
 	requireLocalCluster(t)
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "watched"}
 	// A failover takes longer than the alert allows.

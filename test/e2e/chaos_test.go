@@ -54,7 +54,7 @@ type chaos struct {
 // integrated storage, while clients write to both and read. CHAOS_SEED repeats a run, and
 // CHAOS_DURATION says for how long it goes on.
 func chaosAtRandom(t *testing.T, f *fixture) {
-	duration, err := time.ParseDuration(cmp.Or(os.Getenv("CHAOS_DURATION"), "2m"))
+	duration, err := time.ParseDuration(cmp.Or(os.Getenv("CHAOS_DURATION"), "1m"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,7 @@ func controlPlaneOutage(t *testing.T, f *fixture) {
 		requireOutage(t, r, 2*time.Second+lockTimeout+slack+catchUp)
 	})
 	t.Run("no operator", func(t *testing.T) {
+		onlyInAll(t, "there is none for a while in the next")
 		scaleOperator(t, 0)
 		defer scaleOperator(t, 2)
 		active := f.AwaitHA(t, 2).VaultStatus.Active

@@ -17,10 +17,8 @@ import (
 // member after the other give the space back, the one that led at the end, and then the storage can be
 // written to again.
 func TestDefragmentation(t *testing.T) {
+	onlyInAll(t, "the integration test of this name does not wait for etcd to forget")
 	t.Parallel()
-	if !everything() {
-		t.Skip("it takes ten minutes, of which the operator waits for eight")
-	}
 	r := &recovery{fixture: newFixtureOf(t, "grown", 2,
 		`{nodes: 2, storage: {etcd: {volumeSize: 512Mi, whenDeleted: Delete}}}`)}
 	r.awaitMembers(t)

@@ -33,9 +33,7 @@ func drains(t *testing.T, f *fixture) {
 	}
 
 	t.Run("a sealed node blocks no drain", func(t *testing.T) {
-		if !everything() {
-			t.Skip("it takes minutes: make e2e-all runs it, and the test of the chart has the disruption budget")
-		}
+		onlyInAll(t, "the test of the chart has the disruption budget")
 		f.spread(t)
 		active := f.AwaitHA(t, 2).VaultStatus.Active
 		shell.Run(t, f.Kubectl("delete pod %s", f.AwaitHA(t, 2).VaultStatus.Standby[0]))

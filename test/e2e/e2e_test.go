@@ -23,8 +23,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// everything says that tests run which "make test" has no time for.
+// everything says that "make e2e-all" runs, which takes hours.
 func everything() bool { return os.Getenv("E2E_ALL") != "" }
+
+// onlyInAll skips a test that "make test" has no time for. Where something there is about the
+// same, instead says what.
+func onlyInAll(t *testing.T, instead string) {
+	t.Helper()
+	if !everything() {
+		t.Skip(strings.TrimSuffix("make e2e-all runs it; "+instead, "; "))
+	}
+}
 
 // newNamespace makes a namespace that admits only restricted pods, and shows
 // what is in it when the test fails.

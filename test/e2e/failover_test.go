@@ -31,6 +31,7 @@ func failovers(t *testing.T, f *fixture) {
 		requireOutage(t, r, handover)
 	})
 	t.Run("the active process is killed", func(t *testing.T) {
+		onlyInAll(t, "the next kills it too")
 		r := f.underLoad(t, func(active string) {
 			f.signal(t, active, syscall.SIGKILL)
 			f.awaitOther(t, active)
@@ -50,6 +51,7 @@ func failovers(t *testing.T, f *fixture) {
 	})
 	t.Run("the active process hangs", func(t *testing.T) { f.hang(t) })
 	t.Run("the active process hangs, and must not wake", func(t *testing.T) {
+		onlyInAll(t, "the one before has it hang")
 		r := f.underLoad(t, func(active string) {
 			pid := f.signal(t, active, syscall.SIGSTOP)
 			f.awaitOut(t, active)
@@ -164,6 +166,7 @@ func (f *fixture) loseNode(t *testing.T) {
 // loseLeader takes the node of etcd's leader off the network. The active Vault node
 // is on another one, and keeps its lock.
 func (f *fixture) loseLeader(t *testing.T) {
+	onlyInAll(t, "chaos loses members of the storage")
 	active := f.AwaitHA(t, 2).VaultStatus.Active
 	home := f.nodeOf(t, active)
 	lost := f.leadElsewhere(t, active)
@@ -221,6 +224,7 @@ func (f *fixture) leadElsewhere(t *testing.T, vault string) string {
 
 // resize makes the Vault smaller and larger again.
 func (f *fixture) resize(t *testing.T) {
+	onlyInAll(t, "TestRaftResize does so with integrated storage")
 	// Of a sealed node, a standby and the active one, the sealed one goes first.
 	shell.Run(t, f.Kubectl("delete pod %s", f.AwaitHA(t, 2).VaultStatus.Standby[0]))
 	sealed := f.AwaitSealed(t, 1).VaultStatus.Sealed[0]

@@ -18,9 +18,7 @@ import (
 // measures for how long Vault does not serve.
 func TestMoveStorage(t *testing.T) {
 	requireLocalCluster(t)
-	if !everything() {
-		t.Skip("it takes minutes: make e2e-all runs it")
-	}
+	onlyInAll(t, "")
 	t.Parallel()
 	page := docs.Commands(t, "../../docs/moving-storage.md")
 	toRaft, toEtcd := page["From etcd to integrated storage"], page["From integrated storage to etcd"]

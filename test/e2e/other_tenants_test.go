@@ -160,6 +160,7 @@ const (
 
 // flood stores large annotations that are none of the operator's business.
 func (n tenant) flood(t *testing.T) {
+	onlyInAll(t, "TestAnnotationsOfOthersTakeNoMemory does so without a cluster")
 	client := n.client(t)
 	processes, before := operatorProcesses(t), operatorMemory(t)
 	annotations := map[string]string{"example.com/content": strings.Repeat("x", foreignBytes)}

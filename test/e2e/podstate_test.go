@@ -43,9 +43,7 @@ func TestWhatBelongsToAPod(t *testing.T) {
 	t.Run("it has what the user adds", func(t *testing.T) { f.hasAdditions(t) })
 	t.Run("a CA that vanishes is not made again", func(t *testing.T) { f.loseCAs(t) })
 	t.Run("an old pod restarts with its own configuration", func(t *testing.T) {
-		if !everything() {
-			t.Skip("it takes minutes: make e2e-all runs it")
-		}
+		onlyInAll(t, "an integration test has the configuration of each pod")
 		f.restartOld(t)
 	})
 	ca := newUserCA(t, v)

@@ -52,9 +52,7 @@ func TestBackupProof(t *testing.T) {
 		etcd.requireTidy(t)
 	})
 	t.Run("the operator is killed", func(t *testing.T) {
-		if !everything() {
-			t.Skip("the tests beside it need the operator: make e2e-all runs it, and an integration test does so")
-		}
+		onlyInAll(t, "an integration test kills it at each step")
 		before := raft.status(t).Status.Proof
 		raft.suspend(t, false)
 		for _, kind := range []string{"job " + raft.vault() + "-isolation", "vault " + raft.vault(),
@@ -82,9 +80,7 @@ func TestBackupProof(t *testing.T) {
 // alone: pods that start meanwhile do not reach the API server.
 func TestBackupProofUnsealed(t *testing.T) {
 	requireLocalCluster(t)
-	if !everything() {
-		t.Skip("it runs alone, for minutes: make e2e-all runs it")
-	}
+	onlyInAll(t, "")
 	both := startProofs(t, true, func(namespace string) {
 		enforcePolicies(t, namespace)
 	})

@@ -98,6 +98,7 @@ func (f *fixture) changeRaft(t *testing.T) {
 // badRaftVersion goes to a version that does not exist, which costs one standby node, and
 // back.
 func (f *fixture) badRaftVersion(t *testing.T) {
+	onlyInAll(t, "TestUpgrade does so with etcd")
 	active := f.AwaitHA(t, 2).VaultStatus.Active
 	r := f.underLoad(t, func(string) {
 		setSpec(t, f.Vault, `{"version": "1.99.0"}`)

@@ -35,6 +35,7 @@ type recovery struct {
 // TestRecovery makes each loss of docs/recovery.md happen, and does what the
 // page says, in the words of the page.
 func TestRecovery(t *testing.T) {
+	t.Parallel()
 	page := docs.Commands(t, "../../docs/recovery.md")
 	// Of the smallest volumes, so that they are full soon.
 	r := &recovery{fixture: newFixtureOf(t, "example", 2, `{storage: {etcd: {volumeSize: 512Mi, whenDeleted: Delete}}}`),
