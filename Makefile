@@ -77,10 +77,10 @@ verify: ## Fail when a generated file or go.mod is not up to date.
 	$(call step,checking that generated files are up to date,hack/verify.sh)
 
 .PHONY: unit
-unit: ## Run the unit tests with the race detector.
+unit: ## Run the unit tests, those of the operator and of the plugin with the race detector.
 	@mkdir -p $(BUILD)
 	$(call step,compiling for the race detector,$(brief) $(race) build -race ./...)
-	$(call step,unit tests,$(race) test -race -p 2 -coverprofile=$(BUILD)/unit.cover ./... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test -C test/cluster ./... && go test -C hack/bundle -v ./...)
+	$(call step,unit tests,$(race) test -race -p 2 -coverprofile=$(BUILD)/unit.cover . ./api/... ./cmd/... ./internal/... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test ./hack/... ./test/... && go test -C test/cluster ./... && go test -C hack/bundle -v ./...)
 
 # FUZZ_SECONDS is for how long, all fuzz tests together.
 FUZZ_SECONDS ?= 60

@@ -95,7 +95,7 @@ func awaitQuiet(t *testing.T) {
 	t.Helper()
 	const silence = 2 * time.Second
 	count, since := -1, time.Now()
-	poll.Eventually(t, "the operator is at rest", timeout, 50*time.Millisecond, func() error {
+	poll.Eventually(t, "the operator is at rest", timeout, 200*time.Millisecond, func() error {
 		all := audit.all(t)
 		if len(all) != count {
 			count, since = len(all), time.Now()

@@ -35,7 +35,7 @@ const timeout = time.Minute
 // eventually waits until check returns nil.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	poll.Eventually(t, what, timeout, 20*time.Millisecond, check)
+	poll.Eventually(t, what, timeout, 100*time.Millisecond, check)
 }
 
 // newNamespace makes a namespace. When the test ends its Vaults are removed,
