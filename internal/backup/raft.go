@@ -67,7 +67,10 @@ func (s *raftSource) token(ctx context.Context) (string, error) {
 	made, err := s.client.LoginJWT(ctx, strings.Trim(s.AuthMount, "/"), s.Role, jwt)
 	if err != nil {
 		reason := Reason("")
-		if vaultclient.StatusOf(err)/100 == 4 { // Vault refuses a login with 400 as well
+		switch vaultclient.StatusOf(err) / 100 {
+		case 3: // a node that is not active
+			reason = Unreachable
+		case 4: // Vault refuses a login with 400 as well
 			reason = Denied
 		}
 		return "", fail(reason, err, "The login at auth/%s with the role %q failed",

@@ -364,6 +364,10 @@ func (c *Client) send(
 	request := &http.Request{
 		Method: method, URL: &url.URL{Scheme: "https", Host: c.address, Path: path}, Header: http.Header{},
 	}
+	// A standby node would pass the request on to the active one, with the token, where another
+	// node than the one that was chosen would act on it. It responds with a redirect instead.
+	// https://developer.hashicorp.com/vault/docs/concepts/ha#request-forwarding
+	request.Header.Set("X-Vault-No-Request-Forwarding", "true")
 	if token != "" {
 		request.Header.Set("X-Vault-Token", token)
 	}

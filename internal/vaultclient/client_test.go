@@ -76,8 +76,11 @@ func TestOneRequest(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			var requests atomic.Int32
-			node.Handle(func(w http.ResponseWriter, _ *http.Request) bool {
+			node.Handle(func(w http.ResponseWriter, r *http.Request) bool {
 				requests.Add(1)
+				if r.Header.Get("X-Vault-No-Request-Forwarding") == "" {
+					t.Error("a standby node passes the request on")
+				}
 				answer(w)
 				return true
 			})
