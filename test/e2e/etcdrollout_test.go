@@ -77,6 +77,7 @@ func (f *fixture) changeEtcd(t *testing.T) {
 
 // badEtcdVersion goes to a version that does not exist, which costs one member, and back.
 func (f *fixture) badEtcdVersion(t *testing.T) {
+	onlyInAll(t, "TestUpgrade does so with Vault")
 	leader := f.etcdLeader(t)
 	r := f.underLoad(t, func(string) {
 		setSpec(t, f.Vault, `{"storage": {"etcd": {"version": "3.6.99"}}}`)
@@ -84,8 +85,11 @@ func (f *fixture) badEtcdVersion(t *testing.T) {
 			v1alpha1.ReasonNodeFailing, "ImagePullBackOff")
 		time.Sleep(20 * time.Second) // it must stay at one
 		awaitStorage(t, f.Vault, metav1.ConditionTrue, "2 of 3 etcd members are ready")
-		if now := f.etcdLeader(t); now != leader {
-			t.Errorf("%s leads, and %s did", now, leader)
+		// Another may lead by now: that no member responds in time is enough on a busy machine.
+		failing := shell.Run(t, f.Kubectl(`get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=etcd `+
+			`-o jsonpath='{.items[?(@.status.containerStatuses[0].ready==false)].metadata.name}'`, f.Name))
+		if failing == leader || strings.Contains(failing, " ") {
+			t.Errorf("the version has cost %q, and %s led", failing, leader)
 		}
 		setSpec(t, f.Vault, `{"storage": {"etcd": {"version": null}}}`)
 		awaitCondition(t, f.Vault, 3*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated)

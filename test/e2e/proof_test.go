@@ -41,6 +41,7 @@ func TestBackupProof(t *testing.T) {
 	}
 
 	t.Run("a backup that is lost", func(t *testing.T) {
+		onlyInAll(t, "a test of internal/backupproof has a restore that fails")
 		b := etcd.backups(t, etcd.schedule())[0]
 		key := strings.TrimPrefix(b.Status.Location, "s3://"+s3Bucket+"/")
 		etcd.reach(t, func(client *minio.Client) error {
