@@ -165,6 +165,7 @@ func (f *fixture) restartOld(t *testing.T) {
 
 // changeCertificates has all nodes replaced by such that another CA has signed.
 func (f *fixture) changeCertificates(t *testing.T, ca *userCA) {
+	onlyInAll(t, "TestChangedCertificatesCostOneHandover does so without a cluster")
 	ca.issue(t, 90*24*time.Hour)
 	trusted := filepath.Join(t.TempDir(), "both.crt")
 	shell.Run(t, "cat "+f.ca+" "+ca.file+" >"+trusted)

@@ -72,6 +72,7 @@ func (f *fixture) loseRaftActive(t *testing.T) {
 
 // changeRaft replaces all nodes, with one failover.
 func (f *fixture) changeRaft(t *testing.T) {
+	onlyInAll(t, "an upgrade replaces the nodes in the same way")
 	active := f.active(t)
 	setSpec(t, f.Vault, `{"storage": {"raft": {"performanceMultiplier": 3}}}`)
 	awaitCondition(t, f.Vault, 2*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionFalse,

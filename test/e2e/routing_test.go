@@ -30,6 +30,7 @@ const settled = 10 * time.Second
 // blindReplica drops, on the Kubernetes node of one replica of the operator, what is sent
 // to the active pod. The other replica reaches it, and so do clients.
 func (f *fixture) blindReplica(t *testing.T) {
+	onlyInAll(t, "TestReplicasThatSeeDifferentThingsSettle has two that do")
 	f.spread(t)
 	active := f.AwaitHA(t, f.nodes-1).VaultStatus.Active
 	home := f.nodeOf(t, active)
