@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -525,8 +526,7 @@ func TestBackupOfRaft(t *testing.T) {
 	}
 	vault.Stop()
 	nodes := machine.StartNodes(3)
-	into := nodes[0]
-	task.Source, task.Want, files.Login = into.Storage(), made.SHA256, t.TempDir()
+	task.Source, task.Want, files.Login = nodes[0].Storage(), made.SHA256, t.TempDir()
 	result := run(ctx, t, task, files, backup.Restore)
 	if result.Reason != "" || result.RestoredTime == nil || result.Vault.Threshold != 3 {
 		t.Fatalf("restoring: %+v", result)
@@ -540,14 +540,27 @@ func TestBackupOfRaft(t *testing.T) {
 	}
 	for _, node := range nodes {
 		node.AwaitUnsealed(t, vault.Keys, vault.RootToken)
-		var got struct{ Policy string }
-		err := node.Read(ctx, vault.RootToken, at, &got)
-		if err != nil || got.Policy != policy {
-			t.Errorf("the policy is %q, %v", got.Policy, err)
+	}
+	eventually(t, "one node is active, with what was written and all peers", func() error {
+		active := 0
+		for _, node := range nodes {
+			var got struct{ Policy string }
+			err := node.Read(ctx, vault.RootToken, at, &got)
+			if backuptest.IsStandby(err) {
+				continue
+			}
+			if err != nil || got.Policy != policy {
+				return errors.Join(err, fmt.Errorf("the policy is %q", got.Policy))
+			}
+			active++
+			peers, err := node.Peers(ctx, vault.RootToken)
+			if err != nil || len(peers) != len(nodes) {
+				return errors.Join(err, fmt.Errorf("the peers are %+v", peers))
+			}
 		}
-	}
-	peers, err := into.Peers(ctx, vault.RootToken)
-	if err != nil || len(peers) != len(nodes) {
-		t.Errorf("the peers are %+v, %v", peers, err)
-	}
+		if active != 1 {
+			return fmt.Errorf("%d nodes are active", active)
+		}
+		return nil
+	})
 }

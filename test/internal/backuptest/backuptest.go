@@ -313,7 +313,10 @@ func (v *Vault) Restart() {
 	v.start()
 }
 
-// AwaitUnsealed unseals the node with keys, and waits until it knows a token.
+// IsStandby says that a node has led a request to the active one, as a standby node does.
+func IsStandby(err error) bool { return vaultclient.StatusOf(err) == http.StatusTemporaryRedirect }
+
+// AwaitUnsealed unseals the node with keys, and waits until it knows a token, or leads to the active node.
 func (v *Vault) AwaitUnsealed(t shell.T, keys []string, token string) {
 	t.Helper()
 	shell.Eventually(t, "Vault is unsealed", startTimeout, func() error {
@@ -330,6 +333,9 @@ func (v *Vault) AwaitUnsealed(t shell.T, keys []string, token string) {
 		}
 		if err == nil {
 			err = v.LookupSelf(ctx, token)
+		}
+		if IsStandby(err) {
+			err = nil
 		}
 		return err
 	})
