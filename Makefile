@@ -76,11 +76,14 @@ lint: ## Run the linters.
 verify: ## Fail when a generated file or go.mod is not up to date.
 	$(call step,checking that generated files are up to date,hack/verify.sh)
 
+# RACED are the packages whose unit tests run with the race detector: the operator and the plugin.
+RACED := . ./api/... ./cmd/... ./internal/...
+
 .PHONY: unit
 unit: ## Run the unit tests, those of the operator and of the plugin with the race detector.
 	@mkdir -p $(BUILD)
-	$(call step,compiling for the race detector,$(brief) $(race) build -race ./...)
-	$(call step,unit tests,$(race) test -race -p 2 -coverprofile=$(BUILD)/unit.cover . ./api/... ./cmd/... ./internal/... && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test ./hack/... ./test/... && go test -C test/cluster ./... && go test -C hack/bundle -v ./...)
+	$(call step,compiling for the race detector,$(brief) $(race) build -race $(RACED))
+	$(call step,unit tests,$(race) test -race -p 2 -coverprofile=$(BUILD)/unit.cover $(RACED) && go tool cover -func=$(BUILD)/unit.cover | tail -1 && go test ./hack/... ./test/... && go test -C test/cluster ./... && go test -C hack/bundle -v ./...)
 
 # FUZZ_SECONDS is for how long, all fuzz tests together.
 FUZZ_SECONDS ?= 60

@@ -52,13 +52,20 @@ func awaitInitialized(t *testing.T, vault *v1alpha1.Vault) {
 	})
 }
 
-// endJob plays the Job controller: the pod of a Job says something, and the Job ends.
-func endJob(t *testing.T, namespace, name, message string) *batchv1.Job {
+// awaitJob waits until the operator has made a Job.
+func awaitJob(t *testing.T, namespace, name string) *batchv1.Job {
 	t.Helper()
 	job := &batchv1.Job{}
 	eventually(t, "Job "+name, func() error {
 		return admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, job)
 	})
+	return job
+}
+
+// endJob plays the Job controller: the pod of a Job says something, and the Job ends.
+func endJob(t *testing.T, namespace, name, message string) *batchv1.Job {
+	t.Helper()
+	job := awaitJob(t, namespace, name)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace, Name: name + "-x", Labels: job.Spec.Template.Labels,
@@ -314,9 +321,7 @@ func TestBackupBeforeUpgrade(t *testing.T) {
 	createS3Credentials(t, namespace)
 	change(t, vault, `{"spec": {"version": "1.21.1"}}`)
 	b := awaitBackupBeforeUpgrade(t, namespace, failed.Name)
-	eventually(t, "the Job of the backup", func() error {
-		return admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: b.Name + "-backup"}, &batchv1.Job{})
-	})
+	awaitJob(t, namespace, b.Name+"-backup")
 	image := runningNow(t, vault)
 	awaitQuiet(t)
 	if now := runningNow(t, vault); now != image {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -141,9 +140,7 @@ func TestVaultRestoreIntoRaft(t *testing.T) {
 	}
 	first := pod.UID
 	x := create(t, newRestore(namespace, "r", vault.Name, "of-raft"))
-	eventually(t, "its Job is made", func() error {
-		return admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "r-restore"}, &batchv1.Job{})
-	})
+	awaitJob(t, namespace, "r-restore")
 	node.Set(fakevault.Sealed)
 	time.Sleep(time.Second) // times are told in seconds
 	endJob(t, namespace, "r-restore", restoredMessage)
