@@ -183,6 +183,8 @@ func (e *Engine) Target(vault types.NamespacedName, uid types.UID) (Target, bool
 
 // Confirm probes a node now, apart from its regular probes, and returns what it
 // says. Use it before acting on an observation, which may be a whole pause old.
+// If it contradicts the observation, controllers are called again: at once, or, when
+// the node did not answer, after its next regular probe, whatever that finds.
 func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid types.UID) Observation {
 	w := e.worker(vault, uid)
 	if w == nil {
@@ -191,6 +193,14 @@ func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid ty
 	o := w.prober.probe(ctx, timeout)
 	if o.State.Answered() {
 		e.record(vault, w, o)
+		return o
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if g := e.vaults[vault]; g != nil && g.observations[uid].State.Answered() {
+		doubted := g.observations[uid]
+		doubted.doubted = true
+		g.observations[uid] = doubted
 	}
 	return o
 }
@@ -294,7 +304,7 @@ func (e *Engine) record(vault types.NamespacedName, w *worker, o Observation) {
 		}
 	}
 	g.observations[uid] = o
-	if known && last.same(o) {
+	if known && last.same(o) && !last.doubted {
 		return
 	}
 	e.news.Notify(vault)

@@ -481,6 +481,32 @@ func TestNotifiesOnlyOfChanges(t *testing.T) {
 	waitUntil(t, func() bool { return h.notified.Load() == 4 })
 }
 
+// A controller does not act on a node that did not answer once more. It has to be called again
+// even if the regular probes find what they found before.
+func TestNotifiesAfterAConfirmationWithoutAnswer(t *testing.T) {
+	t.Parallel()
+	node, target := startNode(t, fakevault.Sealed)
+	h := newHarness(t)
+	h.SetTargets(exampleVault, []Target{target}, false)
+	h.waitFor(t, target.UID, Sealed)
+	waitUntil(t, func() bool { return h.notified.Load() == 2 })
+
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	if o := h.Confirm(late, exampleVault, target.UID); o.State != Unreachable {
+		t.Fatalf("the node is %s, want Unreachable", o.State)
+	}
+	waitUntil(t, func() bool { return h.notified.Load() == 3 })
+	if o := h.observation(target.UID); o.State != Sealed {
+		t.Errorf("the node is %s, want Sealed", o.State)
+	}
+	quiet := len(node.Probes()) + 2
+	waitUntil(t, func() bool { return len(node.Probes()) >= quiet })
+	if got := h.notified.Load(); got != 3 {
+		t.Errorf("notified %d times, want 3", got)
+	}
+}
+
 func waitUntil(t *testing.T, ok func() bool) {
 	t.Helper()
 	for begin := time.Now(); !ok(); time.Sleep(time.Millisecond) {

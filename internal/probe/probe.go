@@ -91,6 +91,8 @@ type Observation struct {
 	// Removed says that the node, which is sealed, has been removed from the cluster of its
 	// integrated storage. It cannot be unsealed before it has another volume.
 	Removed bool
+	// doubted says that the node did not answer since, when it was asked by Confirm.
+	doubted bool
 }
 
 // Lost says that the node does not tell its state and has answered before: it is
