@@ -27,6 +27,8 @@ type checker interface {
 	io.Writer
 	// finish returns the index that the snapshot tells of itself, or 0.
 	finish() (int64, error)
+	// digest returns the SHA-256 of the snapshot, once it was finished.
+	digest() string
 	// close ends it before its end.
 	close()
 }
@@ -41,8 +43,10 @@ func newChecker(format string) (checker, error) {
 	return nil, fail(Incomplete, nil, "It is not known how to check a snapshot of %q", printable(format))
 }
 
-// etcdChecker checks the sum of a snapshot of etcd: its last 32 bytes are that of the rest.
+// etcdChecker checks the sum of a snapshot of etcd: its last 32 bytes are that of the rest. That of
+// all is made of the same pass.
 type etcdChecker struct {
+	// sum is of what comes before tail.
 	sum  hash.Hash
 	tail []byte
 }
@@ -69,6 +73,12 @@ func (c *etcdChecker) finish() (int64, error) {
 	return 0, nil
 }
 
+func (c *etcdChecker) digest() string {
+	c.sum.Write(c.tail)
+	c.tail = nil
+	return hex.EncodeToString(c.sum.Sum(nil))
+}
+
 func (c *etcdChecker) close() {}
 
 // The files of a snapshot of integrated storage.
@@ -86,6 +96,7 @@ const (
 // has to be there too: when the node stops being active, the response ends before it, and the
 // rest is a readable archive. The library that Vault uses does not look for it.
 type raftChecker struct {
+	sum     hash.Hash
 	pipe    *io.PipeWriter
 	verdict chan error
 	index   int64
@@ -93,7 +104,7 @@ type raftChecker struct {
 
 func newRaftChecker() *raftChecker {
 	reader, writer := io.Pipe()
-	c := &raftChecker{pipe: writer, verdict: make(chan error, 1)}
+	c := &raftChecker{sum: sha256.New(), pipe: writer, verdict: make(chan error, 1)}
 	go func() {
 		var err error
 		c.index, err = checkRaft(reader)
@@ -106,13 +117,18 @@ func newRaftChecker() *raftChecker {
 	return c
 }
 
-func (c *raftChecker) Write(p []byte) (int, error) { return c.pipe.Write(p) }
+func (c *raftChecker) Write(p []byte) (int, error) {
+	c.sum.Write(p)
+	return c.pipe.Write(p)
+}
 
 func (c *raftChecker) finish() (int64, error) {
 	_ = c.pipe.Close()
 	err := <-c.verdict
 	return c.index, err
 }
+
+func (c *raftChecker) digest() string { return hex.EncodeToString(c.sum.Sum(nil)) }
 
 func (c *raftChecker) close() { _ = c.pipe.CloseWithError(errors.New("not read to its end")) }
 

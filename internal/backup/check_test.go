@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -95,7 +96,8 @@ func raftSnapshot(t *testing.T, files []raftFile) []byte {
 	return zipped.Bytes()
 }
 
-// check gives a snapshot to a checker, in pieces of a size.
+// check gives a snapshot to a checker, in pieces of a size. Its digest is right, whatever else is
+// wrong with it.
 func check(t *testing.T, format string, content []byte, piece int) (int64, error) {
 	t.Helper()
 	checker, err := newChecker(format)
@@ -103,14 +105,19 @@ func check(t *testing.T, format string, content []byte, piece int) (int64, error
 		t.Fatal(err)
 	}
 	defer checker.close()
-	for len(content) > 0 {
-		n := min(piece, len(content))
-		if _, err := checker.Write(content[:n]); err != nil {
-			return 0, err
+	var index int64
+	for part := range slices.Chunk(content, piece) {
+		if _, wrong := checker.Write(part); err == nil {
+			err = wrong
 		}
-		content = content[n:]
 	}
-	return checker.finish()
+	if err == nil {
+		index, err = checker.finish()
+	}
+	if got, want := checker.digest(), fmt.Sprintf("%x", sha256.Sum256(content)); got != want {
+		t.Errorf("in pieces of %d the digest is %s, want %s", piece, got, want)
+	}
+	return index, err
 }
 
 func TestCheckEtcd(t *testing.T) {

@@ -195,7 +195,7 @@ func (j *job) download(ctx context.Context, record *Record, stored object) (path
 		return "", errors.Join(err, os.Remove(path))
 	}
 	now := time.Now().UTC()
-	j.result.Size, j.result.SHA256 = got.size, got.digest()
+	j.result.Size, j.result.SHA256 = got.size, got.check.digest()
 	j.result.StoredTime, j.result.IntactTime = &now, &now
 	j.log.Info("Downloaded", "bytes", got.size)
 	return path, nil

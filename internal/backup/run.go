@@ -2,12 +2,9 @@ package backup
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"time"
 
@@ -173,7 +170,7 @@ func (j *job) backupFrom(ctx context.Context, from source, endpoint string) (aga
 		return sent.failed != nil || sent.wrong != nil, err
 	}
 	j.log.Info("Sent", "endpoint", endpoint, "bytes", sent.size, "seconds", time.Since(start).Seconds())
-	if err := j.prove(ctx, stored, opened.format, sent.size, sent.digest()); err != nil {
+	if err := j.prove(ctx, stored, opened.format, sent.size, sent.check.digest()); err != nil {
 		return false, j.discard(ctx, stored, err)
 	}
 	if err := stored.commit(); err != nil {
@@ -254,9 +251,9 @@ func (j *job) readTo(
 		return nil, fail("", got.failed, "%s cannot be read back", j.snapshotName())
 	case got.ended == nil: // who read gave up
 		return nil, err
-	case got.digest() != digest:
+	case got.check.digest() != digest:
 		return nil, fail(DigestMismatch, nil, "The store has another snapshot than was sent: its SHA-256 is %s, and not %s",
-			got.digest(), printable(digest))
+			got.check.digest(), printable(digest))
 	}
 	return got, nil
 }
@@ -342,7 +339,6 @@ type reading struct {
 	job   *job
 	from  io.Reader
 	check checker
-	sum   hash.Hash
 	size  int64
 	// want is the digest at the end, if it has to be one.
 	want  string
@@ -353,10 +349,8 @@ type reading struct {
 
 func (j *job) newReading(from io.Reader, format string) (*reading, error) {
 	check, err := newChecker(format)
-	return &reading{job: j, from: from, check: check, sum: sha256.New()}, err
+	return &reading{job: j, from: from, check: check}, err
 }
-
-func (r *reading) digest() string { return hex.EncodeToString(r.sum.Sum(nil)) }
 
 func (r *reading) Read(p []byte) (int, error) {
 	if r.ended != nil {
@@ -366,9 +360,8 @@ func (r *reading) Read(p []byte) (int, error) {
 	if n > 0 {
 		r.job.alive.Reset(stallAfter)
 		r.size += int64(n)
-		r.sum.Write(p[:n])
-		if r.wrong == nil {
-			_, r.wrong = r.check.Write(p[:n])
+		if _, err := r.check.Write(p[:n]); r.wrong == nil {
+			r.wrong = err
 		}
 	}
 	switch {
@@ -376,7 +369,7 @@ func (r *reading) Read(p []byte) (int, error) {
 		if r.wrong == nil {
 			r.index, r.wrong = r.check.finish()
 		}
-		if r.wrong == nil && r.want != "" && r.want != r.digest() {
+		if r.wrong == nil && r.want != "" && r.want != r.check.digest() {
 			r.wrong = fail(DigestMismatch, nil, "The snapshot has changed while it was restored")
 		}
 		if r.wrong != nil {
