@@ -135,6 +135,8 @@ resolvConf: %[8]q
 podLogsDir: %[9]q
 volumePluginDir: %[10]q
 failSwapOn: false
+# A Secret that has changed reaches the files of pods within about that time. The default is a minute.
+syncFrequency: 15s
 # The disk is the machine's, and images could not be pulled again.
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available: 1%%}
 imageGCHighThresholdPercent: 100
