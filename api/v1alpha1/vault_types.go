@@ -1032,7 +1032,7 @@ type VaultStatus struct {
 type NodesStatus struct {
 	// active is the name of the pod whose node is active: it holds the lock of
 	// the storage and serves requests. It is empty when no node is known to be, or
-	// when more than one says so (activeClaims).
+	// when more than one says so (activeClaims) and no majority follows one of them.
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Active node",order=7,xDescriptors={"urn:alm:descriptor:io.kubernetes:Pod"}
 	// +optional
 	Active string `json:"active"`
@@ -1061,7 +1061,8 @@ type NodesStatus struct {
 
 	// activeClaims are the names of the pods whose nodes say that they are active,
 	// while more than one does. The lock of the storage has one holder, so that at
-	// most one of them is right, and the Service points at none.
+	// most one of them is right: the one that is a majority together with the standby
+	// nodes that follow it. Without such a majority the Service points at none.
 	// +listType=atomic
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Nodes that claim to be active",order=24,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
-func TestRaftIndexes(t *testing.T) {
+func TestLeader(t *testing.T) {
 	t.Parallel()
 	node, target := startNode(t, fakevault.Standby)
 	h := newHarness(t)
@@ -33,6 +33,11 @@ func TestRaftIndexes(t *testing.T) {
 	answer(http.StatusOK, `{"ha_enabled": true, "is_self": false, "raft_committed_index": 7, "raft_applied_index": 6}`)
 	if raft, err := h.Raft(t.Context(), exampleVault, target.UID); err != nil || raft != (Raft{Committed: 7, Applied: 6}) {
 		t.Errorf("%+v, error %v", raft, err)
+	}
+	answer(http.StatusOK, `{"is_self": true, "leader_cluster_address": "https://a:8201"}`)
+	want := Leader{Self: true, ClusterAddress: "https://a:8201"}
+	if leader, err := h.Leader(t.Context(), exampleVault, target.UID); err != nil || leader != want {
+		t.Errorf("%+v, error %v", leader, err)
 	}
 	answer(http.StatusServiceUnavailable, `{"errors": ["Vault is sealed"]}`)
 	if raft, err := h.Raft(t.Context(), exampleVault, target.UID); err == nil {

@@ -35,7 +35,7 @@ const (
 	// burstCheck is how often it is looked at whether a burst is still needed.
 	burstCheck = 10 * time.Second
 	// silenceCheck is how often it is looked at whether the silence of a labelled
-	// node counts by now: no event tells that.
+	// node counts by now, and whom nodes follow: no event tells that.
 	silenceCheck = 500 * time.Millisecond
 	// lastChanceTimeout is how long a silent node has to answer once more.
 	lastChanceTimeout = 200 * time.Millisecond
@@ -67,11 +67,14 @@ type Reconciler struct {
 	// SilenceCounts says that it is the node's fault when one does not answer; the
 	// engine does, if not set.
 	SilenceCounts func() bool
+	// Leader requests what a node says of the active one; the engine does, if not set.
+	Leader func(ctx context.Context, vault types.NamespacedName, uid types.UID) (probe.Leader, error)
 
 	trust      trust
 	vouchers   vouchers
 	lastActive lastActiveTracker
 	starts     pods.Starts
+	followed   sync.Map // types.NamespacedName of a Vault to the followed node of several that are active
 	problems   sync.Map // types.NamespacedName of a Vault to the error of the last change of a label
 	// changing is how many Vaults have labels changed at the moment.
 	changing atomic.Int32
@@ -112,6 +115,9 @@ func (r *Reconciler) useEngine() {
 	}
 	if r.SilenceCounts == nil {
 		r.SilenceCounts = r.Engine.SilenceCounts
+	}
+	if r.Leader == nil {
+		r.Leader = r.Engine.Leader
 	}
 }
 
@@ -174,6 +180,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	r.complete(req.NamespacedName, nodes, list, observations)
 	r.lastActive.observe(req.NamespacedName, nodes, observations)
 	silenceCounts := r.recheck(ctx, req.NamespacedName, nodes)
+	contested := r.settleClaims(ctx, req.NamespacedName, nodes)
 	decision := decide(nodes, silenceCounts)
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
 	if err = r.apply(ctx, &vault, list, observations, decision); err != nil {
@@ -186,7 +193,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	switch {
-	case slices.ContainsFunc(nodes, isSilent):
+	case contested, slices.ContainsFunc(nodes, isSilent):
 		return reconcile.Result{RequeueAfter: silenceCheck}, nil
 	case decision.ExpectChange:
 		// No event tells that a starting pod is not young any more.
@@ -200,6 +207,7 @@ func (r *Reconciler) forget(vault types.NamespacedName) {
 	r.trust.forget(vault)
 	r.vouchers.forget(vault)
 	r.lastActive.forget(vault)
+	r.followed.Delete(vault)
 	r.starts.Observe(vault, nil, time.Now())
 	r.problems.Delete(vault)
 }

@@ -8,7 +8,7 @@
 //
 //  1. A node is promoted only when it says that it is active and no other node
 //     that stays says so ([decide]). Two claims contradict the lock, so neither
-//     is believed.
+//     is believed, unless most nodes follow one of them.
 //  2. Before that, all other pods that are not being deleted lose the label, however
 //     many have it, and also when the pod itself has it already. The promotion follows
 //     only when the API server has accepted that, or has no such pod any more. An error
@@ -70,10 +70,15 @@
 // # Two claims
 //
 // When two nodes say that they are active both are probed again, since one response
-// is likely to be a pause old. If both repeat it neither is served. The storage's lock
-// has one holder, but a probe does not tell which of them: one that was paused still
-// believes that it is active when it resumes, and may serve outdated data from its
-// cache. Serving none costs as long as Vault takes to notice that it has lost the lock.
+// is likely to be a pause old. If both repeat it, the other nodes decide: sys/leader says
+// which node each of them follows, and the lock has one holder. The one that is most nodes
+// together with those that follow it is active ([majority]); the other counts as standby.
+// One that was paused still believes that it is active when it resumes, and may serve
+// outdated data from its cache; and with integrated storage a node was seen that had lost the
+// leadership on a busy machine and did not notice for ten minutes, when another one led.
+//
+// Without such a majority, as with two nodes, neither is served. That costs as long as
+// Vault takes to notice that it has lost the lock.
 //
 // # What happens when a fact is missing
 //

@@ -103,8 +103,8 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		if problem := notInService(f, nodes.Active); problem != "" {
 			return isFalse(v1alpha1.ReasonNotInService, "Pod %s is active, but %s", nodes.Active, problem)
 		}
-		return isTrue(v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s",
-			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort, storageHint(f))
+		return isTrue(v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s%s",
+			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort, notFollowed(nodes), storageHint(f))
 	case awaitsInit(status):
 		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
 	case allSealed(status):
@@ -117,6 +117,16 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	default:
 		return isFalse(v1alpha1.ReasonNodesStarting, "No Vault node runs yet%s", waitingHint(f))
 	}
+}
+
+// notFollowed tells of nodes that say that they are active beside the one that is.
+func notFollowed(nodes *v1alpha1.NodesStatus) string {
+	others := slices.DeleteFunc(slices.Clone(nodes.ActiveClaims), func(name string) bool { return name == nodes.Active })
+	if len(others) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(". Others say that they are active too, but most nodes do not follow them, and no client is led "+
+		"to them: %s. If they go on, delete the pods", join(others))
 }
 
 // awaitsInit says that nodes wait for "vault operator init".
@@ -135,7 +145,8 @@ func unavailable(f *facts, nodes *v1alpha1.NodesStatus) metav1.Condition {
 	switch {
 	case len(nodes.ActiveClaims) > 0:
 		return isFalse(v1alpha1.ReasonMultipleActiveNodes,
-			"More than one node says that it is active, so the Service points at none: %s%s",
+			"More than one node says that it is active, and no majority of the nodes follows one of them, so the Service "+
+				"points at none: %s%s",
 			join(nodes.ActiveClaims), storageHint(f))
 	case len(nodes.Unreachable) > 0 && len(nodes.Standby) == 0:
 		return unreachable(f, nodes)

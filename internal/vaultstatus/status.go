@@ -92,7 +92,7 @@ func compute(f *facts) v1alpha1.VaultStatus {
 	}
 	updated, _ := byTemplate(f)
 	status.UpdatedNodes = namesOf(updated)
-	status.VaultStatus = nodesStatus(status.NodeStatuses)
+	status.VaultStatus = nodesStatus(status.NodeStatuses, served(f))
 	status.PodStatuses = podStatuses(status.NodeStatuses)
 	nodes := &status.VaultStatus
 	for i := range f.pods {
@@ -103,7 +103,7 @@ func compute(f *facts) v1alpha1.VaultStatus {
 	status.StandbyNodes = int32(len(nodes.Standby))
 	status.SealedNodes = int32(len(nodes.Sealed))
 	status.ReadyNodes = status.StandbyNodes + int32(len(nodes.ActiveClaims))
-	if nodes.Active != "" {
+	if nodes.Active != "" && len(nodes.ActiveClaims) == 0 {
 		status.ReadyNodes++
 	}
 	status.Seal = sealStatus(f, status.Initialized)
@@ -167,8 +167,24 @@ func podStatuses(list []v1alpha1.NodeStatus) map[v1alpha1.NodeState][]string {
 	return byState
 }
 
-// nodesStatus sorts the nodes by their state.
-func nodesStatus(list []v1alpha1.NodeStatus) v1alpha1.NodesStatus {
+// served is the name of the only pod that the Service leads to, or empty.
+func served(f *facts) (name string) {
+	for i := range f.pods {
+		pod := &f.pods[i]
+		if pod.Labels[v1alpha1.ActiveLabel] != v1alpha1.ActiveLabelValue || pods.Terminating(pod) {
+			continue
+		}
+		if name != "" || f.labelProblem != "" {
+			return ""
+		}
+		name = pod.Name
+	}
+	return name
+}
+
+// nodesStatus sorts the nodes by their state. Of several that say that they are active, the one
+// that is served is: it is when most nodes follow it.
+func nodesStatus(list []v1alpha1.NodeStatus, served string) v1alpha1.NodesStatus {
 	var nodes v1alpha1.NodesStatus
 	var active []string
 	for _, node := range list {
@@ -183,10 +199,12 @@ func nodesStatus(list []v1alpha1.NodeStatus) v1alpha1.NodesStatus {
 			nodes.Unreachable = append(nodes.Unreachable, node.Name)
 		}
 	}
-	// Nodes that all say so contradict each other.
-	if len(active) == 1 {
+	switch {
+	case len(active) == 1:
 		nodes.Active = active[0]
-	} else {
+	case slices.Contains(active, served):
+		nodes.Active, nodes.ActiveClaims = served, active
+	default:
 		nodes.ActiveClaims = active
 	}
 	return nodes

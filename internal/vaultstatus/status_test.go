@@ -247,6 +247,14 @@ func TestComputeNodes(t *testing.T) {
 			available: "False MultipleActiveNodes", vaultInit: "True Initialized", unsealed: "True Unsealed",
 		},
 		{
+			name: "of two nodes that say that they are active the one that most nodes follow is served",
+			facts: newSituation().pod("a", probe.Active, notLabelled).pod("b", probe.Active).
+				pod("c", probe.Standby), phase: v1alpha1.PhaseRunning,
+			initialized: true, ready: 3,
+			nodes:     v1alpha1.NodesStatus{Active: "b", ActiveClaims: []string{"a", "b"}, Standby: []string{"c"}},
+			available: "True Active", vaultInit: "True Initialized", unsealed: "True Unsealed",
+		},
+		{
 			name:  "the claim of a pod that is being deleted does not stand against its successor's",
 			facts: newSituation().pod("a", probe.Active, terminating).pod("b", probe.Active), phase: v1alpha1.PhaseRunning,
 			initialized: true, ready: 1,

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -289,7 +290,7 @@ func TestTwoNodesThatSayThatTheyAreActive(t *testing.T) {
 	startOperator(t)
 	vault := deployVault(t, namespace)
 	recordLabels(t, namespace)
-	startPod(t, vault, "a", fakevault.Active)
+	a := startPod(t, vault, "a", fakevault.Active)
 	awaitLabel(t, namespace, "a")
 	b := startPod(t, vault, "b", fakevault.Active)
 	awaitLabel(t, namespace)
@@ -298,6 +299,28 @@ func TestTwoNodesThatSayThatTheyAreActive(t *testing.T) {
 	b.Set(fakevault.Standby)
 	awaitLabel(t, namespace, "a")
 	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b"}})
+
+	// The third node follows one of them.
+	tellLeader(a, true, "https://a:8201")
+	tellLeader(b, true, "https://b:8201")
+	tellLeader(startPod(t, vault, "c", fakevault.Standby), false, "https://b:8201")
+	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "a", Standby: []string{"b", "c"}})
+	b.Set(fakevault.Active)
+	awaitLabel(t, namespace, "b")
+	nodesAre(t, vault, v1alpha1.NodesStatus{Active: "b", ActiveClaims: []string{"a", "b"}, Standby: []string{"c"}})
+	awaitVault(t, vault, "the other one is told", has("Available=True Active"))
+}
+
+// tellLeader has a node say of the active one what Vault does.
+// https://developer.hashicorp.com/vault/api-docs/system/leader
+func tellLeader(node *fakevault.Node, self bool, address string) {
+	node.Handle(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/v1/sys/leader" {
+			return false
+		}
+		_, _ = fmt.Fprintf(w, `{"ha_enabled": true, "is_self": %t, "leader_cluster_address": %q}`, self, address)
+		return true
+	})
 }
 
 // A label that is set or removed by hand is corrected.
