@@ -92,10 +92,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	d := next(f)
-	if err := r.act(ctx, f, d, caKey); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
-	}
-	return reconcile.Result{RequeueAfter: d.Again}, nil
+	return reconcile.Result{RequeueAfter: d.Again}, r.act(ctx, f, d, caKey)
 }
 
 // next decides what to do with a backup, be it deleted or not.

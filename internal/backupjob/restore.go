@@ -65,10 +65,7 @@ func (r *Restorer) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 		return reconcile.Result{}, err
 	}
 	d := decideRestore(f)
-	if err := r.act(ctx, f, d); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
-	}
-	return reconcile.Result{RequeueAfter: d.Again}, nil
+	return reconcile.Result{RequeueAfter: d.Again}, r.act(ctx, f, d)
 }
 
 func (r *Restorer) facts(ctx context.Context, x *v1alpha1.VaultRestore) (*restoreFacts, error) {

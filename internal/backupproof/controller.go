@@ -85,13 +85,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	d := decide(f)
-	switch err := r.act(ctx, f, d); {
-	case apierrors.IsConflict(err): // what was decided on is old
+	err = r.act(ctx, f, d)
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) { // what was decided on is old
 		return reconcile.Result{RequeueAfter: look}, nil
-	case err != nil:
-		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	return reconcile.Result{RequeueAfter: d.Again}, nil
+	return reconcile.Result{RequeueAfter: d.Again}, err
 }
 
 // facts reads what is known of a schedule and its proof.

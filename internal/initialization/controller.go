@@ -69,8 +69,9 @@ type memory struct {
 	// is how often that has failed.
 	authorized bool
 	tries      int
-	// refusal is why Vault has refused to be initialized, and generation of what spec.
+	// refusal is why Vault has refused to be initialized, when, and of what generation of the spec.
 	refusal    string
+	refused    time.Time
 	generation int64
 	// unanswered is how many attempts in a row, this one included, had no answer that counts.
 	unanswered int
@@ -195,7 +196,7 @@ func (r *Reconciler) remember(vault *v1alpha1.Vault) *memory {
 	if status := vault.Status.Initialization; status != nil && status.Attempt != m.attempt {
 		*m = memory{vault: vault.UID, attempt: status.Attempt, seen: r.Clock.Now(), unanswered: m.unanswered}
 	}
-	if m.generation != vault.Generation {
+	if m.generation != vault.Generation || r.Clock.Now().Sub(m.refused) >= tryAgain {
 		m.refusal, m.generation = "", vault.Generation
 	}
 	return m

@@ -677,12 +677,25 @@ func TestNotBegun(t *testing.T) {
 	}
 }
 
-// What Vault refuses is told, and tried again when the spec has changed.
+// What Vault refuses is told, and tried again after a while, and when the spec has changed.
 func TestRefused(t *testing.T) {
 	f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
 	f.vault.refuse = "a reason: "
-	f.settle()
-	condition := f.expect(v1alpha1.ReasonInitializationRefused, "", 1)
+	for range 3 {
+		if err := f.reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.expect(v1alpha1.ReasonInitializationRefused, "", 1)
+	again, err := f.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
+	if err != nil || again.RequeueAfter != tryAgain {
+		t.Errorf("tries again after %s, want %s: %v", again.RequeueAfter, tryAgain, err)
+	}
+	f.clock.SetTime(f.clock.Now().Add(tryAgain))
+	if err := f.reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	condition := f.expect(v1alpha1.ReasonInitializationRefused, "", 2)
 	if !strings.Contains(condition.Message, "a reason") {
 		t.Errorf("the condition is %+v", condition)
 	}
@@ -693,7 +706,7 @@ func TestRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.settle()
-	f.expect(v1alpha1.ReasonKeysInPlaintext, v1alpha1.PhaseInitialized, 2)
+	f.expect(v1alpha1.ReasonKeysInPlaintext, v1alpha1.PhaseInitialized, 3)
 	f.stored("example-vault-keys")
 }
 

@@ -81,8 +81,13 @@ type facts struct {
 	pending bool
 }
 
-// maxPause is the longest time between two attempts.
-const maxPause = time.Hour
+const (
+	// maxPause is the longest time between two attempts.
+	maxPause = time.Hour
+	// tryAgain is how long it takes until something is tried again of which no event tells that it
+	// would go well now. Vault refuses as it does a wrong request when its storage has no leader.
+	tryAgain = 5 * time.Minute
+)
 
 // pause is how long the next attempt waits. A node that has no answer time and again costs each
 // time what the checks before it cost, and may one day be found to have done what it was asked.
@@ -177,13 +182,17 @@ func decideNew(f *facts) decision {
 	case f.vault.Status.DataVersion != "":
 		return waitFor(isFalse, v1alpha1.ReasonDataLost, "%s", lostText)
 	case f.problem != nil:
-		return waitFor(isFalse, f.problem.Reason, "%s", f.problem.Message)
+		d := waitFor(isFalse, f.problem.Reason, "%s", f.problem.Message)
+		d.recheck = tryAgain
+		return d
 	case f.secret != "":
 		return waitFor(isFalse, v1alpha1.ReasonSecretExists, "Secret %q exists already, and may have the keys of another "+
 			"Vault: keep a copy of it elsewhere if it has, and delete it", f.secret)
 	case f.refusal != "":
-		return waitFor(isFalse, v1alpha1.ReasonInitializationRefused,
-			"Vault has refused to be initialized: %s. It is tried again when the spec has changed", f.refusal)
+		d := waitFor(isFalse, v1alpha1.ReasonInitializationRefused, "Vault has refused to be initialized: %s. It is tried "+
+			"again every %d minutes, and when the spec has changed", f.refusal, int(tryAgain.Minutes()))
+		d.recheck = tryAgain
+		return d
 	case !f.storageReady:
 		return waitFor(isUnknown, v1alpha1.ReasonNotObserved,
 			"Vault is initialized when all of its storage is known: see the condition %s", v1alpha1.StorageReadyCondition)

@@ -37,6 +37,7 @@ func TestDecide(t *testing.T) {
 		hadData bool
 		want    step
 		reason  string
+		recheck time.Duration
 	}{
 		"nothing is known":   {facts: facts{}, reason: v1alpha1.ReasonNotObserved},
 		"an empty Vault":     {facts: facts{nodes: nodesUninitialized, storageReady: true}, want: begin},
@@ -45,11 +46,11 @@ func TestDecide(t *testing.T) {
 		"one with data, again": {facts: facts{nodes: nodesInitialized, secret: "keys", problem: wrong},
 			want: noteBefore},
 		"a key is invalid": {facts: facts{nodes: nodesUninitialized, storageReady: true, problem: wrong},
-			reason: v1alpha1.ReasonPGPKeysInvalid},
+			reason: v1alpha1.ReasonPGPKeysInvalid, recheck: tryAgain},
 		"a Secret is there": {facts: facts{nodes: nodesUninitialized, storageReady: true, secret: "keys"},
 			reason: v1alpha1.ReasonSecretExists},
 		"Vault has refused": {facts: facts{nodes: nodesUninitialized, storageReady: true, refusal: "no"},
-			reason: v1alpha1.ReasonInitializationRefused},
+			reason: v1alpha1.ReasonInitializationRefused, recheck: tryAgain},
 		"its data is gone": {facts: facts{nodes: nodesUninitialized, storageReady: true}, hadData: true,
 			reason: v1alpha1.ReasonDataLost},
 
@@ -127,6 +128,9 @@ func TestDecide(t *testing.T) {
 			d := decide(&f)
 			if d.step != tt.want || d.condition.Reason != tt.reason {
 				t.Errorf("decided on step %d with the reason %q, want %d with %q", d.step, d.condition.Reason, tt.want, tt.reason)
+			}
+			if tt.recheck != 0 && d.recheck != tt.recheck {
+				t.Errorf("looks again after %s, want %s", d.recheck, tt.recheck)
 			}
 			if d.step == report && (d.condition.Status == "" || d.condition.Message == "") {
 				t.Errorf("the condition is incomplete: %+v", d.condition)

@@ -250,7 +250,7 @@ func (r *Reconciler) notInitialized(
 	if err != nil || seal.Initialized {
 		return fmt.Errorf("initializing Vault: %w", errors.Join(refusal, err))
 	}
-	m.refusal = strings.Join(refusal.Reasons, ", ")
+	m.refusal, m.refused = strings.Join(refusal.Reasons, ", "), r.Clock.Now()
 	if m.refusal == "" {
 		m.refusal = refusal.Error()
 	}

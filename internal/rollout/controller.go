@@ -128,7 +128,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	did, err := r.keepMembers(ctx, &vault, c)
 	if err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+		return reconcile.Result{}, err
 	}
 	if did.Do != "" {
 		return reconcile.Result{RequeueAfter: followUp}, nil

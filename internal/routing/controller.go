@@ -188,8 +188,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	} else {
 		r.problems.Delete(req.NamespacedName)
 	}
-	// The event of a Secret tells that it is there.
-	if err = errors.Join(err, client.IgnoreNotFound(caErr)); err != nil {
+	if err = errors.Join(err, caErr); err != nil {
 		return reconcile.Result{}, err
 	}
 	switch {

@@ -64,7 +64,7 @@ type caEntry struct {
 }
 
 // cas returns for each pod the CAs in PEM that it is verified with. When one
-// cannot be read it returns those that could be before, with the error. The
+// cannot be read it returns those that could be before, with the error, if the Secret is there. The
 // metadata, from the cache, says whether it is still current; apiReader reads the content.
 func (t *trust) cas(
 	ctx context.Context, cached, apiReader client.Reader, vault *v1alpha1.Vault, list []corev1.Pod,
@@ -82,7 +82,7 @@ func (t *trust) cas(
 		if !ok {
 			var err error
 			if entry, err = refresh(ctx, cached, apiReader, vault.Namespace, source, before[source]); err != nil {
-				failed = append(failed, err)
+				failed = append(failed, client.IgnoreNotFound(err)) // the event of a Secret tells that it is there
 			}
 			after[source] = entry
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/references"
 )
 
 const (
@@ -63,12 +65,16 @@ type Reconciler struct {
 	// APIReader reads ConfigMaps, and what must not be late.
 	APIReader client.Reader
 
-	// written is the value that was last written, by UID of the Vault.
+	// written is what the ConfigMap was brought up to, by UID of the Vault.
 	written sync.Map
 	// refused is why the volumes cannot be made larger, by UID of the Vault.
 	refused sync.Map
 	news    notify.Notifier
 }
+
+// guarded is a value that a ConfigMap has to have, and the version of the ConfigMap that has it.
+// Either is empty when there is to be none, or is none.
+type guarded struct{ value, version string }
 
 const (
 	stateExisting = "existing"
@@ -80,9 +86,20 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("storage").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, volumesChanged))).
+		Owns(&appsv1.StatefulSet{}).
+		WatchesMetadata(references.ConfigMap(), handler.EnqueueRequestsFromMapFunc(guardOf)).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries()}).
 		Complete(r)
+}
+
+// guardOf returns the Vault that a ConfigMap guards, by its name.
+func guardOf(_ context.Context, guard client.Object) []reconcile.Request {
+	name, is := strings.CutSuffix(guard.GetName(), (&v1alpha1.Vault{}).EtcdReplacementName())
+	if !is || name == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: guard.GetNamespace(), Name: name}}}
 }
 
 // Source makes a controller reconcile a Vault when its volumes cannot be made larger, or can.
@@ -171,22 +188,28 @@ func (s *State) clusterState() string {
 // member, is left alone, unless most volumes are lost.
 func (r *Reconciler) guard(ctx context.Context, s *State) error {
 	wanted := s.clusterState()
+	key := types.NamespacedName{Namespace: s.Vault.Namespace, Name: s.Vault.EtcdReplacementName()}
+	there := references.ConfigMap()
+	if err := r.Get(ctx, key, there); client.IgnoreNotFound(err) != nil {
+		return err
+	}
 	last, known := r.written.Load(s.Vault.UID)
-	// An etcd that is not founded had no ConfigMap yet; one that has is looked at once.
-	if known && last == wanted || !known && len(s.Vault.StorageVolumes()) == 0 {
+	// An etcd that is not founded had no ConfigMap yet; one that has is looked at once, and when
+	// somebody has changed it.
+	if known && last == (guarded{wanted, there.GetResourceVersion()}) || !known && len(s.Vault.StorageVolumes()) == 0 {
 		return nil
 	}
-	key := types.NamespacedName{Namespace: s.Vault.Namespace, Name: s.Vault.EtcdReplacementName()}
 	var current corev1.ConfigMap
 	err := r.APIReader.Get(ctx, key, &current)
 	switch {
 	case apierrors.IsNotFound(err) && wanted != "":
-		err = r.createGuard(ctx, s.Vault, wanted)
+		err = r.createGuard(ctx, s.Vault, wanted, &current)
 	case apierrors.IsNotFound(err):
 		err = nil
 	case err != nil:
 	case wanted == "" && metav1.IsControlledBy(&current, s.Vault):
 		err = client.IgnoreNotFound(r.Delete(ctx, &current, client.Preconditions{UID: &current.UID}))
+		current = corev1.ConfigMap{}
 	case wanted != "" && current.Data[stateKey] != wanted:
 		current.Data = map[string]string{stateKey: wanted}
 		if err = controllerutil.SetControllerReference(s.Vault, &current, r.Scheme()); err == nil {
@@ -196,12 +219,14 @@ func (r *Reconciler) guard(ctx context.Context, s *State) error {
 	if err != nil {
 		return fmt.Errorf("keeping ConfigMap %q: %w", key.Name, err)
 	}
-	r.written.Store(s.Vault.UID, wanted)
+	r.written.Store(s.Vault.UID, guarded{wanted, current.ResourceVersion})
 	return nil
 }
 
-func (r *Reconciler) createGuard(ctx context.Context, vault *v1alpha1.Vault, value string) error {
-	guard := &corev1.ConfigMap{
+func (r *Reconciler) createGuard(
+	ctx context.Context, vault *v1alpha1.Vault, value string, guard *corev1.ConfigMap,
+) error {
+	*guard = corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: vault.Namespace, Name: vault.EtcdReplacementName(), Labels: vault.EtcdLabels(),
 		},

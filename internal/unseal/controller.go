@@ -131,7 +131,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	// A node has other keys for a moment while it is restored, and keys that are wrong are not given again.
-	if under, err := restore.Into(ctx, r, &vault); err != nil || under != "" {
+	if under, err := restore.Into(ctx, r.APIReader, &vault); err != nil || under != "" {
 		return reconcile.Result{RequeueAfter: afterRestore}, err
 	}
 	return r.unsealAll(ctx, &vault, m, p)
@@ -218,7 +218,7 @@ func (r *Reconciler) unsealAll(
 	}
 	m.accepted = nil
 	refused := &metav1.Condition{Status: metav1.ConditionFalse, Reason: wrong.Reason, Message: wrong.Message}
-	return reconcile.Result{}, r.tell(ctx, vault, m, unsealed, refused)
+	return result, r.tell(ctx, vault, m, unsealed, refused)
 }
 
 // give unseals nodes one after the other: the first one becomes active. It returns the names

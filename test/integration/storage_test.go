@@ -527,12 +527,20 @@ func TestLostVolumes(t *testing.T) {
 	awaitVault(t, vault, "most are lost", all(has("StorageReady=False VolumesLost"),
 		says("StorageReady", "data-example-etcd-1, data-example-etcd-2")))
 	awaitEvent(t, vault, "Warning VolumesLost ")
-	eventually(t, "empty members are kept out", func() error {
+	keptOut := func() error {
 		if got := state(); got != "volumes-lost" {
 			return fmt.Errorf("they are told %q", got)
 		}
 		return nil
-	})
+	}
+	eventually(t, "empty members are kept out", keptOut)
+	// It takes more than to delete what keeps them out.
+	guard := &corev1.ConfigMap{}
+	guard.Namespace, guard.Name = vault.Namespace, vault.EtcdReplacementName()
+	if err := admin.Delete(t.Context(), guard); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "empty members are kept out again", keptOut)
 	// An administrator gives the data up.
 	if err := admin.Status().Patch(t.Context(), vault, client.RawPatch("application/merge-patch+json",
 		[]byte(`{"status": {"storage": null}}`))); err != nil {
