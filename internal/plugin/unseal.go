@@ -248,7 +248,10 @@ func (u *unsealing) giveTo(ctx context.Context, s *seen, node *told) error {
 			*node = told{failure: reason(err), failed: time.Now()}
 			return nil
 		case err != nil:
-			// Whether it took the share, it says when it answers again.
+			// Whether it took the share, it says when it answers again. With the last one it may join the others.
+			if u.vault.HasRaft() && s.seal.T-s.seal.Progress <= 1 {
+				node.complete = time.Now()
+			}
 			s.err = err
 			u.drop(&s.pod)
 			return ctx.Err()

@@ -71,6 +71,8 @@ type memory struct {
 	condition, accepted *metav1.Condition
 	// others is since when a node has had keys that others have given it, and how many.
 	others map[types.UID]progress
+	// joins is when nodes that may have got all keys, and are sealed, are given them again.
+	joins map[types.UID]attempt
 }
 
 // namedIndex finds the Vaults that name a Secret with unseal keys.
@@ -242,10 +244,20 @@ func (r *Reconciler) give(ctx context.Context, vault *v1alpha1.Vault, m *memory,
 			names = append(names, pod.Name)
 			unsealed[pod.UID] = target.Container
 		case outcome == othersAreAtIt:
-			again = othersPause
+			again = sooner(again, othersPause)
+		case outcome == joining:
+			again = sooner(again, m.joins[pod.UID].next.Sub(r.Clock.Now()))
 		}
 	}
 	return names, again, errors.Join(failed...)
+}
+
+// sooner is the shorter one of two pauses, of which zero is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 {
+		return b
+	}
+	return min(a, b)
 }
 
 // keys reads the Secret with the keys.
@@ -274,7 +286,7 @@ func (r *Reconciler) remember(vault *v1alpha1.Vault) *memory {
 	if r.memory == nil {
 		r.memory = map[types.NamespacedName]*memory{}
 	}
-	r.memory[key] = &memory{vault: vault.UID, others: map[types.UID]progress{}}
+	r.memory[key] = &memory{vault: vault.UID, others: map[types.UID]progress{}, joins: map[types.UID]attempt{}}
 	return r.memory[key]
 }
 

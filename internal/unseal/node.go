@@ -27,12 +27,23 @@ const (
 	// are taken for forgotten ones, or those of an operator that has ended.
 	othersTurn  = time.Minute
 	othersPause = 15 * time.Second
+	// joinPause is for how long a node that has got all keys may stay sealed before it is given them
+	// again, at first: it doubles up to maxJoinPause.
+	joinPause    = time.Minute
+	maxJoinPause = 30 * time.Minute
 )
 
 // progress is how many keys a node has got, and since when.
 type progress struct {
 	keys  int
 	since time.Time
+}
+
+// attempt is the last time that a node was given keys and did not say that it is unsealed.
+type attempt struct {
+	container string
+	next      time.Time
+	pause     time.Duration
 }
 
 // outcome is what came of giving a node keys.
@@ -45,6 +56,8 @@ const (
 	opened
 	// othersAreAtIt means that others are giving it keys.
 	othersAreAtIt
+	// joining means that it has them, and may take a while to unseal itself.
+	joining
 )
 
 // giveTo gives a node as many keys as it needs. What a user has to fix is a *problem.Error.
@@ -61,6 +74,9 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 	if err := check(seal, name, keys); err != nil {
 		return leftAlone, err
 	}
+	if now := r.Clock.Now(); m.joins[pod.UID].container == target.Container && now.Before(m.joins[pod.UID].next) {
+		return joining, nil
+	}
 	if seal.Progress > 0 && !r.forgotten(m, pod, seal.Progress) {
 		return othersAreAtIt, nil
 	}
@@ -72,16 +88,35 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 	delete(m.others, pod.UID)
 	opens, err := giveKeys(ctx, node, keys[:seal.Threshold])
 	if err == nil && opens {
+		delete(m.joins, pod.UID)
 		return opened, nil
 	}
 	if err == nil {
-		err = errors.New("the node has got the keys, and is not unsealed yet")
+		m.mayJoin(pod, target.Container, r.Clock.Now())
+		return joining, nil
+	}
+	if vault.HasRaft() && vaultclient.StatusOf(err) == 0 {
+		m.mayJoin(pod, target.Container, r.Clock.Now())
 	}
 	if isWrong(err) {
 		err = notUsable(v1alpha1.ReasonKeysWrong, "The keys of Secret %q do not unseal this Vault, as pod %s says: "+
 			"they are of another one, or one of them is wrong", name, pod.Name)
 	}
 	return leftAlone, errors.Join(err, ignoreUnsealed(reset(ctx, node)))
+}
+
+// mayJoin notes that a node may have all keys and join the others, from which it gets the data of
+// its integrated storage. It unseals itself then. If it is unsealed by another request in that moment,
+// Vault sets itself up twice, and does not notice any more when it is not active: the second waits
+// for the lock of the storage, and takes what is meant for the first.
+// https://github.com/hashicorp/vault/blob/v1.21.0/vault/core.go#L1797
+// https://github.com/hashicorp/vault/issues/18117
+func (m *memory) mayJoin(pod *corev1.Pod, container string, now time.Time) {
+	pause := joinPause
+	if last := m.joins[pod.UID]; last.container == container {
+		pause = min(2*last.pause, maxJoinPause)
+	}
+	m.joins[pod.UID] = attempt{container, now.Add(pause), pause}
 }
 
 // check says why the keys cannot be given to a node.

@@ -136,6 +136,8 @@ type server struct {
 	resets   int
 	// fails is how many requests with a key fail.
 	fails int
+	// joins says that the node joins the others before it is unsealed, as with integrated storage.
+	joins bool
 	// seal is what is said of the seal in place of the truth.
 	seal map[string]any
 }
@@ -190,7 +192,9 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) bool {
 					fail(http.StatusBadRequest, "failed to decrypt keys from storage: cipher: message authentication failed")
 					return true
 				}
-				s.node.Set(fakevault.Active)
+				if !s.joins {
+					s.node.Set(fakevault.Active)
+				}
 			}
 			answer()
 		}
@@ -433,6 +437,39 @@ func TestPartialProgressIsCleared(t *testing.T) {
 	}
 	f.settle()
 	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+}
+
+// A node that has all keys and joins the others is not given them again meanwhile.
+func TestJoiningNode(t *testing.T) {
+	f := newFixture(t, good())
+	f.server.joins = true
+	reconcile := func() time.Duration {
+		t.Helper()
+		f.Engine.Confirm(t.Context(), key, "x")
+		result, err := f.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result.RequeueAfter
+	}
+	expect := func(attempts int, again time.Duration) {
+		t.Helper()
+		if got := reconcile(); got != again || f.server.attempts != attempts {
+			t.Errorf("%d keys were given, and it is tried again after %s, want %d and %s", f.server.attempts, got, attempts, again)
+		}
+	}
+	expect(2, joinPause)
+	f.clock.SetTime(f.clock.Now().Add(joinPause - time.Second))
+	expect(2, time.Second)
+	// It did not join.
+	f.clock.SetTime(f.clock.Now().Add(time.Second))
+	expect(4, 2*joinPause)
+	// Another container has none.
+	f.start("c2")
+	expect(6, joinPause)
+	// It has joined.
+	f.server.node.Set(fakevault.Standby)
+	expect(6, 0)
 }
 
 // No key is given to a node whose seal cannot be one of Vault.

@@ -51,6 +51,9 @@ const (
 	ours      = "ours"
 	oursLogin = "ours-login"
 	oursRaft  = "ours-raft"
+	// oursRaft2 and oursRaft3 wait longer before another leader is elected.
+	oursRaft2 = "ours-raft-2"
+	oursRaft3 = "ours-raft-3"
 )
 
 // own are the specs of the Vaults that the operator runs.
@@ -58,6 +61,8 @@ var own = map[string]string{
 	ours:      "storage: {etcd: {whenDeleted: Delete}}",
 	oursLogin: "storage: {etcd: {whenDeleted: Delete}}, operatorLogin: {enabled: true}",
 	oursRaft:  "storage: {raft: {whenDeleted: Delete}}",
+	oursRaft2: "storage: {raft: {whenDeleted: Delete, performanceMultiplier: 2}}",
+	oursRaft3: "storage: {raft: {whenDeleted: Delete, performanceMultiplier: 3}}",
 }
 
 // versions of Vault that upgrades go between; it begins with the first.
@@ -90,6 +95,15 @@ var variants = []variant{
 		title: "vault-helm, ready only, raft"},
 }
 
+// slower are not measured unless they are chosen: they show what performanceMultiplier costs.
+var slower = []variant{
+	{name: oursRaft2, set: oursRaft2, service: oursRaft2, title: "Vault Operator, raft, performanceMultiplier 2"},
+	{name: oursRaft3, set: oursRaft3, service: oursRaft3, title: "Vault Operator, raft, performanceMultiplier 3"},
+}
+
+// reported are the variants in the report.
+var reported = slices.Concat(variants, slower)
+
 // retrying are variants whose clients try again, to compare rules of when a node that
 // does not respond is taken out of the Service. They are not in the report.
 var retrying = []variant{
@@ -109,6 +123,9 @@ type set struct {
 	name   string
 	keys   vaulttest.Keys
 	client *http.Client
+	// unsealed is when a pod was sent the key, by its UID: with integrated storage it joins the others
+	// first, and must not be sent it again meanwhile.
+	unsealed sync.Map
 }
 
 // peer says that it is not the operator that runs it.
@@ -483,13 +500,22 @@ func (b *bench) tend(ctx context.Context, s *set) (found state, err error) {
 }
 
 func (s *set) unseal(ctx context.Context, pod corev1.Pod) error {
+	if when, known := s.unsealed.Load(pod.UID); known && time.Since(when.(time.Time)) < joinTime {
+		return nil
+	}
 	vault, err := s.at(pod)
 	if err != nil {
 		return err
 	}
-	_, err = vault.Sys().UnsealWithContext(ctx, s.keys.UnsealKeys[0])
+	status, err := vault.Sys().UnsealWithContext(ctx, s.keys.UnsealKeys[0])
+	if strings.Contains(s.name, "raft") && (err != nil || status.Sealed) {
+		s.unsealed.Store(pod.UID, time.Now())
+	}
 	return err
 }
+
+// joinTime is for how long a node may join the others before it is unsealed.
+const joinTime = time.Minute
 
 // stuck is how long a Service of a peer may lead to a pod that is not active
 // before an administrator would do something about it.

@@ -319,13 +319,20 @@ func IsStandby(err error) bool { return vaultclient.StatusOf(err) == http.Status
 // AwaitUnsealed unseals the node with keys, and waits until it knows a token, or leads to the active node.
 func (v *Vault) AwaitUnsealed(t shell.T, keys []string, token string) {
 	t.Helper()
+	// One that joins others is not given the keys again meanwhile.
+	var given time.Time
 	shell.Eventually(t, "Vault is unsealed", startTimeout, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		status, err := v.SealStatus(ctx)
-		for _, key := range keys {
-			if err == nil && status.Sealed {
-				status, err = v.Unseal(ctx, key)
+		if err == nil && status.Sealed && time.Since(given) > startTimeout/2 {
+			for _, key := range keys {
+				if err == nil && status.Sealed {
+					status, err = v.Unseal(ctx, key)
+				}
+			}
+			if err == nil {
+				given = time.Now()
 			}
 		}
 		if err == nil && status.Sealed {

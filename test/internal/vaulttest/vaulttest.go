@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -158,14 +161,42 @@ func (v Vault) Unseal(t shell.T, pod string, keys Keys) {
 	UnsealAt(t, keys, env...)
 }
 
+// joins are the starts of nodes that got all keys and stayed sealed, and when.
+var joins sync.Map
+
+// joinTime is for how long a node may join the others, from which it gets the data of its integrated
+// storage, before it unseals itself. One that is unsealed again in that moment does not notice any
+// more when it is not active.
+const joinTime = time.Minute
+
 // TryUnseal unseals a node from inside its pod, which may go away meanwhile. A node that
-// gets no response from its storage takes the key and does not respond.
+// gets no response from its storage takes the key and does not respond. One that joins the others
+// is left alone meanwhile.
 func (v Vault) TryUnseal(pod string, keys Keys) error {
-	_, err := shell.TryInput(strings.Join(keys.UnsealKeys[:3], "\n")+"\n",
+	var vault v1alpha1.Vault
+	var node corev1.Pod
+	if err := errors.Join(Get(v.Namespace, v.Name, &vault), Get(v.Namespace, pod, &node)); err != nil {
+		return err
+	}
+	start := string(node.UID)
+	for _, container := range node.Status.ContainerStatuses {
+		start += " " + container.ContainerID
+	}
+	if when, known := joins.Load(start); known && time.Since(when.(time.Time)) < joinTime {
+		return nil
+	}
+	out, err := shell.TryInput(strings.Join(keys.UnsealKeys[:3], "\n")+"\n",
 		"timeout 30 "+v.Kubectl(`exec -i %s -- sh -c 'while read -r key; do echo "{\"key\": \"$key\"}" | vault write `+
 			`sys/unseal - || exit 1; done'`, pod))
+	// The last response tells.
+	all := sealed.FindAllStringSubmatch(out, -1)
+	if vault.HasRaft() && (err != nil || len(all) > 0 && all[len(all)-1][1] == "true") {
+		joins.Store(start, time.Now())
+	}
 	return err
 }
+
+var sealed = regexp.MustCompile(`(?m)^sealed +(true|false)$`)
 
 // UnsealAt unseals the node that the environment points at.
 func UnsealAt(t shell.T, keys Keys, env ...string) {
