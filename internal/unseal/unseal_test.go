@@ -455,7 +455,7 @@ func TestJoiningNode(t *testing.T) {
 	expect := func(attempts int, again time.Duration) {
 		t.Helper()
 		if got := reconcile(); got != again || f.server.attempts != attempts {
-			t.Errorf("%d keys were given, and it is tried again after %s, want %d and %s", f.server.attempts, got, attempts, again)
+			t.Errorf("%d keys were given, again after %s, want %d and %s", f.server.attempts, got, attempts, again)
 		}
 	}
 	expect(2, joinPause)

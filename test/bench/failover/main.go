@@ -74,7 +74,7 @@ type options struct {
 
 // choose takes the variants and faults of these names.
 func (o *options) choose(variantList, faultList string) error {
-	all := slices.Concat(variants, retrying)
+	all := slices.Concat(reported, retrying)
 	for name := range strings.SplitSeq(variantList, ",") {
 		i := slices.IndexFunc(all, func(v variant) bool { return v.name == name })
 		if i < 0 {

@@ -118,7 +118,7 @@ func table(out *strings.Builder, results []result, f fault) {
 		head, line = head+" failovers, median |", line+"---|"
 	}
 	fmt.Fprintf(out, "\n### %s\n\n%s\n%s\n", f.title, head, line)
-	for _, v := range variants {
+	for _, v := range reported {
 		found := of(results, f, v)
 		if len(found) == 0 {
 			continue
@@ -218,7 +218,7 @@ func plot(results []result) (string, error) {
 		}
 		y += plotPanel
 		page.Titles = append(page.Titles, plotLabel{y - plotRow/2 - 6, f.title})
-		for _, v := range variants {
+		for _, v := range reported {
 			found := of(results, f, v)
 			if len(found) == 0 {
 				continue

@@ -30,6 +30,7 @@ func upgrade(ctx context.Context, b *bench, v *victim) error {
 	u := &upgrading{bench: b, victim: v, to: to}
 	ways := map[string]func(context.Context) error{
 		ours: u.byOperator, oursLogin: u.byOperator, oursRaft: u.byOperator,
+		oursRaft2: u.byOperator, oursRaft3: u.byOperator,
 		"vault-helm": u.byHand, "vault-helm-raft": u.byHand, "coreos": u.byCoreOS, "kubevault": u.byStatefulSet,
 	}
 	if err := ways[v.name](ctx); err != nil {
