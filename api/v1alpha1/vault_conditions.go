@@ -90,8 +90,8 @@ const (
 	// ReasonNotInService: a node is active, but the Service does not reach it; the
 	// message says why.
 	ReasonNotInService = "NotInService"
-	// ReasonMultipleActiveNodes: more than one node says that it is active, so that
-	// none is in the Service; the message names them.
+	// ReasonMultipleActiveNodes: more than one node says that it is active, and no majority
+	// follows one of them, so that none is in the Service; the message names them.
 	ReasonMultipleActiveNodes = "MultipleActiveNodes"
 	// ReasonNodesUnverified: nodes serve with a certificate that cannot be verified
 	// with the CA that their pod mounts; the message names one and says why.

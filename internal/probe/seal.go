@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -95,6 +96,8 @@ func (a *prober) seal(ctx context.Context) Seal {
 func (a *prober) apart() *http.Transport {
 	return &http.Transport{
 		TLSClientConfig:        a.transport.TLSClientConfig.Clone(),
+		DialContext:            (&net.Dialer{Timeout: sealTimeout}).DialContext,
+		TLSHandshakeTimeout:    sealTimeout, // the end of the request ends no handshake
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxResponse,

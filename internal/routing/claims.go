@@ -2,9 +2,11 @@ package routing
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/internal/probe"
@@ -12,10 +14,10 @@ import (
 
 const (
 	// leaderTimeout is how long a node has to say whom it follows.
-	leaderTimeout = time.Second
+	leaderTimeout = 500 * time.Millisecond
 	// followedFor is how long it is remembered whom a majority followed: on a busy machine
 	// nodes are late, and the label would come and go.
-	followedFor = 10 * time.Second
+	followedFor = 5 * time.Second
 )
 
 // followed is the node that a majority followed, and when.
@@ -24,22 +26,55 @@ type followed struct {
 	when time.Time
 }
 
+// lastFollowed is the node that a majority followed a moment ago, or empty.
+func (r *Reconciler) lastFollowed(vault types.NamespacedName) types.UID {
+	if last, found := r.followed.Load(vault); found && time.Since(last.(followed).when) < followedFor {
+		return last.(followed).uid
+	}
+	return ""
+}
+
 // settleClaims lets the nodes decide when several say that they are active: the one that a
-// majority follows is, and the others count as standby from here on. It says whether several say
-// so. Without a majority, all claims stay.
-func (r *Reconciler) settleClaims(ctx context.Context, vault types.NamespacedName, nodes []vaultNode) bool {
-	if count(nodes).claims < 2 {
-		r.followed.Delete(vault)
+// majority follows is, and the others count as standby from here on. So does one that says so
+// alone, a moment after a majority has followed another. It says whether that was to be
+// decided. Without a majority, all claims stay, unless another replica has had one: the label came back
+// to a node from which this one had taken it.
+func (r *Reconciler) settleClaims(
+	ctx context.Context, vault types.NamespacedName, nodes []vaultNode, list []corev1.Pod,
+) bool {
+	last := r.lastFollowed(vault)
+	if claims := count(nodes).claims; claims == 0 || claims == 1 && (last == "" || claimant(nodes) == last) {
+		r.contested.forget(vault)
 		return false
 	}
+	back := r.contested.vouched(vault, list, func(uid types.UID) bool {
+		return slices.ContainsFunc(nodes, func(n vaultNode) bool { return n.UID == uid && n.claims() })
+	})
 	uid := majority(nodes, r.leaders(ctx, vault, nodes))
-	if uid != "" {
+	switch {
+	case uid != "":
 		r.followed.Store(vault, followed{uid, time.Now()})
-	} else if last, found := r.followed.Load(vault); found && time.Since(last.(followed).when) < followedFor {
-		uid = last.(followed).uid
+	case last != "":
+		uid = last
+	default:
+		for pod, is := range back {
+			if is && uid == "" {
+				uid = pod
+			}
+		}
 	}
 	depose(nodes, uid)
 	return true
+}
+
+// claimant is the first node that says that it is active.
+func claimant(nodes []vaultNode) types.UID {
+	for _, node := range nodes {
+		if node.claims() {
+			return node.UID
+		}
+	}
+	return ""
 }
 
 // leaders requests what the unsealed nodes say of the active one.
@@ -51,6 +86,10 @@ func (r *Reconciler) leaders(
 	var mu sync.Mutex
 	var wait sync.WaitGroup
 	leaders := map[types.UID]probe.Leader{}
+	if followers := len(nodes) - len(slices.DeleteFunc(slices.Clone(nodes), vaultNode.follows)); 2*(1+followers) <=
+		staying(nodes) {
+		return nil // whatever they say
+	}
 	for _, node := range nodes {
 		if !node.claims() && !node.follows() {
 			continue
@@ -77,12 +116,6 @@ func (n vaultNode) follows() bool { return n.State == probe.Standby && !n.Termin
 // majority returns the node that says that it is active and is, together with the standby nodes
 // that follow it, most of the nodes that stay. It is empty if there is none.
 func majority(nodes []vaultNode, leaders map[types.UID]probe.Leader) (winner types.UID) {
-	staying := 0
-	for _, node := range nodes {
-		if !node.Terminating {
-			staying++
-		}
-	}
 	for _, node := range nodes {
 		own, told := leaders[node.UID]
 		if !node.claims() || !told || !own.Self {
@@ -95,7 +128,7 @@ func majority(nodes []vaultNode, leaders map[types.UID]probe.Leader) (winner typ
 			}
 		}
 		switch {
-		case 2*voices <= staying:
+		case 2*voices <= staying(nodes):
 		case winner != "":
 			return "" // two have the same address
 		default:
@@ -105,17 +138,22 @@ func majority(nodes []vaultNode, leaders map[types.UID]probe.Leader) (winner typ
 	return winner
 }
 
-// depose has those that say that they are active count as standby, but for one that does say so.
-func depose(nodes []vaultNode, but types.UID) {
+// staying is how many nodes run, and are not being deleted.
+func staying(nodes []vaultNode) (number int) {
 	for _, node := range nodes {
-		if node.UID != but || !node.claims() {
-			continue
+		if !node.Terminating && !node.Ended {
+			number++
 		}
-		for i := range nodes {
-			if nodes[i].claims() && nodes[i].UID != but {
-				nodes[i].State = probe.Standby
-			}
+	}
+	return number
+}
+
+// depose has those that say that they are active count as standby, but for one. If there is none
+// to be left, nothing is changed.
+func depose(nodes []vaultNode, but types.UID) {
+	for i := range nodes {
+		if but != "" && nodes[i].claims() && nodes[i].UID != but {
+			nodes[i].State = probe.Standby
 		}
-		return
 	}
 }

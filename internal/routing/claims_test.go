@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -129,9 +130,62 @@ func TestFollowedNodeIsServed(t *testing.T) {
 	}
 	// Nobody tells for longer.
 	told = false
-	f.followed.Store(key, followed{"uid-of-a", time.Now().Add(-followedFor)})
+	longAgo := followed{"uid-of-a", time.Now().Add(-followedFor)}
+	f.followed.Store(key, longAgo)
 	reconcile()
 	if got := f.labelled(t); len(got) > 0 {
 		t.Errorf("%v have the label, want none", got)
+	}
+	// Another replica has a majority.
+	if err := f.setActive(t.Context(), podNamed(t, f, "a"), true); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		reconcile()
+	}
+	if got := f.labelled(t); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("%v have the label, want a", got)
+	}
+}
+
+func podNamed(t *testing.T, f *fixture, name string) *corev1.Pod {
+	t.Helper()
+	var pod corev1.Pod
+	if err := f.api.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: name}, &pod); err != nil {
+		t.Fatal(err)
+	}
+	return &pod
+}
+
+// The node that most nodes follow keeps the label when it is late once, and the other one does not get it
+// when it is alone with its claim for a moment.
+func TestFollowedNodeIsLate(t *testing.T) {
+	vault := newVault()
+	key := client.ObjectKeyFromObject(vault)
+	f := newFixture(t, vault)
+	f.followed.Store(key, followed{"uid-of-b", time.Now()})
+	f.Confirm = func(_ context.Context, _ types.NamespacedName, uid types.UID) probe.Observation {
+		if uid == "uid-of-b" {
+			return probe.Observation{State: probe.Unreachable, Silent: true}
+		}
+		return probe.Observation{State: probe.Active}
+	}
+	f.Leader = func(context.Context, types.NamespacedName, types.UID) (probe.Leader, error) {
+		return probe.Leader{}, errors.New("it does not answer")
+	}
+	nodes := []vaultNode{
+		{UID: "uid-of-a", State: probe.Active}, {UID: "uid-of-b", State: probe.Active, Labelled: true},
+		{UID: "uid-of-c", State: probe.Standby},
+	}
+	f.recheck(t.Context(), key, nodes)
+	f.settleClaims(t.Context(), key, nodes, nil)
+	if d := decide(nodes, true); len(d.Demote) > 0 || d.Promote != "" {
+		t.Errorf("decided on %+v for %+v", d, nodes)
+	}
+	// It is lost.
+	nodes[0].State, nodes[1].State, nodes[1].Silent = probe.Active, probe.Unreachable, true
+	f.settleClaims(t.Context(), key, nodes, nil)
+	if d := decide(nodes, true); d.Promote != "" {
+		t.Errorf("promotes %s, which nobody follows", d.Promote)
 	}
 }

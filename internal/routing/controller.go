@@ -72,6 +72,7 @@ type Reconciler struct {
 
 	trust      trust
 	vouchers   vouchers
+	contested  vouchers // of pods whose nodes say that they are active beside others
 	lastActive lastActiveTracker
 	starts     pods.Starts
 	followed   sync.Map // types.NamespacedName of a Vault to the followed node of several that are active
@@ -180,7 +181,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	r.complete(req.NamespacedName, nodes, list, observations)
 	r.lastActive.observe(req.NamespacedName, nodes, observations)
 	silenceCounts := r.recheck(ctx, req.NamespacedName, nodes)
-	contested := r.settleClaims(ctx, req.NamespacedName, nodes)
+	contested := r.settleClaims(ctx, req.NamespacedName, nodes, list)
 	decision := decide(nodes, silenceCounts)
 	r.Engine.SetTargets(req.NamespacedName, targets, decision.ExpectChange)
 	if err = r.apply(ctx, &vault, list, observations, decision); err != nil {
@@ -207,6 +208,7 @@ func (r *Reconciler) forget(vault types.NamespacedName) {
 	r.vouchers.forget(vault)
 	r.lastActive.forget(vault)
 	r.followed.Delete(vault)
+	r.contested.forget(vault)
 	r.starts.Observe(vault, nil, time.Now())
 	r.problems.Delete(vault)
 }
@@ -225,7 +227,9 @@ func (r *Reconciler) complete(
 	vault types.NamespacedName, nodes []vaultNode, list []corev1.Pod, observations map[types.UID]probe.Observation,
 ) {
 	starting := r.starts.Observe(vault, list, time.Now())
-	vouched := r.vouchers.vouched(vault, list, observations)
+	vouched := r.vouchers.vouched(vault, list, func(uid types.UID) bool {
+		return observations[uid].State <= probe.Unreachable // this replica has not reached the node since
+	})
 	for i := range nodes {
 		nodes[i].Starting = starting[nodes[i].UID]
 		nodes[i].Vouched = vouched[nodes[i].UID] && nodes[i].State == probe.Unreachable
@@ -246,13 +250,18 @@ func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, no
 		}
 	}
 	silenceCounts := len(silent) == 0 || r.SilenceCounts()
-	claims := count(nodes).claims
+	claims, followed := count(nodes).claims, r.lastFollowed(vault)
 	var wait sync.WaitGroup
 	for i := range nodes {
 		switch node := &nodes[i]; {
 		case node.Terminating:
 		case contradicts(node, claims, len(silent) > 0 && silenceCounts):
-			wait.Go(func() { node.observe(r.Confirm(ctx, vault, node.UID)) })
+			wait.Go(func() {
+				// One that most nodes follow is late: the regular probes tell when it is lost.
+				if o := r.Confirm(ctx, vault, node.UID); o.State != probe.Unreachable || node.UID != followed {
+					node.observe(o)
+				}
+			})
 		case node.Labelled && node.State.Answered() && node.State != probe.Active:
 			wait.Go(func() { r.lastChance(ctx, vault, node) })
 		}
@@ -319,11 +328,16 @@ func (r *Reconciler) apply(
 		if err := r.setActive(ctx, pod, false); err != nil {
 			return fmt.Errorf("taking pod %s out of the Service: %w", pod.Name, err)
 		}
-		r.vouchers.take(client.ObjectKeyFromObject(vault), pod)
+		taken := &r.vouchers
+		if observations[uid].State == probe.Active {
+			taken = &r.contested
+		}
+		taken.take(client.ObjectKeyFromObject(vault), pod)
 	}
 	if decision.Promote == "" {
 		return nil
 	}
+	r.contested.give(client.ObjectKeyFromObject(vault), decision.Promote)
 	if err := r.promote(ctx, vault, byUID[decision.Promote].DeepCopy()); err != nil {
 		return fmt.Errorf("putting pod %s into the Service: %w", byUID[decision.Promote].Name, err)
 	}

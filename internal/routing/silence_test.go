@@ -240,15 +240,15 @@ func TestPromotionTakesTheLabelFromAllOthers(t *testing.T) {
 func TestVouchers(t *testing.T) {
 	vault := client.ObjectKeyFromObject(newVault())
 	pod := newPod(newVault(), "a", "10.0.0.1", true)
-	silent := map[types.UID]probe.Observation{pod.UID: {State: probe.Unreachable}}
+	silent, reached := true, false
 	var v vouchers
-	at := func(version string, labelled bool, observations map[types.UID]probe.Observation) bool {
+	at := func(version string, labelled, keep bool) bool {
 		copied := pod.DeepCopy()
 		copied.ResourceVersion = version
 		if !labelled {
 			delete(copied.Labels, v1alpha1.ActiveLabel)
 		}
-		return v.vouched(vault, []corev1.Pod{*copied}, observations)[pod.UID]
+		return v.vouched(vault, []corev1.Pod{*copied}, func(types.UID) bool { return keep })[pod.UID]
 	}
 	if at("9", true, silent) {
 		t.Error("a label that was never taken has come back")
@@ -261,7 +261,7 @@ func TestVouchers(t *testing.T) {
 	if !at("12", true, silent) || !at("13", true, silent) {
 		t.Error("a label that came back is not seen")
 	}
-	if at("14", true, map[types.UID]probe.Observation{pod.UID: {State: probe.Standby}}) || at("15", true, silent) {
+	if at("14", true, reached) || at("15", true, silent) {
 		t.Error("a node that was reached is still vouched for")
 	}
 	v.take(vault, pod)

@@ -6,8 +6,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
-
-	"github.com/vault-operator/vault-operator/internal/probe"
 )
 
 // vouchers remember of which pods this replica has taken the label, and whether
@@ -31,10 +29,17 @@ func (v *vouchers) take(vault types.NamespacedName, pod *corev1.Pod) {
 	v.taken[vault][pod.UID] = pod.ResourceVersion
 }
 
+// give notes that this replica gives the label back itself.
+func (v *vouchers) give(vault types.NamespacedName, uid types.UID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.taken[vault], uid)
+}
+
 // vouched returns the pods that have the label back. What was taken from a pod
-// that is gone, or whose node this replica has reached since, is forgotten.
+// that is gone, or is not to be kept in mind, is forgotten.
 func (v *vouchers) vouched(
-	vault types.NamespacedName, list []corev1.Pod, observations map[types.UID]probe.Observation,
+	vault types.NamespacedName, list []corev1.Pod, keep func(types.UID) bool,
 ) map[types.UID]bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -44,7 +49,7 @@ func (v *vouchers) vouched(
 	for i := range list {
 		pod := &list[i]
 		version, taken := before[pod.UID]
-		if !taken || observations[pod.UID].State > probe.Unreachable {
+		if !taken || !keep(pod.UID) {
 			continue
 		}
 		if v.taken[vault] == nil {

@@ -196,7 +196,8 @@ func (r *Reconciler) guard(ctx context.Context, s *State) error {
 	last, known := r.written.Load(s.Vault.UID)
 	// An etcd that is not founded had no ConfigMap yet; one that has is looked at once, and when
 	// somebody has changed it.
-	if known && last == (guarded{wanted, there.GetResourceVersion()}) || !known && len(s.Vault.StorageVolumes()) == 0 {
+	if known && last == (guarded{wanted, there.GetResourceVersion()}) ||
+		!known && len(s.Vault.StorageVolumes()) == 0 && there.GetResourceVersion() == "" {
 		return nil
 	}
 	var current corev1.ConfigMap

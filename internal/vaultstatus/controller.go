@@ -241,8 +241,7 @@ func (r *Reconciler) settling(vault *v1alpha1.Vault, status *v1alpha1.VaultStatu
 // not in the Service.
 func unsettled(status *v1alpha1.VaultStatus) bool {
 	available := meta.FindStatusCondition(status.Conditions, v1alpha1.AvailableCondition)
-	return available != nil &&
-		(available.Reason == v1alpha1.ReasonNotInService || available.Reason == v1alpha1.ReasonMultipleActiveNodes)
+	return len(status.VaultStatus.ActiveClaims) > 0 || available != nil && available.Reason == v1alpha1.ReasonNotInService
 }
 
 // mayWrite says that this replica leads, or that the one that does is silent.

@@ -60,6 +60,13 @@ func TestAlerts(t *testing.T) {
 		f.restore(t)
 		p.awaitEnd(t, "VaultWithoutActiveNode", "VaultNodeSealed", "VaultNotReady")
 	})
+	t.Run("a node that does not notice that another one leads", func(t *testing.T) {
+		stale := vaulttest.Vault{Namespace: v.Namespace, Name: "stale"}
+		startWithStaleNode(t, stale)
+		p.awaitFiring(t, "VaultSeveralActiveNodes", stale.Namespace+"/"+stale.Name)
+		shell.Run(t, stale.Kubectl("delete vault %s", stale.Name))
+		p.awaitEnd(t, "VaultSeveralActiveNodes", "VaultNotReady")
+	})
 	t.Run("a key service that is away", func(t *testing.T) {
 		keyless := vaulttest.Vault{Namespace: v.Namespace, Name: "keyless"}
 		shell.Run(t, v.Kubectl("create secret generic nothing --from-literal=token=hvs.none"))

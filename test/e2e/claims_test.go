@@ -24,42 +24,7 @@ func TestActiveNodeThatIsNotFollowed(t *testing.T) {
 	requireLocalCluster(t)
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
-	shell.Apply(t, manifest(v, `{nodes: 3, storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}}`))
-	v.AwaitSealed(t, 3)
-	const stale = "example-0"
-	keys := v.Init(t, stale)
-	v.Unseal(t, stale, keys)
-	v.Await(t, "has an active node", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == stale })
-	v.Do(t, stale, keys.RootToken, "vault operator step-down")
-	shell.Eventually(t, stale+" is active once more", time.Minute, func() error {
-		out := shell.Run(t, v.Kubectl("logs %s", stale))
-		if strings.Count(out, "acquired lock, enabling active operation") != 2 {
-			return errors.New("it has not acquired the lock again")
-		}
-		return nil
-	})
-	for _, pod := range []string{"example-1", "example-2"} {
-		v.Unseal(t, pod, keys)
-		v.Await(t, "has "+pod+" as standby", func(s v1alpha1.VaultStatus) bool {
-			return slices.Contains(s.VaultStatus.Standby, pod)
-		})
-	}
-	shell.Eventually(t, "all nodes vote", time.Minute, func() error {
-		out := v.Do(t, stale, keys.RootToken, "vault operator raft list-peers -format=json")
-		if voters := strings.Count(out, `"voter": true`); voters != 3 {
-			return fmt.Errorf("%d do", voters)
-		}
-		return nil
-	})
-
-	signal(t, v, stale, syscall.SIGSTOP)
-	leads := v.Await(t, "has another active node", func(s v1alpha1.VaultStatus) bool {
-		return s.VaultStatus.Active != "" && s.VaultStatus.Active != stale
-	}).VaultStatus.Active
-	signal(t, v, stale, syscall.SIGCONT)
-	v.Await(t, "has two that say that they are active", func(s v1alpha1.VaultStatus) bool {
-		return len(s.VaultStatus.ActiveClaims) == 2 && s.VaultStatus.Active == leads
-	})
+	keys, stale, leads := startWithStaleNode(t, v)
 	awaitReported(t, v, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, stale)
 	for range 30 {
 		if pods, err := v.Endpoints(); err == nil && !slices.Equal(pods, []string{leads}) {
@@ -78,6 +43,48 @@ func TestActiveNodeThatIsNotFollowed(t *testing.T) {
 	if claims := v.AwaitHA(t, 2).VaultStatus.ActiveClaims; len(claims) > 0 {
 		t.Errorf("%v say that they are active", claims)
 	}
+}
+
+// startWithStaleNode starts a Vault in which one node says that it is active and another one leads.
+func startWithStaleNode(t *testing.T, v vaulttest.Vault) (keys vaulttest.Keys, stale, leads string) {
+	t.Helper()
+	shell.Apply(t, manifest(v, `{nodes: 3, storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}}`))
+	v.AwaitSealed(t, 3)
+	stale = v.Name + "-0"
+	keys = v.Init(t, stale)
+	v.Unseal(t, stale, keys)
+	v.Await(t, "has an active node", func(s v1alpha1.VaultStatus) bool { return s.VaultStatus.Active == stale })
+	v.Do(t, stale, keys.RootToken, "vault operator step-down")
+	shell.Eventually(t, stale+" is active once more", time.Minute, func() error {
+		out := shell.Run(t, v.Kubectl("logs %s", stale))
+		if strings.Count(out, "acquired lock, enabling active operation") != 2 {
+			return errors.New("it has not acquired the lock again")
+		}
+		return nil
+	})
+	for _, pod := range []string{v.Name + "-1", v.Name + "-2"} {
+		v.Unseal(t, pod, keys)
+		v.Await(t, "has "+pod+" as standby", func(s v1alpha1.VaultStatus) bool {
+			return slices.Contains(s.VaultStatus.Standby, pod)
+		})
+	}
+	shell.Eventually(t, "all nodes vote", time.Minute, func() error {
+		out := v.Do(t, stale, keys.RootToken, "vault operator raft list-peers -format=json")
+		if voters := strings.Count(out, `"voter": true`); voters != 3 {
+			return fmt.Errorf("%d do", voters)
+		}
+		return nil
+	})
+
+	signal(t, v, stale, syscall.SIGSTOP)
+	leads = v.Await(t, "has another active node", func(s v1alpha1.VaultStatus) bool {
+		return s.VaultStatus.Active != "" && s.VaultStatus.Active != stale
+	}).VaultStatus.Active
+	signal(t, v, stale, syscall.SIGCONT)
+	v.Await(t, "has two that say that they are active", func(s v1alpha1.VaultStatus) bool {
+		return len(s.VaultStatus.ActiveClaims) == 2 && s.VaultStatus.Active == leads
+	})
+	return keys, stale, leads
 }
 
 // signal sends a signal to the Vault process of a pod.
