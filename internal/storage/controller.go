@@ -200,28 +200,36 @@ func (r *Reconciler) guard(ctx context.Context, s *State) error {
 		!known && len(s.Vault.StorageVolumes()) == 0 && there.GetResourceVersion() == "" {
 		return nil
 	}
+	version, err := r.writeGuard(ctx, s.Vault, key, wanted)
+	if err != nil {
+		return fmt.Errorf("keeping ConfigMap %q: %w", key.Name, err)
+	}
+	r.written.Store(s.Vault.UID, guarded{wanted, version})
+	return nil
+}
+
+// writeGuard brings the ConfigMap up to date, and returns its version.
+func (r *Reconciler) writeGuard(
+	ctx context.Context, vault *v1alpha1.Vault, key types.NamespacedName, wanted string,
+) (string, error) {
 	var current corev1.ConfigMap
 	err := r.APIReader.Get(ctx, key, &current)
 	switch {
 	case apierrors.IsNotFound(err) && wanted != "":
-		err = r.createGuard(ctx, s.Vault, wanted, &current)
+		err = r.createGuard(ctx, vault, wanted, &current)
 	case apierrors.IsNotFound(err):
 		err = nil
 	case err != nil:
-	case wanted == "" && metav1.IsControlledBy(&current, s.Vault):
+	case wanted == "" && metav1.IsControlledBy(&current, vault):
 		err = client.IgnoreNotFound(r.Delete(ctx, &current, client.Preconditions{UID: &current.UID}))
 		current = corev1.ConfigMap{}
 	case wanted != "" && current.Data[stateKey] != wanted:
 		current.Data = map[string]string{stateKey: wanted}
-		if err = controllerutil.SetControllerReference(s.Vault, &current, r.Scheme()); err == nil {
+		if err = controllerutil.SetControllerReference(vault, &current, r.Scheme()); err == nil {
 			err = r.Update(ctx, &current)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("keeping ConfigMap %q: %w", key.Name, err)
-	}
-	r.written.Store(s.Vault.UID, guarded{wanted, current.ResourceVersion})
-	return nil
+	return current.ResourceVersion, err
 }
 
 func (r *Reconciler) createGuard(

@@ -235,7 +235,12 @@ func (r *Reconciler) give(ctx context.Context, vault *v1alpha1.Vault, m *memory,
 		if !known || target.Container != pods.Container(pod) {
 			continue // the engine calls again
 		}
-		switch outcome, err := r.giveTo(ctx, vault, m, pod, target, keys); {
+		outcome, err := leftAlone, error(nil)
+		if m.joining(pod, target.Container, r.Clock.Now()) == 0 {
+			outcome, err = r.giveTo(ctx, vault, m, pod, target, keys)
+		}
+		again = sooner(again, m.joining(pod, target.Container, r.Clock.Now()))
+		switch {
 		case problem.In(err) != nil:
 			return names, again, err // it is the same for all of them
 		case err != nil:
@@ -245,8 +250,6 @@ func (r *Reconciler) give(ctx context.Context, vault *v1alpha1.Vault, m *memory,
 			unsealed[pod.UID] = target.Container
 		case outcome == othersAreAtIt:
 			again = sooner(again, othersPause)
-		case outcome == joining:
-			again = sooner(again, m.joins[pod.UID].next.Sub(r.Clock.Now()))
 		}
 	}
 	return names, again, errors.Join(failed...)
@@ -254,8 +257,8 @@ func (r *Reconciler) give(ctx context.Context, vault *v1alpha1.Vault, m *memory,
 
 // sooner is the shorter one of two pauses, of which zero is none.
 func sooner(a, b time.Duration) time.Duration {
-	if a == 0 {
-		return b
+	if a == 0 || b == 0 {
+		return a + b
 	}
 	return min(a, b)
 }

@@ -50,14 +50,12 @@ type attempt struct {
 type outcome int
 
 const (
-	// leftAlone means that it needs none, or is no node to give keys to.
+	// leftAlone means that it needs none, has all, or is no node to give keys to.
 	leftAlone outcome = iota
 	// opened means that it is unsealed.
 	opened
 	// othersAreAtIt means that others are giving it keys.
 	othersAreAtIt
-	// joining means that it has them, and may take a while to unseal itself.
-	joining
 )
 
 // giveTo gives a node as many keys as it needs. What a user has to fix is a *problem.Error.
@@ -74,9 +72,6 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 	if err := check(seal, name, keys); err != nil {
 		return leftAlone, err
 	}
-	if now := r.Clock.Now(); m.joins[pod.UID].container == target.Container && now.Before(m.joins[pod.UID].next) {
-		return joining, nil
-	}
 	if seal.Progress > 0 && !r.forgotten(m, pod, seal.Progress) {
 		return othersAreAtIt, nil
 	}
@@ -91,12 +86,11 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 		delete(m.joins, pod.UID)
 		return opened, nil
 	}
-	if err == nil {
+	if err == nil || vault.HasRaft() && vaultclient.StatusOf(err) == 0 {
 		m.mayJoin(pod, target.Container, r.Clock.Now())
-		return joining, nil
 	}
-	if vault.HasRaft() && vaultclient.StatusOf(err) == 0 {
-		m.mayJoin(pod, target.Container, r.Clock.Now())
+	if err == nil {
+		return leftAlone, nil
 	}
 	if isWrong(err) {
 		err = notUsable(v1alpha1.ReasonKeysWrong, "The keys of Secret %q do not unseal this Vault, as pod %s says: "+
@@ -117,6 +111,15 @@ func (m *memory) mayJoin(pod *corev1.Pod, container string, now time.Time) {
 		pause = min(2*last.pause, maxJoinPause)
 	}
 	m.joins[pod.UID] = attempt{container, now.Add(pause), pause}
+}
+
+// joining is for how long a node that may have all keys is left alone.
+func (m *memory) joining(pod *corev1.Pod, container string, now time.Time) time.Duration {
+	last := m.joins[pod.UID]
+	if last.container != container {
+		return 0
+	}
+	return max(last.next.Sub(now), 0)
 }
 
 // check says why the keys cannot be given to a node.
