@@ -72,10 +72,10 @@ func (r *Reconciler) giveTo(ctx context.Context, vault *v1alpha1.Vault, m *memor
 	if err := check(seal, name, keys); err != nil {
 		return leftAlone, err
 	}
-	if seal.Progress > 0 && !r.forgotten(m, pod, seal.Progress) {
-		return othersAreAtIt, nil
-	}
 	if seal.Progress > 0 {
+		if !r.forgotten(m, pod, seal.Progress) {
+			return othersAreAtIt, nil
+		}
 		if err := reset(ctx, node); err != nil {
 			return leftAlone, err
 		}
