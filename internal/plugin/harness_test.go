@@ -95,6 +95,16 @@ func (a *fakeAPI) set(kind string, objects ...any) {
 	a.objects[kind] = objects
 }
 
+// refuse has the log of a pod refused. A request of an earlier command may still be served.
+func (a *fakeAPI) refuse(pod string, code int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.refused == nil {
+		a.refused = map[string]int{}
+	}
+	a.refused[pod] = code
+}
+
 // requests are those of a kind that were made.
 func (a *fakeAPI) requests() []string {
 	a.mu.Lock()

@@ -205,9 +205,9 @@ func TestLogsThatCannotBeRead(t *testing.T) {
 	h := newHarness(t)
 	h.pods(map[string]string{"a": "", "b": ""})
 	h.api.logs["b/vault"] = "one\n"
-	h.api.refused = map[string]int{"a": http.StatusBadRequest}
+	h.api.refuse("a", http.StatusBadRequest)
 	h.run("", "logs", "example").expect(t, 0, "a: ", "[b] one\n")
-	h.api.refused["b"] = http.StatusBadRequest
+	h.api.refuse("b", http.StatusBadRequest)
 	h.run("", "logs", "example").expect(t, exitError, "a: ", "b: ", "no log could be read")
 
 	// While it follows the first error is told, and a right that is missing ends it.
@@ -220,7 +220,7 @@ func TestLogsThatCannotBeRead(t *testing.T) {
 	if strings.Count(r.errOut, "a: ") != 1 {
 		t.Errorf("it says more than once what is wrong:\n%s", r.errOut)
 	}
-	h.api.refused["a"] = http.StatusForbidden
+	h.api.refuse("a", http.StatusForbidden)
 	h.run("", "logs", "example", "-f").expect(t, exitError)
 }
 
