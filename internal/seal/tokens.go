@@ -389,7 +389,12 @@ func (d *lookedUp) possible() bool {
 			return false
 		}
 	}
-	return d.CreationTime >= 0 && d.CreationTime < 1<<36
+	const latest = 1 << 36
+	expires := int64(1)
+	if d.ExpireTime != nil {
+		expires = d.ExpireTime.Unix()
+	}
+	return d.CreationTime >= 0 && d.CreationTime < latest && expires > 0 && expires < latest
 }
 
 // life is that of a token that ends unless it is renewed.

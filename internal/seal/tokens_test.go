@@ -315,6 +315,7 @@ func TestTokensHaveTurns(t *testing.T) {
 func FuzzReadLife(f *testing.F) {
 	f.Add(200, []byte(answer(time.Hour, `, "period": 3600, "renewable": true`)))
 	f.Add(403, []byte(`{"errors": ["invalid token"]}`))
+	f.Add(200, []byte(`{"data": {"expire_time": "0000-01-01T00:00:00Z"}}`))
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
 		found, err := readLife(status, body)
 		if err != nil {
