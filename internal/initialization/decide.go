@@ -131,6 +131,12 @@ func waitFor(status metav1.ConditionStatus, reason, format string, args ...any) 
 	return decision{condition: metav1.Condition{Status: status, Reason: reason, Message: fmt.Sprintf(format, args...)}}
 }
 
+// after is the decision when it is made anew after a while.
+func (d decision) after(recheck time.Duration) decision {
+	d.recheck = recheck
+	return d
+}
+
 const (
 	isTrue    = metav1.ConditionTrue
 	isFalse   = metav1.ConditionFalse
@@ -182,17 +188,13 @@ func decideNew(f *facts) decision {
 	case f.vault.Status.DataVersion != "":
 		return waitFor(isFalse, v1alpha1.ReasonDataLost, "%s", lostText)
 	case f.problem != nil:
-		d := waitFor(isFalse, f.problem.Reason, "%s", f.problem.Message)
-		d.recheck = tryAgain
-		return d
+		return waitFor(isFalse, f.problem.Reason, "%s", f.problem.Message).after(tryAgain)
 	case f.secret != "":
 		return waitFor(isFalse, v1alpha1.ReasonSecretExists, "Secret %q exists already, and may have the keys of another "+
 			"Vault: keep a copy of it elsewhere if it has, and delete it", f.secret)
 	case f.refusal != "":
-		d := waitFor(isFalse, v1alpha1.ReasonInitializationRefused, "Vault has refused to be initialized: %s. It is tried "+
-			"again every %d minutes, and when the spec has changed", f.refusal, int(tryAgain.Minutes()))
-		d.recheck = tryAgain
-		return d
+		return waitFor(isFalse, v1alpha1.ReasonInitializationRefused, "Vault has refused to be initialized: %s. It is tried "+
+			"again every %d minutes, and when the spec has changed", f.refusal, int(tryAgain.Minutes())).after(tryAgain)
 	case !f.storageReady:
 		return waitFor(isUnknown, v1alpha1.ReasonNotObserved,
 			"Vault is initialized when all of its storage is known: see the condition %s", v1alpha1.StorageReadyCondition)
@@ -213,19 +215,16 @@ func decideRequested(f *facts) decision {
 	case f.stored != "":
 		return decision{step: noteStored}
 	case f.since < settle:
-		d := waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault", status.Pod)
-		d.recheck = settle - f.since
-		return d
+		return waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault", status.Pod).
+			after(settle - f.since)
 	case f.nodes == nodesInitialized:
 		return decision{step: noteLost}
 	case f.nodes == nodesUninitialized && f.pending:
 		return waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault, and may still be at "+
 			"it: no other node is asked before it says that Vault is not initialized, or is started again", status.Pod)
 	case f.nodes == nodesUninitialized && f.since < f.pause():
-		d := waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault, and nothing came of it, "+
-			"%d times in a row. It is tried again after a while", status.Pod, f.unanswered)
-		d.recheck = f.pause() - f.since
-		return d
+		return waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault, and nothing came of "+
+			"it, %d times in a row. It is tried again after a while", status.Pod, f.unanswered).after(f.pause() - f.since)
 	case f.nodes == nodesUninitialized:
 		return decideNew(f) // nothing came of it
 	default:
@@ -271,8 +270,8 @@ func dataLost(f *facts) *decision {
 	}
 	d := waitFor(isFalse, v1alpha1.ReasonDataLost, "%s", lostText)
 	if f.since < settle {
-		d = waitFor(isUnknown, v1alpha1.ReasonInitializing, "Vault was initialized, and no node tells so yet")
-		d.recheck = settle - f.since
+		d = waitFor(isUnknown, v1alpha1.ReasonInitializing, "Vault was initialized, and no node tells so yet").
+			after(settle - f.since)
 	}
 	return &d
 }

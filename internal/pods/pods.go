@@ -91,10 +91,15 @@ func Container(pod *corev1.Pod) string {
 	return fmt.Sprintf("%s#%d", container.ContainerID, container.RestartCount)
 }
 
+// Labelled says that the pod has the active label, which the Service selects.
+func Labelled(pod *corev1.Pod) bool {
+	return pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
+}
+
 // InService says that the Service sends requests to the pod: it has the active
 // label, is ready, and is not being deleted.
 func InService(pod *corev1.Pod) bool {
-	return pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue && !Terminating(pod) && Ready(pod)
+	return Labelled(pod) && !Terminating(pod) && Ready(pod)
 }
 
 // Ready says that the pod is among the ready endpoints of its Services.

@@ -57,10 +57,8 @@ func (r *Reconciler) settleClaims(
 	case last != "":
 		uid = last
 	default:
-		for pod, is := range back {
-			if is && uid == "" {
-				uid = pod
-			}
+		if i := slices.IndexFunc(nodes, func(n vaultNode) bool { return back[n.UID] }); i >= 0 {
+			uid = nodes[i].UID
 		}
 	}
 	depose(nodes, uid)
@@ -69,10 +67,8 @@ func (r *Reconciler) settleClaims(
 
 // claimant is the first node that says that it is active.
 func claimant(nodes []vaultNode) types.UID {
-	for _, node := range nodes {
-		if node.claims() {
-			return node.UID
-		}
+	if i := slices.IndexFunc(nodes, vaultNode.claims); i >= 0 {
+		return nodes[i].UID
 	}
 	return ""
 }
@@ -81,15 +77,14 @@ func claimant(nodes []vaultNode) types.UID {
 func (r *Reconciler) leaders(
 	ctx context.Context, vault types.NamespacedName, nodes []vaultNode,
 ) map[types.UID]probe.Leader {
+	if 2*(1+number(nodes, vaultNode.follows)) <= number(nodes, vaultNode.stays) {
+		return nil // there is no majority, whatever they say
+	}
 	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var wait sync.WaitGroup
 	leaders := map[types.UID]probe.Leader{}
-	if followers := len(nodes) - len(slices.DeleteFunc(slices.Clone(nodes), vaultNode.follows)); 2*(1+followers) <=
-		staying(nodes) {
-		return nil // whatever they say
-	}
 	for _, node := range nodes {
 		if !node.claims() && !node.follows() {
 			continue
@@ -113,6 +108,20 @@ func (n vaultNode) claims() bool { return n.State == probe.Active && !n.Terminat
 // follows says that the node is standby, and stays.
 func (n vaultNode) follows() bool { return n.State == probe.Standby && !n.Terminating }
 
+// stays says that the node runs, and is not being deleted.
+func (n vaultNode) stays() bool { return !n.Terminating && !n.Ended }
+
+// number is how many nodes are so.
+func number(nodes []vaultNode, is func(vaultNode) bool) int {
+	result := 0
+	for _, node := range nodes {
+		if is(node) {
+			result++
+		}
+	}
+	return result
+}
+
 // majority returns the node that says that it is active and is, together with the standby nodes
 // that follow it, most of the nodes that stay. It is empty if there is none.
 func majority(nodes []vaultNode, leaders map[types.UID]probe.Leader) (winner types.UID) {
@@ -121,14 +130,12 @@ func majority(nodes []vaultNode, leaders map[types.UID]probe.Leader) (winner typ
 		if !node.claims() || !told || !own.Self {
 			continue
 		}
-		voices := 1
-		for _, other := range nodes {
-			if its, told := leaders[other.UID]; other.follows() && told && its.ClusterAddress == own.ClusterAddress {
-				voices++
-			}
-		}
+		voices := 1 + number(nodes, func(n vaultNode) bool {
+			its, told := leaders[n.UID]
+			return n.follows() && told && its.ClusterAddress == own.ClusterAddress
+		})
 		switch {
-		case 2*voices <= staying(nodes):
+		case 2*voices <= number(nodes, vaultNode.stays):
 		case winner != "":
 			return "" // two have the same address
 		default:
@@ -136,16 +143,6 @@ func majority(nodes []vaultNode, leaders map[types.UID]probe.Leader) (winner typ
 		}
 	}
 	return winner
-}
-
-// staying is how many nodes run, and are not being deleted.
-func staying(nodes []vaultNode) (number int) {
-	for _, node := range nodes {
-		if !node.Terminating && !node.Ended {
-			number++
-		}
-	}
-	return number
 }
 
 // depose has those that say that they are active count as standby, but for one. If there is none

@@ -430,22 +430,18 @@ func targetsOf(vault *v1alpha1.Vault, list []corev1.Pod, cas map[types.UID]strin
 			ServerName: vault.ServerName(),
 			CA:         cas[pod.UID],
 			Container:  pods.Container(pod),
-			InService:  isLabelled(pod) && !pods.Terminating(pod),
+			InService:  pods.Labelled(pod) && !pods.Terminating(pod),
 			Unmeasured: vault.OfProof(),
 		})
 	}
 	return targets
 }
 
-func isLabelled(pod *corev1.Pod) bool {
-	return pod.Labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue
-}
-
 func nodesOf(list []corev1.Pod, observations map[types.UID]probe.Observation) []vaultNode {
 	nodes := make([]vaultNode, 0, len(list))
 	for i := range list {
 		pod := &list[i]
-		node := vaultNode{UID: pod.UID, Labelled: isLabelled(pod), Terminating: pods.Terminating(pod)}
+		node := vaultNode{UID: pod.UID, Labelled: pods.Labelled(pod), Terminating: pods.Terminating(pod)}
 		if pods.Running(pod) {
 			node.observe(observations[pod.UID])
 		} else {

@@ -275,16 +275,6 @@ func isTerminatingServed(n vaultNode) bool {
 }
 func isUndecided(n vaultNode) bool { return isReady(n) && n.State == probe.Unknown }
 
-func number(nodes []vaultNode, is func(vaultNode) bool) int {
-	result := 0
-	for _, node := range nodes {
-		if is(node) {
-			result++
-		}
-	}
-	return result
-}
-
 func find(nodes []vaultNode, uid types.UID) *vaultNode {
 	for i := range nodes {
 		if nodes[i].UID == uid {

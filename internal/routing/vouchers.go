@@ -6,6 +6,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/vault-operator/vault-operator/internal/pods"
 )
 
 // vouchers remember of which pods this replica has taken the label, and whether
@@ -57,7 +59,7 @@ func (v *vouchers) vouched(
 		}
 		v.taken[vault][pod.UID] = version
 		order, err := resourceversion.CompareResourceVersion(pod.ResourceVersion, version)
-		result[pod.UID] = isLabelled(pod) && err == nil && order > 0
+		result[pod.UID] = pods.Labelled(pod) && err == nil && order > 0
 	}
 	return result
 }

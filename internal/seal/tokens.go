@@ -390,11 +390,8 @@ func (d *lookedUp) possible() bool {
 		}
 	}
 	const latest = 1 << 36
-	expires := int64(1)
-	if d.ExpireTime != nil {
-		expires = d.ExpireTime.Unix()
-	}
-	return d.CreationTime >= 0 && d.CreationTime < latest && expires > 0 && expires < latest
+	return d.CreationTime >= 0 && d.CreationTime < latest &&
+		(d.ExpireTime == nil || d.ExpireTime.Unix() > 0 && d.ExpireTime.Unix() < latest)
 }
 
 // life is that of a token that ends unless it is renewed.

@@ -210,7 +210,7 @@ func notInService(f *facts, name string) string {
 		case pod.Name != name:
 		case pods.Terminating(pod):
 			return "it is being deleted, and no other node has taken over yet"
-		case pod.Labels[v1alpha1.ActiveLabel] != v1alpha1.ActiveLabelValue:
+		case !pods.Labelled(pod):
 			return fmt.Sprintf("it does not have the label %s=%s that the Service selects%s",
 				v1alpha1.ActiveLabel, v1alpha1.ActiveLabelValue, f.labelProblem)
 		case !pods.Ready(pod):

@@ -171,7 +171,7 @@ func podStatuses(list []v1alpha1.NodeStatus) map[v1alpha1.NodeState][]string {
 func served(f *facts) (name string) {
 	for i := range f.pods {
 		pod := &f.pods[i]
-		if pod.Labels[v1alpha1.ActiveLabel] != v1alpha1.ActiveLabelValue || pods.Terminating(pod) {
+		if !pods.Labelled(pod) || pods.Terminating(pod) {
 			continue
 		}
 		if name != "" || f.labelProblem != "" {

@@ -76,19 +76,14 @@ func startWithStaleNode(t *testing.T, v vaulttest.Vault) (keys vaulttest.Keys, s
 		return nil
 	})
 
-	signal(t, v, stale, syscall.SIGSTOP)
+	f := &fixture{Vault: v}
+	f.signal(t, stale, syscall.SIGSTOP)
 	leads = v.Await(t, "has another active node", func(s v1alpha1.VaultStatus) bool {
 		return s.VaultStatus.Active != "" && s.VaultStatus.Active != stale
 	}).VaultStatus.Active
-	signal(t, v, stale, syscall.SIGCONT)
+	f.signal(t, stale, syscall.SIGCONT)
 	v.Await(t, "has two that say that they are active", func(s v1alpha1.VaultStatus) bool {
 		return len(s.VaultStatus.ActiveClaims) == 2 && s.VaultStatus.Active == leads
 	})
 	return keys, stale, leads
-}
-
-// signal sends a signal to the Vault process of a pod.
-func signal(t *testing.T, v vaulttest.Vault, pod string, s syscall.Signal) {
-	t.Helper()
-	shell.Run(t, fmt.Sprintf("kill -%d $($LOCAL_CLUSTER pid %s/%s vault)", s, v.Namespace, pod))
 }

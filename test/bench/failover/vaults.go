@@ -500,7 +500,7 @@ func (b *bench) tend(ctx context.Context, s *set) (found state, err error) {
 }
 
 func (s *set) unseal(ctx context.Context, pod corev1.Pod) error {
-	if when, known := s.unsealed.Load(pod.UID); known && time.Since(when.(time.Time)) < joinTime {
+	if when, known := s.unsealed.Load(pod.UID); known && time.Since(when.(time.Time)) < vaulttest.JoinTime {
 		return nil
 	}
 	vault, err := s.at(pod)
@@ -513,9 +513,6 @@ func (s *set) unseal(ctx context.Context, pod corev1.Pod) error {
 	}
 	return err
 }
-
-// joinTime is for how long a node may join the others before it is unsealed.
-const joinTime = time.Minute
 
 // stuck is how long a Service of a peer may lead to a pod that is not active
 // before an administrator would do something about it.

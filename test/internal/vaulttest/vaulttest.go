@@ -164,10 +164,10 @@ func (v Vault) Unseal(t shell.T, pod string, keys Keys) {
 // joins are the starts of nodes that got all keys and stayed sealed, and when.
 var joins sync.Map
 
-// joinTime is for how long a node may join the others, from which it gets the data of its integrated
+// JoinTime is for how long a node may join the others, from which it gets the data of its integrated
 // storage, before it unseals itself. One that is unsealed again in that moment does not notice any
 // more when it is not active.
-const joinTime = time.Minute
+const JoinTime = time.Minute
 
 // TryUnseal unseals a node from inside its pod, which may go away meanwhile. A node that
 // gets no response from its storage takes the key and does not respond. One that joins the others
@@ -182,7 +182,7 @@ func (v Vault) TryUnseal(pod string, keys Keys) error {
 	for _, container := range node.Status.ContainerStatuses {
 		start += " " + container.ContainerID
 	}
-	if when, known := joins.Load(start); known && time.Since(when.(time.Time)) < joinTime {
+	if when, known := joins.Load(start); known && time.Since(when.(time.Time)) < JoinTime {
 		return nil
 	}
 	out, err := shell.TryInput(strings.Join(keys.UnsealKeys[:3], "\n")+"\n",
