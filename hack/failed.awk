@@ -8,7 +8,7 @@
 /^ *--- (PASS|SKIP): / { next }
 /: What is there after the failure:$/ { ended[test] = 1 }
 test in ended { next }
-{ said[test] = substr(said[test] "\n" substr($0, 1, 500), length(said[test]) - 2000) }
+{ said[test] = substr(said[test] "\n" substr($0, 1, 500), length(said[test]) - 4000) }
 END {
 	for (i = 1; i <= count; i++) {
 		name = order[i]

@@ -278,6 +278,7 @@ func startOperatorAs(t *testing.T, kubeconfig string) *operatorProcess {
 		o.kill()
 		o.checkLog()
 		if t.Failed() {
+			t.Log("What is there after the failure:")
 			t.Logf("operator:\n%s", tail(o.read(), 60))
 		}
 	})

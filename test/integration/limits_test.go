@@ -273,9 +273,10 @@ func removeAll(t *testing.T, namespace string) {
 	}
 }
 
-// What a new Vault costs the API server.
+// What a new Vault costs the API server: 42 to 46 requests, by which controller comes first. Reconciling the
+// release once more costs 14.
 func TestRequestsOfACreation(t *testing.T) {
-	const most = 44
+	const most = 50
 	namespace := newNamespace(t)
 	operator := startOperator(t)
 	deployVault(t, newNamespace(t)) // requests that are made once are left out
