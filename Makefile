@@ -165,7 +165,7 @@ image: build ## Build the operator image from the Dockerfile into build/image.ta
 
 ifeq ($(IMG),)
 # The local cluster.
-in_cluster = eval "$$($(CLUSTER) env)" && export LOCAL_CLUSTER="go run -C $(CURDIR)/test/cluster ." &&
+in_cluster = eval "$$($(CLUSTER) env)" &&
 
 .PHONY: cluster
 cluster: cluster-up
@@ -215,4 +215,4 @@ cluster-down: ## Stop and remove the local cluster.
 .PHONY: env
 env: ## Print the shell lines that make kubectl and vault use the local cluster, and go what make has compiled.
 	@$(CLUSTER) env
-	@echo "export CGO_ENABLED=$(CGO_ENABLED) GOFLAGS=$(GOFLAGS) LOCAL_CLUSTER='go run -C $(CURDIR)/test/cluster .'"
+	@echo "export CGO_ENABLED=$(CGO_ENABLED) GOFLAGS=$(GOFLAGS)"

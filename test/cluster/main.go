@@ -13,7 +13,7 @@ import (
 const usage = `usage: cluster COMMAND
   up                         start the cluster, or whatever of it does not run
   down                       stop and remove the cluster
-  env                        print shell lines that set KUBECONFIG and PATH
+  env                        print shell lines that set KUBECONFIG, PATH and LOCAL_CLUSTER, this command
   bin                        print the directory with the binaries
   status                     print what runs
   load FILE...               import image archives on all nodes, and print their digests
@@ -46,8 +46,7 @@ func run(ctx context.Context, args []string) error {
 	case command == "down" && len(args) == 0:
 		return down(ctx)
 	case command == "env" && len(args) == 0:
-		fmt.Printf("export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n", adminKubeconfig(), binDir())
-		return nil
+		return printEnv()
 	case command == "bin" && len(args) == 0:
 		fmt.Println(binDir())
 		return nil
@@ -79,4 +78,15 @@ func run(ctx context.Context, args []string) error {
 		return forward(ctx)
 	}
 	return fmt.Errorf("unknown command %q\n%s", os.Args[1:], usage)
+}
+
+// printEnv prints what a shell needs to use the cluster. LOCAL_CLUSTER is the program that its processes
+// run, which need not be compiled anew each time.
+func printEnv() error {
+	dir, err := os.Getwd()
+	if err == nil {
+		fmt.Printf("export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\nexport LOCAL_CLUSTER='env -C %s %s'\n",
+			adminKubeconfig(), binDir(), dir, statePath("cluster"))
+	}
+	return err
 }

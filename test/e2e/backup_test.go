@@ -54,6 +54,7 @@ func TestBackup(t *testing.T) {
 	s3.secret(t, "wrong", "wrong")
 	shell.Apply(t, s3.backup("refused", etcd.Name, "wrong"))
 	a := newAdministrator(t, raft)
+	first := s3.first(t, "every-minute")
 
 	t.Run("of integrated storage, by kubectl vault", func(t *testing.T) {
 		a.run(t, 0, root+"\n", "authorize")
@@ -67,7 +68,6 @@ func TestBackup(t *testing.T) {
 		of := administrator{etcd, a.path}
 		requireProven(t, s3, of.run(t, 0, "", "backup"))
 	})
-	t.Run("the schedule makes the next and deletes the last", func(t *testing.T) { s3.follow(t, "every-minute") })
 	t.Run("with wrong credentials nothing is stored", func(t *testing.T) {
 		b := s3.await(t, "refused")
 		c := meta.FindStatusCondition(b.Status.Conditions, v1alpha1.BackupSucceededCondition)
@@ -91,6 +91,9 @@ func TestBackup(t *testing.T) {
 		if s3.has(t, b.Status.Location) {
 			t.Errorf("the bucket has %v", s3.objects(t))
 		}
+	})
+	t.Run("the schedule has made the next and deleted the last", func(t *testing.T) {
+		s3.follow(t, "every-minute", first)
 	})
 	t.Run("an upgrade waits for a backup", func(t *testing.T) { s3.upgrade(t, etcd) })
 	all := shell.Run(t, s3.Kubectl("get jobs,pods,events,vaultbackups,vaultbackupschedules -o yaml")) +
@@ -117,17 +120,26 @@ func requireProven(t *testing.T, s3 objectStore, out string) {
 	}
 }
 
-// follow waits for the second backup of a schedule, and that nothing is left of the first.
-func (s objectStore) follow(t *testing.T, schedule string) {
-	var first *v1alpha1.VaultBackup
+// first waits for a backup of a schedule.
+func (s objectStore) first(t *testing.T, schedule string) (first *v1alpha1.VaultBackup) {
+	t.Helper()
+	shell.Eventually(t, "there is a backup", 2*time.Minute, func() error {
+		list := s.backups(t, schedule)
+		i := slices.IndexFunc(list, func(b v1alpha1.VaultBackup) bool { return b.Succeeded() })
+		if i < 0 {
+			return fmt.Errorf("there are %+v", list)
+		}
+		first = &list[i]
+		return nil
+	})
+	return first
+}
+
+// follow waits for another backup of a schedule than the first, of which nothing is left then.
+func (s objectStore) follow(t *testing.T, schedule string, first *v1alpha1.VaultBackup) {
 	shell.Eventually(t, "the first backup expires", 5*time.Minute, func() error {
 		list := s.backups(t, schedule)
-		for i := range list {
-			if first == nil && list[i].Succeeded() {
-				first = &list[i]
-			}
-		}
-		if first == nil || len(list) == 0 || slices.ContainsFunc(list, func(b v1alpha1.VaultBackup) bool {
+		if len(list) == 0 || slices.ContainsFunc(list, func(b v1alpha1.VaultBackup) bool {
 			return b.UID == first.UID || !b.Succeeded()
 		}) {
 			return fmt.Errorf("there are %+v", list)

@@ -150,9 +150,7 @@ func (f *fixture) awaitServed(t *testing.T, pod, serial string) {
 // it end.
 func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
 	before := running(t, f.Vault)
-	const life = renewal + time.Minute
-	serial := ca.issue(t, life)
-	ends := time.Now().Add(life)
+	serial := ca.issue(t, 10*time.Minute)
 	status := f.AwaitHA(t, f.nodes-1).VaultStatus
 	pods := append([]string{status.Active}, status.Standby...)
 	for _, pod := range pods {
@@ -169,7 +167,7 @@ func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
 		return err
 	})
 	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonCertificateExpiring, "mine")
-	time.Sleep(time.Until(ends))
+	ca.issue(t, 20*time.Second)
 	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonCertificateExpired, "mine")
 	serial = ca.issue(t, 90*24*time.Hour)
 	for _, pod := range pods {

@@ -50,11 +50,11 @@ type chaos struct {
 	members, storage string
 }
 
-// chaosAtRandom injects faults that are drawn at random into the Vault and into another with
+// chaosAtRandom injects faults that are drawn at random into a Vault and into another with
 // integrated storage, while clients write to both and read. CHAOS_SEED repeats a run, and
 // CHAOS_DURATION says for how long it goes on.
-func chaosAtRandom(t *testing.T, f *fixture) {
-	duration, err := time.ParseDuration(cmp.Or(os.Getenv("CHAOS_DURATION"), "1m"))
+func chaosAtRandom(t *testing.T, f, raft *fixture) {
+	duration, err := time.ParseDuration(cmp.Or(os.Getenv("CHAOS_DURATION"), "40s"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,6 @@ func chaosAtRandom(t *testing.T, f *fixture) {
 		}
 	}
 	t.Logf("CHAOS_SEED=%d CHAOS_DURATION=%s", seed, duration)
-	raft := newFixtureOf(t, "raft", 3, `{nodes: 3, storage: {raft: {whenDeleted: Delete}}}`)
 	random := rand.New(rand.NewPCG(seed, 0))
 	nodes := strings.Fields(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'"))
 	home := nodes[random.IntN(len(nodes))]

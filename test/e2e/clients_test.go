@@ -25,7 +25,7 @@ func (f *fixture) start(t *testing.T, node string, limit time.Duration, flags ..
 	t.Helper()
 	address := shell.Run(t, f.Kubectl("get service %s -o jsonpath='{.spec.clusterIP}'", f.Name))
 	client, err := hammer.Start(t.Context(), hammer.Options{
-		Binary: f.hammer, Netns: netnsOf(t, node), Addresses: "https://" + net.JoinHostPort(address, "8200"),
+		Netns: netnsOf(t, node), Addresses: "https://" + net.JoinHostPort(address, "8200"),
 		ServerName: f.Name + "." + f.Namespace + ".svc", CA: f.ca, Token: f.keys.RootToken,
 		// More requests would keep a small machine busy that has pods to start meanwhile.
 		Flags: append([]string{"-limit=" + limit.String(), "-interval=100ms"}, flags...),

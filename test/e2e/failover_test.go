@@ -224,7 +224,7 @@ func (f *fixture) leadElsewhere(t *testing.T, vault string) string {
 
 // resize makes the Vault smaller and larger again.
 func (f *fixture) resize(t *testing.T) {
-	onlyInAll(t, "TestRaftResize does so with integrated storage")
+	onlyInAll(t, "TestRaftMembers does so with integrated storage")
 	// Of a sealed node, a standby and the active one, the sealed one goes first.
 	shell.Run(t, f.Kubectl("delete pod %s", f.AwaitHA(t, 2).VaultStatus.Standby[0]))
 	sealed := f.AwaitSealed(t, 1).VaultStatus.Sealed[0]

@@ -2,11 +2,14 @@
 
 package e2e
 
-import "testing"
+import (
+	"sync"
+	"testing"
+)
 
 // TestFaults injects all faults into one Vault that it can have without losing its
-// storage, while clients write and read through its Service. TestRecovery is about
-// its storage.
+// storage, and into another with integrated storage, while clients write and read through their
+// Services. TestRecovery is about the storage.
 func TestFaults(t *testing.T) {
 	f := newFixture(t)
 	for _, suite := range []struct {
@@ -18,8 +21,14 @@ func TestFaults(t *testing.T) {
 		{"drain", drains},
 		{"routing", routingFaults},
 		{"other tenants", otherTenants},
-		{"chaos", chaosAtRandom},
 	} {
 		t.Run(suite.name, func(t *testing.T) { suite.run(t, f) })
 	}
+	// Not before: it would have to be whole again after each fault above. It belongs to the whole test, be
+	// it made by the one or the other.
+	raft := sync.OnceValue(func() *fixture {
+		return newFixtureOf(t, "raft", 3, `{nodes: 3, storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}}`)
+	})
+	t.Run("integrated storage", func(t *testing.T) { integratedStorage(t, raft()) })
+	t.Run("chaos", func(t *testing.T) { chaosAtRandom(t, f, raft()) })
 }

@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
-	"github.com/vault-operator/vault-operator/test/internal/hammer"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -29,8 +29,8 @@ type fixture struct {
 	// replaceAfter is for how long a node may not respond before restore replaces its
 	// pod; 0 is for ever.
 	replaceAfter time.Duration
-	// hammer is the binary of the client, and ca the file with the CA that it trusts.
-	hammer, ca string
+	// ca is the file with the CA that clients trust.
+	ca string
 }
 
 // newFixture makes a Vault of three nodes, with a secret in it.
@@ -59,11 +59,7 @@ func requireLocalCluster(t *testing.T) {
 // and puts a secret in it.
 func fixtureOf(t *testing.T, v vaulttest.Vault, nodes int) *fixture {
 	t.Helper()
-	dir := t.TempDir()
-	f := &fixture{Vault: v, nodes: nodes, hammer: filepath.Join(dir, "hammer"), ca: filepath.Join(dir, "ca.crt")}
-	if err := hammer.Build(f.hammer); err != nil {
-		t.Fatal(err)
-	}
+	f := &fixture{Vault: v, nodes: nodes, ca: filepath.Join(t.TempDir(), "ca.crt")}
 	f.keys = f.InitAndUnseal(t, nodes)
 	shell.Run(t, f.Kubectl(`get secret %s-default-vault-client-tls -o jsonpath='{.data.vault-client-ca\.crt}' | base64 `+
 		`-d >%s`, f.Name, f.ca))
@@ -124,10 +120,7 @@ func (f *fixture) restore(t *testing.T) {
 	silent := map[string]time.Time{}
 	f.Await(t, "is whole", func(s v1alpha1.VaultStatus) bool {
 		f.replaceSilent(t, s.VaultStatus.Unreachable, silent)
-		for _, namespace := range []string{f.Namespace, operatorNamespace} {
-			shell.Run(t, fmt.Sprintf(`kubectl -n %[1]s get pods | awk '$3 == "CrashLoopBackOff" {print $1}' | xargs -r `+
-				`kubectl -n %[1]s delete pod --wait=false`, namespace))
-		}
+		replaceBackingOff(t, f.Namespace, operatorNamespace)
 		for _, pod := range s.VaultStatus.Sealed {
 			if err := f.TryUnseal(pod, f.keys); err != nil {
 				t.Log(err)
@@ -144,6 +137,25 @@ func (f *fixture) restore(t *testing.T) {
 		}
 		return time.Since(since) >= calm
 	})
+}
+
+// replaceBackingOff deletes the pods whose containers have ended so often that the kubelet waits before it starts
+// them again.
+func replaceBackingOff(t *testing.T, namespaces ...string) {
+	t.Helper()
+	for _, namespace := range namespaces {
+		var pods corev1.PodList
+		if err := vaulttest.List(namespace, &pods); err != nil {
+			t.Log(err)
+		}
+		for _, pod := range pods.Items {
+			for _, c := range pod.Status.ContainerStatuses {
+				if c.State.Waiting != nil && c.State.Waiting.Reason == "CrashLoopBackOff" {
+					shell.Run(t, fmt.Sprintf("kubectl -n %s delete pod --ignore-not-found --wait=false %s", namespace, pod.Name))
+				}
+			}
+		}
+	}
 }
 
 // replaceSilent deletes the pods of nodes that have not responded for long. Since says

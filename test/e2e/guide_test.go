@@ -28,6 +28,7 @@ func forward(t *testing.T, pipe string, fn func()) {
 }
 
 func TestUsageGuide(t *testing.T) {
+	t.Parallel()
 	guide := docs.ReadUserGuide(t, "../../docs/user-guide.md")
 	example := vaulttest.Vault{Namespace: "default", Name: "example"}
 	t.Cleanup(func() { explain(t, "default") })
@@ -61,7 +62,7 @@ func TestUsageGuide(t *testing.T) {
 	if len(status.VaultStatus.Sealed) != 1 {
 		t.Fatalf("sealed is %q, want the other node", status.VaultStatus.Sealed)
 	}
-	shell.Run(t, "kubectl wait --for=condition=Available vault/example --timeout=30s")
+	shell.Run(t, "kubectl wait --for=condition=Available vault/example --timeout=60s")
 
 	t.Log("Writing secrets to the active node")
 	if active := shell.Run(t, guide.GetActive); active != status.VaultStatus.Active {
@@ -152,7 +153,7 @@ spec:
 func readAsClient(t *testing.T, token string) string {
 	t.Helper()
 	var out string
-	shell.Eventually(t, "client pod has read", 20*time.Second, func() (err error) {
+	shell.Eventually(t, "client pod has read", time.Minute, func() (err error) {
 		out, err = shell.TryInput(token,
 			`kubectl -n default exec -i client -- sh -c 'VAULT_TOKEN=$(cat) vault read secret/foo'`)
 		return err

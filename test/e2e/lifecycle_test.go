@@ -32,43 +32,42 @@ func TestTwoVaultsSideBySide(t *testing.T) {
 	}
 }
 
-func TestRemoval(t *testing.T) {
-	t.Run("data that is kept is found again", func(t *testing.T) {
-		v := vaulttest.Vault{Namespace: newNamespace(t), Name: "kept"}
-		spec := manifest(v, `{nodes: 1, storage: {etcd: {nodes: 1}}}`)
-		shell.Apply(t, spec)
-		keys := v.InitAndUnseal(t, 1)
-		// As Argo CD deletes.
-		shell.Run(t, v.Kubectl("delete vault kept --cascade=foreground"))
-		awaitNothingLeft(t, v, 1)
-		shell.Apply(t, spec)
-		status := v.AwaitSealed(t, 1)
-		v.Unseal(t, status.VaultStatus.Sealed[0], keys)
-		v.AwaitHA(t, 0)
-	})
-	t.Run("data that is not kept goes, also when the operator was away", func(t *testing.T) {
-		v := vaulttest.Vault{Namespace: newNamespace(t), Name: "gone"}
-		shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`}`))
-		v.AwaitSealed(t, 1)
-		scaleOperator(t, 0)
-		shell.Run(t, v.Kubectl("delete vault gone --wait=false"))
-		scaleOperator(t, 2)
-		awaitNothingLeft(t, v, 0)
-	})
-	t.Run("a namespace goes, also when the operator was away", func(t *testing.T) {
-		v := vaulttest.Vault{Namespace: newNamespace(t), Name: "gone"}
-		shell.Apply(t, manifest(v, `{nodes: 1, storage: {etcd: {nodes: 1}}}`))
-		v.AwaitSealed(t, 1)
-		scaleOperator(t, 0)
-		shell.Run(t, "kubectl delete namespace --wait=false "+v.Namespace)
-		scaleOperator(t, 2)
-		shell.Eventually(t, "namespace is gone", 2*time.Minute, func() error {
-			out, err := shell.Try("kubectl get namespace --ignore-not-found " + v.Namespace)
-			if err == nil && out != "" {
-				err = errors.New(out)
-			}
-			return err
-		})
+// TestKeptData deletes a Vault and makes it again, with the data that it had.
+func TestKeptData(t *testing.T) {
+	t.Parallel()
+	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "kept"}
+	spec := manifest(v, `{nodes: 1, storage: {etcd: {nodes: 1}}}`)
+	shell.Apply(t, spec)
+	keys := v.InitAndUnseal(t, 1)
+	// As Argo CD deletes.
+	shell.Run(t, v.Kubectl("delete vault kept --cascade=foreground"))
+	awaitNothingLeft(t, v, 1)
+	shell.Apply(t, spec)
+	status := v.AwaitSealed(t, 1)
+	v.Unseal(t, status.VaultStatus.Sealed[0], keys)
+	v.AwaitHA(t, 0)
+}
+
+// TestRemovalWithoutOperator deletes a Vault and the namespace of another while no operator runs. Both
+// go when there is one again.
+func TestRemovalWithoutOperator(t *testing.T) {
+	gone := vaulttest.Vault{Namespace: newNamespace(t), Name: "gone"}
+	inside := vaulttest.Vault{Namespace: newNamespace(t), Name: "inside"}
+	shell.Apply(t, manifest(gone, `{nodes: 1, `+smallEtcd+`}`))
+	shell.Apply(t, manifest(inside, `{nodes: 1, storage: {etcd: {nodes: 1}}}`))
+	gone.AwaitSealed(t, 1)
+	inside.AwaitSealed(t, 1)
+	scaleOperator(t, 0)
+	shell.Run(t, gone.Kubectl("delete vault gone --wait=false"))
+	shell.Run(t, "kubectl delete namespace --wait=false "+inside.Namespace)
+	scaleOperator(t, 2)
+	awaitNothingLeft(t, gone, 0)
+	shell.Eventually(t, "the namespace is gone", 2*time.Minute, func() error {
+		out, err := shell.Try("kubectl get namespace --ignore-not-found " + inside.Namespace)
+		if err == nil && out != "" {
+			err = errors.New(out)
+		}
+		return err
 	})
 }
 
@@ -76,6 +75,7 @@ func TestRemoval(t *testing.T) {
 // Vault's life, and watches that the status is never lost and that the Service
 // never has two active pods.
 func TestOperatorKilled(t *testing.T) {
+	onlyInAll(t, "TestKillsAtRandomMoments does so without a cluster, and TestFaults with a Vault that is initialized")
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

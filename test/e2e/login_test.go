@@ -55,6 +55,7 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 	// What is printed for review does the same.
 	commands := a.run(t, 0, "", "authorize", "--dry-run", "2>/dev/null")
 	v.Do(t, active, root, "set -ex\n"+commands)
+	lookNow(t, v)
 	awaitCondition(t, v, 6*time.Minute, v1alpha1.AuthorizedCondition, metav1.ConditionTrue, v1alpha1.ReasonAuthorized)
 	a.run(t, 4, "hvs.none\n", "authorize")
 	a.run(t, 0, granting+"\n", "authorize")
@@ -75,7 +76,9 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 	a.run(t, 0, granting+"\n", "deauthorize")
 	// Once more there is nothing to delete.
 	a.run(t, 0, granting+"\n", "deauthorize")
-	requireDenied(t, v, active, token, "vault read auth/vault-operator/config")
+	env, stop := v.Forward(t, active)
+	requireDenied(t, "vault read auth/vault-operator/config", append(env, "VAULT_TOKEN="+token)...)
+	stop()
 	if everything() { // it is minutes before the operator needs another login; tests of internal/login have a clock
 		awaitCondition(t, v, 5*time.Minute, v1alpha1.AuthorizedCondition, metav1.ConditionFalse, v1alpha1.ReasonNotAuthorized)
 	}
@@ -162,7 +165,10 @@ func loginAsOperator(t *testing.T, v vaulttest.Vault, active string) string {
 // requireNarrow asserts that a token of the operator reads no secret, and cannot get further.
 func requireNarrow(t *testing.T, v vaulttest.Vault, active, token string) {
 	t.Helper()
-	keys := v.Do(t, active, token, "vault read -field=jwt_validation_pubkeys auth/vault-operator/config")
+	env, stop := v.Forward(t, active)
+	defer stop()
+	env = append(env, "VAULT_TOKEN="+token)
+	keys := shell.Run(t, "vault read -field=jwt_validation_pubkeys auth/vault-operator/config", env...)
 	if !strings.Contains(keys, "PUBLIC KEY") {
 		t.Errorf("the operator reads the public keys %q", keys)
 	}
@@ -180,16 +186,13 @@ func requireNarrow(t *testing.T, v vaulttest.Vault, active, token string) {
 		"vault operator seal",
 		"vault read sys/storage/raft/snapshot",
 	} {
-		requireDenied(t, v, active, token, command)
+		requireDenied(t, command, env...)
 	}
 }
 
-func requireDenied(t *testing.T, v vaulttest.Vault, active, token, command string) {
+func requireDenied(t *testing.T, command string, env ...string) {
 	t.Helper()
-	env, stop := v.Forward(t, active)
-	defer stop()
-	if out, err := shell.Try(command, append(env, "VAULT_TOKEN="+token)...); err == nil ||
-		!strings.Contains(out, "permission denied") {
+	if out, err := shell.Try(command, env...); err == nil || !strings.Contains(out, "permission denied") {
 		t.Errorf("the operator may run %q: %s", command, out)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/docs"
+	"github.com/vault-operator/vault-operator/test/internal/program"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -31,15 +32,24 @@ type administrator struct {
 
 func newAdministrator(t *testing.T, v vaulttest.Vault) administrator {
 	t.Helper()
-	dir := t.TempDir()
-	shell.Run(t, "go build -o "+dir+"/kubectl-vault ../../cmd/kubectl-vault")
+	path := pathWithPlugin(t)
 	role := docs.Find(t, "../../docs/kubectl-plugin.md", regexp.MustCompile("(?s)```yaml\n(apiVersion: rbac.*?)```"))
 	named := strings.NewReplacer("namespace: default", "namespace: "+v.Namespace, "example-default", v.Name+"-default")
 	shell.Apply(t, named.Replace(role))
 	shell.Run(t, v.Kubectl("create serviceaccount administrator"))
 	shell.Run(t, v.Kubectl("create rolebinding administrator --role=vault-administrator "+
 		"--serviceaccount=%s:administrator", v.Namespace))
-	return administrator{v, dir + ":" + os.Getenv("PATH")}
+	return administrator{v, path}
+}
+
+// pathWithPlugin is a PATH by which kubectl finds "kubectl vault" of this tree.
+func pathWithPlugin(t *testing.T) string {
+	t.Helper()
+	plugin, err := program.Path("cmd/kubectl-vault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(plugin) + ":" + os.Getenv("PATH")
 }
 
 // kubectlVault is a command line of the plugin. What follows the name of the command comes

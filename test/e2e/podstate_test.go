@@ -20,8 +20,12 @@ import (
 )
 
 // TestWhatBelongsToAPod changes the configuration and the certificates under pods that
-// run, and asserts that each keeps what it was made with. It counts the requests that fail, so that it runs alone.
+// run, and asserts that each keeps what it was made with. In "make e2e-all" it counts the requests that fail, so
+// that it runs alone.
 func TestWhatBelongsToAPod(t *testing.T) {
+	if !everything() {
+		t.Parallel()
+	}
 	requireLocalCluster(t)
 	// The names of the user guide.
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}

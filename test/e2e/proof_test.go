@@ -29,6 +29,8 @@ func TestBackupProof(t *testing.T) {
 	for _, p := range both {
 		p.await(t, metav1.ConditionTrue, v1alpha1.ReasonProvenRestored, "does not enforce NetworkPolicies")
 		p.suspend(t, true)
+	}
+	for _, p := range both {
 		p.requireTidy(t)
 		b := p.backups(t, p.schedule())[0]
 		if proof := b.Status.Proven; proof == nil || proof.Restored == nil || proof.Unsealed != nil {

@@ -15,11 +15,9 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
-// TestRaft runs a Vault with integrated storage through what it goes through in its life:
-// the first node is initialized and the others join it, nodes are lost, all are replaced,
-// and a version that cannot start costs one of them. It counts the requests that fail, so that it runs alone.
-func TestRaft(t *testing.T) {
-	f := newFixtureOf(t, "raft", 3, `{nodes: 3, storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}}`)
+// integratedStorage runs a Vault with integrated storage through what it goes through in its life:
+// nodes are lost, all are replaced, and a version that cannot start costs one of them.
+func integratedStorage(t *testing.T, f *fixture) {
 	t.Run("a standby node is lost", func(t *testing.T) { f.loseRaftStandby(t) })
 	t.Run("the active node is lost", func(t *testing.T) { f.loseRaftActive(t) })
 	t.Run("an upgrade", func(t *testing.T) { f.upgrade(t) })

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -44,11 +43,11 @@ func TestRecovery(t *testing.T) {
 	config := filepath.Join(r.dir, "kubeconfig")
 	shell.Run(t, "kubectl config view --raw --flatten >"+config+
 		" && kubectl --kubeconfig="+config+" config set-context --current --namespace="+r.Namespace)
-	shell.Run(t, "go build -o "+r.dir+"/bin/kubectl-vault ../../cmd/kubectl-vault")
-	r.env = []string{"KUBECONFIG=" + config, "PATH=" + r.dir + "/bin:" + os.Getenv("PATH")}
+	r.env = []string{"KUBECONFIG=" + config, "PATH=" + pathWithPlugin(t)}
 
 	const vaultPods = "-l app.kubernetes.io/instance=example,app.kubernetes.io/component=server"
 	const etcdPods = "-l app.kubernetes.io/instance=example,app.kubernetes.io/component=etcd"
+	const lossOfAll = "both are killed further below"
 	const allPods = "-l app.kubernetes.io/instance=example"
 	kill := func(t *testing.T, pods string) {
 		r.began = time.Now()
@@ -56,6 +55,7 @@ func TestRecovery(t *testing.T) {
 	}
 
 	r.survives(t, "All Vault pods are killed", func(t *testing.T) {
+		onlyInAll(t, lossOfAll)
 		kill(t, vaultPods)
 		r.AwaitSealed(t, 2)
 		r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionFalse, v1alpha1.ReasonAwaitingUnseal,
@@ -66,6 +66,7 @@ func TestRecovery(t *testing.T) {
 		r.follow(t, "All Vault pods are killed")
 	})
 	r.survives(t, "All etcd pods are killed", func(t *testing.T) {
+		onlyInAll(t, lossOfAll)
 		kill(t, etcdPods)
 		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoQuorum,
 			"not ready: example-etcd-0")
@@ -107,6 +108,8 @@ func TestRecovery(t *testing.T) {
 		r.AwaitSealed(t, 2)
 		r.unseal(t)
 		r.follow(t, "Everything is restarted at once")
+		r.follow(t, "All etcd pods are killed")
+		r.follow(t, "All Vault pods are killed")
 	})
 	t.Run("The storage is full", func(t *testing.T) { r.full(t) })
 	if everything() {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/docs"
-	"github.com/vault-operator/vault-operator/test/internal/hammer"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -44,16 +43,13 @@ func TestSealMigration(t *testing.T) {
 	if !found || !strings.Contains(wait, "condition=SealMigrated") || !strings.Contains(remove, "null") {
 		t.Fatalf("docs/seal-migration.md ends a migration by %q", toKeyService[3])
 	}
-	namespace, dir := newNamespace(t), t.TempDir()
+	namespace := newNamespace(t)
 	variables := fmt.Sprintf("set -e\nnamespace=%[1]s\nroot=%[1]s\n", namespace)
 	m := &migrated{
 		fixture: fixture{Vault: vaulttest.Vault{Namespace: namespace, Name: "example"}, nodes: 2,
-			hammer: filepath.Join(dir, "hammer"), ca: filepath.Join(dir, "ca.crt")},
+			ca: filepath.Join(t.TempDir(), "ca.crt")},
 		keyService: newKeyService(t, namespace, variables), variables: variables,
 		migrate: strings.TrimSpace(toKeyService[2]), remove: remove,
-	}
-	if err := hammer.Build(m.hammer); err != nil {
-		t.Fatal(err)
 	}
 	watchInvariants(t, m.Vault)
 	shell.Apply(t, manifest(m.Vault, `{nodes: 2, version: 1.21.0, `+smallEtcd+`}`))

@@ -39,7 +39,7 @@ func (b *bench) startLoad(ctx context.Context, v variant, from string, calm time
 		return nil, err
 	}
 	client, err := hammer.Start(ctx, hammer.Options{
-		Binary: b.hammer, Netns: netns, Addresses: addresses, ServerName: s.serverName(), CA: b.caFile(s),
+		Netns: netns, Addresses: addresses, ServerName: s.serverName(), CA: b.caFile(s),
 		Token: s.keys.RootToken,
 		Flags: []string{"-writes=false", "-interval=" + b.interval.String(), "-calm=" + calm.String(),
 			"-timeout=" + v.timeout().String(), "-retry=" + strconv.FormatBool(v.wait > 0)},

@@ -34,7 +34,6 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
-	"github.com/vault-operator/vault-operator/test/internal/hammer"
 	"github.com/vault-operator/vault-operator/test/internal/localcluster"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
@@ -156,8 +155,6 @@ type bench struct {
 	interval time.Duration
 	sets     map[string]*set
 	dir      string
-	// hammer is the client's binary.
-	hammer string
 	// sidecars stand in for those of KubeVault.
 	sidecars sidecars
 }
@@ -182,12 +179,11 @@ func newBench(chosen []variant, interval time.Duration) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{Client: c, variants: chosen, interval: interval, sets: map[string]*set{}, dir: dir,
-		hammer: filepath.Join(dir, "hammer")}
+	b := &bench{Client: c, variants: chosen, interval: interval, sets: map[string]*set{}, dir: dir}
 	for _, v := range chosen {
 		b.sets[v.set] = &set{name: v.set}
 	}
-	return b, hammer.Build(b.hammer)
+	return b, nil
 }
 
 func (b *bench) close() { _ = os.RemoveAll(b.dir) } // it is in the temporary folder

@@ -22,6 +22,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
 	"github.com/vault-operator/vault-operator/test/internal/localcluster"
+	"github.com/vault-operator/vault-operator/test/internal/program"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -113,12 +114,10 @@ vault token create -orphan -period=24h -policy=unseal-auto -field=token | `+
 	stop()
 	b.auto.AwaitHA(t, nodes-1)
 	b.keys = b.shamir.InitAndUnseal(t, nodes)
-	dir, err := os.MkdirTemp("", "bench-unseal-")
-	if err != nil {
+	var err error
+	if b.plugin, err = program.Path("cmd/kubectl-vault"); err != nil {
 		t.Fatalf("%v", err)
 	}
-	b.plugin = filepath.Join(dir, "kubectl-vault")
-	shell.Run(t, "go build -o "+b.plugin+" ./cmd/kubectl-vault")
 }
 
 func apply(t console, v vaulttest.Vault, nodes int, more string) {

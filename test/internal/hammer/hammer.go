@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/program"
 )
 
 // Report is what the command prints at the end.
@@ -48,16 +48,8 @@ type Outcome struct {
 	LongWaits int `json:"longWaits"`
 }
 
-// Build builds the command.
-func Build(path string) error {
-	_, err := shell.Try("CGO_ENABLED=0 go build -o " + path + " github.com/vault-operator/vault-operator/test/hammer")
-	return err
-}
-
 // Options of a client.
 type Options struct {
-	// Binary is where Build has put the command.
-	Binary string
 	// Netns is the network namespace to run it in.
 	Netns string
 	// Addresses of the Service or of the nodes, with commas between.
@@ -81,12 +73,15 @@ type Client struct {
 
 // Start starts a client. It ends with the context at the latest.
 func Start(ctx context.Context, o Options) (*Client, error) {
-	args := append([]string{"--net=" + o.Netns, o.Binary,
+	binary, err := program.Path("test/hammer")
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{"--net=" + o.Netns, binary,
 		"-address=" + o.Addresses, "-server-name=" + o.ServerName, "-ca=" + o.CA}, o.Flags...)
 	c := &Client{cmd: exec.CommandContext(ctx, "nsenter", args...), done: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), "VAULT_TOKEN="+o.Token)
 	c.cmd.Stdout, c.cmd.Stderr = &c.output, &c.output
-	var err error
 	if c.addresses, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}

@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
+	"github.com/vault-operator/vault-operator/test/internal/program"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
@@ -112,7 +114,7 @@ func (v Vault) Forward(t shell.T, pod string) (env []string, stop func()) {
 // AwaitPort waits until something listens at the port of this machine.
 func AwaitPort(t shell.T, port int, by *shell.Background) {
 	t.Helper()
-	shell.Eventually(t, fmt.Sprintf("port %d is open", port), 20*time.Second, func() error {
+	poll.Eventually(t, fmt.Sprintf("port %d is open", port), 20*time.Second, 50*time.Millisecond, func() error {
 		if out, ended := by.Ended(); ended {
 			return errors.New("port-forward ended: " + out)
 		}
@@ -211,10 +213,13 @@ func UnsealAt(t shell.T, keys Keys, env ...string) {
 // Plugin runs a command of "kubectl vault", built from this tree, and returns what it printed. That
 // may be secret, and is not in the error.
 func (v Vault) Plugin(input, command string, args ...string) (string, error) {
+	plugin, err := program.Path("cmd/kubectl-vault")
+	if err != nil {
+		return "", err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"run",
-		"github.com/vault-operator/vault-operator/cmd/kubectl-vault", command, v.Name, "-n", v.Namespace}, args)...)
+	cmd := exec.CommandContext(ctx, plugin, slices.Concat([]string{command, v.Name, "-n", v.Namespace}, args)...)
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.Output()
 	if err != nil {
