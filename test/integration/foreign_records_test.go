@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -364,7 +365,7 @@ func TestNamesThatAreNotFree(t *testing.T) {
 	if err := strict().Create(t.Context(), vault); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = client.IgnoreNotFound(admin.Delete(t.Context(), vault)) })
+	t.Cleanup(func() { _ = client.IgnoreNotFound(admin.Delete(context.Background(), vault)) })
 	current := get(t, metav1.NamespaceDefault, "kubernetes", &v1alpha1.Vault{})
 	refused := awaitVault(t, current, "it is refused", has("Irreconcilable=True ErrorGettingValues"))
 	if text := messageOf(refused, "Irreconcilable"); !strings.Contains(text, "API server's") {

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"cmp"
+	"context"
 	"crypto/x509"
 	"fmt"
 	"os"
@@ -263,12 +264,13 @@ func TestAnnotationsOfOthersTakeNoMemory(t *testing.T) {
 	}
 }
 
-// removeAll makes room in the storage of the API server.
+// removeAll takes out of the API server, when a test ends, what the operators of the next tests would have to read.
 func removeAll(t *testing.T, namespace string) {
 	t.Helper()
 	for _, obj := range []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}} {
-		if err := admin.DeleteAllOf(t.Context(), obj, client.InNamespace(namespace)); err != nil {
-			t.Log(err)
+		// The context of the test has ended by then.
+		if err := admin.DeleteAllOf(context.Background(), obj, client.InNamespace(namespace)); err != nil {
+			t.Error(err)
 		}
 	}
 }
