@@ -3,12 +3,19 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"net"
+	"net/http"
 	"testing"
 	"time"
 
+	vaultapi "github.com/hashicorp/vault/api"
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/vault-operator/vault-operator/test/internal/hammer"
+	"github.com/vault-operator/vault-operator/test/internal/localcluster"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
 // clients use the Vault through its Service.
@@ -35,6 +42,27 @@ func (f *fixture) start(t *testing.T, node string, limit time.Duration, flags ..
 	}
 	time.Sleep(time.Second)
 	return &clients{client}
+}
+
+// nodeClient is a client of one node, which needs no process for each of many requests.
+func nodeClient(t *testing.T, v vaulttest.Vault, pod, token string) *vaultapi.Client {
+	t.Helper()
+	var of corev1.Pod
+	if err := vaulttest.Get(v.Namespace, pod, &of); err != nil {
+		t.Fatal(err)
+	}
+	config := vaultapi.DefaultConfig()
+	config.Address, config.MaxRetries = "https://"+net.JoinHostPort(of.Status.PodIP, "8200"), 0
+	config.HttpClient.Transport = &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // in the network of the cluster on this machine
+		DialContext:     localcluster.DialFrom(netnsOf(t, of.Spec.NodeName)),
+	}
+	client, err := vaultapi.NewClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.SetToken(token)
+	return client
 }
 
 // stop ends the clients, and fails the test when an acknowledged write is lost.

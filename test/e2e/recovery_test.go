@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	crand "crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -242,18 +244,15 @@ func (r *recovery) fill(t *testing.T) (active string) {
 	t.Helper()
 	active = r.AwaitHA(t, 1).VaultStatus.Active
 	r.began = time.Now()
-	const full = "database space exceeded"
-	var out string
-	for n := 0; n < 400 && !strings.Contains(out, full); n += 20 { // of 1 MB each
-		out, _ = r.inPod(active, fmt.Sprintf(`
-n=%d
-for i in $(seq 20); do
-	head -c 750000 /dev/urandom | base64 | tr -d '\n' >/tmp/value
-	vault write secret/fill-$((n+i)) value=@/tmp/value >/dev/null || exit 1
-done`, n))
+	node := nodeClient(t, r.Vault, active, r.keys.RootToken)
+	var err error
+	for n := 0; n < 400 && err == nil; n++ {
+		value := make([]byte, 500_000) // 1 MB in the storage
+		_, _ = crand.Read(value)       // it never fails
+		_, err = node.Logical().Write(fmt.Sprint("secret/fill-", n), map[string]any{"value": hex.EncodeToString(value)})
 	}
-	if !strings.Contains(out, full) {
-		t.Fatalf("it was not filled up: %s", out)
+	if err == nil || !strings.Contains(err.Error(), "database space exceeded") {
+		t.Fatalf("it was not filled up: %v", err)
 	}
 	r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonNoSpace,
 		"compacted, defragmented")
@@ -263,9 +262,17 @@ done`, n))
 // empty deletes what fill has written.
 func (r *recovery) empty(t *testing.T, active string) {
 	t.Helper()
-	if out, err := r.inPod(active,
-		"for key in $(vault list secret | grep fill-); do vault delete secret/$key || exit 1; done"); err != nil {
-		t.Fatalf("a full storage cannot be emptied: %s", out)
+	node := nodeClient(t, r.Vault, active, r.keys.RootToken)
+	list, err := node.Logical().List("secret")
+	if err != nil || list == nil {
+		t.Fatalf("a full storage cannot be listed: %v, error %v", list, err)
+	}
+	for _, key := range list.Data["keys"].([]any) {
+		if name := key.(string); strings.HasPrefix(name, "fill-") {
+			if _, err := node.Logical().Delete("secret/" + name); err != nil {
+				t.Fatalf("a full storage cannot be emptied: %v", err)
+			}
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ func Until(ctx context.Context, what string, timeout, interval time.Duration, ch
 			return ctx.Err()
 		case <-timer.C:
 		}
+		looked := time.Now()
 		err := check()
 		if err == nil {
 			return nil
@@ -44,6 +45,7 @@ func Until(ctx context.Context, what string, timeout, interval time.Duration, ch
 		if time.Since(begin) > timeout {
 			return fmt.Errorf("not after %s: %s: %w", timeout, what, err)
 		}
-		timer.Reset(interval)
+		// So checks that start processes take half of a CPU at most, also when it is busy.
+		timer.Reset(max(interval, time.Since(looked)))
 	}
 }
