@@ -57,6 +57,7 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 	v.Do(t, active, root, "set -ex\n"+commands)
 	lookNow(t, v)
 	awaitCondition(t, v, 6*time.Minute, v1alpha1.AuthorizedCondition, metav1.ConditionTrue, v1alpha1.ReasonAuthorized)
+	awaitReported(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
 	a.run(t, 4, "hvs.none\n", "authorize")
 	a.run(t, 0, granting+"\n", "authorize")
 	if out := a.run(t, 0, "", "status"); !strings.Contains(out, v1alpha1.ReasonAuthorized) {

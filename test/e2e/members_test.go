@@ -78,10 +78,10 @@ func resizeRaft(t *testing.T, v vaulttest.Vault, root string) {
 	awaitVoters(t, v, 2*time.Minute, "resized-0")
 	requireValue(t, v, "resized-0", root)
 	shell.Run(t, v.Kubectl("scale vault resized --replicas=3"))
-	active := v.AwaitHA(t, 2).VaultStatus.Active
+	awaitPeersVote(t, v, root)
 	lookNow(t, v)
-	awaitVoters(t, v, 3*time.Minute, "resized-0", "resized-1", "resized-2")
-	requireValue(t, v, active, root)
+	awaitVoters(t, v, 2*time.Minute, "resized-0", "resized-1", "resized-2")
+	requireValue(t, v, v.AwaitHA(t, 2).VaultStatus.Active, root)
 }
 
 func requireValue(t *testing.T, v vaulttest.Vault, active, root string) {
@@ -125,8 +125,7 @@ func removePeer(t *testing.T, v vaulttest.Vault, root string) {
 		return nil
 	})
 	awaitEvent(t, v, "NodeHealed", standby, since)
-	v.AwaitHA(t, 2)
+	awaitPeersVote(t, v, root)
 	lookNow(t, v)
-	awaitVoters(t, v, 3*time.Minute, "resized-0", "resized-1", "resized-2")
 	requireValue(t, v, active, root)
 }
