@@ -95,7 +95,8 @@ type VaultBackupScheduleSpec struct {
 	BeforeUpgrade *bool `json:"beforeUpgrade,omitempty"`
 
 	// retention says which backups of this schedule are deleted, with what is stored. By default
-	// none are. The last one that is proven at each level is kept in any case.
+	// none are. The last one that is proven at each level is kept in any case. Backups of a Vault that
+	// was deleted and made again are counted apart from those of its successor.
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Retention",order=7
 	// +optional
 	Retention *BackupRetention `json:"retention,omitempty"`
@@ -176,7 +177,8 @@ type BackupRetention struct {
 	// +optional
 	Count *int32 `json:"count,omitempty"`
 
-	// age is for how long backups are kept, in hours and minutes, such as "720h" for 30 days.
+	// age is for how long backups are kept, in hours and minutes, such as "720h" for 30 days. It is
+	// counted up to the newest one that succeeded: while none succeeds, none gets too old.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && duration(self) >= duration('1m')",message="must be hours and minutes such as 720h or 12h30m, and at least a minute"

@@ -29,6 +29,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backupjob"
+	"github.com/vault-operator/vault-operator/internal/backupschedule"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
@@ -57,6 +58,8 @@ type Reconciler struct {
 	Engine   *probe.Engine
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
+
+	started backupschedule.Start
 }
 
 // SetupWithManager adds the reconciler to the manager.
@@ -95,6 +98,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 // facts reads what is known of a schedule and its proof.
 func (r *Reconciler) facts(ctx context.Context, s *v1alpha1.VaultBackupSchedule) (*facts, error) {
 	f := &facts{Schedule: s, Now: r.Clock.Now()}
+	f.Started = r.started.At(f.Now)
 	var err error
 	if f.Origin, err = read(ctx, r, s.Namespace, string(s.Spec.Vault), &v1alpha1.Vault{}); err != nil {
 		return nil, err

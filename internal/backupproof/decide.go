@@ -62,6 +62,8 @@ type facts struct {
 	Canary *canary
 
 	Now time.Time
+	// Started is when the operator began to look.
+	Started time.Time
 }
 
 // decision is what to do next, and what to tell. One with nothing in it waits.
@@ -221,7 +223,17 @@ func next(f *facts) decision {
 		d.Again = look
 		return d
 	}
-	latest, after := plan.Due(s.Status.Proof.LastScheduleTime.Time, f.Now)
+	last := backupschedule.NotAfter(*s.Status.Proof.LastScheduleTime, f.Now)
+	if !last.Equal(s.Status.Proof.LastScheduleTime) {
+		d.Proof = s.Status.Proof.DeepCopy()
+		d.Proof.LastScheduleTime, d.Again = &last, look
+		return d
+	}
+	latest, after := plan.Due(last.Time, f.Now)
+	if late := plan.Late(latest, f.Started); late.After(f.Now) && !s.Spec.Suspend {
+		d.Again = min(late.Sub(f.Now), lookAgain)
+		return d
+	}
 	if latest.IsZero() {
 		d.Again = min(max(plan.Begins(after).Sub(f.Now), time.Second), lookAgain)
 		return d

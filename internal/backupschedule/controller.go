@@ -45,6 +45,8 @@ type Reconciler struct {
 	client.Client
 	Recorder record.EventRecorder
 	Clock    clock.PassiveClock
+
+	started Start
 }
 
 // SetupWithManager adds the reconciler to the manager.
@@ -87,10 +89,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	for _, b := range expired(backups, s.Spec.Retention, proving(&s), r.Clock.Now()) {
-		if err := r.expire(ctx, &s, b); client.IgnoreNotFound(err) != nil {
-			return reconcile.Result{}, err
-		}
+	if err := r.retain(ctx, &s, backups); err != nil {
+		return reconcile.Result{}, err
 	}
 	observe(&s, backups)
 	measure(&s, backups)
@@ -105,12 +105,37 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	return reconcile.Result{RequeueAfter: again}, client.IgnoreNotFound(err)
 }
 
-// proving is the name of the backup that is being proven, or nothing.
-func proving(s *v1alpha1.VaultBackupSchedule) string {
-	if s.Proving() {
-		return s.Status.Proof.Backup
+// retain deletes the backups that are not to be kept any more. What is suspended is left as it is, and so are
+// backups that are being proven or restored.
+func (r *Reconciler) retain(
+	ctx context.Context, s *v1alpha1.VaultBackupSchedule, backups []*v1alpha1.VaultBackup,
+) error {
+	gone := expired(backups, s.Spec.Retention)
+	if len(gone) == 0 || s.Spec.Suspend {
+		return nil
 	}
-	return ""
+	inUse := map[string]bool{}
+	if s.Proving() {
+		inUse[s.Status.Proof.Backup] = true
+	}
+	var restores v1alpha1.VaultRestoreList
+	if err := r.List(ctx, &restores, client.InNamespace(s.Namespace)); err != nil {
+		return fmt.Errorf("listing VaultRestores: %w", err)
+	}
+	for i := range restores.Items {
+		if !restores.Items[i].Completed() {
+			inUse[string(restores.Items[i].Spec.Backup)] = true
+		}
+	}
+	for _, b := range gone {
+		if inUse[b.Name] {
+			continue
+		}
+		if err := r.expire(ctx, s, b); client.IgnoreNotFound(err) != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // backups are those of the schedule.
@@ -143,6 +168,7 @@ func (r *Reconciler) follow(
 	now := r.Clock.Now()
 	last := s.CreationTimestamp.Time
 	if s.Status.LastScheduleTime != nil {
+		*s.Status.LastScheduleTime = NotAfter(*s.Status.LastScheduleTime, now)
 		last = s.Status.LastScheduleTime.Time
 	}
 	latest, next := p.Due(last, now)
@@ -153,7 +179,11 @@ func (r *Reconciler) follow(
 		r.condition(s, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "No backups are begun: spec.suspend is set")
 		return lookAgain, nil
 	}
-	begins := metav1.NewTime(p.Begins(next)).Rfc3339Copy()
+	at := p.Begins(next)
+	if late := p.Late(latest, r.started.At(now)); late.After(now) {
+		at, latest = late, time.Time{}
+	}
+	begins := metav1.NewTime(at).Rfc3339Copy()
 	s.Status.NextScheduleTime = &begins
 	again := min(max(begins.Sub(now), time.Second), lookAgain)
 	first := s.Spec.Immediate && s.Status.LastScheduleTime == nil && len(backups) == 0

@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/robfig/cron/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -62,16 +64,38 @@ func NewPlan(text, zone string, uid types.UID) (Plan, error) {
 }
 
 // Begins is when what is due at a time begins.
-func (p Plan) Begins(due time.Time) time.Time {
+func (p Plan) Begins(due time.Time) time.Time { return due.Add(p.delay(due)) }
+
+// Late is when that begins which had to begin before the operator started, or zero if nothing had: as long after the
+// start as it would have begun after its time, so that what was missed of many schedules does not begin at once.
+func (p Plan) Late(due, started time.Time) time.Time {
+	if due.IsZero() || !p.Begins(due).Before(started) {
+		return time.Time{}
+	}
+	return started.Add(p.delay(due))
+}
+
+// Start is when a controller began to look, which is when its replica became the leader.
+type Start struct {
+	once sync.Once
+	at   time.Time
+}
+
+// At is the time of the first call.
+func (s *Start) At(now time.Time) time.Time {
+	s.once.Do(func() { s.at = now })
+	return s.at
+}
+
+func (p Plan) delay(due time.Time) time.Duration {
 	gap := p.schedule.Next(due).Sub(due)
-	return due.Add(time.Duration(p.share * float64(min(maxJitter, gap/jitterPart))).Truncate(time.Second))
+	return time.Duration(p.share * float64(min(maxJitter, gap/jitterPart))).Truncate(time.Second)
 }
 
 // Due returns the latest time after the last one of which what is due has to have begun by now, or
-// zero, and the next one that has not. A last one that is far in the future was noted by a clock that was
-// wrong, and does not count.
+// zero, and the next one that has not.
 func (p Plan) Due(last, now time.Time) (latest, next time.Time) {
-	if last.After(p.schedule.Next(p.schedule.Next(now))) {
+	if last.After(now) {
 		last = now
 	}
 	from := last
@@ -94,6 +118,16 @@ func (p Plan) Due(last, now time.Time) (latest, next time.Time) {
 		latest = at
 	}
 	return latest, time.Time{}
+}
+
+// NotAfter is the last time of which something was done, or now if a clock that was wrong has noted a later one.
+// That is to be written down, since otherwise nothing were due until that time has come. What is done twice
+// because of that has the same name.
+func NotAfter(last metav1.Time, now time.Time) metav1.Time {
+	if last.After(now) {
+		return metav1.NewTime(now).Rfc3339Copy()
+	}
+	return last
 }
 
 // nameAt is the name of the backup that is due at a time. It is the same whoever makes it.
@@ -133,22 +167,41 @@ func lastOfEachLevel(backups []*v1alpha1.VaultBackup) (last []*v1alpha1.VaultBac
 }
 
 // expired are the backups of a schedule that retention deletes. The last one that is proven at each level stays in
-// any case, and so does the one that is being proven.
-func expired(
-	backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetention, proving string, now time.Time,
-) (gone []*v1alpha1.VaultBackup) {
+// any case. A Vault that was deleted and made again has backups of its own, which push out none of those of the one
+// before.
+func expired(backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetention) (gone []*v1alpha1.VaultBackup) {
 	if retention == nil {
 		return nil
 	}
+	ofVault := map[types.UID][]*v1alpha1.VaultBackup{}
+	for _, b := range backups {
+		var vault types.UID
+		if b.Status.Vault != nil {
+			vault = b.Status.Vault.UID
+		}
+		ofVault[vault] = append(ofVault[vault], b)
+	}
+	for _, of := range ofVault {
+		gone = append(gone, expiredOfVault(of, retention)...)
+	}
+	slices.SortStableFunc(gone, newestFirst)
+	return gone
+}
+
+// expiredOfVault are those of one Vault.
+func expiredOfVault(backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetention) (gone []*v1alpha1.VaultBackup) {
 	backups = slices.Clone(backups)
 	slices.SortStableFunc(backups, newestFirst)
 	last := lastOfEachLevel(backups)
+	newest := slices.IndexFunc(backups, (*v1alpha1.VaultBackup).Succeeded)
 	good, bad := 0, 0
 	for _, b := range backups {
 		if !b.Completed() || b.DeletionTimestamp != nil {
 			continue
 		}
-		beyond := retention.Age != nil && now.Sub(b.CreationTimestamp.Time) > retention.Age.Duration
+		// Both times are the API server's, and a leader whose clock is wrong deletes nothing for that.
+		beyond := retention.Age != nil && newest >= 0 &&
+			backups[newest].CreationTimestamp.Sub(b.CreationTimestamp.Time) > retention.Age.Duration
 		if b.Succeeded() {
 			good++
 			beyond = beyond || retention.Count != nil && good > int(*retention.Count)
@@ -157,7 +210,7 @@ func expired(
 			beyond = beyond || bad > keptFailures
 		}
 		// Who has set deletionPolicy to Retain wants to keep it.
-		if beyond && !slices.Contains(last, b) && b.Name != proving && b.Spec.DeletionPolicy != v1alpha1.RetainData {
+		if beyond && !slices.Contains(last, b) && b.Spec.DeletionPolicy != v1alpha1.RetainData {
 			gone = append(gone, b)
 		}
 	}
