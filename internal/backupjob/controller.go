@@ -92,7 +92,51 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	d := next(f)
+	if action := toMake(f, d); action != "" {
+		err := r.tryOut(ctx, f, action, caKey)
+		switch {
+		case err == nil:
+		case apierrors.ReasonForError(err) == metav1.StatusReasonUnknown: // nobody has said anything
+			return reconcile.Result{}, err
+		case b.DeletionTimestamp != nil && apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+			return reconcile.Result{}, r.release(ctx, &b, false)
+		case d.Create != "":
+			d = refusedJob(f, action, err)
+		}
+	}
 	return reconcile.Result{RequeueAfter: d.Again}, r.act(ctx, f, d, caKey)
+}
+
+// toMake is the action of the Job to make. It is also that of one that would have to be made and cannot, because a Secret
+// is gone: with a whole namespace everything may go in any order.
+func toMake(f *facts, d decision) backup.Action {
+	if f.Backup.DeletionTimestamp != nil && d.Reason == v1alpha1.ReasonDestinationMissing {
+		return backup.Delete
+	}
+	return d.Create
+}
+
+// tryOut has the API server check a Job before it is counted and made: a quota or a policy may refuse it.
+func (r *Reconciler) tryOut(ctx context.Context, f *facts, action backup.Action, caKey string) error {
+	job, err := r.jobOf(ctx, f, action, caKey)
+	if err != nil {
+		return err
+	}
+	if err := r.Create(ctx, job, client.DryRunAll); !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	return nil
+}
+
+// jobOf is a Job for a backup, with the operator's own image.
+func (r *Reconciler) jobOf(
+	ctx context.Context, f *facts, action backup.Action, caKey string,
+) (*batchv1.Job, error) {
+	image, err := r.Image(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("finding out the image of the operator: %w", err)
+	}
+	return r.newJob(f.Backup, f.Vault, action, image, caKey)
 }
 
 // next decides what to do with a backup, be it deleted or not.
@@ -339,12 +383,8 @@ func (r *Reconciler) event(before, b *v1alpha1.VaultBackup) {
 
 // create makes a Job, and the ServiceAccount that it runs as.
 func (r *Reconciler) create(ctx context.Context, f *facts, action backup.Action, caKey string) error {
-	image, err := r.Image(ctx)
-	if err != nil {
-		return fmt.Errorf("finding out the image of the operator: %w", err)
-	}
 	b := f.Backup
-	job, err := r.newJob(b, f.Vault, action, image, caKey)
+	job, err := r.jobOf(ctx, f, action, caKey)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,8 @@ const (
 	startTime = 10 * time.Minute
 	// settle is how long the cache of pods may be behind that of Jobs.
 	settle = 15 * time.Second
+	// refusedAgain is when a Job is tried again that the API server has refused to make.
+	refusedAgain = 30 * time.Second
 	// deleteAgain is when a Job that could not delete what is stored is followed by another one.
 	deleteAgain = 10 * time.Minute
 )
@@ -170,9 +172,18 @@ func whyFailed(job *batchv1.Job, pods []corev1.Pod, now time.Time) (reason, mess
 // underWay tells of a Job that has not ended.
 func underWay(f *facts) decision {
 	why := "The pod of the Job is not there yet"
+	// The Job counts a pod that has failed later than the pod is seen.
+	failures := f.Job.Status.Failed
+	if uncounted := f.Job.Status.UncountedTerminatedPods; uncounted != nil {
+		failures += int32(len(uncounted.Failed))
+	}
 	for i := range f.Pods {
 		pod := &f.Pods[i]
-		if !controlledBy(pod, f.Job) || pod.Status.Phase == corev1.PodFailed {
+		if !controlledBy(pod, f.Job) {
+			continue
+		}
+		if pod.Status.Phase == corev1.PodFailed {
+			failures = max(failures, 1)
 			continue
 		}
 		if pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded {
@@ -185,15 +196,15 @@ func underWay(f *facts) decision {
 	}
 	// One that had begun is tried again by its Job.
 	late := f.Job.CreationTimestamp.Add(startTime).Sub(f.Now)
-	if late <= 0 && f.Job.Status.Failed == 0 {
+	if late <= 0 && failures == 0 {
 		d := failed(v1alpha1.ReasonJobNotStarted, "The Job could not begin within %s: %s", startTime, why)
 		d.Remove = []*batchv1.Job{f.Job}
 		return d
 	}
 	phase := v1alpha1.BackupPending
-	if f.Job.Status.Failed > 0 {
+	if failures > 0 {
 		phase = v1alpha1.BackupRunning
-		why = fmt.Sprintf("The Job tries again, and has failed %d times", f.Job.Status.Failed)
+		why = fmt.Sprintf("The Job tries again, and has failed %d times", failures)
 	}
 	return decision{
 		Phase: phase, Reason: v1alpha1.ReasonJobPending, Message: why, Again: max(late, time.Second),
@@ -237,9 +248,27 @@ func decideDeletion(f *facts) decision {
 	return decideRemoval(f)
 }
 
+// goOn is what to do about a backup whose content cannot be deleted.
+const goOn = ". It is tried again; to let the VaultBackup go and keep what is stored set spec.deletionPolicy to Retain"
+
+// refusedJob says how a backup goes on whose Job the API server refuses to make.
+func refusedJob(f *facts, action backup.Action, why error) decision {
+	text := fmt.Sprintf("The Job cannot be made: %v", why)
+	switch {
+	case action == backup.Delete:
+		return decision{
+			Phase: v1alpha1.BackupDeleting, Reason: v1alpha1.ReasonJobNotStarted, Message: text + goOn, Again: refusedAgain,
+		}
+	case f.Now.Sub(f.Backup.CreationTimestamp.Time) > startTime:
+		return failed(v1alpha1.ReasonJobNotStarted, "%s. It was tried for %s", text, startTime)
+	}
+	return decision{
+		Phase: v1alpha1.BackupPending, Reason: v1alpha1.ReasonJobPending, Message: text, Again: refusedAgain,
+	}
+}
+
 // decideRemoval says how what is stored is deleted, once nothing stores any more.
 func decideRemoval(f *facts) decision {
-	const goOn = ". It is tried again; to let the VaultBackup go and keep what is stored set spec.deletionPolicy to Retain"
 	deleting := decision{Phase: v1alpha1.BackupDeleting, Reason: v1alpha1.ReasonJobRunning}
 	switch {
 	case f.Remover == nil && f.Missing != "":

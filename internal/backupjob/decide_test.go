@@ -1,6 +1,7 @@
 package backupjob
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backup"
@@ -85,6 +87,8 @@ func TestDecide(t *testing.T) {
 	complete, broken := newJob(b, batchv1.JobComplete), newJob(b, batchv1.JobFailed)
 	running, old := newJob(b, ""), newJob(b, "")
 	old.CreationTimestamp = metav1.NewTime(now.Add(-startTime))
+	uncounted := old.DeepCopy()
+	uncounted.Status.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{Failed: []types.UID{"p"}}
 	tried := func(b *v1alpha1.VaultBackup) { b.Status.Attempts = maxAttempts }
 	done := func(b *v1alpha1.VaultBackup) { b.Status.CompletionTime = &metav1.Time{Time: now} }
 	for name, tt := range map[string]struct {
@@ -115,6 +119,10 @@ func TestDecide(t *testing.T) {
 		"waits": {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodPending, "")}},
 			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, false, 0},
 		"never starts": {facts{Backup: b, Job: old}, v1alpha1.BackupFailed, v1alpha1.ReasonJobNotStarted, false, 1},
+		"fails late": {facts{Backup: b, Job: old, Pods: []corev1.Pod{podOf(old, corev1.PodFailed, "")}},
+			v1alpha1.BackupRunning, v1alpha1.ReasonJobPending, false, 0},
+		"fails late, and the pod is gone": {facts{Backup: b, Job: uncounted},
+			v1alpha1.BackupRunning, v1alpha1.ReasonJobPending, false, 0},
 		"succeeds": {facts{Backup: b, Job: complete, Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded, stored)}},
 			v1alpha1.BackupSucceeded, v1alpha1.ReasonBackupStored, false, 0},
 		"result is gone": {facts{Backup: b, Job: complete}, "", "", false, 1},
@@ -137,6 +145,38 @@ func TestDecide(t *testing.T) {
 			len(d.Remove) != tt.remove {
 			t.Errorf("%s: %+v", name, d)
 		}
+	}
+}
+
+// TestRefusedJob has the API server refuse the Job.
+func TestRefusedJob(t *testing.T) {
+	why := errors.New("exceeded quota")
+	created := func(ago time.Duration) *v1alpha1.VaultBackup {
+		return newBackup(func(b *v1alpha1.VaultBackup) { b.CreationTimestamp = metav1.NewTime(now.Add(-ago)) })
+	}
+	for name, tt := range map[string]struct {
+		age    time.Duration
+		action backup.Action
+		phase  v1alpha1.BackupPhase
+		again  bool
+	}{
+		"just now":    {time.Minute, backup.Backup, v1alpha1.BackupPending, true},
+		"for long":    {startTime + time.Second, backup.Backup, v1alpha1.BackupFailed, false},
+		"of deletion": {24 * time.Hour, backup.Delete, v1alpha1.BackupDeleting, true},
+	} {
+		d := refusedJob(&facts{Backup: created(tt.age), Now: now}, tt.action, why)
+		if d.Phase != tt.phase || d.Again > 0 != tt.again || d.Create != "" || !strings.Contains(d.Message, why.Error()) {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+// TestTimeOfAnotherClock has a Job on a machine whose clock is ahead.
+func TestTimeOfAnotherClock(t *testing.T) {
+	early := now.Add(-time.Hour)
+	result, err := parse(stored, early)
+	if err != nil || !result.StoredTime.Equal(early) || !result.IntactTime.Equal(early) {
+		t.Errorf("%+v, error %v", result, err)
 	}
 }
 

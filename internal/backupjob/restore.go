@@ -3,6 +3,7 @@ package backupjob
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -65,6 +66,19 @@ func (r *Restorer) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 		return reconcile.Result{}, err
 	}
 	d := decideRestore(f)
+	if d.Create {
+		job, err := r.jobOf(ctx, f)
+		if err == nil {
+			err = r.Create(ctx, job, client.DryRunAll)
+		}
+		switch {
+		case err == nil, apierrors.IsAlreadyExists(err):
+		case errors.Is(err, errNoCA), apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
+			d = refusedRestore(f, err.Error())
+		default: // nobody has said anything
+			return reconcile.Result{}, err
+		}
+	}
 	return reconcile.Result{RequeueAfter: d.Again}, r.act(ctx, f, d)
 }
 
@@ -273,23 +287,31 @@ func (r *Restorer) tellEvent(x *v1alpha1.VaultRestore) {
 	r.Recorder.Eventf(x, kind, c.Reason, "%s", c.Message)
 }
 
-// begin makes the Job, and the ServiceAccount that it runs as.
-func (r *Restorer) begin(ctx context.Context, f *restoreFacts) error {
+// errNoCA says that the certificates of the Vault are not made yet.
+var errNoCA = errors.New("the CA of Vault is missing")
+
+// jobOf is the Job of a restore.
+func (r *Restorer) jobOf(ctx context.Context, f *restoreFacts) (*batchv1.Job, error) {
 	image, err := r.Image(ctx)
 	if err != nil {
-		return fmt.Errorf("finding out the image of the operator: %w", err)
+		return nil, fmt.Errorf("finding out the image of the operator: %w", err)
 	}
 	caKey := ""
 	if f.Vault.HasRaft() {
 		var missing string
 		if caKey, missing, err = r.caKey(ctx, f.Vault); err != nil {
-			return err
+			return nil, err
 		}
 		if missing != "" {
-			return fmt.Errorf("the CA of Vault is missing: %s", missing)
+			return nil, fmt.Errorf("%w: %s", errNoCA, missing)
 		}
 	}
-	job, err := r.newRestoreJob(f, image, caKey)
+	return r.newRestoreJob(f, image, caKey)
+}
+
+// begin makes the Job, and the ServiceAccount that it runs as.
+func (r *Restorer) begin(ctx context.Context, f *restoreFacts) error {
+	job, err := r.jobOf(ctx, f)
 	if err != nil {
 		return err
 	}

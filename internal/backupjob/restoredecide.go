@@ -206,6 +206,18 @@ func awaited(f *restoreFacts) string {
 	return ""
 }
 
+// refusedRestore says how a restore goes on whose Job cannot be made.
+func refusedRestore(f *restoreFacts, why string) restoreDecision {
+	text := "The Job cannot be made: " + why
+	if f.Now.Sub(f.Restore.CreationTimestamp.Time) > beginWithin {
+		return restoreFailed(v1alpha1.ReasonNotBegun, "%s. It was tried for %s. Nothing was changed. When it is mended make "+
+			"another VaultRestore", text, beginWithin)
+	}
+	return restoreDecision{
+		Phase: v1alpha1.RestorePending, Reason: v1alpha1.ReasonJobPending, Message: text, Again: refusedAgain,
+	}
+}
+
 // restoring tells of a Job that has not ended.
 func restoring(f *restoreFacts) restoreDecision {
 	d := underWay(&facts{Job: f.Job, Pods: f.Pods, Now: f.Now})
@@ -236,12 +248,17 @@ func restored(f *restoreFacts) restoreDecision {
 	}
 	ended := condition(f.Job, batchv1.JobComplete).LastTransitionTime.Time
 	d := restoreDecision{Phase: v1alpha1.RestoreRunning, Reason: v1alpha1.ReasonAwaitingNodes, Again: look, Result: result}
-	told := false
+	told, since := false, ended
 	for _, n := range f.Nodes {
+		if n.Created.After(since) {
+			since = n.Created
+		}
 		switch {
 		case n.Terminating:
 		case f.Vault.HasRaft() && !n.Created.After(ended):
 			d.Restart = append(d.Restart, n)
+		case n.State == probe.Unknown: // the operator has just started
+			since = f.Now
 		case initialized(n.State) && (!f.Vault.HasRaft() || n.Name == f.Vault.NodeName(0)):
 			told = true
 		}
@@ -249,7 +266,7 @@ func restored(f *restoreFacts) restoreDecision {
 	switch {
 	case len(d.Restart) == 0 && told:
 		d.Phase, d.Reason, d.Message, d.Again = v1alpha1.RestoreSucceeded, v1alpha1.ReasonRestored, unsealText(f, result), 0
-	case f.Now.Sub(ended) > tellWithin:
+	case len(d.Restart) == 0 && f.Now.Sub(since) > tellWithin:
 		return restoreFailed(v1alpha1.ReasonAwaitingNodes, "The data is restored, and no node tells that it has it: see "+
 			"'kubectl vault logs %s'", f.Vault.Name)
 	default:

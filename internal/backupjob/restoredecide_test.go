@@ -177,6 +177,10 @@ func TestDecideRestore(t *testing.T) {
 		return []corev1.Pod{podOf(job, corev1.PodSucceeded, message)}
 	}
 	done := said(complete, restoredResult)
+	endedLongAgo := newRestoreJob(x, batchv1.JobComplete)
+	endedLongAgo.Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(-tellWithin - time.Minute))
+	long := newRestoreJob(x, "")
+	long.CreationTimestamp = metav1.NewTime(now.Add(-startTime))
 	none, sealed := probe.Uninitialized, probe.Sealed
 	const nonsense = `{"restoredTime": "2026-01-02T03:04:00Z", "vault": {"threshold": 3, "shares": 2}}`
 	for name, tt := range map[string]struct {
@@ -214,6 +218,14 @@ func TestDecideRestore(t *testing.T) {
 			phase: runs, reason: v1alpha1.ReasonAwaitingNodes, restart: threeNode},
 		"raft has started again": {change: raftVault, job: complete, pods: done,
 			nodes: nodesOf(true, sealed, none, probe.Unreachable), phase: succeeds, reason: v1alpha1.ReasonRestored},
+		"raft starts again, late": {change: raftVault, job: endedLongAgo, nodes: nodesOf(false, sealed, none),
+			phase: runs, reason: v1alpha1.ReasonAwaitingNodes, restart: 2},
+		"no node tells for long": {job: endedLongAgo, nodes: nodesOf(false, none),
+			phase: refused, reason: v1alpha1.ReasonAwaitingNodes},
+		"the operator has just started": {job: endedLongAgo, nodes: nodesOf(false, probe.Unknown),
+			phase: runs, reason: v1alpha1.ReasonAwaitingNodes},
+		"has failed once": {job: long, pods: []corev1.Pod{podOf(long, corev1.PodFailed, "")},
+			phase: runs, reason: v1alpha1.ReasonJobPending, says: "failed 1 times"},
 		"raft starts": {change: raftVault, job: complete, pods: done, nodes: nodesOf(true, probe.Unreachable, sealed),
 			phase: runs, reason: v1alpha1.ReasonAwaitingNodes},
 	} {

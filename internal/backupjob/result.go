@@ -24,9 +24,6 @@ const (
 	maxVersion = 64
 )
 
-// skew is by how much the clock of the machine that a Job ran on may be ahead.
-const skew = 5 * time.Minute
-
 var (
 	digest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	// sealType is a type of seals, as Vault names them.
@@ -92,8 +89,11 @@ func parse(text string, now time.Time) (*backup.Result, error) {
 		return nil, fmt.Errorf("it is not in JSON")
 	}
 	for _, at := range []*time.Time{result.StoredTime, result.IntactTime, result.RestoredTime} {
-		if at != nil && (at.After(now.Add(skew)) || at.Before(time.Unix(0, 0))) {
-			return nil, fmt.Errorf("a time of it is not in the past")
+		if at != nil && at.Before(time.Unix(0, 0)) {
+			return nil, fmt.Errorf("a time of it cannot be")
+		}
+		if at != nil && at.After(now) { // by the clock of another machine
+			*at = now
 		}
 	}
 	switch {
