@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"hash/fnv"
@@ -50,6 +51,8 @@ type marker struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"`
 	Done   bool   `json:"done"`
+	// Writer is a random name of the process that writes: no other one may at the same time.
+	Writer string `json:"writer,omitempty"`
 }
 
 func (j *job) restore(ctx context.Context) error {
@@ -149,7 +152,7 @@ func (j *job) restoreEtcd(ctx context.Context, to *etcdSource, record *Record, s
 	}
 	defer func() { _ = client.Close() }()
 	r := &etcdRestore{job: j, client: client, prefix: to.prefix(), last: map[string]change{}}
-	mark := marker{Name: j.task.Name, SHA256: record.Result.SHA256}
+	mark := marker{Name: j.task.Name, SHA256: record.Result.SHA256, Writer: rand.Text()}
 	done, err := r.begin(ctx, mark)
 	if err != nil {
 		return err
@@ -259,7 +262,10 @@ func (r *etcdRestore) goOn(ctx context.Context, mark marker, there []byte) (done
 	err = json.Unmarshal(there, &found)
 	switch {
 	case err == nil && found.Name == mark.Name && found.SHA256 == mark.SHA256:
-		return found.Done, nil
+		if found.Done {
+			return true, nil
+		}
+		return false, r.takeOver(ctx, there)
 	case err != nil || found.Done:
 		return false, fail(Refused, nil, "Another backup was restored into this etcd, %q; restore into one that is empty",
 			printable(found.Name))
@@ -275,6 +281,21 @@ func (r *etcdRestore) goOn(ctx context.Context, mark marker, there []byte) (done
 	}
 	r.job.log.Info("What another restore had left is removed", "backup", found.Name)
 	return false, nil
+}
+
+// takeOver marks what a pod of before has begun with, which may run yet where nobody sees it. From here on it
+// cannot write: its old values would come after the new ones of this one.
+func (r *etcdRestore) takeOver(ctx context.Context, there []byte) error {
+	response, err := r.client.Txn(ctx).
+		If(append(r.unused(), clientv3.Compare(clientv3.Value(markerKey), "=", string(there)))...).
+		Then(clientv3.OpPut(markerKey, r.mark)).Commit()
+	if err != nil {
+		return fail("", err, "etcd cannot be written to")
+	}
+	if !response.Succeeded {
+		return errMeanwhile()
+	}
+	return nil
 }
 
 // unused says that Vault is not initialized.
@@ -322,7 +343,8 @@ func (r *etcdRestore) forget(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), etcdTimeout)
 	defer cancel()
 	_, err := r.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(r.prefix).WithPrefix(), "=", 0)).
+		If(clientv3.Compare(clientv3.CreateRevision(r.prefix).WithPrefix(), "=", 0),
+			clientv3.Compare(clientv3.Value(markerKey), "=", r.mark)).
 		Then(clientv3.OpDelete(markerKey)).Commit()
 	return err
 }

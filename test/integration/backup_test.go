@@ -272,6 +272,38 @@ func TestRestoreIsNotMixed(t *testing.T) {
 	}
 }
 
+// TestSecondPodOfARestore has another pod of a Job begin while the first one still writes, which Kubernetes has lost
+// sight of. The first must not write its old values after those of the second.
+func TestSecondPodOfARestore(t *testing.T) {
+	t.Parallel()
+	machine := newMachine(t)
+	etcd, into := machine.StartEtcd(), machine.StartEtcd()
+	fill(t, etcd, 20_000)
+	want := dump(t, etcd)
+	files := machine.Files()
+	task := backupTask(etcd.Storage(), backup.Location{Directory: t.TempDir()})
+	if made := run(t.Context(), t, task, files, backup.Backup); made.Reason != "" {
+		t.Fatalf("the backup: %+v", made)
+	}
+	task.Source = into.Storage()
+	var second backup.Result
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		<-into.Watch(t.Context(), "/vault/logical/", clientv3.WithPrefix())
+		second = run(t.Context(), t, task, files, backup.Restore)
+	})
+	if first := run(t.Context(), t, task, files, backup.Restore); first.Reason != backup.Refused {
+		t.Errorf("the first pod: %+v", first)
+	}
+	watching.Wait()
+	if second.Reason != "" {
+		t.Errorf("the second pod: %+v", second)
+	}
+	if got := dump(t, into); !maps.Equal(got, want) {
+		t.Errorf("%d keys were restored of %d, or others", len(got), len(want))
+	}
+}
+
 // faults are what a proxy before the S3 server does to a request. It returns whether it answered.
 type faults func(w http.ResponseWriter, r *http.Request, forward http.Handler) bool
 
