@@ -116,10 +116,19 @@ func toMake(f *facts, d decision) backup.Action {
 	return d.Create
 }
 
-// tryOut has the API server check a Job before it is counted and made: a quota or a policy may refuse it.
+// tryOut makes the ServiceAccount of a Job, and has the API server check the Job before it is counted and made: a
+// quota or a policy may refuse it.
 func (r *Reconciler) tryOut(ctx context.Context, f *facts, action backup.Action, caKey string) error {
 	job, err := r.jobOf(ctx, f, action, caKey)
 	if err != nil {
+		return err
+	}
+	return r.check(ctx, job, string(f.Backup.Spec.Vault), f.Vault)
+}
+
+// check is tryOut of a Job for a Vault with a name.
+func (r *Reconciler) check(ctx context.Context, job *batchv1.Job, name string, vault *v1alpha1.Vault) error {
+	if err := r.account(ctx, job.Namespace, name, vault); err != nil {
 		return err
 	}
 	if err := r.Create(ctx, job, client.DryRunAll); !apierrors.IsAlreadyExists(err) {
@@ -381,28 +390,16 @@ func (r *Reconciler) event(before, b *v1alpha1.VaultBackup) {
 	r.Recorder.Eventf(b, kind, c.Reason, "%s", c.Message)
 }
 
-// create makes a Job, and the ServiceAccount that it runs as.
+// create makes a Job that was tried out.
 func (r *Reconciler) create(ctx context.Context, f *facts, action backup.Action, caKey string) error {
-	b := f.Backup
 	job, err := r.jobOf(ctx, f, action, caKey)
 	if err != nil {
 		return err
 	}
-	if err := r.account(ctx, b.Namespace, string(b.Spec.Vault), f.Vault); err != nil {
-		return r.letGo(ctx, b, err)
-	}
 	if err := r.Create(ctx, job); !apierrors.IsAlreadyExists(err) {
-		return r.letGo(ctx, b, err)
+		return err
 	}
 	return nil // it is looked at when the cache has it
-}
-
-// letGo lets a backup go in a namespace that is being deleted, where no Job can be made any more.
-func (r *Reconciler) letGo(ctx context.Context, b *v1alpha1.VaultBackup, err error) error {
-	if err != nil && b.DeletionTimestamp != nil && apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return r.release(ctx, b, false)
-	}
-	return err
 }
 
 // account makes the ServiceAccount of the Jobs, which has no rights. One that is there is left as it

@@ -69,10 +69,10 @@ func (r *Restorer) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	if d.Create {
 		job, err := r.jobOf(ctx, f)
 		if err == nil {
-			err = r.Create(ctx, job, client.DryRunAll)
+			err = r.check(ctx, job, f.Vault.Name, f.Vault)
 		}
 		switch {
-		case err == nil, apierrors.IsAlreadyExists(err):
+		case err == nil:
 		case errors.Is(err, errNoCA), apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
 			d = refusedRestore(f, err.Error())
 		default: // nobody has said anything
@@ -309,13 +309,10 @@ func (r *Restorer) jobOf(ctx context.Context, f *restoreFacts) (*batchv1.Job, er
 	return r.newRestoreJob(f, image, caKey)
 }
 
-// begin makes the Job, and the ServiceAccount that it runs as.
+// begin makes the Job, which was tried out.
 func (r *Restorer) begin(ctx context.Context, f *restoreFacts) error {
 	job, err := r.jobOf(ctx, f)
 	if err != nil {
-		return err
-	}
-	if err := r.account(ctx, job.Namespace, f.Vault.Name, f.Vault); err != nil {
 		return err
 	}
 	if err := r.Create(ctx, job); !apierrors.IsAlreadyExists(err) {

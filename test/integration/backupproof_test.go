@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backupschedule"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
@@ -41,10 +42,21 @@ func startProof(t *testing.T, namespace string) (*v1alpha1.VaultBackupSchedule, 
 		},
 		Spec: v1alpha1.VaultBackupSpec{Vault: "example", Destination: s3Destination()},
 	}
-	for _, object := range []client.Object{s, b} {
-		if err := admin.Create(t.Context(), object); err != nil {
+	wanted := s
+	for {
+		s = wanted.DeepCopy()
+		if err := admin.Create(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
+		if beginsSoon(t, s) {
+			break
+		}
+		if err := admin.Delete(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := admin.Create(t.Context(), b); err != nil {
+		t.Fatal(err)
 	}
 	awaitBackup(t, b, v1alpha1.BackupFailed, v1alpha1.ReasonDestinationMissing)
 	vault := get(t, namespace, "example", &v1alpha1.Vault{})
@@ -59,6 +71,18 @@ func startProof(t *testing.T, namespace string) (*v1alpha1.VaultBackupSchedule, 
 	createS3Credentials(t, namespace)
 	proofIsDue(t, s)
 	return s, b
+}
+
+// beginsSoon says that a proof which is late begins soon after the operator has started: after which part of ten minutes
+// follows from the UID.
+func beginsSoon(t *testing.T, s *v1alpha1.VaultBackupSchedule) bool {
+	t.Helper()
+	plan, err := backupschedule.NewPlan(s.Spec.Proof.Schedule, "", s.UID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	return plan.Late(started.AddDate(0, -1, 0), started).Sub(started) < 12*time.Second
 }
 
 // proofIsDue has the operator think that it has seen spec.proof long ago.

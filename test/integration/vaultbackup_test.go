@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -110,6 +111,30 @@ func awaitBackup(t *testing.T, b *v1alpha1.VaultBackup, phase v1alpha1.BackupPha
 	})
 }
 
+// refuseJobs has a quota refuse Jobs, until the function that it returns is called.
+func refuseJobs(t *testing.T, namespace string) (allow func()) {
+	t.Helper()
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "no-jobs"}}
+	quota.Spec.Hard = corev1.ResourceList{"count/jobs.batch": resource.MustParse("0")}
+	if err := admin.Create(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+	quota.Status.Hard, quota.Status.Used = quota.Spec.Hard, quota.Spec.Hard
+	if err := admin.Status().Update(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+	container := corev1.Container{Name: "x", Image: "x"}
+	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "x"}}
+	job.Spec.Template.Spec = corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{container}}
+	eventually(t, "Jobs are refused", func() error {
+		if err := admin.Create(t.Context(), job.DeepCopy(), client.DryRunAll); !apierrors.IsForbidden(err) {
+			return fmt.Errorf("error %w", err)
+		}
+		return nil
+	})
+	return func() { remove(t, quota) }
+}
+
 // A backup is made by a Job without any right of the operator, and what is stored is deleted with it.
 func TestVaultBackup(t *testing.T) {
 	t.Setenv("OPERATOR_IMAGE", "example.com/operator:1")
@@ -134,9 +159,16 @@ func TestVaultBackup(t *testing.T) {
 			Vault: "example", Destination: s3Destination(), DeletionPolicy: v1alpha1.DeleteData,
 		},
 	}
+	allowJobs := refuseJobs(t, namespace)
 	if err := admin.Create(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
+	awaitBackup(t, b, v1alpha1.BackupPending, v1alpha1.ReasonJobPending)
+	if c := meta.FindStatusCondition(b.Status.Conditions, v1alpha1.BackupSucceededCondition); b.Status.Attempts != 0 ||
+		!strings.Contains(c.Message, "no-jobs") {
+		t.Errorf("status %+v", b.Status)
+	}
+	allowJobs()
 	job := endJob(t, namespace, "first-backup", fmt.Sprintf(backedUp, strings.Repeat("0", 64)))
 	pod := job.Spec.Template.Spec
 	if pod.ServiceAccountName != "example-backup" || pod.AutomountServiceAccountToken == nil ||
