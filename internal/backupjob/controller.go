@@ -107,8 +107,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	return reconcile.Result{RequeueAfter: d.Again}, r.act(ctx, f, d, caKey)
 }
 
-// toMake is the action of the Job to make. It is also that of one that would have to be made and cannot, because a Secret
-// is gone: with a whole namespace everything may go in any order.
+// toMake is the action of the Job to make. It is also that of one that would have to be made and cannot, because a
+// Secret is gone: with a whole namespace everything may go in any order.
 func toMake(f *facts, d decision) backup.Action {
 	if f.Backup.DeletionTimestamp != nil && d.Reason == v1alpha1.ReasonDestinationMissing {
 		return backup.Delete

@@ -248,21 +248,9 @@ func restored(f *restoreFacts) restoreDecision {
 	}
 	ended := condition(f.Job, batchv1.JobComplete).LastTransitionTime.Time
 	d := restoreDecision{Phase: v1alpha1.RestoreRunning, Reason: v1alpha1.ReasonAwaitingNodes, Again: look, Result: result}
-	told, since := false, ended
-	for _, n := range f.Nodes {
-		if n.Created.After(since) {
-			since = n.Created
-		}
-		switch {
-		case n.Terminating:
-		case f.Vault.HasRaft() && !n.Created.After(ended):
-			d.Restart = append(d.Restart, n)
-		case n.State == probe.Unknown: // the operator has just started
-			since = f.Now
-		case initialized(n.State) && (!f.Vault.HasRaft() || n.Name == f.Vault.NodeName(0)):
-			told = true
-		}
-	}
+	var told bool
+	var since time.Time
+	d.Restart, since, told = afterRestore(f, ended)
 	switch {
 	case len(d.Restart) == 0 && told:
 		d.Phase, d.Reason, d.Message, d.Again = v1alpha1.RestoreSucceeded, v1alpha1.ReasonRestored, unsealText(f, result), 0
@@ -273,6 +261,27 @@ func restored(f *restoreFacts) restoreDecision {
 		d.Message = "The data is restored; the nodes have not told yet that they have it"
 	}
 	return d
+}
+
+// afterRestore looks at the nodes after the Job has ended: those that have to start again, since when none does, and
+// whether one tells that it has the data.
+func afterRestore(f *restoreFacts, ended time.Time) (restart []restoreNode, since time.Time, told bool) {
+	since = ended
+	for _, n := range f.Nodes {
+		if n.Created.After(since) {
+			since = n.Created
+		}
+		switch {
+		case n.Terminating:
+		case f.Vault.HasRaft() && !n.Created.After(ended):
+			restart = append(restart, n)
+		case n.State == probe.Unknown: // the operator has just started
+			since = f.Now
+		case initialized(n.State) && (!f.Vault.HasRaft() || n.Name == f.Vault.NodeName(0)):
+			told = true
+		}
+	}
+	return restart, since, told
 }
 
 // restoreResult is what the Job said, or how the restore has failed.

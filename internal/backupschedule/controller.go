@@ -166,12 +166,7 @@ func (r *Reconciler) follow(
 		return 0, nil
 	}
 	now := r.Clock.Now()
-	last := s.CreationTimestamp.Time
-	if s.Status.LastScheduleTime != nil {
-		*s.Status.LastScheduleTime = NotAfter(*s.Status.LastScheduleTime, now)
-		last = s.Status.LastScheduleTime.Time
-	}
-	latest, next := p.Due(last, now)
+	latest, next := p.Due(lastTime(s, now), now)
 	if s.Spec.Suspend {
 		if !latest.IsZero() {
 			s.Status.LastScheduleTime = &metav1.Time{Time: latest}
@@ -202,6 +197,15 @@ func (r *Reconciler) follow(
 	}
 	r.judge(s, backups)
 	return again, nil
+}
+
+// lastTime is the last time of which a backup was made, or skipped.
+func lastTime(s *v1alpha1.VaultBackupSchedule, now time.Time) time.Time {
+	if s.Status.LastScheduleTime == nil {
+		return s.CreationTimestamp.Time
+	}
+	*s.Status.LastScheduleTime = NotAfter(*s.Status.LastScheduleTime, now)
+	return s.Status.LastScheduleTime.Time
 }
 
 // underWay says that a backup is being made: the next one waits.

@@ -189,7 +189,9 @@ func expired(backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetentio
 }
 
 // expiredOfVault are those of one Vault.
-func expiredOfVault(backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetention) (gone []*v1alpha1.VaultBackup) {
+func expiredOfVault(
+	backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetention,
+) (gone []*v1alpha1.VaultBackup) {
 	backups = slices.Clone(backups)
 	slices.SortStableFunc(backups, newestFirst)
 	last := lastOfEachLevel(backups)

@@ -73,8 +73,8 @@ func startProof(t *testing.T, namespace string) (*v1alpha1.VaultBackupSchedule, 
 	return s, b
 }
 
-// beginsSoon says that a proof which is late begins soon after the operator has started: after which part of ten minutes
-// follows from the UID.
+// beginsSoon says that a proof which is late begins soon after the operator has started: after which part of ten
+// minutes follows from the UID.
 func beginsSoon(t *testing.T, s *v1alpha1.VaultBackupSchedule) bool {
 	t.Helper()
 	plan, err := backupschedule.NewPlan(s.Spec.Proof.Schedule, "", s.UID)

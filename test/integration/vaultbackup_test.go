@@ -123,9 +123,10 @@ func refuseJobs(t *testing.T, namespace string) (allow func()) {
 	if err := admin.Status().Update(t.Context(), quota); err != nil {
 		t.Fatal(err)
 	}
-	container := corev1.Container{Name: "x", Image: "x"}
 	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "x"}}
-	job.Spec.Template.Spec = corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{container}}
+	job.Spec.Template.Spec = corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "x", Image: "x"}},
+	}
 	eventually(t, "Jobs are refused", func() error {
 		if err := admin.Create(t.Context(), job.DeepCopy(), client.DryRunAll); !apierrors.IsForbidden(err) {
 			return fmt.Errorf("error %w", err)
