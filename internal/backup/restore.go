@@ -270,25 +270,19 @@ func (r *etcdRestore) goOn(ctx context.Context, mark marker, there []byte) (done
 		return false, fail(Refused, nil, "Another backup was restored into this etcd, %q; restore into one that is empty",
 			printable(found.Name))
 	}
-	response, err := r.client.Txn(ctx).
-		If(append(r.unused(), clientv3.Compare(clientv3.Value(markerKey), "=", string(there)))...).
-		Then(clientv3.OpDelete(r.prefix, clientv3.WithPrefix()), clientv3.OpPut(markerKey, r.mark)).Commit()
-	if err != nil {
-		return false, fail("", err, "etcd cannot be written to")
-	}
-	if !response.Succeeded {
-		return false, errMeanwhile()
+	if err := r.takeOver(ctx, there, clientv3.OpDelete(r.prefix, clientv3.WithPrefix())); err != nil {
+		return false, err
 	}
 	r.job.log.Info("What another restore had left is removed", "backup", found.Name)
 	return false, nil
 }
 
-// takeOver marks what a pod of before has begun with, which may run yet where nobody sees it. From here on it
-// cannot write: its old values would come after the new ones of this one.
-func (r *etcdRestore) takeOver(ctx context.Context, there []byte) error {
+// takeOver marks what a pod of before has begun with, which may run yet where nobody sees it, and does more to it.
+// From here on that pod cannot write: its old values would come after the new ones of this one.
+func (r *etcdRestore) takeOver(ctx context.Context, there []byte, more ...clientv3.Op) error {
 	response, err := r.client.Txn(ctx).
 		If(append(r.unused(), clientv3.Compare(clientv3.Value(markerKey), "=", string(there)))...).
-		Then(clientv3.OpPut(markerKey, r.mark)).Commit()
+		Then(append(more, clientv3.OpPut(markerKey, r.mark))...).Commit()
 	if err != nil {
 		return fail("", err, "etcd cannot be written to")
 	}

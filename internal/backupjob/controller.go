@@ -92,8 +92,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	d := next(f)
+	var job *batchv1.Job
 	if action := toMake(f, d); action != "" {
-		err := r.tryOut(ctx, f, action, caKey)
+		job, err = r.tryOut(ctx, f, action, caKey)
 		switch {
 		case err == nil:
 		case apierrors.ReasonForError(err) == metav1.StatusReasonUnknown: // nobody has said anything
@@ -104,7 +105,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 			d = refusedJob(f, action, err)
 		}
 	}
-	return reconcile.Result{RequeueAfter: d.Again}, r.act(ctx, f, d, caKey)
+	return reconcile.Result{RequeueAfter: d.Again}, r.act(ctx, f, d, job)
 }
 
 // toMake is the action of the Job to make. It is also that of one that would have to be made and cannot, because a
@@ -116,36 +117,36 @@ func toMake(f *facts, d decision) backup.Action {
 	return d.Create
 }
 
-// tryOut makes the ServiceAccount of a Job, and has the API server check the Job before it is counted and made: a
-// quota or a policy may refuse it.
-func (r *Reconciler) tryOut(ctx context.Context, f *facts, action backup.Action, caKey string) error {
-	job, err := r.jobOf(ctx, f, action, caKey)
-	if err != nil {
-		return err
-	}
-	return r.check(ctx, job, string(f.Backup.Spec.Vault), f.Vault)
-}
-
-// check is tryOut of a Job for a Vault with a name.
-func (r *Reconciler) check(ctx context.Context, job *batchv1.Job, name string, vault *v1alpha1.Vault) error {
-	if err := r.account(ctx, job.Namespace, name, vault); err != nil {
-		return err
-	}
-	if err := r.Create(ctx, job, client.DryRunAll); !apierrors.IsAlreadyExists(err) {
-		return err
-	}
-	return nil
-}
-
-// jobOf is a Job for a backup, with the operator's own image.
-func (r *Reconciler) jobOf(
+// tryOut returns a Job for a backup, which the API server has checked before it is counted and made: a quota or a
+// policy may refuse it.
+func (r *Reconciler) tryOut(
 	ctx context.Context, f *facts, action backup.Action, caKey string,
 ) (*batchv1.Job, error) {
 	image, err := r.Image(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("finding out the image of the operator: %w", err)
 	}
-	return r.newJob(f.Backup, f.Vault, action, image, caKey)
+	job, err := r.newJob(f.Backup, f.Vault, action, image, caKey)
+	if err != nil {
+		return nil, err
+	}
+	return job, r.check(ctx, job, string(f.Backup.Spec.Vault), f.Vault)
+}
+
+// check makes the ServiceAccount of a Job for a Vault with a name, and has the API server check the Job.
+func (r *Reconciler) check(ctx context.Context, job *batchv1.Job, name string, vault *v1alpha1.Vault) error {
+	if err := r.account(ctx, job.Namespace, name, vault); err != nil {
+		return err
+	}
+	return r.create(ctx, job.DeepCopy(), client.DryRunAll)
+}
+
+// create makes a Job, if there is none yet: the cache may be behind.
+func (r *Reconciler) create(ctx context.Context, job *batchv1.Job, options ...client.CreateOption) error {
+	if err := r.Create(ctx, job, options...); !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	return nil
 }
 
 // next decides what to do with a backup, be it deleted or not.
@@ -309,8 +310,8 @@ func (r *Reconciler) missingClaim(ctx context.Context, namespace, name string) (
 	return "", nil
 }
 
-// act does what was decided, and tells of it.
-func (r *Reconciler) act(ctx context.Context, f *facts, d decision, caKey string) error {
+// act does what was decided, and tells of it. The Job is the one to make, if one is.
+func (r *Reconciler) act(ctx context.Context, f *facts, d decision, job *batchv1.Job) error {
 	b := f.Backup
 	if d.Release {
 		return r.release(ctx, b, b.Spec.DeletionPolicy == v1alpha1.DeleteData && b.Status.Attempts > 0)
@@ -333,7 +334,7 @@ func (r *Reconciler) act(ctx context.Context, f *facts, d decision, caKey string
 		}
 	}
 	if d.Create != "" {
-		return r.create(ctx, f, d.Create, caKey)
+		return r.create(ctx, job)
 	}
 	return nil
 }
@@ -388,18 +389,6 @@ func (r *Reconciler) event(before, b *v1alpha1.VaultBackup) {
 		kind = corev1.EventTypeWarning
 	}
 	r.Recorder.Eventf(b, kind, c.Reason, "%s", c.Message)
-}
-
-// create makes a Job that was tried out.
-func (r *Reconciler) create(ctx context.Context, f *facts, action backup.Action, caKey string) error {
-	job, err := r.jobOf(ctx, f, action, caKey)
-	if err != nil {
-		return err
-	}
-	if err := r.Create(ctx, job); !apierrors.IsAlreadyExists(err) {
-		return err
-	}
-	return nil // it is looked at when the cache has it
 }
 
 // account makes the ServiceAccount of the Jobs, which has no rights. One that is there is left as it

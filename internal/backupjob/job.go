@@ -128,14 +128,15 @@ func (r *Reconciler) newJob(
 	b *v1alpha1.VaultBackup, vault *v1alpha1.Vault, action backup.Action, image, caKey string,
 ) (*batchv1.Job, error) {
 	task := backup.Task{Action: action, Location: location(b), Name: objectName(b)}
-	if d := b.Status.Vault; d != nil {
+	d := b.Status.Vault
+	if action == backup.Backup {
+		d, task.Source = describe(vault), source(vault)
+	}
+	if d != nil {
 		task.Vault = backup.Description{
 			Namespace: b.Namespace, Name: string(b.Spec.Vault), UID: string(d.UID), Version: d.Version, SealType: d.SealType,
 			Storage: d.Storage, Shares: int(d.Shares), Threshold: int(d.Threshold),
 		}
-	}
-	if action == backup.Backup {
-		task.Source = source(vault)
 	}
 	text, err := json.Marshal(task)
 	if err != nil {

@@ -66,9 +66,9 @@ func (r *Restorer) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 		return reconcile.Result{}, err
 	}
 	d := decideRestore(f)
+	var job *batchv1.Job
 	if d.Create {
-		job, err := r.jobOf(ctx, f)
-		if err == nil {
+		if job, err = r.jobOf(ctx, f); err == nil {
 			err = r.check(ctx, job, f.Vault.Name, f.Vault)
 		}
 		switch {
@@ -79,7 +79,7 @@ func (r *Restorer) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 			return reconcile.Result{}, err
 		}
 	}
-	return reconcile.Result{RequeueAfter: d.Again}, r.act(ctx, f, d)
+	return reconcile.Result{RequeueAfter: d.Again}, r.act(ctx, f, d, job)
 }
 
 func (r *Restorer) facts(ctx context.Context, x *v1alpha1.VaultRestore) (*restoreFacts, error) {
@@ -213,7 +213,8 @@ func storedAt(f *restoreFacts) *storedBackup {
 	}
 }
 
-func (r *Restorer) act(ctx context.Context, f *restoreFacts, d restoreDecision) error {
+// act does what was decided, and tells of it. The Job is the one to make, if one is.
+func (r *Restorer) act(ctx context.Context, f *restoreFacts, d restoreDecision, job *batchv1.Job) error {
 	x := f.Restore
 	before := x.DeepCopy()
 	tellRestore(f, d)
@@ -238,7 +239,7 @@ func (r *Restorer) act(ctx context.Context, f *restoreFacts, d restoreDecision) 
 		}
 	}
 	if d.Create {
-		return r.begin(ctx, f)
+		return r.create(ctx, job)
 	}
 	return nil
 }
@@ -307,18 +308,6 @@ func (r *Restorer) jobOf(ctx context.Context, f *restoreFacts) (*batchv1.Job, er
 		}
 	}
 	return r.newRestoreJob(f, image, caKey)
-}
-
-// begin makes the Job, which was tried out.
-func (r *Restorer) begin(ctx context.Context, f *restoreFacts) error {
-	job, err := r.jobOf(ctx, f)
-	if err != nil {
-		return err
-	}
-	if err := r.Create(ctx, job); !apierrors.IsAlreadyExists(err) {
-		return err
-	}
-	return nil // it is looked at when the cache has it
 }
 
 // target is the storage to restore into, as a Job reaches it. Of integrated storage that is the first

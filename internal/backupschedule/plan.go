@@ -66,6 +66,11 @@ func NewPlan(text, zone string, uid types.UID) (Plan, error) {
 // Begins is when what is due at a time begins.
 func (p Plan) Begins(due time.Time) time.Time { return due.Add(p.delay(due)) }
 
+func (p Plan) delay(due time.Time) time.Duration {
+	gap := p.schedule.Next(due).Sub(due)
+	return time.Duration(p.share * float64(min(maxJitter, gap/jitterPart))).Truncate(time.Second)
+}
+
 // Late is when that begins which had to begin before the operator started, or zero if nothing had: as long after the
 // start as it would have begun after its time, so that what was missed of many schedules does not begin at once.
 func (p Plan) Late(due, started time.Time) time.Time {
@@ -85,11 +90,6 @@ type Start struct {
 func (s *Start) At(now time.Time) time.Time {
 	s.once.Do(func() { s.at = now })
 	return s.at
-}
-
-func (p Plan) delay(due time.Time) time.Duration {
-	gap := p.schedule.Next(due).Sub(due)
-	return time.Duration(p.share * float64(min(maxJitter, gap/jitterPart))).Truncate(time.Second)
 }
 
 // Due returns the latest time after the last one of which what is due has to have begun by now, or
@@ -188,11 +188,10 @@ func expired(backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetentio
 	return gone
 }
 
-// expiredOfVault are those of one Vault.
+// expiredOfVault are those of one Vault, whose backups it sorts.
 func expiredOfVault(
 	backups []*v1alpha1.VaultBackup, retention *v1alpha1.BackupRetention,
 ) (gone []*v1alpha1.VaultBackup) {
-	backups = slices.Clone(backups)
 	slices.SortStableFunc(backups, newestFirst)
 	last := lastOfEachLevel(backups)
 	newest := slices.IndexFunc(backups, (*v1alpha1.VaultBackup).Succeeded)

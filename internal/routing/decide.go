@@ -151,10 +151,10 @@ func count(nodes []vaultNode) tally {
 	var t tally
 	for _, node := range nodes {
 		switch {
-		case node.State == probe.Active && node.Terminating:
-			t.terminatingClaims++
-		case node.State == probe.Active:
+		case node.claims():
 			t.claims++
+		case node.State == probe.Active:
+			t.terminatingClaims++
 		}
 		if node.State == probe.Active || node.State == probe.Standby {
 			t.unsealed++

@@ -216,7 +216,7 @@ func (r *Reconciler) writeGuard(
 	err := r.APIReader.Get(ctx, key, &current)
 	switch {
 	case apierrors.IsNotFound(err) && wanted != "":
-		err = r.createGuard(ctx, vault, wanted, &current)
+		return r.createGuard(ctx, vault, wanted)
 	case apierrors.IsNotFound(err):
 		err = nil
 	case err != nil:
@@ -232,19 +232,19 @@ func (r *Reconciler) writeGuard(
 	return current.ResourceVersion, err
 }
 
-func (r *Reconciler) createGuard(
-	ctx context.Context, vault *v1alpha1.Vault, value string, guard *corev1.ConfigMap,
-) error {
-	*guard = corev1.ConfigMap{
+// createGuard makes the ConfigMap, and returns its version.
+func (r *Reconciler) createGuard(ctx context.Context, vault *v1alpha1.Vault, value string) (string, error) {
+	guard := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: vault.Namespace, Name: vault.EtcdReplacementName(), Labels: vault.EtcdLabels(),
 		},
 		Data: map[string]string{stateKey: value},
 	}
-	if err := controllerutil.SetControllerReference(vault, guard, r.Scheme()); err != nil {
-		return err
+	err := controllerutil.SetControllerReference(vault, guard, r.Scheme())
+	if err == nil {
+		err = r.Create(ctx, guard)
 	}
-	return r.Create(ctx, guard)
+	return guard.ResourceVersion, err
 }
 
 // replace deletes the StatefulSet together with its claims, none of which is bound:

@@ -198,19 +198,29 @@ func TestBackupOfEtcd(t *testing.T) {
 	}
 }
 
-// TestRestoreThatWasCut ends a restore in the middle, and starts it again.
-func TestRestoreThatWasCut(t *testing.T) {
-	t.Parallel()
+// readyToRestore backs up an etcd with as many keys into a directory. It returns the task that restores it into another
+// one, which is empty, and what is to be there then.
+func readyToRestore(t *testing.T, keys int) (
+	task *backup.Task, files *backup.Files, into *backuptest.Etcd, want map[string]string,
+) {
+	t.Helper()
 	machine := newMachine(t)
-	etcd, into := machine.StartEtcd(), machine.StartEtcd()
-	fill(t, etcd, 5000)
-	want := dump(t, etcd)
-	files := machine.Files()
-	task := backupTask(etcd.Storage(), backup.Location{Directory: t.TempDir()})
+	etcd := machine.StartEtcd()
+	into = machine.StartEtcd()
+	fill(t, etcd, keys)
+	files = machine.Files()
+	task = backupTask(etcd.Storage(), backup.Location{Directory: t.TempDir()})
 	if made := run(t.Context(), t, task, files, backup.Backup); made.Reason != "" {
 		t.Fatalf("the backup: %+v", made)
 	}
 	task.Source = into.Storage()
+	return task, files, into, dump(t, etcd)
+}
+
+// TestRestoreThatWasCut ends a restore in the middle, and starts it again.
+func TestRestoreThatWasCut(t *testing.T) {
+	t.Parallel()
+	task, files, into, want := readyToRestore(t, 5000)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var watching sync.WaitGroup
@@ -245,15 +255,7 @@ func TestRestoreThatWasCut(t *testing.T) {
 // TestRestoreIsNotMixed initializes Vault while it is restored.
 func TestRestoreIsNotMixed(t *testing.T) {
 	t.Parallel()
-	machine := newMachine(t)
-	etcd, into := machine.StartEtcd(), machine.StartEtcd()
-	fill(t, etcd, 5000)
-	files := machine.Files()
-	task := backupTask(etcd.Storage(), backup.Location{Directory: t.TempDir()})
-	if made := run(t.Context(), t, task, files, backup.Backup); made.Reason != "" {
-		t.Fatalf("the backup: %+v", made)
-	}
-	task.Source = into.Storage()
+	task, files, into, _ := readyToRestore(t, 5000)
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
 	watching.Go(func() {
@@ -276,16 +278,7 @@ func TestRestoreIsNotMixed(t *testing.T) {
 // sight of. The first must not write its old values after those of the second.
 func TestSecondPodOfARestore(t *testing.T) {
 	t.Parallel()
-	machine := newMachine(t)
-	etcd, into := machine.StartEtcd(), machine.StartEtcd()
-	fill(t, etcd, 20_000)
-	want := dump(t, etcd)
-	files := machine.Files()
-	task := backupTask(etcd.Storage(), backup.Location{Directory: t.TempDir()})
-	if made := run(t.Context(), t, task, files, backup.Backup); made.Reason != "" {
-		t.Fatalf("the backup: %+v", made)
-	}
-	task.Source = into.Storage()
+	task, files, into, want := readyToRestore(t, 20_000)
 	var second backup.Result
 	var watching sync.WaitGroup
 	watching.Go(func() {
