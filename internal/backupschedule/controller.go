@@ -181,13 +181,15 @@ func (r *Reconciler) follow(
 	begins := metav1.NewTime(at).Rfc3339Copy()
 	s.Status.NextScheduleTime = &begins
 	again := min(max(begins.Sub(now), time.Second), lookAgain)
-	first := s.Spec.Immediate && s.Status.LastScheduleTime == nil && len(backups) == 0
-	if first && latest.IsZero() {
+	if s.Spec.Immediate && s.Status.LastScheduleTime == nil && len(backups) == 0 {
+		// There is nothing to copy before, even if a time of the schedule comes.
 		if ready, err := r.initialized(ctx, s); err != nil || !ready {
 			r.judge(s, backups)
 			return min(again, waitAgain), err
 		}
-		latest = s.CreationTimestamp.Time
+		if latest.IsZero() {
+			latest = s.CreationTimestamp.Time
+		}
 	}
 	if !latest.IsZero() && !underWay(backups) {
 		if err := r.Create(ctx, newBackup(s, nameAt(s.Name, latest))); err != nil && !apierrors.IsAlreadyExists(err) {
