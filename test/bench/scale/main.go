@@ -35,6 +35,7 @@ type options struct {
 	releases    bool
 	generated   bool
 	overload    bool
+	schedules   bool
 	parallel    int
 	single      int
 	atOnce      int
@@ -118,6 +119,9 @@ func parseFlags() (o options, err error) {
 		"let the operator generate certificates, instead of naming a Secret of the namespace")
 	flag.BoolVar(&o.overload, "overload", false,
 		"create all Vaults at once, sample until every label is right, and measure nothing else but the rest")
+	flag.BoolVar(&o.schedules, "schedules", false,
+		"give each Vault a backup schedule of the same time of the day, follow the backups until each has its Job, and "+
+			"measure no failovers; -limit has to be at least 15m")
 	flag.IntVar(&o.parallel, "parallel", 8, "how many Vaults are created at a time, when it is not all")
 	flag.IntVar(&o.single, "single", 20, "how many failovers of each kind happen one at a time")
 	flag.IntVar(&o.atOnce, "at-once", 150,
@@ -181,7 +185,11 @@ func measure(ctx context.Context, o options, size int) (*result, error) {
 	if err == nil {
 		err = b.atRest(ctx, r)
 	}
-	if err == nil && !o.overload {
+	switch {
+	case err != nil:
+	case o.schedules:
+		err = b.schedules(ctx, r)
+	case !o.overload:
 		err = b.failovers(ctx, r)
 	}
 	usage, usageErr := b.operator.usage()

@@ -103,11 +103,12 @@ func serviceAccountFiles(ctx context.Context, p *controlPlane) (string, error) {
 	)
 }
 
-// environment is the container's, and where the API server is.
+// environment is the container's, where the API server is, and the image, since there is no pod to read it from.
 func environment(p *controlPlane, container corev1.Container) []string {
 	_, address, _ := strings.Cut(p.config.Host, "://")
 	host, port, _ := strings.Cut(address, ":")
-	env := []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port, "PATH=" + os.Getenv("PATH")}
+	env := []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port, "PATH=" + os.Getenv("PATH"),
+		"OPERATOR_IMAGE=" + container.Image}
 	for _, variable := range container.Env {
 		value := variable.Value
 		if from := variable.ValueFrom; from != nil && from.FieldRef != nil {

@@ -26,6 +26,7 @@ type result struct {
 	Overload  *overload  `json:"overload,omitempty"`
 	Rest      *idle      `json:"rest,omitempty"`
 	Failovers []failover `json:"failovers,omitempty"`
+	Backups   *backups   `json:"backups,omitempty"`
 	// LostLabels counts labels that were taken from the pod of an active node that responds.
 	LostLabels int64 `json:"lostLabels"`
 	// PeakMiB is the most memory that was resident.
@@ -189,6 +190,9 @@ func printTables(out io.Writer, all []result) {
 		if r.Overload != nil {
 			printOverload(out, r)
 		}
+		if r.Backups != nil {
+			printBackups(out, r)
+		}
 	}
 }
 
@@ -249,7 +253,7 @@ func printOverload(out io.Writer, r result) {
 }
 
 // thinned returns about so many of the samples, with the last one.
-func thinned(samples []sample, want int) (kept []sample) {
+func thinned[T any](samples []T, want int) (kept []T) {
 	step := max(1, len(samples)/want)
 	for i := len(samples) - 1; i >= 0; i -= step {
 		kept = append(kept, samples[i])

@@ -106,3 +106,17 @@ func TestThinned(t *testing.T) {
 		t.Errorf("kept %v", kept)
 	}
 }
+
+func TestMostWithin(t *testing.T) {
+	start := time.Unix(0, 0)
+	var times []time.Time
+	for _, second := range []int{30, 0, 9, 10, 11, 19, 20} {
+		times = append(times, start.Add(time.Duration(second)*time.Second))
+	}
+	if most := mostWithin(times, 10*time.Second); most != 3 {
+		t.Errorf("%d within 10 s, want 3", most)
+	}
+	if most := mostWithin(nil, time.Second); most != 0 {
+		t.Errorf("%d of none", most)
+	}
+}
