@@ -12,9 +12,9 @@ IMG ?=
 BASE_IMAGE ?= scratch
 
 # All is compiled in one way, so that what two programs share is compiled once. Only the
-# race detector needs another.
+# race detector needs another. Without what a debugger needs a tenth of the time is saved.
 export CGO_ENABLED := 0
-export GOFLAGS ?= -trimpath
+export GOFLAGS ?= -trimpath -gcflags=all=-dwarf=false
 race := CGO_ENABLED=1 go
 # What lives as short as a compiler need not collect garbage. The limit is for what is large.
 brief := GOGC=off GOMEMLIMIT=3GiB

@@ -10,6 +10,6 @@ if [[ ! -f $dir/build/image.tar ]]; then
 	rm -rf build/previous
 	mkdir -p "$dir"
 	git archive "$commit" | tar --extract --directory="$dir"
-	GOFLAGS=-buildvcs=false make -C "$dir" image BASE_IMAGE=scratch
+	GOFLAGS="${GOFLAGS:-} -buildvcs=false" make -C "$dir" image BASE_IMAGE=scratch
 fi
 echo "$dir"

@@ -125,7 +125,7 @@ func (p part) build(ctx context.Context, dir string) error {
 	if err := errors.Join(os.RemoveAll(unfinished), os.MkdirAll(unfinished, 0o755)); err != nil {
 		return err
 	}
-	args := []string{"build", "-trimpath", "-tags", p.tags,
+	args := []string{"build", "-trimpath", "-gcflags=all=-dwarf=false", "-tags", p.tags,
 		"-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o", unfinished + "/"}
 	if p.replaced != nil {
 		source, err := os.MkdirTemp(cacheDir(), p.module+"-")
