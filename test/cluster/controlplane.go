@@ -146,6 +146,7 @@ metadata:
   annotations: {storageclass.kubernetes.io/is-default-class: "true"}
 provisioner: ` + provisionerName + `
 volumeBindingMode: WaitForFirstConsumer
+allowVolumeExpansion: true
 `
 
 func applyManifests(ctx context.Context) error {

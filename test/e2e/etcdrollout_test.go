@@ -21,7 +21,7 @@ func TestEtcdRollout(t *testing.T) {
 	t.Parallel()
 	f := newFixtureOf(t, "etcd", 2, `{nodes: 2, storage: {etcd: {whenDeleted: Delete}}}`)
 	vaults := f.containers(t, "server")
-	t.Run("other resources", func(t *testing.T) { f.changeEtcd(t) })
+	t.Run("other resources and larger volumes", func(t *testing.T) { f.changeEtcd(t) })
 	t.Run("a version that cannot start", func(t *testing.T) { f.badEtcdVersion(t) })
 	if now := f.containers(t, "server"); now != vaults {
 		t.Errorf("Vault runs in %s, and ran in %s", now, vaults)
@@ -48,7 +48,8 @@ func (f *fixture) changeEtcd(t *testing.T) {
 	leader := f.etcdLeader(t)
 	var order []string
 	r := f.underLoad(t, func(string) {
-		setSpec(t, f.Vault, `{"storage": {"etcd": {"resources": {"requests": {"memory": "129Mi"}}}}}`)
+		setSpec(t, f.Vault,
+			`{"storage": {"etcd": {"volumeSize": "3Gi", "resources": {"requests": {"memory": "129Mi"}}}}}`)
 		f.Await(t, "has replaced its members", func(v1alpha1.VaultStatus) bool {
 			out := shell.Run(t, f.Kubectl(`get pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=etcd `+
 				`-o jsonpath='{range .items[*]}{.metadata.name} {.spec.containers[0].resources.requests.memory}{"\n"}{end}'`,
@@ -73,6 +74,11 @@ func (f *fixture) changeEtcd(t *testing.T) {
 	}
 	requireOutage(t, r, outageBesideOthers)
 	f.awaitMembers(t)
+	requireVolumes(t, f.Vault, "3Gi")
+	args := shell.Run(t, f.Kubectl("get pod %s-etcd-0 -o jsonpath={.spec.containers[0].command}", f.Name))
+	if !strings.Contains(args, "--quota-backend-bytes=1476395008") {
+		t.Errorf("etcd runs with %s", args)
+	}
 }
 
 // badEtcdVersion goes to a version that does not exist, which costs one member, and back.

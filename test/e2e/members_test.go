@@ -61,7 +61,38 @@ func TestRaftMembers(t *testing.T) {
 	v, root := newAuthorizedRaft(t, "resized")
 	awaitVoters(t, v, 3*time.Minute, "resized-0", "resized-1", "resized-2")
 	t.Run("one that was removed joins anew", func(t *testing.T) { removePeer(t, v, root) })
+	t.Run("larger volumes", func(t *testing.T) { growRaft(t, v, root) })
 	t.Run("they become fewer and more", func(t *testing.T) { resizeRaft(t, v, root) })
+}
+
+// growRaft makes the volumes larger, which touches no pod.
+func growRaft(t *testing.T, v vaulttest.Vault, root string) {
+	before := running(t, v)
+	setSpec(t, v, `{"storage": {"raft": {"volumeSize": "3Gi"}}}`)
+	requireVolumes(t, v, "3Gi")
+	awaitCondition(t, v, time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated)
+	if now := running(t, v); now != before {
+		t.Errorf("%s run, and %s ran before", now, before)
+	}
+	requireValue(t, v, v.AwaitHA(t, 2).VaultStatus.Active, root)
+}
+
+// requireVolumes waits until the volumes of all members, and what makes new ones, are of a size.
+func requireVolumes(t *testing.T, v vaulttest.Vault, size string) {
+	t.Helper()
+	shell.Eventually(t, "volumes of "+size, 2*time.Minute, func() error {
+		const of = "-o jsonpath='{.status.storage.volumeSize} {.items[*].status.capacity.storage} " +
+			"{.items[*].spec.volumeClaimTemplates[0].spec.resources.requests.storage}'"
+		status := shell.Run(t, v.Kubectl("get vault %s "+of, v.Name))
+		claims := shell.Run(t, v.Kubectl("get pvc "+of))
+		sets := shell.Run(t, v.Kubectl("get statefulset -l app.kubernetes.io/instance=%s "+of, v.Name))
+		for _, word := range strings.Fields(status + " " + claims + " " + sets) {
+			if word != size {
+				return fmt.Errorf("the status has %s, the claims have %s, and the StatefulSet has %s", status, claims, sets)
+			}
+		}
+		return nil
+	})
 }
 
 // resizeRaft takes nodes away from a Vault, its active node last, and adds them again.
