@@ -38,8 +38,8 @@ func TestAudit(t *testing.T) {
 	}
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
 	typo := vaulttest.Vault{Namespace: v.Namespace, Name: "typo"}
-	shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`}`))
-	shell.Apply(t, manifest(typo, `{nodes: 1, audit: {volumeSize: 64Mi, storageClassName: fast-typo}, `+smallEtcd+`}`))
+	shell.Apply(t, manifest(v, `{nodes: 1, `+anyStorage+`}`))
+	shell.Apply(t, manifest(typo, `{nodes: 1, audit: {volumeSize: 64Mi, storageClassName: fast-typo}, `+anyStorage+`}`))
 	inContext := fmt.Sprintf("kubectl() { command kubectl --namespace=%s \"$@\"; }\n", v.Namespace)
 
 	keys := v.InitAndUnseal(t, 1)

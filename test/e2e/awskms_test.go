@@ -26,7 +26,7 @@ func TestAWSKMS(t *testing.T) {
 	t.Parallel()
 	kms := startKMS(t, newNamespace(t))
 	spec := func(key string) string {
-		return `{nodes: 1, ` + smallEtcd + `, pod: {env: [{name: SSL_CERT_DIR, value: /kms-ca}], ` +
+		return `{nodes: 1, ` + anyStorage + `, pod: {env: [{name: SSL_CERT_DIR, value: /kms-ca}], ` +
 			`volumes: [{name: kms-ca, secret: {secretName: my-ca}}], ` +
 			`volumeMounts: [{name: kms-ca, mountPath: /kms-ca, readOnly: true}]}, ` +
 			`seal: {awskms: {region: ` + kmsRegion + `, kmsKeyID: ` + key + `, endpoint: "https://kms.` + kms.Namespace +

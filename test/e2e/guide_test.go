@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -39,8 +41,12 @@ func TestUsageGuide(t *testing.T) {
 		t.Cleanup(func() { shell.Run(t, remove) })
 	}
 	// No namespace enforces anything here: the guide is for a cluster as it is.
-	shell.Run(t, "kubectl apply -f ../../config/samples/vault.yaml")
-	example.AwaitSealed(t, 2)
+	if several == 2 {
+		shell.Run(t, "kubectl apply -f ../../config/samples/vault.yaml")
+	} else {
+		shell.Apply(t, manifest(example, fmt.Sprintf("{nodes: %d, version: 1.21.0, %s}", several, anyStorage)))
+	}
+	example.AwaitSealed(t, several)
 
 	var keys vaulttest.Keys
 	token := func() []string { return append(guideEnv, "VAULT_TOKEN="+keys.RootToken) }
@@ -59,8 +65,8 @@ func TestUsageGuide(t *testing.T) {
 	t.Log("Unsealing a sealed node")
 	forward(t, guide.ForwardSealed, func() { vaulttest.UnsealAt(t, keys, guideEnv...) })
 	status := example.AwaitHA(t, 0)
-	if len(status.VaultStatus.Sealed) != 1 {
-		t.Fatalf("sealed is %q, want the other node", status.VaultStatus.Sealed)
+	if len(status.VaultStatus.Sealed) != several-1 {
+		t.Fatalf("sealed is %q, want %d others", status.VaultStatus.Sealed, several-1)
 	}
 	shell.Run(t, "kubectl wait --for=condition=Available vault/example --timeout=60s")
 
@@ -98,17 +104,27 @@ func TestUsageGuide(t *testing.T) {
 	requireBar(t, readAsClient(t, keys.RootToken))
 
 	t.Log("Starting a standby Vault node")
-	forward(t, guide.ForwardSealed, func() { vaulttest.UnsealAt(t, keys, guideEnv...) })
-	status = example.AwaitHA(t, 1)
-	standby := status.VaultStatus.Standby[0]
-	if out := shell.Run(t, guide.GetStandby); out != `["`+standby+`"]` {
+	for standby := 1; standby < several; standby++ {
+		forward(t, guide.ForwardSealed, func() {
+			shell.Eventually(t, "the node has joined", time.Minute, func() error {
+				if out, _ := shell.Try("vault status", guideEnv...); !strings.Contains(out, "Initialized        true") {
+					return errors.New(out)
+				}
+				return nil
+			})
+			vaulttest.UnsealAt(t, keys, guideEnv...)
+		})
+		status = example.AwaitHA(t, standby)
+	}
+	standby := status.VaultStatus.Standby
+	if out := shell.Run(t, guide.GetStandby); out != `["`+strings.Join(standby, `","`)+`"]` {
 		t.Fatalf("the guide's command prints %s", out)
 	}
 
 	t.Log("Automated failover")
 	shell.Run(t, guide.DeleteActive)
 	example.Await(t, "has the standby active", func(s v1alpha1.VaultStatus) bool {
-		return s.VaultStatus.Active == standby
+		return slices.Contains(standby, s.VaultStatus.Active)
 	})
 	requireBar(t, readAsClient(t, keys.RootToken))
 	forward(t, guide.ForwardActive, func() {
@@ -122,7 +138,7 @@ func TestUsageGuide(t *testing.T) {
 		t.Fatalf("the guide's command prints %s", out)
 	}
 	forward(t, guide.ForwardSealed, func() { vaulttest.UnsealAt(t, keys, guideEnv...) })
-	example.AwaitHA(t, 1)
+	example.AwaitHA(t, several-1)
 	requireBar(t, readAsClient(t, keys.RootToken))
 
 	requireReadable(t)

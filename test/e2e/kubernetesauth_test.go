@@ -26,7 +26,7 @@ func TestKubernetesAuth(t *testing.T) {
 		t.Fatalf("docs/kubernetes-auth.md has other blocks of commands: %q", page)
 	}
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
-	shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`}`))
+	shell.Apply(t, manifest(v, `{nodes: 1, `+anyStorage+`}`))
 	keys := v.InitAndUnseal(t, 1)
 	active := v.AwaitHA(t, 0).VaultStatus.Active
 	v.Do(t, active, keys.RootToken, "vault secrets enable -path=secret -version=1 kv")

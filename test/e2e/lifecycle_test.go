@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -18,15 +19,15 @@ func TestTwoVaultsSideBySide(t *testing.T) {
 	a := vaulttest.Vault{Namespace: newNamespace(t), Name: "same"}
 	b := vaulttest.Vault{Namespace: newNamespace(t), Name: "same"}
 	for _, v := range []vaulttest.Vault{a, b} {
-		shell.Apply(t, manifest(v, `{nodes: 2, `+smallEtcd+`}`))
+		shell.Apply(t, manifest(v, fmt.Sprintf(`{nodes: %d, %s}`, several, anyStorage)))
 	}
-	a.InitAndUnseal(t, 2)
-	status := b.AwaitSealed(t, 2)
+	a.InitAndUnseal(t, several)
+	status := b.AwaitSealed(t, several)
 	if status.Initialized || status.VaultStatus.Active != "" {
 		t.Fatalf("initializing one Vault changed the other: %+v", status)
 	}
-	b.InitAndUnseal(t, 2)
-	a.AwaitHA(t, 1)
+	b.InitAndUnseal(t, several)
+	a.AwaitHA(t, several-1)
 	if os.Getenv("LOCAL_CLUSTER") != "" {
 		requireConfined(t, a, b)
 	}
@@ -53,7 +54,7 @@ func TestKeptData(t *testing.T) {
 func TestRemovalWithoutOperator(t *testing.T) {
 	gone := vaulttest.Vault{Namespace: newNamespace(t), Name: "gone"}
 	inside := vaulttest.Vault{Namespace: newNamespace(t), Name: "inside"}
-	shell.Apply(t, manifest(gone, `{nodes: 1, `+smallEtcd+`}`))
+	shell.Apply(t, manifest(gone, `{nodes: 1, `+anyStorage+`}`))
 	shell.Apply(t, manifest(inside, `{nodes: 1, storage: {etcd: {nodes: 1}}}`))
 	gone.AwaitSealed(t, 1)
 	inside.AwaitSealed(t, 1)

@@ -19,7 +19,7 @@ import (
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "measured"}
-	shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`}`))
+	shell.Apply(t, manifest(v, `{nodes: 1, `+anyStorage+`}`))
 	v.InitAndUnseal(t, 1)
 	shell.Run(t, v.Kubectl("create serviceaccount other"))
 	reader := newMetricsReader(t, v.Namespace)

@@ -39,7 +39,7 @@ type keyService struct {
 func newKeyService(t *testing.T, namespace, variables string) keyService {
 	t.Helper()
 	k := keyService{root: vaulttest.Vault{Namespace: namespace, Name: "root"}}
-	shell.Apply(t, manifest(k.root, `{nodes: 1, `+smallEtcd+`}`))
+	shell.Apply(t, manifest(k.root, `{nodes: 1, `+anyStorage+`}`))
 	k.rootKeys = k.root.InitAndUnseal(t, 1)
 	transit := docs.Commands(t, "../../docs/auto-unseal.md")["Transit of another Vault"]
 	k.asRoot(t, variables+transit[0]+transit[1])

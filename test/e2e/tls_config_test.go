@@ -21,17 +21,18 @@ func TestOwnTLSAndConfig(t *testing.T) {
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "own"}
 	ca := newUserCA(t, v)
 	ca.issue(t, 90*24*time.Hour)
-	shell.Apply(t, manifest(v,
-		`{nodes: 2, configMapName: settings, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, `+
-			`listener: {unauthenticatedMetricsAccess: true, xForwardedForAuthorizedAddrs: [127.0.0.1]}, `+smallEtcd+`}`))
+	shell.Apply(t, manifest(v, fmt.Sprintf(
+		`{nodes: %d, configMapName: settings, tls: {static: {serverSecret: mine, clientSecret: my-ca}}, `+
+			`listener: {unauthenticatedMetricsAccess: true, xForwardedForAuthorizedAddrs: [127.0.0.1]}, %s}`,
+		several, anyStorage)))
 	awaitReported(t, v, v1alpha1.ConfigValidCondition, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound, "settings")
 	// It comes up by itself once what it lacked is there.
 	shell.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: %s}, data: `+
 		`{vault.hcl: "default_lease_ttl = \"1h\"\nmax_lease_ttl = \"10h\"\ntelemetry {\n  disable_hostname = true\n  `+
 		`prometheus_retention_time = \"1h\"\n}\n"}}`, v.Namespace))
-	keys := v.InitAndUnseal(t, 2)
+	keys := v.InitAndUnseal(t, several)
 
-	active := v.AwaitHA(t, 1).VaultStatus.Active
+	active := v.AwaitHA(t, several-1).VaultStatus.Active
 	var config struct {
 		Data struct {
 			MaxLeaseTTL int64 `json:"max_lease_ttl"`
@@ -57,7 +58,7 @@ func TestOwnTLSAndConfig(t *testing.T) {
 	usePod(t, v, active, keys)
 	t.Run("a renewed certificate is served and its end is told", func(t *testing.T) {
 		requireLocalCluster(t)
-		(&fixture{Vault: v, nodes: 2, keys: keys}).renewCertificate(t, ca)
+		(&fixture{Vault: v, nodes: several, keys: keys}).renewCertificate(t, ca)
 	})
 }
 

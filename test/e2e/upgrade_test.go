@@ -35,7 +35,7 @@ func TestUpgrade(t *testing.T) {
 func TestUpgradeWithoutRoomForOneMore(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "spread"}
-	shell.Apply(t, manifest(v, `{nodes: 3, version: 1.21.0, `+smallEtcd+`, pod: {affinity: {podAntiAffinity: {`+
+	shell.Apply(t, manifest(v, `{nodes: 3, version: 1.21.0, `+anyStorage+`, pod: {affinity: {podAntiAffinity: {`+
 		`requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, `+
 		`labelSelector: {matchLabels: {app.kubernetes.io/instance: spread, app.kubernetes.io/component: server}}}]}}}}`))
 	keys := v.InitAndUnseal(t, 3)

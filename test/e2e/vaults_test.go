@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,15 @@ kind: Vault
 metadata: {name: %s, namespace: %s}
 spec: %s`, v.Name, v.Namespace, spec)
 }
+
+// What is about no storage in particular is tested with etcd, and where E2E_STORAGE is "raft" with integrated
+// storage: anyStorage is the field, and several the fewest nodes of which one can be lost.
+var anyStorage, several = func() (string, int) {
+	if os.Getenv("E2E_STORAGE") == "raft" {
+		return `storage: {raft: {whenDeleted: Delete}}`, 3
+	}
+	return smallEtcd, 2
+}()
 
 // smallEtcd is a storage of one member, which takes less of a small machine.
 const smallEtcd = `storage: {etcd: {nodes: 1, whenDeleted: Delete}}`
