@@ -248,7 +248,8 @@ func (r *Reconciler) gather(
 	return f, list, err
 }
 
-// allUninitialized says that every node which there should be says that it has no data.
+// allUninitialized says that every node which may run says that it has no data. While fewer are wanted that is more of
+// them: another one may have the data.
 func (f *facts) allUninitialized(all []corev1.Pod, observations map[types.UID]probe.Observation) bool {
 	var count int32
 	for i := range all {
@@ -256,7 +257,7 @@ func (f *facts) allUninitialized(all []corev1.Pod, observations map[types.UID]pr
 			count++
 		}
 	}
-	return count >= f.vault.WantedNodes()
+	return count >= f.vault.RunningNodes()
 }
 
 // pending says that the node which was asked may still be at it: it has not ended, and does not

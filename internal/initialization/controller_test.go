@@ -988,6 +988,12 @@ func TestNodesWithStorageOfTheirOwn(t *testing.T) {
 	if !f.allUninitialized(all, observations) {
 		t.Error("all nodes are not enough")
 	}
+	// While fewer are wanted all that may run count.
+	f.vault.Spec.Nodes, f.vault.Spec.Storage.Raft = new(int32(1)), &v1alpha1.RaftStorage{}
+	f.vault.Status.Raft = &v1alpha1.RaftStatus{Nodes: 3}
+	if f.allUninitialized(all[:1], observations) {
+		t.Error("one of 3 nodes is enough, because one is wanted")
+	}
 	observations["b"] = probe.Observation{State: probe.Unreachable}
 	if f.allUninitialized(all, observations) {
 		t.Error("one that does not answer is taken for one without data")

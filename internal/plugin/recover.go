@@ -143,7 +143,8 @@ func (p *plugin) planRecovery(ctx context.Context, t *target, survivor string) (
 	}
 }
 
-// raftNodes are the nodes that the Vault should have, by their ordinals.
+// raftNodes are the nodes that may run, by their ordinals. While fewer are wanted those that the cluster has not got
+// rid of yet are among them: their data counts.
 func (t *target) raftNodes(ctx context.Context) ([]raftNode, error) {
 	pods, err := t.allPods(ctx, t.vault.PodLabels())
 	if err != nil {
@@ -154,7 +155,7 @@ func (t *target) raftNodes(ctx context.Context) ([]raftNode, error) {
 		return nil, err
 	}
 	var nodes []raftNode
-	for ordinal := range int(t.vault.WantedNodes()) {
+	for ordinal := range int(t.vault.RunningNodes()) {
 		n := raftNode{name: fmt.Sprintf("%s-%d", t.vault.Name, ordinal)}
 		if n.claim, err = t.claim(ctx, n.claimName()); err != nil {
 			return nil, err
@@ -311,7 +312,7 @@ func (r *recovering) awaitUnsealed(ctx context.Context) error {
 		if now > unsealed {
 			unsealed, moved = now, time.Now()
 		}
-		if wanted := int(r.vault.WantedNodes()); unsealed >= wanted {
+		if wanted := int(r.vault.RunningNodes()); unsealed >= wanted {
 			return nil
 		} else if time.Since(moved) > r.options.timeout {
 			return exit(exitSealed, "%d of %d nodes have unsealed themselves in time: kubectl vault logs %s -n %s",
