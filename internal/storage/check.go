@@ -80,7 +80,7 @@ func (s *State) changeRefusal() error {
 // earlier Vault has left. A cluster of another size is another cluster: members
 // with data and members without would be two, behind one Service.
 func (s *State) membersFit() error {
-	kept := s.boundOrdinals()
+	kept := s.keptOrdinals()
 	if len(kept) == 0 {
 		return nil
 	}
@@ -103,10 +103,21 @@ func (s *State) membersFit() error {
 	return nil
 }
 
+// leftOver says that a claim is of a node that the cluster has got rid of: nothing depends on it.
+func (s *State) leftOver(ordinal int) bool {
+	raft := s.Vault.Status.Raft
+	return s.Vault.HasRaft() && raft != nil && raft.Nodes > 0 && ordinal >= int(s.Vault.RunningNodes())
+}
+
+// keptOrdinals are those of the bound claims that are used again.
+func (s *State) keptOrdinals() []int {
+	return slices.DeleteFunc(s.boundOrdinals(), s.leftOver)
+}
+
 func (s *State) sizeFits() error {
 	layout := s.layout()
 	wanted := layout.volumeSize
-	kept := s.boundOrdinals()
+	kept := s.keptOrdinals()
 	if wanted == nil || len(kept) == 0 {
 		return nil
 	}
@@ -125,7 +136,7 @@ func (s *State) classFits() error {
 	if wanted == nil {
 		return nil // any default is right
 	}
-	for _, ordinal := range s.boundOrdinals() {
+	for _, ordinal := range s.keptOrdinals() {
 		if class := s.Claims[ordinal].Spec.StorageClassName; class != nil && *class != string(*wanted) {
 			return mismatch("Volume claim %s is of StorageClass %q: set %s.storageClassName to %q instead of %q",
 				s.Claims[ordinal].Name, *class, layout.field, *class, *wanted)
@@ -149,8 +160,9 @@ func (s *State) pending() error {
 		return fmt.Errorf("StatefulSet %q is being replaced, since its volume claims cannot be changed", layout.set)
 	}
 	if s.grows() {
-		return fmt.Errorf("the volumes are being made larger, to %s: waiting for %s, and for StatefulSet %q to be made anew",
-			layout.volumeSize, strings.Join(s.small(), ", "), layout.set)
+		waits := append(s.small(), fmt.Sprintf("StatefulSet %q to be made anew", layout.set))
+		return fmt.Errorf("the volumes are being made larger, to %s: waiting for %s", layout.volumeSize,
+			strings.Join(waits, ", "))
 	}
 	// On the way back from another version an older status does not tell whether a
 	// member has been ready with that.
@@ -176,7 +188,7 @@ func (s *State) going(set string) []int {
 		owned := slices.ContainsFunc(claim.OwnerReferences, func(owner metav1.OwnerReference) bool {
 			return owner.Kind == "StatefulSet" && owner.Name == set && (s.Set == nil || owner.UID != s.Set.UID)
 		})
-		if s.Set == nil && (owned || claim.DeletionTimestamp != nil) {
+		if s.Set == nil && (owned || claim.DeletionTimestamp != nil) && !s.leftOver(ordinal) {
 			ordinals = append(ordinals, ordinal)
 		}
 	}

@@ -166,7 +166,8 @@ func (r *Reconciler) renew(ctx context.Context, vault *v1alpha1.Vault) error {
 	if err := setRetention(ctx, r, s.Set, kept); err != nil {
 		return err
 	}
-	if len(notFollowed(s.Claims, s.Set, kept)) > 0 {
+	// It could not be made again while claims are to go with it, or do not fit the spec.
+	if len(notFollowed(s.Claims, s.Set, kept)) > 0 || !s.remakeable() {
 		return nil // looked at again soon
 	}
 	ctrl.LoggerFrom(ctx).Info("Replacing a StatefulSet without its pods, for its volumes are larger now",
@@ -174,6 +175,12 @@ func (r *Reconciler) renew(ctx context.Context, vault *v1alpha1.Vault) error {
 	err = r.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID},
 		client.PropagationPolicy(metav1.DeletePropagationOrphan))
 	return client.IgnoreNotFound(err)
+}
+
+// remakeable says that the StatefulSet could be made again when it is gone.
+func (s *State) remakeable() bool {
+	without := &State{Vault: s.Vault, Claims: s.Claims}
+	return without.Refusal() == nil && without.pending() == nil
 }
 
 // noteRefused notes why volumes cannot be made larger, or that they can.

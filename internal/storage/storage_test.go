@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -704,5 +705,31 @@ func TestKeptVolumesOfRaft(t *testing.T) {
 				t.Errorf("refusal %v, want %q", err, tt.refused)
 			}
 		})
+	}
+}
+
+// The volume of a node that the cluster has got rid of does not keep the StatefulSet from being made, while the others
+// have become larger.
+func TestLeftOverVolumesOfRaft(t *testing.T) {
+	for _, going := range []bool{false, true} {
+		vault := newVault(1)
+		vault.Spec.Nodes = new(int32(3))
+		size := resource.MustParse("20Gi")
+		vault.Spec.Storage = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{VolumeSize: &size}}
+		s := &State{Vault: vault, Claims: map[int]*corev1.PersistentVolumeClaim{}}
+		for ordinal := range 4 {
+			s.Claims[ordinal] = claim(vault, ordinal, "bound", "20Gi", "fast")
+		}
+		s.Claims[4] = claim(vault, 4, "bound", "10Gi", "slow")
+		if going {
+			s.Claims[4].DeletionTimestamp = &metav1.Time{Time: time.Now()}
+		}
+		if err := cmp.Or(s.Refusal(), s.pending()); err == nil {
+			t.Error("nothing is refused while nothing tells how many may run")
+		}
+		vault.Status.Raft = &v1alpha1.RaftStatus{Nodes: 4}
+		if err := cmp.Or(s.Refusal(), s.pending()); err != nil {
+			t.Errorf("refused: %v", err)
+		}
 	}
 }
