@@ -26,7 +26,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/etcd"
@@ -56,13 +55,12 @@ type Reconciler struct {
 	// Look asks a member what it says of itself.
 	Look     func(ctx context.Context, pod *corev1.Pod) (etcd.Report, error)
 	Recorder record.EventRecorder
+	// Waits is told what rollouts wait for.
+	Waits *notify.Waits
 
 	mu sync.Mutex
 	// busy are the Vaults of which a member is being replaced or defragmented.
 	busy map[types.NamespacedName]bool
-	// waits is what the rollout of each Vault waits for.
-	waits map[types.NamespacedName]string
-	news  notify.Notifier
 }
 
 // SetupWithManager adds the reconciler to the manager.
@@ -77,16 +75,6 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		}).
 		Complete(r)
 }
-
-// Waits says what the rollout of etcd waits for, or nothing. Only the replica that leads knows.
-func (r *Reconciler) Waits(vault types.NamespacedName) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.waits[vault]
-}
-
-// Source makes a controller reconcile a Vault when its rollout waits for something else.
-func (r *Reconciler) Source() source.Source { return r.news.Source(0) }
 
 // take keeps others from disturbing members of the Vault's etcd until it is given back, and says
 // whether nobody else does so.
@@ -109,29 +97,12 @@ func (r *Reconciler) giveBack(vault types.NamespacedName) {
 	delete(r.busy, vault)
 }
 
-func (r *Reconciler) note(vault types.NamespacedName, why string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.waits[vault] == why {
-		return
-	}
-	if why == "" {
-		delete(r.waits, vault)
-	} else {
-		if r.waits == nil {
-			r.waits = map[types.NamespacedName]string{}
-		}
-		r.waits[vault] = why
-	}
-	r.news.Notify(vault)
-}
-
 // Reconcile deletes one pod of one etcd, if there is one to replace and it may go.
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var vault v1alpha1.Vault
 	if err := r.Get(ctx, req.NamespacedName, &vault); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.note(req.NamespacedName, "")
+			r.Waits.Note(req.NamespacedName, "")
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -148,7 +119,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	d := decide(list, vault.WantedMembers())
 	if d.Delete != "" && !r.take(req.NamespacedName) {
-		r.note(req.NamespacedName, "a member is being defragmented")
+		r.Waits.Note(req.NamespacedName, "a member is being defragmented")
 		return reconcile.Result{RequeueAfter: check}, nil
 	}
 	if d.Delete != "" {
@@ -156,10 +127,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		d, err = r.look(ctx, &vault)
 	}
 	if err != nil || d.Done {
-		r.note(req.NamespacedName, "")
+		r.Waits.Note(req.NamespacedName, "")
 		return reconcile.Result{}, err
 	}
-	r.note(req.NamespacedName, d.Why)
+	r.Waits.Note(req.NamespacedName, d.Why)
 	if d.Delete != "" {
 		err = r.replace(ctx, &vault, d)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/etcd"
+	"github.com/vault-operator/vault-operator/internal/notify"
 )
 
 type fixture struct {
@@ -73,6 +74,7 @@ func newFixture(t *testing.T, changes ...func(*fixture)) *fixture {
 	}
 	f.Client = fake.NewClientBuilder().WithScheme(scheme).WithObjects(append(objects, f.vault, f.set)...).Build()
 	f.r = &Reconciler{
+		Waits:  &notify.Waits{},
 		Client: f.Client, APIReader: f.Client, Recorder: f.events,
 		Look: func(_ context.Context, pod *corev1.Pod) (etcd.Report, error) {
 			if r, answers := f.reports[pod.UID]; answers {
@@ -131,7 +133,7 @@ func (f *fixture) reconcile(t *testing.T) string {
 	return strings.Join(names, " ")
 }
 
-func (f *fixture) waits() string { return f.r.Waits(client.ObjectKeyFromObject(f.vault)) }
+func (f *fixture) waits() string { return f.r.Waits.Of(client.ObjectKeyFromObject(f.vault)) }
 
 func TestARolloutReplacesOneAfterTheOther(t *testing.T) {
 	f := newFixture(t)

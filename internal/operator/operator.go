@@ -46,6 +46,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/login"
 	"github.com/vault-operator/vault-operator/internal/members"
 	"github.com/vault-operator/vault-operator/internal/message"
+	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/rollout"
@@ -189,7 +190,8 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		return err
 	}
 	inputs := &references.Inputs{Cache: manager.GetCache(), APIReader: manager.GetAPIReader()}
-	keeper, replacer, err := addStorage(manager, alarms)
+	waits := &notify.Waits{}
+	keeper, err := addStorage(manager, alarms, waits)
 	if err != nil {
 		return err
 	}
@@ -198,7 +200,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Engine:  engine,
 		Alarms:  alarms,
 		Storage: keeper,
-		Members: replacer,
+		Waits:   waits,
 		Causes:  &storage.Causes{APIReader: manager.GetAPIReader()},
 		Tokens:  tokens,
 		Inputs:  inputs,
@@ -217,7 +219,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err != nil {
 		return err
 	}
-	if err := addRollout(manager, engine, access); err != nil {
+	if err := addRollout(manager, engine, access, waits); err != nil {
 		return err
 	}
 	return addMakers(manager, options, inputs, engine)
@@ -248,18 +250,18 @@ func addMakers(manager ctrl.Manager, options Options, inputs *references.Inputs,
 }
 
 // addStorage adds the controllers of volumes and of etcd's pods.
-func addStorage(manager ctrl.Manager, alarms *etcd.Alarms) (*storage.Reconciler, *members.Reconciler, error) {
+func addStorage(manager ctrl.Manager, alarms *etcd.Alarms, waits *notify.Waits) (*storage.Reconciler, error) {
 	keeper := &storage.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader()}
 	if err := keeper.SetupWithManager(manager); err != nil {
-		return nil, nil, fmt.Errorf("storage controller: %w", err)
+		return nil, fmt.Errorf("storage controller: %w", err)
 	}
 	replacer := &members.Reconciler{
-		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Look: alarms.Look,
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Look: alarms.Look, Waits: waits,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
 	}
 	if err := replacer.SetupWithManager(manager); err != nil {
-		return nil, nil, fmt.Errorf("members controller: %w", err)
+		return nil, fmt.Errorf("members controller: %w", err)
 	}
 	defragmenter := &members.Defragmenter{
 		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Look: alarms.Look, Members: replacer,
@@ -267,9 +269,9 @@ func addStorage(manager ctrl.Manager, alarms *etcd.Alarms) (*storage.Reconciler,
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")), Clock: clock.RealClock{},
 	}
 	if err := defragmenter.SetupWithManager(manager, alarms.Source()); err != nil {
-		return nil, nil, fmt.Errorf("defragmentation controller: %w", err)
+		return nil, fmt.Errorf("defragmentation controller: %w", err)
 	}
-	return keeper, replacer, nil
+	return keeper, nil
 }
 
 // addStatus adds the status controller, which stands in for a leader that is silent.
@@ -321,9 +323,11 @@ func addKeyControllers(ctx context.Context, manager ctrl.Manager, engine *probe.
 }
 
 // addRollout adds what replaces nodes with integrated storage.
-func addRollout(manager ctrl.Manager, engine *probe.Engine, access login.Access) error {
+func addRollout(
+	manager ctrl.Manager, engine *probe.Engine, access login.Access, waits *notify.Waits,
+) error {
 	r := &rollout.Reconciler{
-		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine, Access: access,
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine, Access: access, Waits: waits,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's
 		Recorder: message.Recorder(manager.GetEventRecorderFor("vault-operator")),
 		Clock:    clock.RealClock{},

@@ -33,6 +33,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/login"
+	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/seal"
@@ -79,6 +80,8 @@ type Reconciler struct {
 	Clock     clock.PassiveClock
 	// Access is the operator's login; nil is none.
 	Access login.Access
+	// Waits is told what rollouts wait for.
+	Waits *notify.Waits
 	// Settle is how long nodes have to catch up while it is looked at; by default a second.
 	Settle time.Duration
 
@@ -141,8 +144,9 @@ func (r *Reconciler) roll(
 	ctx context.Context, vault *v1alpha1.Vault, c *cluster, pause time.Duration,
 ) (reconcile.Result, error) {
 	// What the caches have, and that all nodes have caught up, which is looked at below.
-	d := decide(c.nodes, int(vault.RunningNodes()))
+	d := decide(c.nodes, int(vault.RunningNodes()), 0)
 	if d.Done {
+		r.Waits.Note(client.ObjectKeyFromObject(vault), "")
 		return reconcile.Result{RequeueAfter: pause}, nil
 	}
 	var err error
@@ -151,9 +155,7 @@ func (r *Reconciler) roll(
 			return reconcile.Result{}, client.IgnoreNotFound(err)
 		}
 	}
-	if d.Why != "" {
-		log.FromContext(ctx).V(1).Info("The rollout waits", "for", d.Why)
-	}
+	r.Waits.Note(client.ObjectKeyFromObject(vault), d.Why)
 	if d.Delete != "" && !r.handsOver(ctx, vault, c, d) {
 		err = r.replace(ctx, vault, d)
 	}
@@ -244,6 +246,7 @@ func (r *Reconciler) noteJoined(
 }
 
 func (r *Reconciler) forget(vault types.NamespacedName) {
+	r.Waits.Note(vault, "")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.joined, vault)
@@ -292,7 +295,16 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known *clu
 	if err != nil {
 		return decision{}, err
 	}
-	d := decide(c.nodes, int(live.RunningNodes()))
+	d := decide(c.nodes, int(live.RunningNodes()), 0)
+	if len(d.Without) > 0 {
+		// Whom the cluster can rely on the active node knows best.
+		switch m := r.membership(&live, c, r.peers(ctx, &live, c, 0)); {
+		case m.led:
+			d = decide(m.nodes, int(live.RunningNodes()), m.voters)
+		case !m.refused:
+			d = decision{Why: "the active node has not told its peers"}
+		}
+	}
 	if why := holdsBack(&live, c.nodes, d.Delete); why != "" {
 		return decision{Why: why}, nil
 	}

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/probe"
 )
 
@@ -112,7 +113,7 @@ func newFixture(t *testing.T, changes ...func(*fixture)) *fixture {
 		WithObjects(append(objects, f.vault, f.set)...).Build()
 	f.r = &Reconciler{
 		Client: f.Client, APIReader: f.Client, Engine: f.engine, Recorder: f.events, Clock: f.clock,
-		Settle: time.Microsecond, joined: map[types.NamespacedName]map[types.UID]time.Time{
+		Settle: time.Microsecond, Waits: &notify.Waits{}, joined: map[types.NamespacedName]map[types.UID]time.Time{
 			client.ObjectKeyFromObject(f.vault): joined,
 		},
 	}

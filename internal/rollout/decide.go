@@ -72,7 +72,8 @@ type decision struct {
 //
 // A fact that is missing counts against it: a node that does not tell its state may be one
 // that votes, and is not one that others can rely on.
-func decide(nodes []node, wanted int) decision {
+// The majority is that of the nodes, or of the voters, if the cluster counts more of them.
+func decide(nodes []node, wanted, voters int) decision {
 	var old []node
 	for _, n := range nodes {
 		if !n.Updated {
@@ -100,21 +101,21 @@ func decide(nodes []node, wanted int) decision {
 	if !next.votes() || wanted == 1 {
 		return decision{Delete: next.UID}
 	}
-	if why := missing(nodes, next, wanted); why != "" {
+	if why := missing(nodes, next, max(wanted, voters)); why != "" {
 		return decision{Why: why}
 	}
 	return decision{Delete: next.UID, Without: others(nodes, next)}
 }
 
 // missing is what the cluster would lack without the node, or nothing.
-func missing(nodes []node, without node, wanted int) string {
+func missing(nodes []node, without node, voters int) string {
 	active := 0
 	for _, n := range nodes {
 		if n.State == probe.Active {
 			active++
 		}
 	}
-	switch reliable, majority := len(others(nodes, without)), wanted/2+1; {
+	switch reliable, majority := len(others(nodes, without)), voters/2+1; {
 	case active != 1:
 		return fmt.Sprintf("%d nodes say that they are active", active)
 	case reliable < majority:

@@ -58,6 +58,8 @@ func TestDecide(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		nodes []node
+		// voters is how many vote, if more than there are nodes.
+		voters int
 		// wanted is the number of nodes, by default that of those there are.
 		wanted int
 		delete string
@@ -111,6 +113,9 @@ func TestDecide(t *testing.T) {
 		{name: "one that hangs goes when the others can do without",
 			nodes: parse("old active", "new standby", "old silent"), delete: "2"},
 
+		{name: "more vote than there are nodes", nodes: parse("old active", "old standby", "old standby"), voters: 5,
+			why: "3 are needed"},
+
 		{name: "a pod is missing", nodes: parse("old active", "old standby"), wanted: 3, why: "2 of 3 pods"},
 		{name: "a pod too many", nodes: parse("old active", "old standby", "old standby", "old standby"), wanted: 3,
 			why: "4 of 3 pods"},
@@ -132,7 +137,7 @@ func TestDecide(t *testing.T) {
 			if tt.wanted == 0 {
 				tt.wanted = len(tt.nodes)
 			}
-			got := decide(tt.nodes, tt.wanted)
+			got := decide(tt.nodes, tt.wanted, tt.voters)
 			if string(got.Delete) != tt.delete || got.Done != tt.done || !strings.Contains(got.Why, tt.why) ||
 				(got.Why != "") != (tt.why != "") {
 				t.Errorf("decide() = %+v", got)
@@ -159,7 +164,7 @@ func FuzzDecide(f *testing.F) {
 				Settled: settled>>i&1 != 0,
 			})
 		}
-		d := decide(nodes, wanted)
+		d := decide(nodes, wanted, 0)
 		var old, going, reliable, updatedAndNot int
 		var chosen *node
 		for i := range nodes {

@@ -25,12 +25,16 @@ type membership struct {
 	known, refused bool
 	away           []vaultclient.Peer
 	voters         int
+	// led says that the peers were told by the node that leads them. Not all need be known as nodes.
+	led bool
 	// counted are the ordinals of the peers that are away.
 	counted []int
 	// told says that the status has how many nodes may run.
 	told bool
-	// removed are the ordinals of claims that are marked to be deleted.
+	// removed are the ordinals of claims that are marked to be deleted, and stuck are why some of them stay: somebody
+	// has refused it, or they are being deleted.
 	removed []int
+	stuck   map[int]string
 }
 
 // step is what can be done to the members of a cluster.
@@ -88,8 +92,9 @@ func decideMembers(m membership) change {
 	if i := slices.IndexFunc(m.removed, m.unused); i >= 0 {
 		return change{Do: deleteClaim, Ordinal: m.removed[i], Why: "the cluster has got rid of its node"}
 	}
-	if m.wanted > m.running {
-		return m.grow()
+	growing := m.grow()
+	if growing.Do != "" {
+		return growing
 	}
 	if c := m.heal(); c.Do != "" {
 		return c
@@ -97,13 +102,16 @@ func decideMembers(m membership) change {
 	if m.wanted < m.running {
 		return m.shrink()
 	}
-	return m.clean()
+	if c := m.clean(); c.Do != "" {
+		return c
+	}
+	return growing
 }
 
 // unused says that no pod has the claim of that ordinal, or can get it, and that its node is no
 // peer any more, where that can be known.
 func (m *membership) unused(ordinal int) bool {
-	return m.told && ordinal >= max(m.running, m.replicas) && m.at(ordinal) == nil &&
+	return m.told && ordinal >= max(m.running, m.replicas) && m.at(ordinal) == nil && m.stuck[ordinal] == "" &&
 		(m.known || m.refused || !m.founded) && !slices.Contains(m.counted, ordinal)
 }
 
@@ -116,20 +124,41 @@ func (m *membership) at(ordinal int) *node {
 	return nil
 }
 
-// grow lets all nodes run. A volume that a node left which was removed must not come back.
+// grow lets all nodes run, if more are wanted. A volume that a node left which was removed must not come back.
 func (m *membership) grow() change {
-	for _, ordinal := range m.removed {
-		if ordinal >= m.running {
-			return change{Why: fmt.Sprintf("the volume of node %d, which was removed, is deleted first", ordinal)}
-		}
+	if left := m.leftOver(); left != "" {
+		return change{Why: left}
+	}
+	if m.wanted <= m.running {
+		return change{}
 	}
 	return change{Do: run, Running: m.wanted, Why: "more nodes are wanted"}
+}
+
+// leftOver says which volume of a node that was removed is still there, and why, or nothing.
+func (m *membership) leftOver() string {
+	for _, ordinal := range m.removed {
+		if ordinal < m.running {
+			continue
+		}
+		text := fmt.Sprintf("the volume of node %d, which was removed, is deleted first", ordinal)
+		if why := m.stuck[ordinal]; why != "" {
+			text += ": " + why
+		}
+		return text
+	}
+	return ""
 }
 
 // unsettled is why nothing can be done now, or nothing.
 func (m *membership) unsettled() string {
 	if m.replicas != m.running || len(m.nodes) != m.running {
 		return fmt.Sprintf("%d pods are there and %d nodes may run", len(m.nodes), m.running)
+	}
+	for ordinal := range m.running {
+		if m.at(ordinal) == nil {
+			return fmt.Sprintf("there is no pod of node %d", ordinal)
+		}
 	}
 	for _, n := range m.nodes {
 		if n.Terminating {
@@ -214,7 +243,7 @@ func (m *membership) heal() change {
 		if why == "" || !n.Old || n.Ordinal >= m.wanted && n.Ordinal == m.running-1 || n.State == probe.Active || n.Leader {
 			continue
 		}
-		if m.lacks(n, m.running/2+1) == "" {
+		if m.lacks(n, max(m.running, m.voters)/2+1) == "" {
 			return change{Do: replaceVolume, Ordinal: n.Ordinal, Pod: n.UID, Why: why}
 		}
 	}

@@ -145,7 +145,7 @@ func (r *Reconciler) membership(vault *v1alpha1.Vault, c *cluster, v *view) memb
 	m := membership{
 		nodes: slices.Clone(c.nodes), wanted: int(vault.WantedNodes()), running: int(vault.RunningNodes()),
 		founded: vault.Status.Initialized || len(vault.StorageVolumes()) > 0, known: v.known, refused: v.refused,
-		told: vault.Status.Raft != nil,
+		told: vault.Status.Raft != nil, stuck: map[int]string{},
 	}
 	if c.set != nil && c.set.Replicas != nil {
 		m.replicas = int(*c.set.Replicas)
@@ -157,17 +157,28 @@ func (r *Reconciler) membership(vault *v1alpha1.Vault, c *cluster, v *view) memb
 		if claim.Annotations[v1alpha1.RemovedNodeAnnotation] != "" {
 			m.removed = append(m.removed, ordinal)
 		}
+		if claim.DeletionTimestamp != nil {
+			m.stuck[ordinal] = "it is being deleted"
+		}
 	}
 	slices.Sort(m.removed)
-	if v.known && !m.addPeers(vault, v, r.Clock.Now()) {
-		m.known = false
+	if v.known {
+		var complete bool
+		m.led, complete = m.addPeers(vault, v, r.Clock.Now())
+		m.known = m.led && complete
+	}
+	if !m.known {
+		for i := range m.nodes {
+			m.nodes[i].Ghost = false // it may be a peer of another address, or of another leader
+		}
 	}
 	return m
 }
 
-// addPeers adds what the peers tell, and says whether it agrees with what the nodes do.
-func (m *membership) addPeers(vault *v1alpha1.Vault, v *view, now time.Time) bool {
-	agrees := false
+// addPeers adds what the peers tell. It says whether the node that is active leads them, and whether each is known to
+// be one node.
+func (m *membership) addPeers(vault *v1alpha1.Vault, v *view, now time.Time) (led, complete bool) {
+	complete = true
 	for i := range m.nodes {
 		n := &m.nodes[i]
 		peer := v.at(vault, n.Ordinal)
@@ -178,7 +189,7 @@ func (m *membership) addPeers(vault *v1alpha1.Vault, v *view, now time.Time) boo
 			continue
 		}
 		n.Peer, n.Leader, n.Settled = peer.ID, peer.Leader, peer.Voter
-		agrees = agrees || peer.Leader && n.State == probe.Active
+		led = led || peer.Leader && n.State == probe.Active
 	}
 	for _, peer := range v.peers {
 		if peer.Voter {
@@ -186,13 +197,14 @@ func (m *membership) addPeers(vault *v1alpha1.Vault, v *view, now time.Time) boo
 		}
 		ordinal, found := vault.NodeAt(peer.Address)
 		if !found {
-			return false // it may be any node
+			complete = false // it may be any node
+			continue
 		}
 		if ordinal >= m.running && m.at(ordinal) == nil {
 			m.away, m.counted = append(m.away, peer), append(m.counted, ordinal)
 		}
 	}
-	return agrees
+	return led, complete
 }
 
 // keepMembers does one step, if there is one, and tells in the status how far it has come.
@@ -218,15 +230,7 @@ func (r *Reconciler) keepMembers(ctx context.Context, vault *v1alpha1.Vault, c *
 		}
 		vault, c, v = &live, now, r.peers(ctx, &live, now, 0)
 		m = r.membership(vault, c, v)
-		d = decideMembers(m)
-		if d.Do == replaceVolume {
-			if why := holdsBack(&live, c.nodes, d.Pod); why != "" || live.Spec.SealMigration != nil {
-				d = change{Why: why}
-			}
-		}
-		if err := r.act(ctx, vault, c, d); err != nil {
-			return change{}, err
-		}
+		d = r.step(ctx, vault, c, &m)
 	}
 	running := m.running
 	if d.Do == run {
@@ -239,28 +243,56 @@ func (r *Reconciler) keepMembers(ctx context.Context, vault *v1alpha1.Vault, c *
 	return d, err
 }
 
-// act does what was decided. To let other numbers of nodes run is told in the status alone.
-func (r *Reconciler) act(ctx context.Context, vault *v1alpha1.Vault, c *cluster, d change) error {
-	logger, name := log.FromContext(ctx), vault.NodeName(d.Ordinal)
+// step does one step, and returns what was done, or why nothing was. A claim that cannot be deleted keeps nothing else
+// from being done.
+func (r *Reconciler) step(ctx context.Context, vault *v1alpha1.Vault, c *cluster, m *membership) change {
+	for {
+		d := decideMembers(*m)
+		if d.Pod != "" {
+			// A node that goes may be needed, or could not come back.
+			why := holdsBack(vault, c.nodes, d.Pod)
+			if why == "" && vault.Spec.SealMigration != nil {
+				why = "the seal is being migrated"
+			}
+			if why != "" {
+				return change{Why: why}
+			}
+		}
+		done, err := r.act(ctx, vault, c, d)
+		switch {
+		case err == nil && done:
+			return d
+		case err == nil:
+			return change{Why: fmt.Sprintf("%s has just been asked to: %s", vault.NodeName(d.Ordinal), d.Do)}
+		}
+		log.FromContext(ctx).Error(err, "A step has failed", "step", string(d.Do))
+		if d.Do != deleteClaim {
+			return change{Why: fmt.Sprintf("%s: %v", d.Do, err)}
+		}
+		m.stuck[d.Ordinal] = err.Error()
+	}
+}
+
+// act does what was decided, and says whether it has. To let other numbers of nodes run is told in the status alone.
+func (r *Reconciler) act(ctx context.Context, vault *v1alpha1.Vault, c *cluster, d change) (bool, error) {
+	name := vault.NodeName(d.Ordinal)
 	switch d.Do {
 	case deleteClaim:
 		if err := r.deleteClaim(ctx, c.claims[d.Ordinal]); err != nil {
-			return err
+			return false, err
 		}
 		r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventClaimGone,
 			"The volume claim of %s is deleted: %s", name, d.Why)
 	case run:
 		if d.Running > d.Ordinal || d.Ordinal == 0 {
-			return nil
+			return true, nil
 		}
-		return r.markClaim(ctx, c.claims[d.Ordinal])
+		return true, r.markClaim(ctx, c.claims[d.Ordinal])
 	case stepDown:
-		if !r.ask(ctx, vault, d.Pod, name) {
-			logger.V(1).Info("The node to remove is still active", "pod", name)
-		}
+		return r.ask(ctx, vault, d.Pod, name), nil
 	case removePeer:
 		if err := r.Access.RemovePeer(ctx, vault, d.Peer); err != nil {
-			return err
+			return false, err
 		}
 		if d.Ordinal < 0 {
 			name = "a node that is gone"
@@ -268,9 +300,9 @@ func (r *Reconciler) act(ctx context.Context, vault *v1alpha1.Vault, c *cluster,
 		r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventPeerRemoved,
 			"The peer of %s was removed from the cluster: %s", name, d.Why)
 	case replaceVolume:
-		return r.replaceVolume(ctx, vault, c, d)
+		return true, r.replaceVolume(ctx, vault, c, d)
 	}
-	return nil
+	return true, nil
 }
 
 // markClaim marks a claim for its deletion, which may follow when no pod has it any more.
@@ -326,19 +358,27 @@ func (r *Reconciler) ask(ctx context.Context, vault *v1alpha1.Vault, pod types.U
 	if r.Access == nil || last.pod == pod && now.Sub(last.at) < askEvery {
 		return false
 	}
-	if err := r.Access.StepDown(ctx, vault, pod); err != nil {
+	err := r.Access.StepDown(ctx, vault, pod)
+	if !errors.Is(err, login.ErrNoAccess) {
+		// One that fails may have had its effect, and need not be made again at once.
+		r.noteAsked(key, request{pod, now})
+	}
+	if err != nil {
 		log.FromContext(ctx).V(1).Info("The active node does not step down", "error", err.Error())
 		return false
 	}
+	r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventSteppedDown,
+		"Pod %s was asked to step down, because it goes next", name)
+	return true
+}
+
+func (r *Reconciler) noteAsked(vault types.NamespacedName, asked request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.asked == nil {
 		r.asked = map[types.NamespacedName]request{}
 	}
-	r.asked[key] = request{pod, now}
-	r.Recorder.Eventf(vault, corev1.EventTypeNormal, eventSteppedDown,
-		"Pod %s was asked to step down, because it goes next", name)
-	return true
+	r.asked[vault] = asked
 }
 
 // handsOver says that the pod to delete is active and was just asked to step down. It is deleted
@@ -386,9 +426,12 @@ func (r *Reconciler) tell(
 func resized(vault *v1alpha1.Vault, m membership, d change, running int) *metav1.Condition {
 	old := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.ResizedCondition)
 	switch last := vault.NodeName(max(running-1, 0)); {
-	case m.wanted >= running && old == nil:
+	case m.wanted > running, m.wanted == running && m.leftOver() != "":
+		return &metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonResizing,
+			Message: fmt.Sprintf("spec.nodes is %d and %d nodes may run: %s", m.wanted, running, d.Why)}
+	case m.wanted == running && old == nil:
 		return nil
-	case m.wanted >= running:
+	case m.wanted == running:
 		return &metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonResized,
 			Message: fmt.Sprintf("%d nodes may run, as spec.nodes says", running)}
 	case d.Refused:

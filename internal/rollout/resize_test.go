@@ -2,13 +2,18 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/login"
@@ -22,6 +27,8 @@ type access struct {
 	refused bool
 	peers   []vaultclient.Peer
 	down    []types.UID
+	// fails is what requests that change something return.
+	fails error
 }
 
 func (a *access) Peers(context.Context, *v1alpha1.Vault) ([]vaultclient.Peer, error) {
@@ -32,6 +39,9 @@ func (a *access) Peers(context.Context, *v1alpha1.Vault) ([]vaultclient.Peer, er
 }
 
 func (a *access) RemovePeer(_ context.Context, _ *v1alpha1.Vault, id string) error {
+	if a.fails != nil {
+		return a.fails
+	}
 	for i := range a.peers {
 		if a.peers[i].ID == id {
 			a.peers = append(a.peers[:i:i], a.peers[i+1:]...)
@@ -45,6 +55,9 @@ func (a *access) RemovePeer(_ context.Context, _ *v1alpha1.Vault, id string) err
 
 func (a *access) StepDown(_ context.Context, _ *v1alpha1.Vault, pod types.UID) error {
 	a.down = append(a.down, pod)
+	if a.fails != nil {
+		return a.fails
+	}
 	a.lead("example-0")
 	return nil
 }
@@ -248,5 +261,149 @@ func TestTheActiveNodeStepsDown(t *testing.T) {
 	}
 	if got := f.reconcile(t); got != "0 2" {
 		t.Errorf("pods %s are left", got)
+	}
+}
+
+// A node that has joined anew counts when the active node says that it votes, and not before.
+func TestARolloutTrustsThePeers(t *testing.T) {
+	f, a := newResized(t, func(f *fixture) { f.set.Status.UpdateRevision = "new" })
+	f.reconcile(t)
+	f.recreate(t, 2, probe.Standby)
+	f.clock.SetTime(f.clock.Now().Add(10 * joinTime))
+	a.peers[2].Voter = false
+	if got := f.reconcile(t); got != "0 1 2" {
+		t.Fatalf("pods %s are left, and node 2 does not vote", got)
+	}
+	if why := f.r.Waits.Of(client.ObjectKeyFromObject(f.vault)); !strings.Contains(why, "example-2") {
+		t.Errorf("it waits for %q", why)
+	}
+	a.peers[2].Voter = true
+	if got := f.reconcile(t); got != "0 2" || f.r.Waits.Of(client.ObjectKeyFromObject(f.vault)) != "" {
+		t.Errorf("pods %s are left", got)
+	}
+}
+
+// Dead voters count.
+func TestARolloutCountsVoters(t *testing.T) {
+	f, a := newResized(t, func(f *fixture) { f.set.Status.UpdateRevision = "new" })
+	for i := range 2 {
+		a.peers = append(a.peers, vaultclient.Peer{ID: "gone", Address: f.vault.NodeAddress(3 + i), Voter: true})
+	}
+	f.engine.raft["example-2"] = probe.Raft{Committed: 100, Applied: 99}
+	if got := f.reconcile(t); got != "0 1 2" {
+		t.Errorf("pods %s are left, of five voters", got)
+	}
+}
+
+// left is a marked claim of a node that was removed, and that something keeps.
+func left(t *testing.T, f *fixture) *corev1.PersistentVolumeClaim {
+	t.Helper()
+	claim := &corev1.PersistentVolumeClaim{}
+	claim.Namespace, claim.Name, claim.Labels = "default", "data-example-3", f.vault.PodLabels()
+	claim.UID, claim.Finalizers = "claim-of-example-3", []string{"example.com/kept"}
+	claim.Annotations = map[string]string{v1alpha1.RemovedNodeAnnotation: "true"}
+	if err := f.Create(t.Context(), claim); err != nil {
+		t.Fatal(err)
+	}
+	return claim
+}
+
+// A claim that stays keeps nothing else from being done, and the condition says so.
+func TestAClaimThatStays(t *testing.T) {
+	for name, forbidden := range map[string]bool{"it is being deleted": false, "somebody refuses it": true} {
+		t.Run(name, func(t *testing.T) {
+			f, _ := newResized(t, func(f *fixture) {
+				f.set.Status.UpdateRevision = "new"
+				f.vault.Status.Raft = &v1alpha1.RaftStatus{Nodes: 3}
+			})
+			claim := left(t, f)
+			if forbidden {
+				f.r.Client = interceptor.NewClient(f.Client.(client.WithWatch), interceptor.Funcs{Delete: func(
+					ctx context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption,
+				) error {
+					if object.GetName() == claim.Name {
+						return apierrors.NewForbidden(schema.GroupResource{}, claim.Name, errors.New("it is mine"))
+					}
+					return c.Delete(ctx, object, options...)
+				}})
+			}
+			for range 3 {
+				f.reconcile(t)
+			}
+			if got := f.reconcilePods(t); got != "0 1" {
+				t.Errorf("pods %s are left", got)
+			}
+			c := meta.FindStatusCondition(f.status(t).Conditions, v1alpha1.ResizedCondition)
+			if want := map[bool]string{false: "it is being deleted", true: "it is mine"}[forbidden]; c == nil ||
+				c.Reason != v1alpha1.ReasonResizing || !strings.Contains(c.Message, want) {
+				t.Errorf("the condition is %+v", c)
+			}
+			told := 0
+			for len(f.events.Events) > 0 {
+				if strings.Contains(<-f.events.Events, eventClaimGone) {
+					told++
+				}
+			}
+			if told > 1 {
+				t.Errorf("it is told %d times", told)
+			}
+		})
+	}
+}
+
+// No node is taken away that another could not replace.
+func TestNodesAreNotTakenAwayWhileTheKeyServiceFails(t *testing.T) {
+	f, a := newResized(t, func(f *fixture) {
+		f.vault.Spec.Seal = &v1alpha1.SealPolicy{}
+		f.vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.SealReadyCondition,
+			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKeyServiceUnavailable}}
+	})
+	f.scale(t, 1)
+	f.reconcile(t)
+	if len(a.peers) != 3 || f.status(t).Raft.Nodes != 3 {
+		t.Errorf("%d peers, and %d nodes may run", len(a.peers), f.status(t).Raft.Nodes)
+	}
+	c := meta.FindStatusCondition(f.status(t).Conditions, v1alpha1.ResizedCondition)
+	if c == nil || !strings.Contains(c.Message, "key service") {
+		t.Errorf("the condition is %+v", c)
+	}
+}
+
+// A node that may be a peer under another address loses nothing.
+func TestAPeerOfAnotherAddressIsNoGhost(t *testing.T) {
+	for name, change := range map[string]func(*access){
+		"another address": func(a *access) { a.peers[2].Address = "10.0.0.9:8201" },
+		"another leader":  func(a *access) { a.peers[0].Leader, a.peers = false, a.peers[:2] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, a := newResized(t)
+			change(a)
+			for range 3 {
+				f.clock.SetTime(f.clock.Now().Add(ghostTime))
+				if got := f.reconcile(t); got != "0 1 2" || f.claims(t) != "0 1 2" {
+					t.Fatalf("pods %s and claims %s are left", got, f.claims(t))
+				}
+			}
+		})
+	}
+}
+
+// What fails is told, and not tried again at once.
+func TestAStepThatFails(t *testing.T) {
+	f, a := newResized(t)
+	a.fails = errors.New("no answer in time")
+	f.scale(t, 1)
+	f.reconcile(t)
+	c := meta.FindStatusCondition(f.status(t).Conditions, v1alpha1.ResizedCondition)
+	if c == nil || c.Reason != v1alpha1.ReasonResizing || !strings.Contains(c.Message, "peer: no answer in time") {
+		t.Errorf("the condition is %+v", c)
+	}
+	a.lead("example-2")
+	for range 5 {
+		f.clock.SetTime(f.clock.Now().Add(check))
+		f.reconcile(t)
+	}
+	if len(a.down) != 1 {
+		t.Errorf("it was asked to step down %d times in %s", len(a.down), 5*check)
 	}
 }

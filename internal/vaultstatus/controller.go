@@ -29,7 +29,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/etcd"
-	"github.com/vault-operator/vault-operator/internal/members"
+	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
@@ -78,10 +78,10 @@ type Reconciler struct {
 	Alarms *etcd.Alarms
 	// Storage makes volumes larger. It may be nil.
 	Storage *storage.Reconciler
-	// Members replaces those of etcd. It may be nil.
-	Members *members.Reconciler
-	Causes  *storage.Causes
-	Tokens  *seal.Tokens
+	// Waits is what rollouts wait for.
+	Waits  *notify.Waits
+	Causes *storage.Causes
+	Tokens *seal.Tokens
 	// Inputs checks what users bring, and certificates.
 	Inputs   *references.Inputs
 	Recorder record.EventRecorder
@@ -126,7 +126,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(r)).
 		WatchesRawSource(r.Engine.Source(routingFirst)).
 		WatchesRawSource(r.Alarms.Source()).
-		WatchesRawSource(r.Members.Source()).
+		WatchesRawSource(r.Waits.Source()).
 		WatchesRawSource(r.Storage.Source()).
 		WatchesRawSource(r.Tokens.Source()).
 		WithOptions(controller.Options{
@@ -299,9 +299,7 @@ func (r *Reconciler) gatherStorage(ctx context.Context, f *facts) error {
 	if r.Storage != nil {
 		f.notGrown = r.Storage.Expansion(f.vault)
 	}
-	if r.Members != nil {
-		f.waits = r.Members.Waits(client.ObjectKeyFromObject(f.vault))
-	}
+	f.waits = r.Waits.Of(client.ObjectKeyFromObject(f.vault))
 	f.causes = map[types.UID][]string{}
 	for _, uid := range state.Unexplained() {
 		// A status without the cause is better than none.

@@ -127,8 +127,12 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		return isUnknown(v1alpha1.ReasonNodesUnreachable,
 			"No answer from %s: the rollout does not go on until updated nodes answer and are unsealed", join(p.silent))
 	default:
-		return isFalse(v1alpha1.ReasonRollingOut, "%d of %d nodes are updated; starting: %s; to be replaced: %s",
-			len(updated), f.vault.WantedNodes(), join(p.starting), join(namesOf(old)))
+		waits := ""
+		if f.vault.HasRaft() && f.waits != "" {
+			waits = "; waiting: " + f.waits
+		}
+		return isFalse(v1alpha1.ReasonRollingOut, "%d of %d nodes are updated; starting: %s; to be replaced: %s%s",
+			len(updated), f.vault.WantedNodes(), join(p.starting), join(namesOf(old)), waits)
 	}
 }
 

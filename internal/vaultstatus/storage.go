@@ -26,7 +26,7 @@ type storageFacts struct {
 	members []corev1.Pod
 	claims  map[int]*corev1.PersistentVolumeClaim
 	alarm   string
-	// waits is what the rollout of etcd waits for, as far as this replica knows.
+	// waits is what the rollout of etcd, or of nodes with integrated storage, waits for, as far as this replica knows.
 	waits string
 	// notGrown is why volumes cannot be made larger, as far as this replica knows, or nil.
 	notGrown error
