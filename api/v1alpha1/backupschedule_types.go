@@ -297,6 +297,8 @@ const (
 	// ReasonSealNotProvable: the Vault is unsealed by a key service, which what is restored must not
 	// reach.
 	ReasonSealNotProvable = "SealNotProvable"
+	// ReasonNotIsolated: what was restored and given keys is not isolated any more.
+	ReasonNotIsolated = "NotIsolated"
 	// ReasonNameConflict: somebody else has an object of a name that the proof needs.
 	ReasonNameConflict = "NameConflict"
 	// ReasonVolumesLeft: volumes of an earlier proof are still there.

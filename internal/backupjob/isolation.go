@@ -29,10 +29,12 @@ type Isolation struct {
 }
 
 // FindOut makes a Job that finds out whether its pod, which has the labels of the object, can connect to the API
-// server, and the ServiceAccount of backups of the instance that it runs as. Both have the owner of the object.
+// server, and the ServiceAccount of backups of its instance that it runs as. Both have the owner of the object. It runs
+// where pods of a Vault with that spec do, and on a machine if one is named.
 func (r *Reconciler) FindOut(
-	ctx context.Context, object metav1.ObjectMeta, instance string, secrets []corev1.LocalObjectReference,
+	ctx context.Context, object metav1.ObjectMeta, vault *v1alpha1.VaultSpec, machine string,
 ) error {
+	instance := object.Labels[v1alpha1.InstanceLabel]
 	image, err := r.Image(ctx)
 	if err != nil {
 		return fmt.Errorf("finding out the image of the operator: %w", err)
@@ -47,17 +49,27 @@ func (r *Reconciler) FindOut(
 	if err := r.Create(ctx, account); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	if err := r.Create(ctx, r.newIsolationJob(object, instance, image, secrets)); !apierrors.IsAlreadyExists(err) {
+	if err := r.Create(ctx, r.newIsolationJob(object, image, vault, machine)); !apierrors.IsAlreadyExists(err) {
 		return err
 	}
 	return nil // it is looked at when the cache has it
 }
 
 func (r *Reconciler) newIsolationJob(
-	object metav1.ObjectMeta, instance, image string, secrets []corev1.LocalObjectReference,
+	object metav1.ObjectMeta, image string, vault *v1alpha1.VaultSpec, machine string,
 ) *batchv1.Job {
-	pod := r.podSpec(backup.IsolationTask, image, v1alpha1.BackupAccountName(instance))
-	pod.ImagePullSecrets = secrets
+	pod := r.podSpec(backup.IsolationTask, image, v1alpha1.BackupAccountName(object.Labels[v1alpha1.InstanceLabel]))
+	pod.ImagePullSecrets = vault.ImagePullSecrets
+	pod.NodeSelector, pod.Tolerations, pod.Affinity = vault.Pod.NodeSelector, vault.Pod.Tolerations, vault.Pod.Affinity
+	if machine != "" {
+		pod.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{
+					Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{machine},
+				}}}},
+			},
+		}}
+	}
 	job := jobFor(object, pod)
 	job.Spec.ActiveDeadlineSeconds = new(int64(isolationDeadline))
 	return job

@@ -119,7 +119,7 @@ func (r *Reconciler) facts(ctx context.Context, s *v1alpha1.VaultBackupSchedule)
 	if !s.Proving() || f.Origin == nil {
 		return f, nil
 	}
-	if f.Origin.Spec.Unseal != nil && (f.Vault == nil || f.Vault.Spec.Unseal == nil) {
+	if f.Origin.Spec.Unseal != nil {
 		if f.LetsOut, err = r.letsOut(ctx, f); err != nil {
 			return nil, err
 		}
@@ -319,7 +319,7 @@ func (r *Reconciler) act(ctx context.Context, f *facts, d decision) error {
 			return r.patch(ctx, s, before)
 		}
 	}
-	if len(d.Create) == 0 && len(d.FindOut) == 0 {
+	if len(d.Create) == 0 && d.FindOut == nil {
 		return nil
 	}
 	return r.create(ctx, f, d)
@@ -341,8 +341,8 @@ func (r *Reconciler) create(ctx context.Context, f *facts, d decision) error {
 		!equality.Semantic.DeepEqual(list.Items[0].Status.Proof, s.Status.Proof) {
 		return nil // it is looked at when the cache has it
 	}
-	for i := range d.FindOut {
-		if err := r.Jobs.FindOut(ctx, d.FindOut[i], s.ProofName(), f.Origin.Spec.ImagePullSecrets); err != nil {
+	if d.FindOut != nil {
+		if err := r.Jobs.FindOut(ctx, *d.FindOut, &newVault(s, f.Origin, false).Spec, d.Machine); err != nil {
 			return fmt.Errorf("finding out whether NetworkPolicies are enforced: %w", err)
 		}
 	}

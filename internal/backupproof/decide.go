@@ -8,6 +8,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -68,9 +69,11 @@ type facts struct {
 
 // decision is what to do next, and what to tell. One with nothing in it waits.
 type decision struct {
-	// Create are objects to make, and FindOut Jobs that find out what their pods can reach.
+	// Create are objects to make, and FindOut is a Job that finds out what its pod can reach, on Machine if that is not
+	// empty; nil when there is none to make.
 	Create  []client.Object
-	FindOut []metav1.ObjectMeta
+	FindOut *metav1.ObjectMeta
+	Machine string
 	// Delete are objects to delete.
 	Delete []client.Object
 	// Finalizer has the finalizer put on the schedule, and Release has it taken away.
@@ -319,6 +322,11 @@ func goOn(f *facts) decision {
 		return d
 	}
 	begun := s.Status.Proof.StartTime
+	if begun != nil && begun.After(f.Now) { // a clock that was ahead would let it run on
+		d.Proof, d.Again = s.Status.Proof.DeepCopy(), look
+		d.Proof.StartTime = now(f)
+		return d
+	}
 	if begun == nil || f.Now.Sub(begun.Time) > proveWithin {
 		late := failed(f, v1alpha1.ReasonProofTimedOut, "The backup %s was not proven within %s: %s. Try it by hand, "+
 			"as docs/restore.md says", s.Status.Proof.Backup, proveWithin, awaited(f))
@@ -334,6 +342,10 @@ func goOn(f *facts) decision {
 // step is what is to be done now, and nothing while something is waited for.
 func step(f *facts) decision {
 	s := f.Schedule
+	if why := f.letOut(); why != "" {
+		return failed(f, v1alpha1.ReasonNotIsolated, "The Vault %s, which is unsealed to prove the backup, may reach "+
+			"something: %s", f.Vault.Name, why)
+	}
 	switch {
 	// What isolates the Vault is there before it, and is made again if somebody deletes it.
 	case f.Policy == nil:
@@ -359,20 +371,37 @@ func step(f *facts) decision {
 	return judge(f)
 }
 
-// begin makes the Vault, and before that finds out whether it can be given keys.
+// letOut is why a Vault that was given keys is not isolated any more, or nothing.
+func (f *facts) letOut() string {
+	switch {
+	case f.Vault == nil || f.Vault.Spec.Unseal == nil:
+		return ""
+	case f.Policy == nil || f.Policy.DeletionTimestamp != nil:
+		return "somebody has deleted the NetworkPolicy that isolates it"
+	case !equality.Semantic.DeepEqual(f.Policy.Spec, newPolicy(f.Schedule).Spec):
+		return fmt.Sprintf("somebody has changed the NetworkPolicy %s, which isolates it", f.Policy.Name)
+	case f.LetsOut != "":
+		return fmt.Sprintf("there is a NetworkPolicy %s now", f.LetsOut)
+	}
+	return ""
+}
+
+// begin makes the Vault, and before that finds out whether it can be given keys. The pod that can reach the API server
+// comes first, and the other one on its machine, where all is known to work then.
 func begin(f *facts) decision {
 	s := f.Schedule
 	if f.Origin.Spec.Unseal == nil {
 		return decision{Create: []client.Object{newVault(s, f.Origin, false)}}
 	}
 	var d decision
-	if f.Isolated == nil {
-		d.FindOut = append(d.FindOut, objectMeta(s, isolationSuffix, v1alpha1.ProofComponent))
-	}
-	if f.Control == nil {
-		d.FindOut = append(d.FindOut, objectMeta(s, reachSuffix, v1alpha1.BackupComponent))
-	}
-	if len(d.FindOut) > 0 {
+	switch {
+	case f.Control == nil:
+		d.FindOut = new(objectMeta(s, reachSuffix, v1alpha1.BackupComponent))
+		return d
+	case !backupjob.IsolationOf(f.Control, f.Pods, f.Now).Done:
+		return d
+	case f.Isolated == nil:
+		d.FindOut, d.Machine = new(objectMeta(s, isolationSuffix, v1alpha1.ProofComponent)), f.machine()
 		return d
 	}
 	isolated, _, known := f.isolation()
@@ -382,16 +411,26 @@ func begin(f *facts) decision {
 	return d
 }
 
+// machine is where the Job has run that reaches the API server; empty when that is not known.
+func (f *facts) machine() string {
+	for i := range f.Pods {
+		if metav1.IsControlledBy(&f.Pods[i], f.Control) {
+			return f.Pods[i].Spec.NodeName
+		}
+	}
+	return ""
+}
+
 // isolation says whether it was shown that what is restored can reach nothing, or why it was not. A pod that the
 // policy does not select has to reach what the other does not: else that could have any cause.
 func (f *facts) isolation() (isolated bool, why string, known bool) {
 	inside := backupjob.IsolationOf(f.Isolated, f.Pods, f.Now)
 	outside := backupjob.IsolationOf(f.Control, f.Pods, f.Now)
 	switch {
-	case !inside.Done:
-		return false, inside.Why, false
 	case !outside.Done:
 		return false, outside.Why, false
+	case !inside.Done:
+		return false, inside.Why, false
 	case inside.Reached != nil && *inside.Reached:
 		return false, "the cluster does not enforce NetworkPolicies, so the proof ends at Restored", true
 	case inside.Reached == nil:
@@ -478,6 +517,9 @@ func judgeUnsealed(f *facts) decision {
 	d, c := decision{}, f.Canary
 	shown := fmt.Sprintf("The backup %s was restored into another Vault, and unsealed with the keys of Secret %s",
 		f.Backup.Name, f.Vault.Spec.Unseal.KeysSecretName)
+	if f.ClusterID == "" {
+		shown += fmt.Sprintf(" (its cluster ID is compared with nothing, since Vault %s told none)", f.Backup.Spec.Vault)
+	}
 	switch {
 	case c == nil:
 		d = ended(f, v1alpha1.ProofSucceeded, told(metav1.ConditionTrue, v1alpha1.ReasonProvenUnsealed, "%s", shown))

@@ -8,6 +8,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -110,8 +111,8 @@ func summary(d decision) string {
 		}
 		words = append(words, strings.NewReplacer("*v1alpha1.", "", "*v1.", "").Replace(name))
 	}
-	for _, job := range d.FindOut {
-		words = append(words, "?"+job.Name)
+	if d.FindOut != nil {
+		words = append(words, strings.TrimSpace("?"+d.FindOut.Name+" "+d.Machine))
 	}
 	for _, object := range d.Delete {
 		words = append(words, strings.NewReplacer("*v1alpha1.", "", "*v1.", "").Replace(fmt.Sprintf("-%T", object)))
@@ -201,11 +202,26 @@ func TestGoOn(t *testing.T) {
 		want  string
 	}{
 		"the policy is made first": {begun(), "+NetworkPolicy"},
-		"and made again": {withKeys(func(f *facts) { f.Policy = nil }),
-			"+NetworkPolicy"},
-		"the policy is going": {with(foundOut(no, yes), func(f *facts) { deleting(f.Policy) }), ""},
+		"and made again":           {withoutKeys(func(f *facts) { f.Policy = nil }), "+NetworkPolicy"},
+		"it was deleted":           {withKeys(func(f *facts) { f.Policy = nil }), "=Failed False NotIsolated"},
+		"it is being deleted":      {withKeys(func(f *facts) { deleting(f.Policy) }), "=Failed False NotIsolated"},
+		"it was changed": {withKeys(func(f *facts) {
+			f.Policy.Spec.Egress = append(f.Policy.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
+		}), "=Failed False NotIsolated"},
+		"another one was made": {withKeys(func(f *facts) { f.LetsOut = "x" }), "=Failed False NotIsolated"},
+		"the policy is going":  {with(foundOut(no, yes), func(f *facts) { deleting(f.Policy) }), ""},
 		"what pods reach is found out": {with(begun(), func(f *facts) { f.Policy = newPolicy(f.Schedule) }),
-			"?nightly-proof-isolation ?nightly-proof-reach"},
+			"?nightly-proof-reach"},
+		"and then on the same machine": {with(foundOut(no, yes), func(f *facts) {
+			f.Isolated, f.Pods[1].Spec.NodeName = nil, "machine-1"
+		}), "?nightly-proof-isolation machine-1"},
+		"a clock was ahead when it began": {with(foundOut(no, yes), func(f *facts) {
+			f.Schedule.Status.Proof.StartTime = at(time.Hour)
+			f.Isolated.Status.Conditions = nil
+		}), "=Running"},
+		"that Job runs": {with(foundOut(no, yes), func(f *facts) {
+			f.Isolated, f.Control.Status.Conditions = nil, nil
+		}), ""},
 		"not without keys": {with(begun(), func(f *facts) {
 			f.Policy, f.Origin.Spec.Unseal = newPolicy(f.Schedule), nil
 		}), "+Vault"},
@@ -275,7 +291,7 @@ func TestGoOn(t *testing.T) {
 			unseal(f)
 			f.ClusterID, f.Schedule.Status.Proof.StartTime = "other", at(-time.Hour)
 			deleting(f.Policy)
-		}), "=Failed restored False TimedOut"},
+		}), "=Failed False NotIsolated"},
 		"too late, unsealed by hand": {withoutKeys(func(f *facts) {
 			unseal(f)
 			f.Schedule.Status.Proof.StartTime = at(-time.Hour)

@@ -117,8 +117,11 @@ func newPolicy(s *v1alpha1.VaultBackupSchedule) *networkingv1.NetworkPolicy {
 			dns = append(dns, networkingv1.NetworkPolicyPort{Protocol: new(protocol), Port: new(intstr.FromInt(port))})
 		}
 	}
+	object := objectMeta(s, isolationSuffix, v1alpha1.ProofComponent)
+	// When the schedule is deleted in the foreground it must not go before the pods.
+	object.OwnerReferences[0].BlockOwnerDeletion = nil
 	return &networkingv1.NetworkPolicy{
-		ObjectMeta: objectMeta(s, isolationSuffix, v1alpha1.ProofComponent),
+		ObjectMeta: object,
 		Spec: networkingv1.NetworkPolicySpec{
 			PodSelector: metav1.LabelSelector{
 				MatchLabels: same,

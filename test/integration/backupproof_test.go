@@ -179,7 +179,8 @@ func TestBackupProof(t *testing.T) {
 	// The cluster does not enforce NetworkPolicies.
 	awaitObject(t, namespace, proofName+"-isolation", &networkingv1.NetworkPolicy{})
 	restart()
-	isolated := endJob(t, namespace, proofName+"-isolation", `{"reached":true}`)
+	endJob(t, namespace, proofName+"-reach", `{"reached":true}`)
+	isolated := awaitJob(t, namespace, proofName+"-isolation")
 	if pod := isolated.Spec.Template; pod.Labels[v1alpha1.ComponentLabel] != v1alpha1.ProofComponent ||
 		len(pod.Spec.Volumes) > 0 {
 		t.Errorf("the pod is %+v", pod)
@@ -187,7 +188,7 @@ func TestBackupProof(t *testing.T) {
 	if exists(t, namespace, proofName, &v1alpha1.Vault{}) {
 		t.Error("there is a Vault before it is known whether it can be isolated")
 	}
-	endJob(t, namespace, proofName+"-reach", `{"reached":true}`)
+	endJob(t, namespace, proofName+"-isolation", `{"reached":true}`)
 	scratch := &v1alpha1.Vault{}
 	awaitObject(t, namespace, proofName, scratch)
 	restart()
@@ -226,8 +227,8 @@ func TestBackupProof(t *testing.T) {
 	proveIsolated := func() {
 		t.Helper()
 		proofIsDue(t, s)
-		endJob(t, namespace, proofName+"-isolation", `{"reached":false}`)
 		endJob(t, namespace, proofName+"-reach", `{"reached":true}`)
+		endJob(t, namespace, proofName+"-isolation", `{"reached":false}`)
 		awaitObject(t, namespace, proofName, scratch)
 	}
 	change(t, s, `{"spec": {"proof": {"canary": {"path": "secret/data/canary", "secretName": "canary"}}}}`)
