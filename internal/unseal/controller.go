@@ -64,8 +64,10 @@ type memory struct {
 	vault types.UID
 	// unsealed are the starts that this process has seen unsealed: the cache may be older.
 	unsealed starts
-	// refused is the version of the Secret whose keys were wrong: they are not given again.
-	refused string
+	// refused is the version of the Secret whose keys were wrong, and refusedBy are the starts of the nodes that were
+	// sealed then: they are not given to these again. One that starts later may have other data, restored from a backup.
+	refused   string
+	refusedBy starts
 	// condition is what this process has told last, since the cache may be older, and accepted
 	// is the last one of keys that were accepted.
 	condition, accepted *metav1.Condition
@@ -191,7 +193,7 @@ func (r *Reconciler) unsealAll(
 	ctx context.Context, vault *v1alpha1.Vault, m *memory, p plan,
 ) (reconcile.Result, error) {
 	secret, keys, err := r.keys(ctx, vault)
-	if err == nil && m.refused == secret.ResourceVersion {
+	if err == nil && m.refused == secret.ResourceVersion && m.refusedBy.all(p.sealed) {
 		return reconcile.Result{}, nil // the condition tells, and each further try would be in vain
 	}
 	var result reconcile.Result
@@ -216,7 +218,10 @@ func (r *Reconciler) unsealAll(
 		return result, err
 	}
 	if wrong.Reason == v1alpha1.ReasonKeysWrong {
-		m.refused = secret.ResourceVersion
+		m.refused, m.refusedBy = secret.ResourceVersion, starts{}
+		for i := range p.sealed {
+			m.refusedBy[p.sealed[i].UID] = pods.Container(&p.sealed[i])
+		}
 	}
 	m.accepted = nil
 	refused := &metav1.Condition{Status: metav1.ConditionFalse, Reason: wrong.Reason, Message: wrong.Message}

@@ -30,6 +30,11 @@ import (
 // starts are the starts of containers whose node was seen unsealed, by the UID of the pod.
 type starts map[types.UID]string
 
+// all says that the containers of the pods have started before.
+func (s starts) all(list []corev1.Pod) bool {
+	return !slices.ContainsFunc(list, func(pod corev1.Pod) bool { return s[pod.UID] != pods.Container(&pod) })
+}
+
 func startsOf(status *v1alpha1.UnsealStatus) starts {
 	result := starts{}
 	if status != nil {

@@ -391,6 +391,13 @@ func TestWrongKeys(t *testing.T) {
 	if f.server.attempts != 2 || f.server.resets == 0 {
 		t.Errorf("%d keys given, %d resets", f.server.attempts, f.server.resets)
 	}
+	// Another start may have other data: they are given once more.
+	f.start("c2")
+	f.settle()
+	f.settle()
+	if f.server.attempts != 4 {
+		t.Errorf("%d keys given, want two to each start", f.server.attempts)
+	}
 	var secret corev1.Secret
 	if err := f.api.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "keys"}, &secret); err != nil {
 		t.Fatal(err)
