@@ -14,6 +14,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
 const (
@@ -122,18 +123,22 @@ const (
 	maxTakes = 3
 )
 
-// found makes a Vault of a node that has no data, and returns a token of it. Its keys are in the memory
-// of this process and nowhere else: what it has is replaced by the snapshot, with all of it.
-func (s *raftSource) found(ctx context.Context) (token string, err error) {
+// found makes a Vault of a node that has no data and at least that version, if one is given. Its keys are in the
+// memory of this process and nowhere else: what it has is replaced by the snapshot, with all of it.
+func (s *raftSource) found(ctx context.Context, version string) (*vaultclient.InitResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, initTimeout)
 	defer cancel()
 	status, err := s.client.SealStatus(ctx)
 	if err != nil {
-		return "", fail("", err, "Vault does not respond")
+		return nil, fail("", err, "Vault does not respond")
 	}
 	if status.Initialized {
-		return "", fail(Refused, nil, "Vault is initialized already, by somebody else or by an attempt of this restore that "+
-			"was cut off")
+		return nil, fail(Refused, nil, "Vault is initialized already, by somebody else or by an attempt of this restore "+
+			"that was cut off")
+	}
+	if version != "" && status.Version != "" && vaultversion.Lower(status.Version, version) {
+		return nil, fail(Refused, nil, "The backup is of Vault %s, and the node to restore into runs %s: delete its pod, so "+
+			"that it gets the version of the spec", printable(version), printable(status.Version))
 	}
 	request := &vaultclient.InitRequest{SecretShares: 1, SecretThreshold: 1}
 	if status.RecoverySeal {
@@ -141,17 +146,17 @@ func (s *raftSource) found(ctx context.Context) (token string, err error) {
 	}
 	made, err := s.client.Init(ctx, request)
 	if err != nil {
-		return "", fail("", err, "Vault cannot be initialized to take the snapshot")
+		return nil, fail("", err, "Vault cannot be initialized to take the snapshot")
 	}
 	for {
 		err := s.activate(ctx, made)
 		if err == nil {
-			return made.RootToken, nil
+			return made, nil
 		}
 		select {
 		case <-time.After(lookEvery / 2):
 		case <-ctx.Done():
-			return "", fail(Unreachable, err, "Vault was initialized to take the snapshot, and is not active")
+			return nil, fail(Unreachable, err, "Vault was initialized to take the snapshot, and is not active")
 		}
 	}
 }
@@ -170,14 +175,13 @@ func (s *raftSource) activate(ctx context.Context, made *vaultclient.InitRespons
 	return s.client.LookupSelf(ctx, made.RootToken)
 }
 
-// take has Vault take a snapshot, and waits until it has. Sealed is what it is then, or, with a seal
-// that has the same key, unsealed and another cluster than before.
-func (s *raftSource) take(ctx context.Context, token string, content io.Reader) error {
+// take has the Vault that was made take a snapshot, and waits until it has.
+func (s *raftSource) take(ctx context.Context, made *vaultclient.InitResponse, content io.Reader) error {
 	before, err := s.client.SealStatus(ctx)
 	if err != nil {
 		return fail(Unreachable, err, "Vault does not respond")
 	}
-	if err := s.client.RestoreSnapshot(ctx, token, content); err != nil {
+	if err := s.client.RestoreSnapshot(ctx, made.RootToken, content); err != nil {
 		return s.explain(err, "Vault did not take the snapshot")
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
@@ -188,11 +192,35 @@ func (s *raftSource) take(ctx context.Context, token string, content io.Reader) 
 			return fail(Failed, ctx.Err(), "Vault did not come back with the data of the snapshot; see its log")
 		case <-time.After(lookEvery):
 		}
-		status, err := s.client.SealStatus(ctx)
-		switch {
-		case err != nil: // it is at it
-		case status.Sealed, status.ClusterID != "" && status.ClusterID != before.ClusterID:
-			return nil
+		if taken, err := s.taken(ctx, before, made); taken || err != nil {
+			return err
 		}
 	}
+}
+
+// taken says whether Vault has the data of the snapshot. It responds before it uses that, and a node that cannot
+// seals itself, as one does that can: with Shamir's keys what it has is told by the key of the Vault that was made,
+// which opens that alone. With a key service it unseals itself, and is another cluster than before.
+// https://github.com/hashicorp/vault/blob/v1.21.1/vault/logical_system_raft.go
+func (s *raftSource) taken(
+	ctx context.Context, before *vaultclient.SealStatus, made *vaultclient.InitResponse,
+) (bool, error) {
+	status, err := s.client.SealStatus(ctx)
+	if err != nil {
+		return false, nil //nolint:nilerr // it is at it
+	}
+	if !status.Sealed || before.RecoverySeal {
+		return !status.Sealed && status.ClusterID != "" && status.ClusterID != before.ClusterID, nil
+	}
+	after, err := s.client.Unseal(ctx, made.Keys[0])
+	switch code := vaultclient.StatusOf(err); {
+	case err == nil && !after.Sealed:
+		return false, fail("", nil, "Vault took the snapshot and could not use it; its log says why, such as a volume "+
+			"without room for both")
+	case err == nil: // more keys are needed
+		return true, s.client.ResetUnseal(ctx)
+	case code == 400, code == 500: // it is no key of what the node has
+		return true, nil
+	}
+	return false, nil
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
+	"github.com/vault-operator/vault-operator/internal/vaultclient"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
@@ -107,9 +108,9 @@ func (j *job) restoreRaft(ctx context.Context, to *raftSource, record *Record, s
 	if err := j.prove(ctx, stored, record.Format, record.Result.Size, record.Result.SHA256); err != nil {
 		return err
 	}
-	token, err := to.found(ctx)
+	made, err := to.found(ctx, record.Vault.Version)
 	for try := 1; err == nil; try++ {
-		failed := j.giveRaft(ctx, to, token, record, stored)
+		failed := j.giveRaft(ctx, to, made, record, stored)
 		if failed == nil {
 			return nil
 		}
@@ -121,7 +122,9 @@ func (j *job) restoreRaft(ctx context.Context, to *raftSource, record *Record, s
 }
 
 // giveRaft gives Vault the snapshot.
-func (j *job) giveRaft(ctx context.Context, to *raftSource, token string, record *Record, stored object) error {
+func (j *job) giveRaft(
+	ctx context.Context, to *raftSource, made *vaultclient.InitResponse, record *Record, stored object,
+) error {
 	start := time.Now()
 	content, err := stored.open(ctx)
 	if err != nil {
@@ -134,7 +137,7 @@ func (j *job) giveRaft(ctx context.Context, to *raftSource, token string, record
 	}
 	defer sent.check.close()
 	sent.want = record.Result.SHA256
-	if err := to.take(ctx, token, sent); err != nil {
+	if err := to.take(ctx, made, sent); err != nil {
 		if sent.ended != nil && !errors.Is(sent.ended, io.EOF) {
 			return sent.ended
 		}

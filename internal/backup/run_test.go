@@ -31,17 +31,22 @@ type fakeVault struct {
 	status int
 	// empty says that it is not initialized, and sealed that it was and is not unsealed yet.
 	empty, sealed bool
-	// taken is the snapshot that it took, and fails is how often it takes none.
+	// taken is the snapshot that it took, fails is how often it takes none, and unused how often it takes one and
+	// seals itself without the data.
 	taken  []byte
 	fails  int
-	logins int
+	unused int
+	// keyService says that it unseals itself, and has recovery keys.
+	keyService bool
+	version    string
+	logins     int
 }
 
 const clientToken = "hvs.not-a-token-of-anything"
 
 func newFakeVault(t *testing.T, snapshot []byte) *fakeVault {
 	t.Helper()
-	v := &fakeVault{snapshot: snapshot}
+	v := &fakeVault{snapshot: snapshot, version: "1.21.0"}
 	v.Server = httptest.NewTLSServer(v)
 	t.Cleanup(v.Close)
 	return v
@@ -62,11 +67,17 @@ func (v *fakeVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.logins++
 		_, _ = fmt.Fprintf(w, `{"auth": {"client_token": %q, "lease_duration": 600}}`, clientToken)
 	case r.URL.Path == "/v1/sys/seal-status":
-		_, _ = fmt.Fprintf(w, `{"type": "shamir", "initialized": %t, "sealed": %t, "cluster_id": "new", "n": 7, "t": 4}`,
-			!v.empty, v.sealed || v.taken != nil)
+		cluster := "made"
+		if v.taken != nil {
+			cluster = "backed-up"
+		}
+		_, _ = fmt.Fprintf(w, `{"type": "shamir", "initialized": %t, "sealed": %t, "cluster_id": %q, "n": 7, "t": 4, `+
+			`"recovery_seal": %t, "version": %q}`, !v.empty, v.sealed, cluster, v.keyService, v.version)
 	case r.URL.Path == "/v1/sys/init" && v.empty:
-		v.empty, v.sealed = false, true
+		v.empty, v.sealed = false, !v.keyService
 		_, _ = fmt.Fprintf(w, `{"keys_base64": ["a-key"], "root_token": %q}`, clientToken)
+	case r.URL.Path == "/v1/sys/unseal" && v.taken != nil:
+		w.WriteHeader(http.StatusBadRequest)
 	case r.URL.Path == "/v1/sys/unseal" && strings.Contains(string(body), "a-key"):
 		v.sealed = false
 		_, _ = fmt.Fprint(w, `{"type": "shamir", "initialized": true, "sealed": false}`)
@@ -81,8 +92,13 @@ func (v *fakeVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/v1/sys/storage/raft/snapshot" && r.Method == http.MethodGet:
 		_, _ = w.Write(v.snapshot)
 	case r.URL.Path == "/v1/sys/storage/raft/snapshot-force" && r.Method == http.MethodPut:
-		v.taken = body
 		w.WriteHeader(http.StatusNoContent)
+		v.sealed = !v.keyService
+		if v.unused == 0 {
+			v.taken = body
+		} else {
+			v.unused--
+		}
 	default:
 		w.WriteHeader(http.StatusNotFound)
 	}
@@ -260,13 +276,17 @@ func TestRestoreIntoRaft(t *testing.T) {
 		want   Reason
 		empty  bool
 	}{
-		"empty":              {func(*fakeVault, *Task) {}, "", false},
-		"after a second try": {func(v *fakeVault, _ *Task) { v.fails = 1 }, "", false},
-		"not at all":         {func(v *fakeVault, _ *Task) { v.fails = maxTakes }, Unreachable, false},
-		"initialized":        {func(v *fakeVault, _ *Task) { v.empty = false }, Refused, false},
-		"a lower version":    {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.20.9" }, Refused, true},
-		"a higher version":   {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.21.1" }, "", false},
-		"another seal":       {func(_ *fakeVault, task *Task) { task.Vault.SealType = "transit" }, Refused, true},
+		"empty":                     {func(*fakeVault, *Task) {}, "", false},
+		"after a second try":        {func(v *fakeVault, _ *Task) { v.fails = 1 }, "", false},
+		"not at all":                {func(v *fakeVault, _ *Task) { v.fails = maxTakes }, Unreachable, false},
+		"it could not be used once": {func(v *fakeVault, _ *Task) { v.unused = 1 }, "", false},
+		"it cannot be used":         {func(v *fakeVault, _ *Task) { v.unused = maxTakes }, Failed, false},
+		"with a key service":        {func(v *fakeVault, _ *Task) { v.keyService = true }, "", false},
+		"a node of a lower version": {func(v *fakeVault, _ *Task) { v.version = "1.20.9" }, Refused, true},
+		"initialized":               {func(v *fakeVault, _ *Task) { v.empty = false }, Refused, false},
+		"a lower version":           {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.20.9" }, Refused, true},
+		"a higher version":          {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.21.1" }, "", false},
+		"another seal":              {func(_ *fakeVault, task *Task) { task.Vault.SealType = "transit" }, Refused, true},
 		"another storage": {func(_ *fakeVault, task *Task) {
 			task.Source = &Storage{Etcd: &EtcdStorage{Endpoints: []string{"https://127.0.0.1:1"}, Prefix: "vault/"}}
 		}, Failed, true}, // it has no certificate for etcd

@@ -131,7 +131,7 @@ func (r *Restorer) vault(ctx context.Context, namespace string, name v1alpha1.Ob
 func (r *Restorer) ofBackup(ctx context.Context, f *restoreFacts) error {
 	x := f.Restore
 	if x.Spec.Backup == "" {
-		return nil
+		return r.originOf(ctx, f, x.Spec.From)
 	}
 	b := &v1alpha1.VaultBackup{}
 	if err := r.Get(ctx, types.NamespacedName{Namespace: x.Namespace, Name: string(x.Spec.Backup)}, b); err != nil {
@@ -142,6 +142,17 @@ func (r *Restorer) ofBackup(ctx context.Context, f *restoreFacts) error {
 	if err == nil && origin != nil && b.Status.Vault != nil && origin.UID == b.Status.Vault.UID {
 		f.Origin = origin
 	}
+	return err
+}
+
+// originOf takes the Vault of this namespace for the origin that has the name in the path of what is restored. It may
+// have been made anew since, and its nodes have the addresses that the data names all the same.
+func (r *Restorer) originOf(ctx context.Context, f *restoreFacts, from *v1alpha1.StoredBackup) (err error) {
+	parts := strings.Split(from.Name, "/")
+	if len(parts) < 3 || parts[len(parts)-3] != f.Restore.Namespace {
+		return nil // of another namespace, or nothing tells
+	}
+	f.Origin, err = r.vault(ctx, f.Restore.Namespace, v1alpha1.ObjectName(parts[len(parts)-2]))
 	return err
 }
 
@@ -159,7 +170,7 @@ func (r *Restorer) nodes(ctx context.Context, vault *v1alpha1.Vault) ([]restoreN
 		pod := &list[i]
 		nodes = append(nodes, restoreNode{
 			Name: pod.Name, UID: pod.UID, Created: pod.CreationTimestamp.Time, State: observations[pod.UID].State,
-			Terminating: pods.Terminating(pod),
+			Terminating: pods.Terminating(pod), Version: observations[pod.UID].Version,
 		})
 	}
 	return nodes, nil
@@ -187,6 +198,10 @@ func (r *Restorer) before(ctx context.Context, x *v1alpha1.VaultRestore) (string
 func restoreJobName(x *v1alpha1.VaultRestore) string {
 	return x.Name + "-" + strings.ToLower(string(backup.Restore))
 }
+
+// vaultAnnotation of the Job of a restore is the UID of the Vault that it was made for. It must not write into
+// another one of this name.
+const vaultAnnotation = "vault.security.coreos.com/vault-uid"
 
 // storedBackup is where what is restored is stored.
 type storedBackup struct {
@@ -346,6 +361,7 @@ func (r *Restorer) newRestoreJob(f *restoreFacts, image, caKey string) (*batchv1
 	}
 	return jobFor(metav1.ObjectMeta{
 		Namespace: x.Namespace, Name: restoreJobName(x), Labels: labels,
+		Annotations: map[string]string{vaultAnnotation: string(vault.UID)},
 		OwnerReferences: []metav1.OwnerReference{
 			*metav1.NewControllerRef(x, v1alpha1.GroupVersion.WithKind("VaultRestore")),
 		},

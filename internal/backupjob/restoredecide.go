@@ -13,6 +13,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/backup"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/restore"
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
 const (
@@ -32,6 +33,8 @@ type restoreNode struct {
 	State       probe.State
 	Created     time.Time
 	Terminating bool
+	// Version that it runs; empty while it is not known.
+	Version string
 }
 
 // restoreFacts are what is known of a restore.
@@ -93,6 +96,11 @@ func decideRestore(f *restoreFacts) restoreDecision {
 			"make another VaultRestore", f.Job.Name)
 	case f.Job.DeletionTimestamp != nil:
 		return restoreDecision{Again: look}
+	case f.Vault == nil || !ofVault(f.Job, f.Vault):
+		d := restoreFailed(v1alpha1.ReasonVaultReplaced, "The Vault %s was deleted meanwhile, or made anew. Make another "+
+			"VaultRestore", r.Spec.Vault)
+		d.Remove = true
+		return d
 	case awaitsResult(&facts{Job: f.Job, Pods: f.Pods, Now: f.Now}):
 		return restoreDecision{Again: time.Second}
 	case ended(f.Job, batchv1.JobComplete):
@@ -104,14 +112,28 @@ func decideRestore(f *restoreFacts) restoreDecision {
 	return restoring(f)
 }
 
+// ofVault says that the Job was made for that Vault, and not for one before it of its name. One of an older operator
+// does not tell.
+func ofVault(job *batchv1.Job, vault *v1alpha1.Vault) bool {
+	uid, told := job.Annotations[vaultAnnotation]
+	return !told || uid == string(vault.UID)
+}
+
 // afterwards is what to do after a Job that has failed, or is gone.
 func afterwards(f *restoreFacts) string {
 	if f.Vault == nil || !f.Vault.HasRaft() {
 		return " What it may have written Vault does not use: make another VaultRestore, which goes on with it"
 	}
 	node := f.Vault.NodeName(0)
-	return fmt.Sprintf(" If pod %[1]s is initialized now it has keys that nobody has, and no data but that of the "+
-		"backup: kubectl delete pvc data-%[1]s --wait=false, kubectl delete pod %[1]s, and make another VaultRestore", node)
+	for _, n := range f.Nodes {
+		if n.State == probe.Active || n.State == probe.Standby {
+			return fmt.Sprintf(" Pod %s is unsealed: if tokens of the Vault that was backed up work it has the data, and "+
+				"nothing is to be deleted", n.Name)
+		}
+	}
+	return fmt.Sprintf(" If pod %[1]s is initialized now, try to unseal it with the keys of the Vault that was backed "+
+		"up: it has the data if they are right. If they are not it has keys that nobody has, and no data: "+
+		"kubectl delete pvc data-%[1]s --wait=false, kubectl delete pod %[1]s, and make another VaultRestore", node)
 }
 
 // beginRestore says whether the Job is made.
@@ -190,8 +212,18 @@ func awaited(f *restoreFacts) string {
 	case f.Before != "":
 		return fmt.Sprintf("The VaultRestore %s into this Vault has to end first", f.Before)
 	}
-	told := 0
+	return awaitedNodes(f)
+}
+
+// awaitedNodes is what a restore waits for of the nodes of the Vault, or nothing.
+func awaitedNodes(f *restoreFacts) string {
+	told, of := 0, requirements(f)
 	for _, n := range f.Nodes {
+		if of != nil && of.Version != "" && n.Version != "" && !n.Terminating &&
+			vaultversion.Lower(n.Version, of.Version) {
+			return fmt.Sprintf("Pod %s runs Vault %s, and the data is of %s: delete the pod, if it is not replaced",
+				n.Name, n.Version, of.Version)
+		}
 		if n.State == probe.Uninitialized && !n.Terminating {
 			told++
 		}
@@ -242,9 +274,6 @@ func restored(f *restoreFacts) restoreDecision {
 	result, failed := restoreResult(f)
 	if failed != nil {
 		return *failed
-	}
-	if f.Vault == nil {
-		return restoreFailed(v1alpha1.ReasonAwaitingVault, "The Vault %s was deleted", f.Restore.Spec.Vault)
 	}
 	ended := condition(f.Job, batchv1.JobComplete).LastTransitionTime.Time
 	d := restoreDecision{Phase: v1alpha1.RestoreRunning, Reason: v1alpha1.ReasonAwaitingNodes, Again: look, Result: result}

@@ -8,6 +8,8 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backup"
@@ -147,7 +149,11 @@ func TestBeginRestore(t *testing.T) {
 		"another seal": {into(func(v *v1alpha1.Vault) {
 			v.Spec.Seal = &v1alpha1.SealPolicy{Transit: &v1alpha1.TransitSeal{}}
 		}), refused, v1alpha1.ReasonSealDiffers, "shamir"},
-		"after another":   {func(f *restoreFacts) { f.Before = "other" }, pending, v1alpha1.ReasonAwaitingVault, "other"},
+		"after another": {func(f *restoreFacts) { f.Before = "other" }, pending, v1alpha1.ReasonAwaitingVault, "other"},
+		"a node of a lower version": {func(f *restoreFacts) { f.Nodes[0].Version = "1.20.9" },
+			pending, v1alpha1.ReasonAwaitingVault, "delete the pod"},
+		"a node of the same version": {func(f *restoreFacts) { f.Nodes[0].Version = "1.21.0" },
+			pending, v1alpha1.ReasonJobPending, ""},
 		"some raft nodes": {raft(none, none), pending, v1alpha1.ReasonAwaitingVault, "2 of 3"},
 		"all raft nodes":  {raft(none, none, none), pending, v1alpha1.ReasonJobPending, ""},
 		"the origin serves": {func(f *restoreFacts) {
@@ -172,7 +178,8 @@ func TestBeginRestore(t *testing.T) {
 func TestDecideRestore(t *testing.T) {
 	x := newRestore(func(r *v1alpha1.VaultRestore) { r.Status.StartTime = &metav1.Time{Time: now} })
 	complete, broken := newRestoreJob(x, batchv1.JobComplete), newRestoreJob(x, batchv1.JobFailed)
-	running := newRestoreJob(x, "")
+	running, ofAnother := newRestoreJob(x, ""), newRestoreJob(x, batchv1.JobComplete)
+	ofAnother.Annotations = map[string]string{vaultAnnotation: "before"}
 	said := func(job *batchv1.Job, message string) []corev1.Pod {
 		return []corev1.Pod{podOf(job, corev1.PodSucceeded, message)}
 	}
@@ -196,6 +203,10 @@ func TestDecideRestore(t *testing.T) {
 		"the Job is gone": {phase: refused, reason: v1alpha1.ReasonJobFailed, says: "goes on with it"},
 		"the Job of raft is gone": {change: raftVault,
 			phase: refused, reason: v1alpha1.ReasonJobFailed, says: "delete pvc data-example-0"},
+		"the Job of raft is gone, and Vault serves": {change: raftVault, nodes: nodesOf(false, probe.Active),
+			phase: refused, reason: v1alpha1.ReasonJobFailed, says: "nothing is to be deleted"},
+		"the Vault was made anew": {job: ofAnother, pods: said(ofAnother, restoredResult), nodes: nodesOf(false, sealed),
+			phase: refused, reason: v1alpha1.ReasonVaultReplaced},
 		"a Job of others": {job: newRestoreJob(nil, ""), phase: refused, reason: v1alpha1.ReasonJobConflict},
 		"runs": {job: running, pods: []corev1.Pod{podOf(running, corev1.PodRunning, "")},
 			phase: runs, reason: v1alpha1.ReasonJobRunning, says: "do not initialize"},
@@ -234,6 +245,27 @@ func TestDecideRestore(t *testing.T) {
 		if d.Phase != tt.phase || d.Reason != tt.reason || d.Create || len(d.Restart) != tt.restart ||
 			!strings.Contains(d.Message, tt.says) {
 			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+// What is restored from a path may follow the Vault of this namespace that the path names.
+func TestOriginOfAPath(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	r := Restorer{Reconciler: &Reconciler{Client: fake.NewClientBuilder().WithScheme(scheme).
+		WithObjects(newVault(nil)).Build()}}
+	for name, want := range map[string]bool{
+		"default/example/b-1234": true, "p/default/example/b-1234": true, "other/example/b-1234": false,
+		"default/gone/b-1234": false, "example/b-1234": false, "b-1234": false,
+	} {
+		f := restoreFacts{Restore: newRestore(func(x *v1alpha1.VaultRestore) {
+			x.Spec.Backup, x.Spec.From = "", &v1alpha1.StoredBackup{Name: name}
+		})}
+		if err := r.ofBackup(t.Context(), &f); err != nil || (f.Origin != nil) != want {
+			t.Errorf("%s: origin %v, %v", name, f.Origin, err)
 		}
 	}
 }

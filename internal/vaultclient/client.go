@@ -102,6 +102,7 @@ func StatusOf(err error) int {
 type SealStatus struct {
 	// Type as Vault names it, such as shamir or transit.
 	Type        string `json:"type"`
+	Version     string `json:"version"`
 	Initialized bool   `json:"initialized"`
 	Sealed      bool   `json:"sealed"`
 	// Shares is how many keys there are.

@@ -56,6 +56,9 @@ func TestRaft(t *testing.T) {
 	if got := env["VAULT_CLUSTER_ADDR"]; got != "https://$(POD_NAME).example-nodes.default.svc:8201" {
 		t.Errorf("VAULT_CLUSTER_ADDR is %q", got)
 	}
+	if !strings.Contains(config, `http_read_timeout = "1h"`) {
+		t.Errorf("a snapshot has to be uploaded within 30 s:\n%s", config)
+	}
 	if strings.Contains(config, "node_id") || strings.Contains(config, "etcd") ||
 		!strings.Contains(config, `path                   = "/vault/data"`) {
 		t.Errorf("the configuration is\n%s", config)

@@ -293,6 +293,8 @@ func (m *Machine) startNode(port int, peers []int) *Vault {
 			cluster_address = "%[3]s"
 			tls_cert_file   = "%[1]s/tls.crt"
 			tls_key_file    = "%[1]s/tls.key"
+
+			http_read_timeout = "1h"
 		}`, dir, address(port), address(cluster), joins)})
 	v := &Vault{Address: "https://" + address(port), Client: vaultclient.New(probe.Target{
 		Address: address(port), ServerName: "localhost", CA: string(m.ca.Cert),
