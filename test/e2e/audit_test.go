@@ -63,6 +63,9 @@ func TestAudit(t *testing.T) {
 			"-audit: StorageClass fast-typo not found")
 		setSpec(t, v, `{"audit": {"storageClassName": null}}`)
 		awaitCondition(t, v, 90*time.Second, v1alpha1.UpdatedCondition, metav1.ConditionTrue, v1alpha1.ReasonUpdated)
+		if anyStorage != smallEtcd { // of which the only node is replaced
+			v.Unseal(t, v.AwaitSealed(t, 1).VaultStatus.Sealed[0], keys)
+		}
 		if active := v.AwaitHA(t, 0).VaultStatus.Active; active != pod {
 			t.Errorf("active is %s, and was %s", active, pod)
 		}
