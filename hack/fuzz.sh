@@ -10,12 +10,12 @@ each=$(((seconds + ${#tests[@]} - 1) / ${#tests[@]}))
 module=$(go list -m)
 # "go test -fuzz" would compile all libraries once more, to be guided by what of them is
 # reached as well: that takes longer than all fuzz tests.
-build() { go test -c -gcflags="$module/...=-d=libfuzzer" -o "$2" "./$1"; }
+guided="$module/...=-d=libfuzzer"
 for test in "${tests[@]}"; do
     package=$(dirname "${test%%:*}")
     program=$dir/${package//\//-}.test
     echo "${test##*:} of $package"
-    [[ -f $program ]] || build "$package" "$program"
+    [[ -f $program ]] || go test -c -gcflags="$guided" -o "$program" "./$package"
     if ! (cd "$package" && "$program" -test.run '^$' -test.fuzz "^${test##*:}\$" -test.fuzztime "${each}s" \
         -test.fuzzcachedir "$(go env GOCACHE)/fuzz/$module/$package") 2>&1 | tee "$dir/log"; then
         # Go before 1.27 takes the end of the time for a failure now and then, and has no

@@ -1,7 +1,6 @@
 package backupschedule
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -35,15 +34,15 @@ func TestFirstBackupWaitsForData(t *testing.T) {
 	r.started.At(now.Add(-time.Hour))
 	for _, initialized := range []bool{false, true} {
 		vault.Status.Initialized = initialized
-		if err := c.Status().Update(context.Background(), vault); err != nil {
+		if err := c.Status().Update(t.Context(), vault); err != nil {
 			t.Fatal(err)
 		}
 		req := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(schedule)}
-		if _, err := r.Reconcile(context.Background(), req); err != nil {
+		if _, err := r.Reconcile(t.Context(), req); err != nil {
 			t.Fatal(err)
 		}
 		var backups v1alpha1.VaultBackupList
-		if err := c.List(context.Background(), &backups); err != nil {
+		if err := c.List(t.Context(), &backups); err != nil {
 			t.Fatal(err)
 		}
 		if made := len(backups.Items) == 1; made != initialized {

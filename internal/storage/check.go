@@ -106,7 +106,7 @@ func (s *State) membersFit() error {
 // leftOver says that a claim is of a node that the cluster has got rid of: nothing depends on it.
 func (s *State) leftOver(ordinal int) bool {
 	raft := s.Vault.Status.Raft
-	return s.Vault.HasRaft() && raft != nil && raft.Nodes > 0 && ordinal >= int(s.Vault.RunningNodes())
+	return s.Vault.HasRaft() && raft != nil && raft.Nodes > 0 && ordinal >= int(raft.Nodes)
 }
 
 // keptOrdinals are those of the bound claims that are used again.

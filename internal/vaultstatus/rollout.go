@@ -128,8 +128,8 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 			"No answer from %s: the rollout does not go on until updated nodes answer and are unsealed", join(p.silent))
 	default:
 		waits := ""
-		if f.vault.HasRaft() && f.waits != "" {
-			waits = "; waiting: " + f.waits
+		if f.vault.HasRaft() {
+			waits = f.waiting()
 		}
 		return isFalse(v1alpha1.ReasonRollingOut, "%d of %d nodes are updated; starting: %s; to be replaced: %s%s",
 			len(updated), f.vault.WantedNodes(), join(p.starting), join(namesOf(old)), waits)

@@ -36,6 +36,14 @@ type storageFacts struct {
 	disagree string
 }
 
+// waiting is what a rollout waits for as the end of a message, or nothing.
+func (f *storageFacts) waiting() string {
+	if f.waits == "" {
+		return ""
+	}
+	return "; waiting: " + f.waits
+}
+
 // storageView is all that the status tells of the storage.
 type storageView struct {
 	// ready is the condition StorageReady.
@@ -258,10 +266,6 @@ func (in *storageInputs) etcdRollout(state *storage.State) *metav1.Condition {
 	if r == nil {
 		return nil
 	}
-	waits := ""
-	if in.waits != "" {
-		waits = "; waiting: " + in.waits
-	}
 	const where = "starting: %s; to be replaced: %s%s"
 	var condition metav1.Condition
 	switch {
@@ -276,10 +280,10 @@ func (in *storageInputs) etcdRollout(state *storage.State) *metav1.Condition {
 		condition = isFalse(v1alpha1.ReasonRolloutStalled, "The rollout of etcd has made no progress for ten minutes; "+where+
 			". It goes on when all members that are not to be replaced next are ready; "+
 			"'kubectl describe pod' and 'kubectl logs' say more, and setting the spec back undoes the change",
-			join(r.Starting), join(r.Old), waits)
+			join(r.Starting), join(r.Old), in.waiting())
 	default:
 		condition = isFalse(v1alpha1.ReasonRollingOut, "etcd members are being replaced one by one; "+where,
-			join(r.Starting), join(r.Old), waits)
+			join(r.Starting), join(r.Old), in.waiting())
 	}
 	return &condition
 }

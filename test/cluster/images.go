@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 
@@ -308,8 +309,7 @@ func buildPause(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(built), 0o755); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", "-s -w",
-		"-o", built, source)
+	cmd := exec.CommandContext(ctx, "go", append(slices.Clone(goBuild), "-ldflags", "-s -w", "-o", built, source)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	cmd.Dir = dir
 	if err := runShowing(cmd, "building pause"); err != nil {

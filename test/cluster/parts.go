@@ -117,6 +117,9 @@ func (p part) key() (string, error) {
 	return hex.EncodeToString(hash.Sum(nil))[:12], nil
 }
 
+// goBuild builds as the Makefile does, so that what is shared is compiled once.
+var goBuild = []string{"build", "-trimpath", "-gcflags=all=-dwarf=false"}
+
 // build builds the binaries of the part at once, so that some can be linked while others
 // are compiled, and puts them into dir.
 func (p part) build(ctx context.Context, dir string) error {
@@ -125,8 +128,8 @@ func (p part) build(ctx context.Context, dir string) error {
 	if err := errors.Join(os.RemoveAll(unfinished), os.MkdirAll(unfinished, 0o755)); err != nil {
 		return err
 	}
-	args := []string{"build", "-trimpath", "-gcflags=all=-dwarf=false", "-tags", p.tags,
-		"-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o", unfinished + "/"}
+	args := append(slices.Clone(goBuild), "-tags", p.tags,
+		"-ldflags", strings.TrimSpace("-s -w "+p.ldflags), "-o", unfinished+"/")
 	if p.replaced != nil {
 		source, err := os.MkdirTemp(cacheDir(), p.module+"-")
 		if err != nil {
