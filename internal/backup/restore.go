@@ -18,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
@@ -388,7 +389,7 @@ func (r *etcdRestore) copy(ctx context.Context, path string) error {
 // queue gives a revision to the writer of its key.
 func (r *etcdRestore) queue(ctx context.Context, queues []chan change, revision, value []byte) error {
 	var kv mvccpb.KeyValue
-	if err := kv.Unmarshal(value); err != nil {
+	if err := proto.Unmarshal(value, &kv); err != nil {
 		return fail(Incomplete, err, "The snapshot has a key that cannot be read")
 	}
 	if !r.wanted(&kv) {

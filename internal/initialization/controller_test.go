@@ -235,13 +235,15 @@ func (f *fixture) restart() {
 			}
 			versioned.SetResourceVersion("")
 			before := f.get()
+			// The answer is written into the object.
+			applied := obj.(interface{ UnstructuredContent() map[string]any }).UnstructuredContent()
+			_, set, _ := unstructured.NestedSlice(applied, "status", "conditions")
 			if err := c.SubResource(sub).Apply(ctx, obj, opts...); err != nil {
 				return err
 			}
-			// The fake one knows of no lists that several own, and does not answer with the object.
+			// The fake one knows of no lists that several own.
 			after := f.get()
-			applied := obj.(interface{ UnstructuredContent() map[string]any }).UnstructuredContent()
-			if _, set, _ := unstructured.NestedSlice(applied, "status", "conditions"); !set {
+			if !set {
 				after.Status.Conditions = nil
 			}
 			for _, condition := range before.Status.Conditions {
