@@ -88,16 +88,16 @@ func TestOLM(t *testing.T) {
 func installOLM(t *testing.T) {
 	t.Helper()
 	lines := strings.Split(shell.Run(t, "$LOCAL_CLUSTER olm"), "\n")
-	dir := lines[len(lines)-1]
+	dir, opm, _ := strings.Cut(lines[len(lines)-1], " ")
 	chart, err := loader.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	image := map[string]any{"ref": "quay.io/operator-framework/olm:v0.28.0", "pullPolicy": "IfNotPresent"}
+	image := map[string]any{"ref": "quay.io/operator-framework/olm:v0.42.0", "pullPolicy": "IfNotPresent"}
 	values, err := chartutil.ToRenderValues(chart, map[string]any{
 		"namespace": "olm", "catalog_namespace": "olm", "operator_namespace": "operators",
 		"olm":     map[string]any{"image": image},
-		"catalog": map[string]any{"image": image, "opmImageArgs": "--opmImage=quay.io/operator-framework/opm:v1.60.0"},
+		"catalog": map[string]any{"image": image, "opmImageArgs": "--opmImage=" + opm},
 	}, chartutil.ReleaseOptions{Name: "olm", Namespace: "olm"}, chartutil.DefaultCapabilities)
 	if err != nil {
 		t.Fatal(err)
