@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/cache.sh"
 pattern=${1:-.}
-processes=6
+processes=4
 
 dir=$(mktemp -d)
 declare -A logs=() # by the process

@@ -633,6 +633,24 @@ func TestVaultFromBefore(t *testing.T) {
 	f.stored()
 }
 
+func TestRevocationNeedsKeysThatTheOperatorCanUse(t *testing.T) {
+	vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "example"}, Spec: v1alpha1.VaultSpec{
+		Version:        "1.21.0",
+		Initialization: &v1alpha1.InitializationPolicy{RootToken: v1alpha1.RevokeRootToken, AllowPlaintext: true},
+		Unseal:         &v1alpha1.UnsealPolicy{KeysSecretName: "example-vault-keys"},
+	}}
+	if err := checkRevocation(vault, &vaultclient.SealStatus{}); err != nil {
+		t.Error(err)
+	}
+	vault.Spec.Initialization.PGPKeysConfigMapName = "keepers"
+	if err := checkRevocation(vault, &vaultclient.SealStatus{}); err == nil {
+		t.Error("the keys have to be decrypted first")
+	}
+	if err := checkRevocation(vault, &vaultclient.SealStatus{RecoverySeal: true}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNotBegun(t *testing.T) {
 	other := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-vault-keys"}}
 	revoke := v1alpha1.InitializationPolicy{Shares: 3, Threshold: 2, RootToken: v1alpha1.RevokeRootToken,
@@ -649,6 +667,10 @@ func TestNotBegun(t *testing.T) {
 			reason: v1alpha1.ReasonSecretExists},
 		"no public keys":           {policy: encrypted, reason: v1alpha1.ReasonPGPKeysNotFound},
 		"a token without way back": {policy: revoke, reason: v1alpha1.ReasonRevocationRefused},
+		"a token until keys are copied": {policy: revoke, reason: v1alpha1.ReasonRevocationRefused,
+			change: func(_ *fixture, vault *v1alpha1.Vault) {
+				vault.Spec.Unseal = &v1alpha1.UnsealPolicy{KeysSecretName: "other"}
+			}},
 		"a version without way back": {policy: revoke, reason: v1alpha1.ReasonRevocationRefused,
 			change: func(f *fixture, vault *v1alpha1.Vault) {
 				f.vault.recovery, vault.Spec.Version = true, "2.0.4"

@@ -288,12 +288,18 @@ func checkRevocation(vault *v1alpha1.Vault, seal *vaultclient.SealStatus) error 
 	case !vaultversion.Lower(vault.Spec.Version, generateRootNeedsToken):
 		return notUsable(v1alpha1.ReasonRevocationRefused, "spec.initialization.rootToken: Revoke would leave no way to a "+
 			"token: from Vault %s on 'vault operator generate-root' needs one by default. Use PGP", generateRootNeedsToken)
-	case !seal.RecoverySeal && vault.Spec.Unseal == nil:
+	case !seal.RecoverySeal && !unsealedAtOnce(vault):
 		return notUsable(v1alpha1.ReasonRevocationRefused, "spec.initialization.rootToken: Revoke needs a Vault that is "+
-			"unsealed at once, by spec.seal or spec.unseal: until then the token would have to be kept somewhere. Use PGP, "+
-			"and have its holder revoke it")
+			"unsealed at once, by spec.seal or by spec.unseal with the keys that are not encrypted, of Secret %q: until then "+
+			"the token would have to be kept somewhere. Use PGP, and have its holder revoke it", vault.KeysSecretName())
 	}
 	return nil
+}
+
+// unsealedAtOnce says whether the operator can unseal with the keys that it stores.
+func unsealedAtOnce(vault *v1alpha1.Vault) bool {
+	return vault.Spec.Unseal != nil && string(vault.Spec.Unseal.KeysSecretName) == vault.KeysSecretName() &&
+		vault.Spec.Initialization.PGPKeysConfigMapName == ""
 }
 
 // keysIn is what has to be kept of a response. A token that is to be revoked is not.

@@ -211,11 +211,14 @@ func nodesStatus(list []v1alpha1.NodeStatus, served string) v1alpha1.NodesStatus
 }
 
 // initialized is what the nodes say; while none answers it is what was known. One that has
-// lost the volume of its own knows nothing of the data that others have.
+// lost the volume of its own knows nothing of the data that others have. A pod that ends may
+// be one of a Vault of the same name that was deleted.
 func initialized(f *facts) bool {
 	var uninitialized int32
-	for _, o := range f.observations {
+	for i := range f.pods {
+		o := f.observations[f.pods[i].UID]
 		switch {
+		case pods.Terminating(&f.pods[i]):
 		case o.State == probe.Uninitialized:
 			uninitialized++
 		case o.State.Answered():
@@ -246,12 +249,13 @@ func version(f *facts) string {
 
 // dataVersion is the highest version that a node has been active with, those
 // included that were written down before. With allowDowngrade the user
-// vouches for the data, so then it is what the active node says.
+// vouches for the data, so then it is what the active node says. A pod that ends may be one
+// of a Vault of the same name that was deleted.
 func dataVersion(f *facts) string {
 	active := ""
 	for i := range f.pods {
 		o := f.observations[f.pods[i].UID]
-		if o.State == probe.Active && vaultversion.Lower(active, o.Version) {
+		if o.State == probe.Active && !pods.Terminating(&f.pods[i]) && vaultversion.Lower(active, o.Version) {
 			active = o.Version
 		}
 	}

@@ -884,3 +884,19 @@ func TestLongMessagesAreCut(t *testing.T) {
 		}
 	}
 }
+
+// A Vault that is created again under its name may have the pods of the one before for a moment.
+func TestPodsThatEndAreNotLearntFrom(t *testing.T) {
+	s := newSituation().pod("a", probe.Active, terminating)
+	for uid, o := range s.observations {
+		o.Version = "1.21.0"
+		s.observations[uid] = o
+	}
+	if status := compute(&s.facts); status.Initialized || status.DataVersion != "" {
+		t.Errorf("it is initialized: %v, with data of version %q", status.Initialized, status.DataVersion)
+	}
+	s.pods[0].DeletionTimestamp = nil
+	if status := compute(&s.facts); !status.Initialized || status.DataVersion != "1.21.0" {
+		t.Errorf("of one that runs it is initialized: %v, with data of version %q", status.Initialized, status.DataVersion)
+	}
+}
