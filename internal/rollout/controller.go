@@ -16,6 +16,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,6 +53,8 @@ const (
 	// looked at again. Nothing tells without a token who votes.
 	// https://developer.hashicorp.com/vault/docs/concepts/integrated-storage/autopilot
 	joinTime = 45 * time.Second
+	// requestTime is how long a request to initialize Vault may still be worked on.
+	requestTime = 2 * time.Minute
 	// settle is how long nodes have to apply what the leader has committed. The leader tells
 	// them with its next heartbeat.
 	settle = time.Second
@@ -197,13 +200,29 @@ func (r *Reconciler) cluster(
 		o, claim := observations[pod.UID], claims[ordinal]
 		nodes = append(nodes, node{
 			Name: pod.Name, UID: pod.UID, Ordinal: ordinal, Updated: set.Updated(pod), Terminating: pods.Terminating(pod),
-			Down: !pods.Running(pod), State: o.State, Removed: o.Removed,
+			NewSeal: !equality.Semantic.DeepEqual(sealOf(pod.Spec.Volumes), sealOf(templateOf(set).Spec.Volumes)),
+			Down:    !pods.Running(pod), State: o.State, Removed: o.Removed,
 			VolumeLost: claim != nil && claim.Status.Phase == corev1.ClaimLost,
 			Old:        claim != nil && r.Clock.Now().Sub(claim.CreationTimestamp.Time) >= healAfter,
 		})
 	}
 	r.noteJoined(client.ObjectKeyFromObject(vault), nodes, claims)
 	return &cluster{set, nodes, claims}, nil
+}
+
+// templateOf is the template of the pods of a StatefulSet.
+func templateOf(set *workload.Workload) *corev1.PodTemplateSpec {
+	return &set.Object.(*appsv1.StatefulSet).Spec.Template
+}
+
+// sealOf is the volume with the configuration of the seal and its credentials, or nil.
+func sealOf(volumes []corev1.Volume) *corev1.Volume {
+	for i := range volumes {
+		if volumes[i].Name == "seal" {
+			return &volumes[i]
+		}
+	}
+	return nil
 }
 
 // onDelete says that the StatefulSet replaces a pod only when that is deleted.
@@ -305,20 +324,19 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known *clu
 			d = decision{Why: "the active node has not told its peers"}
 		}
 	}
-	if why := holdsBack(&live, c.nodes, d.Delete); why != "" {
+	if why := r.holdsBack(&live, c.nodes, d.Delete, true); why != "" {
 		return decision{Why: why}, nil
 	}
 	return d, nil
 }
 
 // holdsBack is why a pod must not be deleted now although the cluster could do without it, or
-// nothing.
-func holdsBack(vault *v1alpha1.Vault, nodes []node, deleted types.UID) string {
+// nothing. One that comes again with another seal may be what repairs that.
+func (r *Reconciler) holdsBack(vault *v1alpha1.Vault, nodes []node, deleted types.UID, comesAgain bool) string {
 	if deleted == "" {
 		return ""
 	}
-	status := vault.Status.Initialization
-	if status != nil && status.Phase == v1alpha1.PhaseRequested {
+	if r.initializing(vault) {
 		return "a node was asked to initialize Vault"
 	}
 	sealReady := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.SealReadyCondition)
@@ -327,11 +345,20 @@ func holdsBack(vault *v1alpha1.Vault, nodes []node, deleted types.UID) string {
 		case vault.Spec.SealMigration != nil && n.State == probe.Uninitialized:
 			// https://github.com/hashicorp/vault/blob/v1.21.0/vault/core.go#L1725
 			return n.Name + " has not joined, and cannot while the seal is migrated: unseal it, or undo the migration"
-		case n.UID == deleted && n.votes() && vault.Spec.Seal != nil && seal.Fails(sealReady):
+		case n.UID == deleted && n.votes() && vault.Spec.Seal != nil && seal.Fails(sealReady) &&
+			(!comesAgain || !n.NewSeal):
 			return "the key service fails, so that another node could not unseal itself"
 		}
 	}
 	return ""
+}
+
+// initializing says that a request to initialize Vault may still be worked on. Without
+// spec.initialization nobody finds out what came of it.
+func (r *Reconciler) initializing(vault *v1alpha1.Vault) bool {
+	status := vault.Status.Initialization
+	return status != nil && status.Phase == v1alpha1.PhaseRequested &&
+		(vault.Spec.Initialization != nil || status.Time != nil && r.Clock.Since(status.Time.Time) < requestTime)
 }
 
 func (r *Reconciler) settle() time.Duration {

@@ -202,7 +202,12 @@ func TestNothingIsDeleted(t *testing.T) {
 		},
 		"nothing is known of the nodes": func(f *fixture) { f.engine.observed = nil },
 		"a node was asked to initialize Vault": func(f *fixture) {
+			f.vault.Spec.Initialization = &v1alpha1.InitializationPolicy{}
 			f.vault.Status.Initialization = &v1alpha1.InitializationStatus{Phase: v1alpha1.PhaseRequested}
+		},
+		"a node was asked to initialize Vault a moment ago": func(f *fixture) {
+			f.vault.Status.Initialization = &v1alpha1.InitializationStatus{
+				Phase: v1alpha1.PhaseRequested, Time: new(metav1.NewTime(f.clock.Now()))}
 		},
 		"another node could not unseal itself": func(f *fixture) {
 			f.vault.Spec.Seal = &v1alpha1.SealPolicy{}
@@ -228,6 +233,31 @@ func TestNothingIsDeleted(t *testing.T) {
 				t.Errorf("pods %s are left", got)
 			}
 		})
+	}
+}
+
+// What came of a request to initialize Vault is not found out without spec.initialization.
+func TestARequestToInitializeOfLongAgo(t *testing.T) {
+	f := newFixture(t, func(f *fixture) {
+		f.vault.Status.Initialization = &v1alpha1.InitializationStatus{
+			Phase: v1alpha1.PhaseRequested, Time: new(metav1.NewTime(f.clock.Now().Add(-requestTime)))}
+	})
+	if got := f.reconcile(t); got != "0 1" {
+		t.Errorf("pods %s are left", got)
+	}
+}
+
+// The credentials of a key service that fails are repaired by a rollout.
+func TestANewSealIsRolledOutWhileTheKeyServiceFails(t *testing.T) {
+	f := newFixture(t, func(f *fixture) {
+		f.vault.Spec.Seal = &v1alpha1.SealPolicy{}
+		f.vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.SealReadyCondition,
+			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKeyServiceFailing}}
+		f.set.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "seal", VolumeSource: corev1.VolumeSource{
+			Secret: &corev1.SecretVolumeSource{SecretName: "new"}}}}
+	})
+	if got := f.reconcile(t); got != "0 1" {
+		t.Errorf("pods %s are left", got)
 	}
 }
 

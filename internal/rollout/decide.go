@@ -18,6 +18,8 @@ type node struct {
 	Ordinal int
 	// Updated says that the pod is of the newest template.
 	Updated bool
+	// NewSeal says that the newest template has another seal, or other credentials for it, than the pod.
+	NewSeal bool
 	// Terminating says that the pod is being deleted.
 	Terminating bool
 	// Down says that no Vault runs in the pod, as Kubernetes reports it.

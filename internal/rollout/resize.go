@@ -250,7 +250,7 @@ func (r *Reconciler) step(ctx context.Context, vault *v1alpha1.Vault, c *cluster
 		d := decideMembers(*m)
 		if d.Pod != "" {
 			// A node that goes may be needed, or could not come back.
-			why := holdsBack(vault, c.nodes, d.Pod)
+			why := r.holdsBack(vault, c.nodes, d.Pod, false)
 			if why == "" && vault.Spec.SealMigration != nil {
 				why = "the seal is being migrated"
 			}
