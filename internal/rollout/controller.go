@@ -16,7 +16,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -200,7 +199,7 @@ func (r *Reconciler) cluster(
 		o, claim := observations[pod.UID], claims[ordinal]
 		nodes = append(nodes, node{
 			Name: pod.Name, UID: pod.UID, Ordinal: ordinal, Updated: set.Updated(pod), Terminating: pods.Terminating(pod),
-			NewSeal: !equality.Semantic.DeepEqual(sealOf(pod.Spec.Volumes), sealOf(templateOf(set).Spec.Volumes)),
+			NewSeal: seal.Differs(&pod.Spec, &set.Template.Spec),
 			Down:    !pods.Running(pod), State: o.State, Removed: o.Removed,
 			VolumeLost: claim != nil && claim.Status.Phase == corev1.ClaimLost,
 			Old:        claim != nil && r.Clock.Now().Sub(claim.CreationTimestamp.Time) >= healAfter,
@@ -208,21 +207,6 @@ func (r *Reconciler) cluster(
 	}
 	r.noteJoined(client.ObjectKeyFromObject(vault), nodes, claims)
 	return &cluster{set, nodes, claims}, nil
-}
-
-// templateOf is the template of the pods of a StatefulSet.
-func templateOf(set *workload.Workload) *corev1.PodTemplateSpec {
-	return &set.Object.(*appsv1.StatefulSet).Spec.Template
-}
-
-// sealOf is the volume with the configuration of the seal and its credentials, or nil.
-func sealOf(volumes []corev1.Volume) *corev1.Volume {
-	for i := range volumes {
-		if volumes[i].Name == "seal" {
-			return &volumes[i]
-		}
-	}
-	return nil
 }
 
 // onDelete says that the StatefulSet replaces a pod only when that is deleted.

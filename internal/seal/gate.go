@@ -9,6 +9,7 @@ import (
 
 	"helm.sh/helm/v3/pkg/postrender"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -106,6 +107,21 @@ func templateRefusal(vault *v1alpha1.Vault, rendered, living *workload.Workload,
 // its Secrets, with which nothing is deployed anyway.
 func Fails(condition *metav1.Condition) bool {
 	return condition != nil && condition.Status == metav1.ConditionFalse && !slices.Contains(Stalls, condition.Reason)
+}
+
+// Differs says that two pods have another seal, or other credentials for it.
+func Differs(a, b *corev1.PodSpec) bool {
+	return !equality.Semantic.DeepEqual(volumeOf(a), volumeOf(b))
+}
+
+// volumeOf is the volume with all that is about the seal, or nil.
+func volumeOf(pod *corev1.PodSpec) *corev1.Volume {
+	for i := range pod.Volumes {
+		if pod.Volumes[i].Name == volume {
+			return &pod.Volumes[i]
+		}
+	}
+	return nil
 }
 
 // endsNodes says that pods would be replaced, or be fewer, for something else than the seal.
