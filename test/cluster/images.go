@@ -107,30 +107,34 @@ func loadArchives(ctx context.Context, archives []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", archive, err)
 		}
-		byDigest := ""
 		for _, n := range nodes {
 			if err := n.load(ctx, archive); err != nil {
 				return err
 			}
-			if byDigest, err = n.nameByDigest(ctx, tag); err != nil {
-				return err
-			}
+		}
+		byDigest, err := nameByDigest(ctx, tag)
+		if err != nil {
+			return err
 		}
 		fmt.Println(byDigest)
 	}
 	return nil
 }
 
-// nameByDigest makes an image that the node has known by its digest as well, and returns
-// that name.
-func (n node) nameByDigest(ctx context.Context, tag name.Tag) (string, error) {
-	digest, err := n.digestOf(ctx, tag.Name())
-	if err != nil {
-		return "", err
+// nameByDigest makes an image that all nodes have known to them by its digest as well, and
+// returns that name.
+func nameByDigest(ctx context.Context, tag name.Tag) (byDigest string, err error) {
+	for _, n := range nodes {
+		digest, err := n.digestOf(ctx, tag.Name())
+		if err != nil {
+			return "", err
+		}
+		byDigest = tag.Context().Name() + "@" + digest
+		if _, err := n.ctr(ctx, "images", "tag", "--force", tag.Name(), byDigest); err != nil {
+			return "", err
+		}
 	}
-	byDigest := tag.Context().Name() + "@" + digest
-	_, err = n.ctr(ctx, "images", "tag", "--force", tag.Name(), byDigest)
-	return byDigest, err
+	return byDigest, nil
 }
 
 // tagOf returns the name of the image in an archive.

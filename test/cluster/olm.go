@@ -59,11 +59,9 @@ func prepareOLM(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	byDigest := ""
-	for _, n := range nodes {
-		if byDigest, err = n.nameByDigest(ctx, opm); err != nil {
-			return err
-		}
+	byDigest, err := nameByDigest(ctx, opm)
+	if err != nil {
+		return err
 	}
 	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", olmModule)
 	cmd.Dir = "parts/olm"
