@@ -15,24 +15,26 @@ func (s *State) Recovered(active string) bool {
 	if !s.MostLost() || !s.Vault.HasRaft() {
 		return false
 	}
-	leads, lost := false, s.Lost()
-	current := s.current()
-	for ordinal := range s.layout().wanted {
-		claim := s.layout().claim(ordinal)
-		known := slices.ContainsFunc(s.Vault.StorageVolumes(), func(v v1alpha1.StorageVolume) bool {
-			return v.Claim == claim
-		})
-		if active != "" && s.layout().member(ordinal) == active && known && !slices.Contains(lost, claim) {
-			leads = true
-		}
-	}
 	serving := 0
-	for _, volume := range current {
+	for _, volume := range s.current() {
 		if s.serves(volume) {
 			serving++
 		}
 	}
-	return leads && serving >= Quorum(s.layout().wanted)
+	return s.Survives(active) && serving >= Quorum(s.layout().wanted)
+}
+
+// Survives says that a member has the volume that was written down for it.
+func (s *State) Survives(member string) bool {
+	layout, lost := s.layout(), s.Lost()
+	for ordinal := range layout.wanted {
+		claim := layout.claim(ordinal)
+		if layout.member(ordinal) == member {
+			return !slices.Contains(lost, claim) &&
+				slices.ContainsFunc(s.Vault.StorageVolumes(), func(v v1alpha1.StorageVolume) bool { return v.Claim == claim })
+		}
+	}
+	return false
 }
 
 // serves says that a member is ready with this volume.

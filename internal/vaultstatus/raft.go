@@ -106,6 +106,10 @@ func (in *storageInputs) raftReady(state *storage.State, n *raftNodes) metav1.Co
 		return refused(wrong)
 	case in.set == nil:
 		return isUnknown(v1alpha1.ReasonNotObserved, "The StatefulSet %q does not exist yet", in.vault.Name)
+	case state.MostLost() && state.Survives(n.active) && !state.Recovered(n.active):
+		// They had not voted yet, or the active node will notice within seconds.
+		return isFalse(v1alpha1.ReasonVolumesLost, "The volumes of most nodes are gone, being deleted or new: %s. "+
+			"%s is active and has the data: unseal the others, which join it", join(state.Lost()), n.active)
 	case state.MostLost() && !state.Recovered(n.active):
 		return isFalse(v1alpha1.ReasonVolumesLost, "The volumes of most nodes are gone, being deleted or new: %s. "+
 			"The other nodes cannot elect a leader without them: bring the volumes back. If they are lost for good: "+

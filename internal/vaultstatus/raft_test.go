@@ -60,8 +60,10 @@ func TestRaftReady(t *testing.T) {
 		active        = probe.Active
 		silent        = probe.Unreachable
 	)
-	lost := ofRaft(active, sealed, sealed).founded()
+	lost := ofRaft(sealed, sealed, sealed).founded()
 	lost.claims[1].UID, lost.claims[2].UID = "new", "new"
+	leads := ofRaft(active, sealed, sealed).founded()
+	leads.claims[1].UID, leads.claims[2].UID = "new", "new"
 	recovered := ofRaft(active, standby, sealed).founded()
 	recovered.claims[1].UID, recovered.claims[2].UID = "new", "new"
 	other := ofRaft(sealed, active, standby).founded()
@@ -96,7 +98,9 @@ func TestRaftReady(t *testing.T) {
 		{"the only one, sealed", ofRaft(sealed).founded(), "False NoQuorum", "0 of 1"},
 		{"no answer from any", ofRaft(silent, silent, silent).founded(), "False NoQuorum", "0 of 3"},
 		{"one is removed", removed, "True MembersNotReady", "removed from the cluster"},
-		{"most volumes are lost", lost, "False VolumesLost", "data-example-1, data-example-2"},
+		{"most volumes are lost", lost, "False VolumesLost", "data-example-1, data-example-2. The other nodes cannot elect"},
+		{"most volumes are lost, and one is active", leads, "False VolumesLost",
+			"data-example-1, data-example-2. example-0 is active and has the data: unseal the others"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			status := compute(&tt.facts.facts)

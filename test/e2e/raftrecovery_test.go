@@ -34,7 +34,8 @@ func TestRaftRecovery(t *testing.T) {
 	}
 
 	f.Do(t, f.active(t), f.keys.RootToken, "vault write secret/kept value=kept")
-	time.Sleep(2 * time.Second) // until all have it
+	f.awaitRaft(t)              // one that does not vote yet is not missed
+	time.Sleep(2 * time.Second) // until all have what is written
 	shell.Run(t, f.Kubectl("delete pvc data-lostraft-1 data-lostraft-2 --wait=false"))
 	shell.Run(t, f.Kubectl("delete pods --force --grace-period=0 lostraft-1 lostraft-2"))
 	awaitCondition(t, f.Vault, 2*time.Minute, v1alpha1.StorageReadyCondition, metav1.ConditionFalse,
