@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/operator-framework/helm-operator-plugins/pkg/values"
 	"helm.sh/helm/v3/pkg/chartutil"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
+	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
 	"github.com/vault-operator/vault-operator/internal/seal"
@@ -194,18 +197,37 @@ func setSeals(spec map[string]any, vault *v1alpha1.Vault, caKey, oldCAKey string
 func (t *translator) setExternal(
 	ctx context.Context, spec map[string]any, vault *v1alpha1.Vault, config vaultconfig.Config,
 ) error {
-	living, err := workload.Get(ctx, t.client, vault)
+	unlocked, err := runsWithoutLock(ctx, t.client, vault)
 	if err != nil {
 		return err
 	}
 	external := map[string]any{
 		"type": vault.Spec.Storage.External.Type, "highAvailability": config.Sharable(vault),
 	}
-	if living != nil && living.GetAnnotations()[v1alpha1.SharableStorageAnnotation] != "true" {
+	if unlocked {
 		external["recreate"] = true
 	}
 	spec["storage"] = map[string]any{"external": external}
 	return nil
+}
+
+// runsWithoutLock says that nodes may run that do not agree on the active one by a lock: those
+// of a Deployment whose storage has none, and of one that is rolled out now and whose storage had none.
+func runsWithoutLock(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (bool, error) {
+	living, err := workload.GetWithRevision(ctx, reader, vault)
+	if err != nil || living == nil {
+		return false, err
+	}
+	if living.GetAnnotations()[v1alpha1.SharableStorageAnnotation] != "true" {
+		return true, nil
+	}
+	if !living.Recreates() {
+		return false, nil
+	}
+	nodes, err := pods.List(ctx, reader, vault)
+	return slices.ContainsFunc(nodes, func(pod corev1.Pod) bool {
+		return !pods.Ended(&pod) && !living.Updated(&pod)
+	}), err
 }
 
 // check refuses what would harm what runs, and what cannot be deployed. Certificates are

@@ -3,6 +3,7 @@ package helm
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
+	"github.com/vault-operator/vault-operator/internal/workload"
 )
 
 func newTranslator(t *testing.T, deployed string) *translator {
@@ -243,6 +245,61 @@ func TestTranslateSeal(t *testing.T) {
 	if _, err := translator.Translate(t.Context(), vault); err == nil || !strings.Contains(err.Error(),
 		"moved to another seal") {
 		t.Errorf("from Shamir to transit: %v", err)
+	}
+}
+
+// Nodes of an external storage without a lock have all ended before one with a lock is made,
+// however often the Vault is reconciled meanwhile.
+func TestNodesWithoutLockEndFirst(t *testing.T) {
+	vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example"}}
+	deployment := func(sharable string, strategy appsv1.DeploymentStrategyType) *appsv1.Deployment {
+		return &appsv1.Deployment{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "default", Name: "example", UID: "deployment", Annotations: map[string]string{
+					v1alpha1.SharableStorageAnnotation: sharable, workload.RevisionAnnotation: "2",
+				}},
+			Spec: appsv1.DeploymentSpec{Strategy: appsv1.DeploymentStrategy{Type: strategy}},
+		}
+	}
+	isController := true
+	set := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "default", Name: "example-new", Labels: map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: "new"},
+		Annotations:     map[string]string{workload.RevisionAnnotation: "2"},
+		OwnerReferences: []metav1.OwnerReference{{Kind: "Deployment", UID: "deployment", Controller: &isController}},
+	}}
+	maps.Copy(set.Labels, vault.PodLabels())
+	pod := func(revision string, phase corev1.PodPhase) *corev1.Pod {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "example-" + revision, Labels: map[string]string{
+				appsv1.DefaultDeploymentUniqueLabelKey: revision,
+			}}, Status: corev1.PodStatus{Phase: phase}}
+		maps.Copy(pod.Labels, vault.PodLabels())
+		return pod
+	}
+	unacted := deployment("true", appsv1.RecreateDeploymentStrategyType)
+	unacted.Generation = 2
+	for name, tt := range map[string]struct {
+		objects []client.Object
+		want    bool
+	}{
+		"nothing runs": {},
+		"those that run have none": {[]client.Object{
+			deployment("false", appsv1.RecreateDeploymentStrategyType), set, pod("new", corev1.PodRunning)}, true},
+		"one that has none runs still": {[]client.Object{
+			deployment("true", appsv1.RecreateDeploymentStrategyType), set, pod("old", corev1.PodRunning)}, true},
+		"the change is not acted on": {[]client.Object{unacted, set, pod("new", corev1.PodRunning)}, true},
+		"all that had none have ended": {[]client.Object{
+			deployment("true", appsv1.RecreateDeploymentStrategyType), set, pod("new", corev1.PodRunning),
+			pod("old", corev1.PodFailed)}, false},
+		"all had one before": {[]client.Object{
+			deployment("true", appsv1.RollingUpdateDeploymentStrategyType), set, pod("old", corev1.PodRunning)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := fake.NewClientBuilder().WithObjects(tt.objects...).Build()
+			if got, err := runsWithoutLock(t.Context(), c, vault); err != nil || got != tt.want {
+				t.Errorf("%v, %v; want %v", got, err, tt.want)
+			}
+		})
 	}
 }
 

@@ -136,6 +136,12 @@ func (w *Workload) Updated(pod *corev1.Pod) bool {
 	return w.Revision != "" && pod.Labels[w.revisionLabel] == w.Revision
 }
 
+// Recreates says that all pods of an older template have to end before one of a newer is made.
+func (w *Workload) Recreates() bool {
+	deployment, ok := w.Object.(*appsv1.Deployment)
+	return ok && deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
+}
+
 // Failure is why a pod cannot be made.
 type Failure struct {
 	Reason, Message string
