@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/references"
@@ -35,7 +36,9 @@ const (
 	// nodesFirst is for how long what nodes say waits for what is more urgent.
 	nodesFirst = 500 * time.Millisecond
 	// concurrency is how many Vaults are worked on at the same time.
-	concurrency = 8
+	concurrency = 2 * perNamespace
+	// perNamespace is how many of these may be of one namespace.
+	perNamespace = 8
 )
 
 // Reconciler initializes Vaults. It runs on the leader.
@@ -106,7 +109,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 			// Keys may wait to be stored.
 			RateLimiter: pods.SlowRetries(),
 		}).
-		Complete(r)
+		Complete(fairness.PerNamespace(perNamespace, r))
 }
 
 // keysOf returns the Vault whose keys are, by its name, in the Secret.

@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/problem"
@@ -42,7 +43,9 @@ const (
 	// nodesFirst is for how long what nodes say waits for what is more urgent.
 	nodesFirst = 200 * time.Millisecond
 	// concurrency is how many Vaults are worked on at the same time.
-	concurrency = 8
+	concurrency = 2 * perNamespace
+	// perNamespace is how many of these may be of one namespace.
+	perNamespace = 8
 	// keysEvery is how often the API server is asked for its public keys. It is less than what
 	// is left of a token when another one is due, so that a Vault learns of a new key before
 	// the operator needs it.
@@ -83,7 +86,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 			MaxConcurrentReconciles: concurrency,
 			RateLimiter:             pods.SlowRetries(),
 		}).
-		Complete(r)
+		Complete(fairness.PerNamespace(perNamespace, r))
 }
 
 // Reconcile logs in to one Vault when that is due, and does what has to be done there.

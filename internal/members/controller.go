@@ -29,13 +29,16 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/etcd"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/pods"
 )
 
 const (
 	// concurrency is how many Vaults are worked on at the same time. Each waits for a moment.
-	concurrency = 8
+	concurrency = 2 * perNamespace
+	// perNamespace is how many of these may be of one namespace.
+	perNamespace = 8
 	// check is how often it is looked whether a rollout can go on. No event tells that a member
 	// votes again.
 	check = 5 * time.Second
@@ -73,7 +76,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: reconcileTimeout,
 		}).
-		Complete(r)
+		Complete(fairness.PerNamespace(perNamespace, r))
 }
 
 // take keeps others from disturbing members of the Vault's etcd until it is given back, and says

@@ -221,33 +221,56 @@ func (e *Engine) late() bool { return e.load.late() }
 
 // manySilent is how many active nodes have to be silent at the same time to be a
 // reason to suspect this process's own network, if they are also more than the
-// share manySilentShare of all.
+// share manySilentShare of all. The nodes of another namespace count as maxOthers at
+// most: a tenant can make as many pods silent as he likes, and shall not keep the
+// hanging nodes of others in their Services.
 const (
 	manySilent      = 3
 	manySilentShare = 0.4
+	maxOthers       = 2
 )
 
-// SilenceCounts says that it may be the node's fault when one does not answer: this
+// SilenceCounts says that it may be the fault of a node in the namespace when it does not answer: this
 // process is not late, and not many active nodes are silent at the same time.
-func (e *Engine) SilenceCounts() bool {
+func (e *Engine) SilenceCounts(namespace string) bool {
 	if e.load.late() {
 		return false
 	}
+	var served, silent float64
+	for of, n := range e.served() {
+		weight := 1.0
+		if of != namespace {
+			weight = min(1, maxOthers/n.nodes)
+		}
+		served += weight * n.nodes
+		silent += weight * n.silent
+	}
+	return silent <= manySilent || silent <= manySilentShare*served
+}
+
+// service is how many nodes of a namespace are in their Service, and how many of these are silent.
+type service struct{ nodes, silent float64 }
+
+// served counts the nodes by namespace.
+func (e *Engine) served() map[string]service {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	served, silent := 0, 0
-	for _, g := range e.vaults {
+	result := map[string]service{}
+	for vault, g := range e.vaults {
 		for _, w := range g.workers {
-			switch inService, isSilent := w.service(); {
-			case inService && isSilent:
-				silent++
-				fallthrough
-			case inService:
-				served++
+			inService, silent := w.service()
+			if !inService {
+				continue
 			}
+			n := result[vault.Namespace]
+			n.nodes++
+			if silent {
+				n.silent++
+			}
+			result[vault.Namespace] = n
 		}
 	}
-	return silent <= manySilent || float64(silent) <= manySilentShare*float64(served)
+	return result
 }
 
 // Yield waits while this process is late, but not for longer than limit. It is

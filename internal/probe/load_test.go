@@ -84,8 +84,8 @@ func TestSilenceProvesNothingToAProcessThatIsLate(t *testing.T) {
 	h.SetTargets(exampleVault, []Target{target}, true)
 	h.waitFor(t, target.UID, Active)
 	makeLate(h.Engine)
-	if !h.late() || h.SilenceCounts() {
-		t.Errorf("late %t, silence counts %t", h.late(), h.SilenceCounts())
+	if !h.late() || h.SilenceCounts(exampleVault.Namespace) {
+		t.Errorf("late %t, silence counts %t", h.late(), h.SilenceCounts(exampleVault.Namespace))
 	}
 	node.Freeze()
 	time.Sleep(hangBound)
@@ -128,8 +128,39 @@ func TestManySilentNodesAreNotBelieved(t *testing.T) {
 			standby := &worker{silent: true} // not in the Service
 			e.vaults[types.NamespacedName{Name: fmt.Sprint(i)}] = &group{workers: map[types.UID]*worker{"a": w, "b": standby}}
 		}
-		if got := e.SilenceCounts(); got != tt.want {
+		if got := e.SilenceCounts(""); got != tt.want {
 			t.Errorf("%d of %d silent: counts %t, want %t", tt.silent, tt.all, got, tt.want)
+		}
+	}
+}
+
+// Silent nodes of one namespace take from no other that its silence counts. Those of several do.
+func TestSilentNodesOfOthers(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		silent map[string]int
+		all    map[string]int
+		want   bool
+	}{
+		{"one tenant has many", map[string]int{"own": 1, "hostile": 50}, map[string]int{"own": 1, "hostile": 50}, true},
+		{"all but one tenant's respond", map[string]int{"hostile": 50},
+			map[string]int{"own": 1, "hostile": 50, "x": 1, "y": 1}, true},
+		{"all of many are silent", map[string]int{"own": 1, "x": 1, "y": 3, "z": 1},
+			map[string]int{"own": 1, "x": 1, "y": 3, "z": 1}, false},
+		{"a third of all", map[string]int{"own": 1, "x": 10, "y": 10, "z": 10},
+			map[string]int{"own": 3, "x": 30, "y": 30, "z": 30}, true},
+		{"most of its own", map[string]int{"own": 4}, map[string]int{"own": 5, "x": 1}, false},
+	} {
+		e := NewEngine()
+		for namespace, count := range tt.all {
+			for i := range count {
+				w := &worker{target: Target{InService: true}, silent: i < tt.silent[namespace]}
+				e.vaults[types.NamespacedName{Namespace: namespace, Name: fmt.Sprint(i)}] = &group{
+					workers: map[types.UID]*worker{"a": w}}
+			}
+		}
+		if got := e.SilenceCounts("own"); got != tt.want {
+			t.Errorf("%s: counts %t", tt.name, got)
 		}
 	}
 }

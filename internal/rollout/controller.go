@@ -32,6 +32,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/login"
 	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/pods"
@@ -43,7 +44,9 @@ import (
 
 const (
 	// concurrency is how many Vaults are worked on at the same time. Each waits for a moment.
-	concurrency = 8
+	concurrency = 2 * perNamespace
+	// perNamespace is how many of these may be of one namespace.
+	perNamespace = 8
 	// check is how often it is looked whether a rollout can go on. No event tells that a
 	// node has caught up.
 	check = 5 * time.Second
@@ -109,7 +112,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, probes *probe.Engine) er
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: reconcileTimeout,
 		}).
-		Complete(r)
+		Complete(fairness.PerNamespace(perNamespace, r))
 }
 
 // Reconcile deletes one pod of one Vault, if there is one to replace and it may go.

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
@@ -44,7 +45,9 @@ const (
 	// https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#pod-deletion-cost
 	activeDeletionCost = "100"
 	// concurrency is how many Vaults are worked on at the same time.
-	concurrency = 16
+	concurrency = 2 * perNamespace
+	// perNamespace is how many of these may be of one namespace.
+	perNamespace = 16
 	// reconcileTimeout is how long one reconciliation may take, so that requests that
 	// hang hold no worker up, and no pod is promoted long after its node was probed. It
 	// is several times what one request takes in a healthy cluster. It does not end
@@ -64,9 +67,9 @@ type Reconciler struct {
 	Engine    *probe.Engine
 	// Confirm probes a node right before it is promoted; the engine does, if not set.
 	Confirm func(ctx context.Context, vault types.NamespacedName, uid types.UID) probe.Observation
-	// SilenceCounts says that it is the node's fault when one does not answer; the
+	// SilenceCounts says that it is the node's fault when one of the namespace does not answer; the
 	// engine does, if not set.
-	SilenceCounts func() bool
+	SilenceCounts func(namespace string) bool
 	// Leader requests what a node says of the active one; the engine does, if not set.
 	Leader func(ctx context.Context, vault types.NamespacedName, uid types.UID) (probe.Leader, error)
 
@@ -107,7 +110,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(r.mounting)).
 		WatchesRawSource(r.Engine.Source(0)).
 		WithOptions(options()).
-		Complete(r)
+		Complete(fairness.PerNamespace(perNamespace, r))
 }
 
 func (r *Reconciler) useEngine() {
@@ -249,7 +252,7 @@ func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, no
 			silent = append(silent, &nodes[i])
 		}
 	}
-	silenceCounts := len(silent) == 0 || r.SilenceCounts()
+	silenceCounts := len(silent) == 0 || r.SilenceCounts(vault.Namespace)
 	claims, followed := count(nodes).claims, r.lastFollowed(vault)
 	var wait sync.WaitGroup
 	for i := range nodes {

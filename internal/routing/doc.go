@@ -49,7 +49,8 @@
 //   - Not more than three active nodes and two fifths of all are silent at the same
 //     time. Of three Kubernetes nodes, a lost one takes a third of them along; more is
 //     likely to be this replica's own network. Where that is wrong, clients wait for
-//     the successor instead of being refused.
+//     the successor instead of being refused. Of each other namespace two count at
+//     most, so that no tenant takes this from all others with silent pods of his own.
 //   - No other replica vouches for the node: the label came back after this replica
 //     had taken it away, so that another one can reach the node. It is left alone
 //     until it responds to this replica.

@@ -137,7 +137,7 @@ func TestHungNodeLeavesTheServiceOnlyForOneThatCouldTakeOver(t *testing.T) {
 			f := newFixture(t, vault, newCASecret(vault, ca.PEM), newPod(vault, "a", a.IP, true),
 				newPod(vault, "b", b.IP, false))
 			if tt.late {
-				f.SilenceCounts = func() bool { return false }
+				f.SilenceCounts = func(string) bool { return false }
 			}
 			f.every(t, 20*time.Millisecond, vault)
 			key := client.ObjectKeyFromObject(vault)

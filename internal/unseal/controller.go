@@ -1,6 +1,7 @@
 package unseal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
@@ -41,7 +43,9 @@ const (
 	// afterRestore is when a Vault is looked at again that is restored.
 	afterRestore = 5 * time.Second
 	// concurrency is how many Vaults are worked on at the same time.
-	concurrency = 8
+	concurrency = 2 * perNamespace
+	// perNamespace is how many of these may be of one namespace.
+	perNamespace = 8
 )
 
 // Reconciler unseals nodes. It runs on the leader, and is the only one that writes
@@ -64,10 +68,12 @@ type memory struct {
 	vault types.UID
 	// unsealed are the starts that this process has seen unsealed: the cache may be older.
 	unsealed starts
-	// refused is the version of the Secret whose keys were wrong, and refusedBy are the starts of the nodes that were
-	// sealed then: they are not given to these again. One that starts later may have other data, restored from a backup.
-	refused   string
+	// version is that of the Secret whose keys were given last, and refusedBy are the starts of the nodes that they do
+	// not unseal: they are not given to these again. One that starts later may have other data, restored from a backup.
+	version   string
 	refusedBy starts
+	// wrong is what was told of that.
+	wrong *problem.Error
 	// condition is what this process has told last, since the cache may be older, and accepted
 	// is the last one of keys that were accepted.
 	condition, accepted *metav1.Condition
@@ -101,7 +107,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 			MaxConcurrentReconciles: concurrency,
 			RateLimiter:             pods.SlowRetries(),
 		}).
-		Complete(r)
+		Complete(fairness.PerNamespace(perNamespace, r))
 }
 
 // Reconcile unseals the nodes of one Vault that have to be.
@@ -193,71 +199,110 @@ func (r *Reconciler) unsealAll(
 	ctx context.Context, vault *v1alpha1.Vault, m *memory, p plan,
 ) (reconcile.Result, error) {
 	secret, keys, err := r.keys(ctx, vault)
-	if err == nil && m.refused == secret.ResourceVersion && m.refusedBy.all(p.sealed) {
+	if err == nil && m.version == secret.ResourceVersion && m.refusedBy.all(p.sealed) {
 		return reconcile.Result{}, nil // the condition tells, and each further try would be in vain
 	}
-	var result reconcile.Result
-	unsealed := maps.Clone(p.unsealed)
-	if err == nil {
-		var names []string
-		names, result.RequeueAfter, err = r.give(ctx, vault, m, p.sealed, keys, unsealed)
-		if len(names) > 0 {
-			m.unsealed = unsealed
-			accepted := &metav1.Condition{
-				Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonKeysAccepted,
-				Message: fmt.Sprintf("The keys of Secret %q have unsealed nodes of this Vault", secret.Name),
-			}
-			if err := r.tell(ctx, vault, m, unsealed, accepted); err != nil {
-				return reconcile.Result{}, err
-			}
-			m.accepted = accepted
-		}
+	if err != nil {
+		return reconcile.Result{}, r.tellProblem(ctx, vault, m, p.unsealed, err)
 	}
+	if m.version != secret.ResourceVersion {
+		m.version, m.refusedBy, m.wrong = secret.ResourceVersion, starts{}, nil
+	}
+	unsealed := maps.Clone(p.unsealed)
+	given := r.give(ctx, vault, m, p.sealed, keys, unsealed)
+	if given.opened {
+		m.unsealed = unsealed
+	}
+	if given.opened && given.wrong == nil {
+		accepted := &metav1.Condition{
+			Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonKeysAccepted,
+			Message: fmt.Sprintf("The keys of Secret %q have unsealed nodes of this Vault", secret.Name),
+		}
+		if err := r.tell(ctx, vault, m, unsealed, accepted); err != nil {
+			return reconcile.Result{}, err
+		}
+		m.accepted = accepted
+	}
+	if given.wrong != nil {
+		given.err = errors.Join(given.err, r.tellProblem(ctx, vault, m, unsealed, given.wrong))
+	}
+	return reconcile.Result{RequeueAfter: given.again}, given.err
+}
+
+// tellProblem tells of what a user has to fix. It returns any other error.
+func (r *Reconciler) tellProblem(
+	ctx context.Context, vault *v1alpha1.Vault, m *memory, unsealed starts, err error,
+) error {
 	wrong := problem.In(err)
 	if wrong == nil {
-		return result, err
-	}
-	if wrong.Reason == v1alpha1.ReasonKeysWrong {
-		m.refused, m.refusedBy = secret.ResourceVersion, starts{}
-		for i := range p.sealed {
-			m.refusedBy[p.sealed[i].UID] = pods.Container(&p.sealed[i])
-		}
+		return err
 	}
 	m.accepted = nil
 	refused := &metav1.Condition{Status: metav1.ConditionFalse, Reason: wrong.Reason, Message: wrong.Message}
-	return result, r.tell(ctx, vault, m, unsealed, refused)
+	return r.tell(ctx, vault, m, unsealed, refused)
 }
 
-// give unseals nodes one after the other: the first one becomes active. It returns the names
-// of those that are unsealed, and notes their starts.
+// given is what came of giving keys to nodes.
+type given struct {
+	// opened says that at least one is unsealed by them.
+	opened bool
+	// again is when to try again, unless it is zero.
+	again time.Duration
+	// wrong is what a user has to fix, and err what passes by itself.
+	wrong *problem.Error
+	err   error
+}
+
+// give unseals nodes one after the other, since the first one becomes active, and notes their starts.
+// With integrated storage each node has a copy of the encrypted keys, and one that is older than a
+// rekey needs other key shares: it keeps none of the others sealed.
 func (r *Reconciler) give(ctx context.Context, vault *v1alpha1.Vault, m *memory, list []corev1.Pod, keys []string,
 	unsealed starts,
-) (names []string, again time.Duration, err error) {
-	var failed []error
+) given {
+	var g given
 	for i := range list {
 		pod := &list[i]
 		target, known := r.Engine.Target(client.ObjectKeyFromObject(vault), pod.UID)
 		if !known || target.Container != pods.Container(pod) {
 			continue // the engine calls again
 		}
+		if m.refusedBy[pod.UID] == target.Container {
+			g.wrong = m.wrong
+			continue
+		}
 		outcome, err := leftAlone, error(nil)
 		if m.joining(pod, target.Container, r.Clock.Now()) == 0 {
 			outcome, err = r.giveTo(ctx, vault, m, pod, target, keys)
 		}
-		again = sooner(again, m.joining(pod, target.Container, r.Clock.Now()))
-		switch {
-		case problem.In(err) != nil:
-			return names, again, err // it is the same for all of them
+		g.again = sooner(g.again, m.joining(pod, target.Container, r.Clock.Now()))
+		switch wrong := problem.In(err); {
+		case wrong != nil && !vault.HasRaft():
+			m.refuse(wrong, list)
+			g.wrong = wrong
+			return g // it is the same for all of them
+		case wrong != nil:
+			m.refuse(wrong, list[i:i+1])
+			g.wrong = cmp.Or(g.wrong, wrong)
 		case err != nil:
-			failed = append(failed, fmt.Errorf("unsealing pod %s: %w", pod.Name, err))
+			g.err = errors.Join(g.err, fmt.Errorf("unsealing pod %s: %w", pod.Name, err))
 		case outcome == opened:
-			names = append(names, pod.Name)
-			unsealed[pod.UID] = target.Container
+			g.opened, unsealed[pod.UID] = true, target.Container
 		case outcome == othersAreAtIt:
-			again = sooner(again, othersPause)
+			g.again = sooner(g.again, othersPause)
 		}
 	}
-	return names, again, errors.Join(failed...)
+	return g
+}
+
+// refuse notes the nodes that the keys do not unseal.
+func (m *memory) refuse(wrong *problem.Error, list []corev1.Pod) {
+	if wrong.Reason != v1alpha1.ReasonKeysWrong {
+		return // more keys would do
+	}
+	m.wrong = wrong
+	for i := range list {
+		m.refusedBy[list[i].UID] = pods.Container(&list[i])
+	}
 }
 
 // sooner is the shorter one of two pauses, of which zero is none.

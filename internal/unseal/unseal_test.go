@@ -138,6 +138,8 @@ type server struct {
 	fails int
 	// joins says that the node joins the others before it is unsealed, as with integrated storage.
 	joins bool
+	// rekeyed says that other keys unseal it.
+	rekeyed bool
 	// seal is what is said of the seal in place of the truth.
 	seal map[string]any
 }
@@ -186,7 +188,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) bool {
 			if len(s.given) == 2 {
 				given := s.given
 				s.given = nil
-				if slices.ContainsFunc(given, func(key string) bool {
+				if s.rekeyed || slices.ContainsFunc(given, func(key string) bool {
 					return key != encoded("a") && key != encoded("b") && key != encoded("c")
 				}) {
 					fail(http.StatusBadRequest, "failed to decrypt keys from storage: cipher: message authentication failed")
@@ -212,6 +214,8 @@ type fixture struct {
 	clock    *testclock.FakePassiveClock
 	recorder *record.FakeRecorder
 	ca       fakevault.CA
+	// others are further nodes.
+	others []probe.Target
 }
 
 var key = types.NamespacedName{Namespace: "default", Name: "example"}
@@ -260,10 +264,10 @@ func (f *fixture) start(container string) {
 		f.t.Fatal(err)
 	}
 	f.server.node.Set(fakevault.Sealed)
-	f.Engine.SetTargets(key, []probe.Target{{
+	f.Engine.SetTargets(key, append(f.others, probe.Target{
 		UID: "x", Address: f.server.node.Address, ServerName: "example.default.svc", CA: f.ca.PEM,
 		Container: container + "#0",
-	}}, false)
+	}), false)
 }
 
 // restart makes a new process.
@@ -278,6 +282,9 @@ func (f *fixture) settle() {
 	f.t.Helper()
 	for range 3 {
 		f.Engine.Confirm(f.t.Context(), key, "x")
+		for _, other := range f.others {
+			f.Engine.Confirm(f.t.Context(), key, other.UID)
+		}
 		if _, err := f.Reconcile(f.t.Context(), reconcile.Request{NamespacedName: key}); err != nil {
 			f.t.Log(err)
 			if strings.Contains(err.Error(), encoded("a")) {
@@ -406,6 +413,52 @@ func TestWrongKeys(t *testing.T) {
 	if err := f.api.Update(t.Context(), &secret); err != nil {
 		t.Fatal(err)
 	}
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+}
+
+// A node whose data is older than a rekey, as with integrated storage, keeps no other sealed.
+func TestWrongKeysOfOneNode(t *testing.T) {
+	f := newFixture(t, good())
+	var vault v1alpha1.Vault
+	if err := f.api.Get(t.Context(), key, &vault); err != nil {
+		t.Fatal(err)
+	}
+	vault.Spec.Storage.Raft = &v1alpha1.RaftStorage{}
+	if err := f.api.Update(t.Context(), &vault); err != nil {
+		t.Fatal(err)
+	}
+	// It comes before the other one.
+	rekeyed := &server{node: fakevault.Start(t, f.ca.Certificate(t, "example.default.svc"), fakevault.Sealed), rekeyed: true}
+	rekeyed.node.Handle(rekeyed.handle)
+	pod := podOf("a", "c1", func(pod *corev1.Pod) {
+		pod.Labels, pod.Status.PodIP = vault.PodLabels(), rekeyed.node.IP
+	})
+	if err := f.api.Create(t.Context(), &pod); err != nil {
+		t.Fatal(err)
+	}
+	f.others = []probe.Target{{UID: "a", Address: rekeyed.node.Address, ServerName: "example.default.svc", CA: f.ca.PEM,
+		Container: "c1#0"}}
+	f.start("c1")
+	f.settle()
+	events := f.expect(v1alpha1.ReasonKeysWrong, fakevault.Active)
+	if len(events) != 1 || !strings.Contains(events[0], "as pod a says") {
+		t.Errorf("events %q", events)
+	}
+
+	// The other one starts again, and the condition stays as it is.
+	f.start("c2")
+	f.settle()
+	if events := f.expect(v1alpha1.ReasonKeysWrong, fakevault.Active); len(events) > 0 {
+		t.Errorf("events %q", events)
+	}
+	if rekeyed.attempts != 2 {
+		t.Errorf("%d keys given to the node with other ones, want two", rekeyed.attempts)
+	}
+
+	// It gets the data of the others.
+	rekeyed.node.Set(fakevault.Standby)
+	f.start("c3")
 	f.settle()
 	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
 }
