@@ -2,6 +2,7 @@ package initialization
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,6 +79,8 @@ type memory struct {
 	generation int64
 	// unanswered is how many attempts in a row, this one included, had no answer that counts.
 	unanswered int
+	// holders is what came of reading the public keys last.
+	holders checkedHolders
 }
 
 // unfinished says that there is something to be stored or revoked.
@@ -227,6 +230,7 @@ func (r *Reconciler) gather(
 	var list []corev1.Pod
 	observations := r.Engine.Observations(client.ObjectKeyFromObject(vault))
 	list, f.nodes, f.active = nodesOf(all, observations)
+	f.unsealed = unsealed(all, observations)
 	if vault.HasExternal() {
 		// A node that says that there is no data has read the storage.
 		f.storageReady = true
@@ -246,9 +250,18 @@ func (r *Reconciler) gather(
 		return nil, nil, err
 	}
 	if f.nodes == nodesUninitialized && vault.Spec.Initialization != nil {
-		f.problem, err = r.check(ctx, vault)
+		f.problem, err = r.check(ctx, vault, m)
 	}
 	return f, list, err
+}
+
+// unsealed says that a node is unsealed which does not unseal itself.
+func unsealed(all []corev1.Pod, observations map[types.UID]probe.Observation) bool {
+	return slices.ContainsFunc(all, func(pod corev1.Pod) bool {
+		o := observations[pod.UID]
+		return pods.Running(&pod) && !pods.Terminating(&pod) && o.Seal.Type == v1alpha1.ShamirSeal &&
+			(o.State == probe.Active || o.State == probe.Standby)
+	})
 }
 
 // allUninitialized says that every node which may run says that it has no data. While fewer are wanted that is more of
@@ -352,6 +365,8 @@ func (r *Reconciler) do(
 		return r.note(ctx, vault, v1alpha1.PhaseKeysLost, "")
 	case noteBefore:
 		return r.note(ctx, vault, v1alpha1.PhaseInitializedBefore, "")
+	case noteRefused:
+		return r.noteRefused(ctx, vault, m)
 	case revoke:
 		if err := r.write(ctx, vault, status, &d.condition); err != nil {
 			return err

@@ -35,6 +35,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
 )
@@ -732,6 +733,53 @@ func TestRefused(t *testing.T) {
 	f.settle()
 	f.expect(v1alpha1.ReasonKeysInPlaintext, v1alpha1.PhaseInitialized, 3)
 	f.stored("example-vault-keys")
+}
+
+// That Vault has refused is told also when somebody else has changed the Vault at that moment.
+func TestRefusedAtAConflict(t *testing.T) {
+	f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
+	f.vault.refuse = "a reason: "
+	writes := 0
+	f.apply = func() error {
+		if writes++; writes == 2 { // the first one is of the attempt
+			return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("vaults").GroupResource(), key.Name,
+				errors.New("another version"))
+		}
+		return nil
+	}
+	for range 3 {
+		if err := f.reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if writes < 3 {
+		t.Fatalf("%d writes", writes)
+	}
+	condition := f.expect(v1alpha1.ReasonInitializationRefused, "", 1)
+	if !strings.Contains(condition.Message, "a reason") {
+		t.Errorf("the condition is %+v", condition)
+	}
+}
+
+// Public keys that have not changed are not checked again at once, since that costs CPU. They may expire.
+func TestPublicKeysAreCheckedOnce(t *testing.T) {
+	vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example"},
+		Spec: v1alpha1.VaultSpec{Initialization: &v1alpha1.InitializationPolicy{PGPKeysConfigMapName: "holders"}}}
+	wrong := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "holders"}}
+	f := newFixture(t, *vault.Spec.Initialization, wrong)
+	m := &memory{}
+	if err := f.checkHolders(t.Context(), vault, m); problem.In(err) == nil {
+		t.Fatalf("without a public key: %v", err)
+	}
+	checked := m.holders.when
+	f.clock.SetTime(f.clock.Now().Add(time.Second))
+	if err := f.checkHolders(t.Context(), vault, m); problem.In(err) == nil || m.holders.when != checked {
+		t.Errorf("the same again: %v, checked at %s", err, m.holders.when)
+	}
+	f.clock.SetTime(f.clock.Now().Add(tryAgain))
+	if err := f.checkHolders(t.Context(), vault, m); problem.In(err) == nil || m.holders.when == checked {
+		t.Errorf("the same after a while: %v, checked at %s", err, m.holders.when)
+	}
 }
 
 // valid tells whether the root token is. The Vault responds beside the test.

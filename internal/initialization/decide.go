@@ -59,6 +59,8 @@ type facts struct {
 	nodes nodes
 	// active says that a node is active.
 	active bool
+	// unsealed says that a node is unsealed whose key shares people have: it does not unseal itself.
+	unsealed bool
 	// storageReady says that the storage can be relied on.
 	storageReady bool
 	// problem is why Vault cannot be initialized before somebody fixes that; nil when it can.
@@ -115,6 +117,8 @@ const (
 	noteLost
 	// noteBefore notes that Vault was initialized by somebody else.
 	noteBefore
+	// noteRefused notes that Vault has refused the attempt.
+	noteRefused
 	// revoke revokes the root token.
 	revoke
 )
@@ -161,10 +165,12 @@ func decide(f *facts) decision {
 			return decision{step: store}
 		case f.stored != "":
 			return decision{step: noteStored}
+		case f.nodes == nodesInitialized && f.unsealed:
+			return decision{step: noteBefore}
 		}
-		return waitFor(isFalse, v1alpha1.ReasonKeysLost, "Vault was initialized by pod %s, and the response with its keys "+
-			"was lost, so that nobody can unseal it. Nothing is in it yet: delete the Vault together with its volumes, "+
-			"and create it again", status.Pod)
+		return waitFor(isFalse, v1alpha1.ReasonKeysLost, "Pod %s was asked to initialize Vault, which is initialized, and "+
+			"the response with its keys was lost. Unless somebody else has initialized it, and has its keys, nobody can use "+
+			"it, and nothing is in it: delete the Vault together with its volumes, and create it again", status.Pod)
 	case v1alpha1.PhaseInitialized:
 		return decideInitialized(f)
 	}
@@ -214,9 +220,13 @@ func decideRequested(f *facts) decision {
 		return decision{step: store} // whatever Secret says that they are in it
 	case f.stored != "":
 		return decision{step: noteStored}
+	case f.refusal != "":
+		return decision{step: noteRefused}
 	case f.since < settle:
 		return waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault", status.Pod).
 			after(settle - f.since)
+	case f.nodes == nodesInitialized && f.unsealed:
+		return decision{step: noteBefore}
 	case f.nodes == nodesInitialized:
 		return decision{step: noteLost}
 	case f.nodes == nodesUninitialized && f.pending:

@@ -70,6 +70,9 @@ func TestDecide(t *testing.T) {
 		"nobody has them": {status: requested, facts: facts{nodes: nodesInitialized, since: settle}, want: noteLost},
 		"nobody has them, and a Secret of another": {status: requested, facts: facts{nodes: nodesInitialized,
 			since: settle, secret: "keys"}, want: noteLost},
+		"others have unsealed it": {status: requested, facts: facts{nodes: nodesInitialized, since: settle,
+			unsealed: true}, want: noteBefore},
+		"it was refused": {status: requested, facts: facts{nodes: nodesUninitialized, refusal: "no"}, want: noteRefused},
 		"nothing came of it": {status: requested, facts: facts{nodes: nodesUninitialized, storageReady: true,
 			since: settle}, want: begin},
 		"the node may still be at it": {status: requested, facts: facts{nodes: nodesUninitialized, storageReady: true,
@@ -89,6 +92,8 @@ func TestDecide(t *testing.T) {
 
 		"lost": {status: lost, facts: facts{nodes: nodesInitialized, since: time.Hour},
 			reason: v1alpha1.ReasonKeysLost},
+		"lost, and unsealed by others": {status: lost, facts: facts{nodes: nodesInitialized, unsealed: true},
+			want: noteBefore},
 		"lost, and erased": {status: lost, facts: facts{nodes: nodesUninitialized, storageReady: true, since: time.Hour},
 			reason: v1alpha1.ReasonKeysLost},
 		"lost, and here": {status: lost, facts: facts{nodes: nodesInitialized, stored: "keys", holdsKeys: true}, want: store},

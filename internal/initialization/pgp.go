@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -54,20 +55,60 @@ func notUsable(reason, format string, args ...any) error {
 // readHolders reads and checks the public keys that the Vault names. What the user has to fix
 // is a *problem.Error. The reader must not be a cache.
 func readHolders(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (holders, error) {
-	policy := vault.Spec.Initialization
-	name := string(policy.PGPKeysConfigMapName)
+	configMap, err := readConfigMap(ctx, reader, vault)
+	if err != nil || configMap == nil {
+		return holders{}, err
+	}
+	return holdersIn(configMap, vault.Spec.Initialization)
+}
+
+// readConfigMap reads the ConfigMap with the public keys. It returns nil when the Vault names none.
+func readConfigMap(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (*corev1.ConfigMap, error) {
+	name := string(vault.Spec.Initialization.PGPKeysConfigMapName)
 	if name == "" {
-		return holders{}, nil
+		return nil, nil
 	}
 	var configMap corev1.ConfigMap
 	err := reader.Get(ctx, types.NamespacedName{Namespace: vault.Namespace, Name: name}, &configMap)
 	if apierrors.IsNotFound(err) {
-		return holders{}, notUsable(v1alpha1.ReasonPGPKeysNotFound,
+		return nil, notUsable(v1alpha1.ReasonPGPKeysNotFound,
 			"spec.initialization.pgpKeysConfigMapName: ConfigMap %q does not exist", name)
 	}
 	if err != nil {
-		return holders{}, fmt.Errorf("reading ConfigMap %q: %w", name, err)
+		return nil, fmt.Errorf("reading ConfigMap %q: %w", name, err)
 	}
+	return &configMap, nil
+}
+
+// checkedHolders is what is wrong with the public keys of a version of the ConfigMap, for a
+// generation of the Vault's spec, at a time: keys expire.
+type checkedHolders struct {
+	version    string
+	generation int64
+	when       time.Time
+	err        error
+}
+
+// checkHolders returns what is wrong with the public keys. A check costs seconds of CPU with many large
+// keys, and there may be many reconciliations before Vault is initialized.
+func (r *Reconciler) checkHolders(ctx context.Context, vault *v1alpha1.Vault, m *memory) error {
+	configMap, err := readConfigMap(ctx, r.APIReader, vault)
+	if err != nil || configMap == nil {
+		return err
+	}
+	now, version := r.Clock.Now(), string(configMap.UID)+"/"+configMap.ResourceVersion
+	last := m.holders
+	if last.version == version && last.generation == vault.Generation && now.Sub(last.when) < tryAgain {
+		return last.err
+	}
+	_, err = holdersIn(configMap, vault.Spec.Initialization)
+	m.holders = checkedHolders{version: version, generation: vault.Generation, when: now, err: err}
+	return err
+}
+
+// holdersIn checks the public keys of a ConfigMap.
+func holdersIn(configMap *corev1.ConfigMap, policy *v1alpha1.InitializationPolicy) (holders, error) {
+	name := configMap.Name
 	contents := maps.Clone(configMap.BinaryData)
 	if contents == nil {
 		contents = map[string][]byte{}
@@ -91,8 +132,7 @@ func readHolders(ctx context.Context, reader client.Reader, vault *v1alpha1.Vaul
 			result.root = public
 		}
 	}
-	err = result.assign(name, policy)
-	return result, err
+	return result, result.assign(name, policy)
 }
 
 // assign checks that there is a public key for everything, and takes that of the root token

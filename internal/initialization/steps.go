@@ -113,8 +113,8 @@ func otherSecretName(vault *v1alpha1.Vault, attempt types.UID) string {
 
 // check returns why the Vault cannot be initialized before somebody fixes that, or nil. What
 // only the node knows is checked by requestFor.
-func (r *Reconciler) check(ctx context.Context, vault *v1alpha1.Vault) (*problem.Error, error) {
-	_, err := readHolders(ctx, r.APIReader, vault)
+func (r *Reconciler) check(ctx context.Context, vault *v1alpha1.Vault, m *memory) (*problem.Error, error) {
+	err := r.checkHolders(ctx, vault, m)
 	if wrong := problem.In(err); wrong != nil {
 		return wrong, nil
 	}
@@ -254,9 +254,17 @@ func (r *Reconciler) notInitialized(
 	if m.refusal == "" {
 		m.refusal = refusal.Error()
 	}
+	return r.noteRefused(ctx, vault, m)
+}
+
+// noteRefused notes that nothing came of the attempt, and why.
+func (r *Reconciler) noteRefused(ctx context.Context, vault *v1alpha1.Vault, m *memory) error {
 	d := decideNew(&facts{vault: vault, nodes: nodesUninitialized, refusal: m.refusal})
+	if err := r.write(ctx, vault, nil, &d.condition); err != nil {
+		return err
+	}
 	m.attempt, m.unanswered = "", 0
-	return r.write(ctx, vault, nil, &d.condition)
+	return nil
 }
 
 // requestFor is the request to initialize the Vault.

@@ -9,6 +9,7 @@ package login
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -131,7 +132,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 			client.IgnoreNotFound(r.write(ctx, &vault, who, condition))
 	}
 	if err := r.work(ctx, &vault, s, node, who); err != nil {
-		return reconcile.Result{}, err
+		condition := s.unobserved(&vault, r.Clock.Now(), "The requests fail by which the operator logs in to Vault and keeps "+
+			"the public keys there: it tries again")
+		return reconcile.Result{}, errors.Join(err, client.IgnoreNotFound(r.write(ctx, &vault, who, condition)))
 	}
 	r.share(req.NamespacedName, s, r.Clock.Now())
 	if err := r.write(ctx, &vault, who, s.condition(&vault, r.Clock.Now())); err != nil {
@@ -152,16 +155,14 @@ func (r *Reconciler) work(
 			return err
 		}
 	}
-	if err := r.followKeys(ctx, s, node); err != nil {
-		return err
-	}
+	err := r.keepKeys(ctx, s, node)
 	if !s.due(r.Clock.Now()) {
-		return nil
+		return err
 	}
 	if err := r.login(ctx, vault, s, node, who); err != nil {
 		return err
 	}
-	return r.followKeys(ctx, s, node)
+	return r.keepKeys(ctx, s, node)
 }
 
 // identity is who logs in to the Vault, or as much of that as is known.

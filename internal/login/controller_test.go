@@ -79,6 +79,8 @@ type vault struct {
 	valid           bool
 	requests        []string
 	down            bool
+	// unreadable says that it cannot read its configuration of the auth method.
+	unreadable bool
 	// lifetime is what it says of tokens in seconds, if it is not 300.
 	lifetime int64
 }
@@ -116,7 +118,7 @@ func (v *vault) handle(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method == http.MethodPut {
 		_ = json.NewDecoder(r.Body).Decode(&body) // a step-down has none
 	}
-	if v.down {
+	if v.down || v.unreadable && strings.HasSuffix(r.URL.Path, authorization.ConfigPath) {
 		refuse(http.StatusInternalServerError, "the storage does not respond")
 		return true
 	}
@@ -400,7 +402,7 @@ func TestNoLoginIsNoAuthorization(t *testing.T) {
 	if _, err := f.pass(0); err == nil {
 		t.Error("no error for a token of a second")
 	}
-	f.expect(time.Second, v1alpha1.ReasonNotObserved, "has no token of Vault")
+	f.expect(time.Second, v1alpha1.ReasonNotObserved, "it tries again")
 	f.vault.lifetime = 0
 	f.expect(time.Minute, v1alpha1.ReasonAuthorized)
 }
@@ -457,6 +459,32 @@ func TestKeysAreFollowed(t *testing.T) {
 	// In the moment of a login as well.
 	f.issuer.rotate("a", "b", "c")
 	f.expect(3*time.Minute+21*time.Second, v1alpha1.ReasonAuthorized)
+}
+
+// An operator that cannot keep the public keys in Vault is not said to be authorized for ever.
+func TestKeysCannotBeFollowed(t *testing.T) {
+	f := newFixture(t)
+	f.vault.authorize("a")
+	f.expect(0, v1alpha1.ReasonAuthorized)
+	f.vault.mu.Lock()
+	f.vault.unreadable = true
+	f.vault.mu.Unlock()
+	f.expect(3*time.Minute, v1alpha1.ReasonAuthorized) // what is known is good enough
+	reason := func() string {
+		return meta.FindStatusCondition(f.object().Status.Conditions, v1alpha1.AuthorizedCondition).Reason
+	}
+	for range 3 {
+		if _, err := f.pass(time.Minute); err == nil {
+			t.Error("no error while the configuration cannot be read")
+		}
+	}
+	if got := reason(); got != v1alpha1.ReasonNotObserved {
+		t.Errorf("after the token has expired the reason is %s", got)
+	}
+	f.vault.mu.Lock()
+	f.vault.unreadable = false
+	f.vault.mu.Unlock()
+	f.expect(time.Minute, v1alpha1.ReasonAuthorized)
 }
 
 func TestNotAsked(t *testing.T) {

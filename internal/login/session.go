@@ -179,7 +179,7 @@ func (r *Reconciler) login(
 	*s = session{
 		vault: s.vault, generation: s.generation, token: token.Value,
 		expires: now.Add(token.Lifetime), renew: now.Add(token.Lifetime * 2 / 3),
-		next: now.Add(soon), known: now.Add(token.Lifetime),
+		next: now.Add(soon), known: s.known,
 		missing: authorization.Missing(vault, capabilities), steppedDown: steppedDown, asked: asked,
 	}
 	return nil
@@ -204,6 +204,16 @@ func refusalOf(err error, vault *v1alpha1.Vault) (reason, text string) {
 	}
 	return v1alpha1.ReasonNotAuthorized, fmt.Sprintf("Nobody has authorized the operator in this Vault: an administrator "+
 		"of Vault runs 'kubectl vault authorize %s'. Everything else works without", vault.Name)
+}
+
+// keepKeys follows the public keys. Only when that works the operator is known to be authorized for as long as its
+// token is valid: it could not log in any more after the next change of the keys.
+func (r *Reconciler) keepKeys(ctx context.Context, s *session, node *vaultclient.Client) error {
+	err := r.followKeys(ctx, s, node)
+	if now := r.Clock.Now(); err == nil && s.valid(now) {
+		s.known = s.expires
+	}
+	return err
 }
 
 // followKeys writes the public keys of the API server into Vault when they are others than there.
