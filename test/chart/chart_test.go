@@ -26,8 +26,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/dynamic"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 
@@ -60,6 +63,15 @@ type release struct {
 	kubernetes string
 	// unchecked renders what the schema of the values refuses.
 	unchecked bool
+	// existing are the Secrets that are there already.
+	existing []runtime.Object
+}
+
+// lookup is what templates look up.
+type lookup struct{ dynamic.Interface }
+
+func (l lookup) GetClientFor(_, _ string) (dynamic.NamespaceableResourceInterface, bool, error) {
+	return l.Resource(corev1.SchemeGroupVersion.WithResource("secrets")), true, nil
 }
 
 func loadChart(t *testing.T) *chart.Chart {
@@ -93,7 +105,7 @@ func (r release) manifests(t *testing.T) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return engine.Render(c, all)
+	return engine.RenderWithClientProvider(c, all, lookup{dynamicfake.NewSimpleDynamicClient(clientgoscheme.Scheme, r.existing...)})
 }
 
 func (r release) render(t *testing.T) rendered {
@@ -206,7 +218,7 @@ func TestOperatorReachesEtcd(t *testing.T) {
 			t.Fatal(err)
 		}
 		policy := files["vault/templates/etcd/networkpolicy.yaml"]
-		if strings.Contains(policy, "kubernetes.io/metadata.name: operators\n") != want ||
+		if strings.Contains(policy, `kubernetes.io/metadata.name: "operators"`) != want ||
 			strings.Contains(policy, "app.kubernetes.io/name: vault-operator\n") != want {
 			t.Errorf("%s: %s", values, policy)
 		}
@@ -222,7 +234,7 @@ func TestIsolated(t *testing.T) {
 		}
 		policy := files["vault/templates/server/networkpolicy.yaml"]
 		if open := strings.Contains(policy, "  - ports:\n    - port: 8200\n"); open != want ||
-			strings.Contains(policy, "kubernetes.io/metadata.name: operators\n") == want ||
+			strings.Contains(policy, `kubernetes.io/metadata.name: "operators"`) == want ||
 			strings.Contains(policy, "app.kubernetes.io/component: backup\n") == want {
 			t.Errorf("%s: %s", values, policy)
 		}
@@ -399,6 +411,44 @@ func TestEdgeValues(t *testing.T) {
 
 // OpenShift or not is what the operator says, whatever a discovery finds; without an
 // operator it is what the cluster says.
+// A name that YAML would take for a number or a truth value is a name.
+func TestNamesAreNames(t *testing.T) {
+	for _, name := range []string{"2024", "1e3", "true", "on", "no", "null", "y"} {
+		const common = `operated: true, operatorNamespace: "NAME", ownerUID: "1", kubernetesAuth: {enabled: true},
+			configSecret: {name: "NAME", keys: ["on"]}, tlsKeys: {cert: "on", key: "off", ca: "no"},
+			seal: {transit: {address: "https://root:8200", keyName: "NAME", credentialsSecretName: "NAME", caSecretName: "NAME"}},
+			tls: {static: {serverSecret: "NAME", clientSecret: "NAME"}}`
+		for _, more := range []string{
+			`storage: {etcd: {tls: {static: {serverSecret: "NAME", clientSecret: "NAME"}}}}`, `storage: {raft: {}}, nodes: 3`,
+			`storage: {external: {type: postgresql, configSecretName: "NAME", highAvailability: true}}`,
+		} {
+			values := strings.ReplaceAll("{"+common+", "+more+"}", "NAME", name)
+			out := release{name: name, values: values, unchecked: true}.render(t)
+			if out.service.Name != name || out.account.Name != name {
+				t.Errorf("%s: Service %q, ServiceAccount %q", name, out.service.Name, out.account.Name)
+			}
+		}
+	}
+}
+
+// When one of the Secrets with certificates is gone nothing takes the place of the other one, whose CA is
+// what runs verifies by.
+func TestHalfOfTheCertificatesIsLeft(t *testing.T) {
+	for secret, says := range map[string]string{
+		"example-default-vault-server-tls": `"example-default-vault-client-tls" is gone`,
+		"example-etcd-client-tls":          `"example-etcd-server-tls" and`,
+	} {
+		existing := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": secret, "namespace": "default"},
+			"data": map[string]any{},
+		}}
+		_, err := release{existing: []runtime.Object{existing}}.manifests(t)
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("with %s alone: %v", secret, err)
+		}
+	}
+}
+
 func TestOpenShift(t *testing.T) {
 	for values, tt := range map[string]struct{ discovered, want bool }{
 		`{}`:                                 {discovered: true, want: true},

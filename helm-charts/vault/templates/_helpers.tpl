@@ -1,7 +1,7 @@
 {{/* Labels that select the pods of a component. They never change. */}}
 {{- define "vault.selector" -}}
 app.kubernetes.io/name: vault
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -66,7 +66,7 @@ capabilities:
 {{- if kindIs "invalid" .given -}}
 requests:
   cpu: 100m
-  memory: {{ .memory }}
+  memory: {{ .memory | quote }}
 {{- else -}}
 {{ toYaml .given }}
 {{- end }}
@@ -104,7 +104,7 @@ podAntiAffinity:
 apiVersion: v1
 kind: Secret
 metadata:
-  name: {{ .name }}
+  name: {{ .name | quote }}
   labels:
     {{- include "vault.labels" . | nindent 4 }}
 data:

@@ -62,6 +62,6 @@ ETCD_ADDR ETCD_API ETCD_DISCOVERY_SRV ETCD_DISCOVERY_SRV_NAME ETCD_HA_ENABLED ET
 {{- define "vault.etcd.volumes" -}}
 - name: etcd-tls
   secret:
-    secretName: {{ include "vault.etcdClientSecret" . }}
+    secretName: {{ include "vault.etcdClientSecret" . | quote }}
     defaultMode: 0440
 {{- end }}

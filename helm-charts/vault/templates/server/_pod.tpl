@@ -30,7 +30,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  serviceAccountName: {{ .Release.Name }}
+  serviceAccountName: {{ .Release.Name | quote }}
   # Vault itself needs nothing of the API server.
   automountServiceAccountToken: {{ dig "enabled" false (.Values.kubernetesAuth | default dict) }}
   enableServiceLinks: false
@@ -238,29 +238,29 @@ spec:
       defaultMode: 0440
       sources:
       - secret:
-          name: {{ include "vault.configSecret" . }}
+          name: {{ include "vault.configSecret" . | quote }}
       {{- with .Values.configSecret.name }}
       - secret:
-          name: {{ . }}
+          name: {{ . | quote }}
       {{- end }}
       {{- if and (eq $storage "external") (not .Values.operated) }}
       - secret:
-          name: {{ .Values.storage.external.configSecretName }}
+          name: {{ .Values.storage.external.configSecretName | quote }}
       {{- end }}
   - name: tls
     secret:
-      secretName: {{ include "vault.serverSecret" . }}
+      secretName: {{ include "vault.serverSecret" . | quote }}
       defaultMode: 0440
       items:
-      - key: {{ .Values.tlsKeys.cert }}
+      - key: {{ .Values.tlsKeys.cert | quote }}
         path: server.crt
-      - key: {{ .Values.tlsKeys.key }}
+      - key: {{ .Values.tlsKeys.key | quote }}
         path: server.key
   - name: tls-ca
     secret:
-      secretName: {{ include "vault.clientSecret" . }}
+      secretName: {{ include "vault.clientSecret" . | quote }}
       items:
-      - key: {{ .Values.tlsKeys.ca }}
+      - key: {{ .Values.tlsKeys.ca | quote }}
         path: vault-client-ca.crt
   {{- with include (printf "vault.%s.volumes" $storage) . }}
   {{- . | nindent 2 }}

@@ -72,7 +72,7 @@ interpolation. */ -}}
     defaultMode: 0440
     sources:
     - secret:
-        name: {{ include "vault.sealSecret" . }}
+        name: {{ include "vault.sealSecret" . | quote }}
     {{- with include "vault.sealSources" (dict "seal" .Values.seal "caKey" .Values.sealCAKey) | trim }}
     {{- . | nindent 4 }}
     {{- end }}
@@ -88,18 +88,18 @@ for both seals. */ -}}
 {{- $directory := $.directory | default "" }}
 {{- if and $seal.credentialsSecretName (not (and (eq $type "ocikms") (hasKey ($.beside | default dict) $type))) }}
 - secret:
-    name: {{ $seal.credentialsSecretName }}
+    name: {{ $seal.credentialsSecretName | quote }}
     items:
     {{- range splitList " " (include "vault.sealKeys" $type) }}
-    - key: {{ . }}
+    - key: {{ . | quote }}
       path: {{ ternary "" $directory (eq $type "ocikms") }}{{ . }}
     {{- end }}
 {{- end }}
 {{- with $seal.caSecretName }}
 - secret:
-    name: {{ . }}
+    name: {{ . | quote }}
     items:
-    - key: {{ $.caKey | default "ca.crt" }}
+    - key: {{ $.caKey | default "ca.crt" | quote }}
       path: {{ $directory }}ca.crt
 {{- end }}
 {{- end }}
