@@ -308,6 +308,38 @@ func TestVerifyAgreesWithTLS(t *testing.T) {
 	}
 }
 
+// Of a bundle only what can prove the certificate is kept, and no more than could be meant is read.
+func TestBundlesAreBounded(t *testing.T) {
+	ca := newCA(t)
+	server := sign(t, ca, testName)
+	named := func(name string) []byte {
+		return custom(t, func(template *x509.Certificate) {
+			caTemplate(template)
+			template.Subject.CommonName = name
+		}, nil).Cert
+	}
+	others := bytes.Repeat(named("other"), 100)
+	c, err := newChain(server, slices.Concat(others, ca.Cert, others))
+	if err != nil || len(c.cas) != 1 {
+		t.Fatalf("of a bundle %d CAs are kept: %v", len(c.cas), err)
+	}
+	c.serverName = testName
+	if _, err := c.verify(time.Now()); err != nil {
+		t.Errorf("with a bundle: %v", err)
+	}
+	large := bytes.Repeat(others, MaxPEM/len(others)+1)
+	if _, err := newChain(server, slices.Concat(ca.Cert, large)); err == nil {
+		t.Error("a bundle without end is read")
+	}
+	if _, err := newChain(KeyPair{slices.Concat(server.Cert, large), server.Key}, ca.Cert); err == nil {
+		t.Error("a chain without end is read")
+	}
+	namesakes := bytes.Repeat(named("test CA"), maxCandidates)
+	if _, err := newChain(server, slices.Concat(ca.Cert, namesakes)); err == nil {
+		t.Error("too many CAs of the same name are kept")
+	}
+}
+
 func handshake(t *testing.T, server KeyPair, ca []byte, name string) error {
 	t.Helper()
 	pair, err := tls.X509KeyPair(server.Cert, server.Key)

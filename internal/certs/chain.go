@@ -13,6 +13,15 @@ import (
 // errExpired says that a certificate was valid once.
 var errExpired = errors.New("has expired")
 
+const (
+	// MaxPEM is how many bytes certificates of one side may have. Those of all public CAs have 220 KiB. Secrets are of
+	// tenants, and what is in them is kept for each Vault that names one.
+	MaxPEM = 256 << 10
+	// maxCandidates is how many CAs and intermediate certificates may have the names of those that a certificate is
+	// signed by.
+	maxCandidates = 32
+)
+
 // chain is a certificate as one side presents it, and the CAs that the
 // other side verifies it with.
 type chain struct {
@@ -29,6 +38,9 @@ type chain struct {
 // newChain parses a certificate with its intermediates, and the CAs. The
 // private key is compared with the certificate and not kept.
 func newChain(pair KeyPair, ca []byte) (*chain, error) {
+	if len(ca) > MaxPEM || len(pair.Cert) > MaxPEM {
+		return nil, fmt.Errorf("more than %d KiB of certificates", MaxPEM>>10)
+	}
 	c := &chain{
 		leafName: "the server certificate", caName: "the certificate authority",
 		cas: parsePEM(ca), usage: x509.ExtKeyUsageServerAuth,
@@ -43,7 +55,28 @@ func newChain(pair KeyPair, ca []byte) (*chain, error) {
 	}
 	c.leaf = parsed.Leaf
 	c.intermediates = parseAll(parsed.Certificate[1:])
+	c.keepCandidates()
+	if len(c.cas)+len(c.intermediates) > maxCandidates {
+		return nil, fmt.Errorf("more than %d certificates of the names that the certificate is signed by", maxCandidates)
+	}
 	return c, nil
+}
+
+// keepCandidates drops CAs and intermediate certificates that cannot be in a proof of the leaf: those whose name is
+// in no way to it, as crypto/x509 finds them.
+func (c *chain) keepCandidates() {
+	names := map[string]bool{string(c.leaf.RawSubject): true, string(c.leaf.RawIssuer): true}
+	all := slices.Concat(c.cas, c.intermediates)
+	for before := 0; before < len(names); {
+		before = len(names)
+		for _, certificate := range all {
+			if names[string(certificate.RawSubject)] {
+				names[string(certificate.RawIssuer)] = true
+			}
+		}
+	}
+	others := func(certificate *x509.Certificate) bool { return !names[string(certificate.RawSubject)] }
+	c.cas, c.intermediates = slices.DeleteFunc(c.cas, others), slices.DeleteFunc(c.intermediates, others)
 }
 
 // parsePEM returns the certificates of a bundle. Like crypto/x509 it leaves out

@@ -234,6 +234,9 @@ func ensureIssuer(
 		gone.add(i, secretsOf(missing))
 		return nil, nil
 	}
+	if err := fits(ctx, c, vault, i, missing, caSecret); err != nil {
+		return nil, err
+	}
 	made := []*corev1.Secret{caSecret}
 	ca := KeyPair{Cert: caSecret.Data[caCertKey], Key: caSecret.Data[caKeyKey]}
 	for _, l := range missing {
@@ -273,6 +276,42 @@ func ensureCA(
 		return nil, err
 	}
 	return createSecret(ctx, c, vault, i.secret, map[string][]byte{caCertKey: ca.Cert, caKeyKey: ca.Key})
+}
+
+// fits says, as a *problem.Error, why the CA cannot sign for the Secrets that are missing: those that are left are of
+// another one. Each side would refuse the other.
+func fits(
+	ctx context.Context, c Clients, vault *v1alpha1.Vault, i issuer, missing []leaf, caSecret *corev1.Secret,
+) error {
+	authorities := parsePEM(caSecret.Data[caCertKey])
+	for _, l := range i.leaves {
+		if slices.ContainsFunc(missing, func(m leaf) bool { return m.secret == l.secret }) {
+			continue
+		}
+		left, err := getOwn(ctx, c.APIReader, vault, l.secret)
+		if apierrors.IsNotFound(err) {
+			continue // it is missing by now
+		}
+		if err != nil {
+			return err
+		}
+		if len(authorities) > 0 && !of(left.Data, authorities[0]) {
+			return refused(v1alpha1.ReasonSecretInvalid, "Secret %q has another CA than Secret %q, which is of the same Vault, "+
+				"and nothing is signed by it: restore the right CA, or delete both for new certificates if no pod runs",
+				caSecret.Name, l.secret)
+		}
+	}
+	return nil
+}
+
+// of says that a Secret which has been signed trusts the CA, or has a certificate of it if it trusts none. What
+// cannot be read is for others to tell.
+func of(data map[string][]byte, ca *x509.Certificate) bool {
+	if trusted := parsePEM(slices.Concat(data[v1alpha1.ClientCAKey], data[caCertKey])); len(trusted) > 0 {
+		return slices.ContainsFunc(trusted, ca.Equal)
+	}
+	signed := parsePEM(data[v1alpha1.ServerCertKey])
+	return len(signed) == 0 || signed[0].CheckSignatureFrom(ca) == nil
 }
 
 // mounted says that a pod of the Vault or its etcd has one of the Secrets mounted,

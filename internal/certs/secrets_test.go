@@ -311,6 +311,39 @@ func TestEnsureReplacesALostLeaf(t *testing.T) {
 	}
 }
 
+// A CA that is not that of what is left signs nothing: each side would refuse the other.
+func TestEnsureSignsWithNoOtherAuthority(t *testing.T) {
+	for _, lost := range []string{"example-default-vault-server-tls", "example-default-vault-client-tls",
+		"example-etcd-server-tls", "example-etcd-client-tls"} {
+		t.Run(lost, func(t *testing.T) {
+			vault := newVault()
+			c := newClient(t)
+			if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
+				t.Fatal(err)
+			}
+			other := newCA(t)
+			for _, name := range []string{"example-default-vault-ca", "example-etcd-ca"} {
+				secret := secrets(t, c)[name]
+				secret.Data = map[string][]byte{"ca.crt": other.Cert, "ca.key": other.Key}
+				if err := c.Update(t.Context(), &secret); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := Ensure(t.Context(), clients(c), vault); err != nil {
+				t.Errorf("while nothing is missing: %v", err)
+			}
+			remove(t, c, lost)
+			_, err := Ensure(t.Context(), clients(c), vault)
+			if wrong := problem.In(err); wrong == nil || !strings.Contains(wrong.Message, "another CA") {
+				t.Errorf("Ensure() = %v", err)
+			}
+			if _, made := secrets(t, c)[lost]; made {
+				t.Error("it was made")
+			}
+		})
+	}
+}
+
 func remove(t *testing.T, c client.Client, name string) {
 	t.Helper()
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}

@@ -137,7 +137,7 @@ func (e *Engine) startWorker(vault types.NamespacedName, g *group, target Target
 	ctx, cancel := context.WithCancel(context.Background())
 	var roots *x509.CertPool
 	for _, other := range g.workers {
-		if other.target.CA == target.CA {
+		if other.target.CA == target.CA && other.target.EarlierCAs == target.EarlierCAs {
 			roots = other.prober.roots() // parsed once for all nodes of a Vault
 			break
 		}

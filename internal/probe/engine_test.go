@@ -3,7 +3,9 @@ package probe
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"math/big"
 	"net"
 	"runtime"
 	"strings"
@@ -261,6 +263,16 @@ func TestCertificateThatIsServed(t *testing.T) {
 	h.waitFor(t, "a", Active)
 	if got, want := h.observation("a").Certificate, CertificateOf(cert.Leaf); !got.same(want) {
 		t.Errorf("certificate %+v, want %+v", got, want)
+	}
+}
+
+// A serial number is told as far as it may be long.
+func TestSerials(t *testing.T) {
+	for digits, want := range map[int]int{1: 1, 40: 40, 100000: 40} {
+		serial, _ := new(big.Int).SetString(strings.Repeat("a", digits), 16)
+		if got := CertificateOf(&x509.Certificate{SerialNumber: serial}).Serial; len(got) != want {
+			t.Errorf("%d digits of %d", len(got), digits)
+		}
 	}
 }
 

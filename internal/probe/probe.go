@@ -114,9 +114,15 @@ type Certificate struct {
 	NotAfter time.Time
 }
 
+// maxSerial is how many digits of a serial number are told: it may have 20 octets, but a node could show
+// a certificate with any.
+// https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.2
+const maxSerial = 40
+
 // CertificateOf returns what is told of a certificate.
 func CertificateOf(leaf *x509.Certificate) *Certificate {
-	return &Certificate{Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter}
+	serial := leaf.SerialNumber.Text(16)
+	return &Certificate{Serial: serial[:min(len(serial), maxSerial)], NotAfter: leaf.NotAfter}
 }
 
 func (c *Certificate) same(other *Certificate) bool {
@@ -137,6 +143,9 @@ type Target struct {
 	// CA is the PEM of the CAs that the certificate is verified with, one of which is
 	// enough. Without any the node is Unverified when it can be reached.
 	CA string
+	// EarlierCAs are those which were in the place of CA before, with which the node is probed as well: it may not have
+	// taken up a new certificate yet. It gets nothing secret by these.
+	EarlierCAs string
 	// Container changes with each start of the container: a node that was started
 	// anew is probed anew.
 	Container string
@@ -171,6 +180,7 @@ func newProber(target Target, roots *x509.CertPool) *prober {
 	if roots == nil {
 		roots = x509.NewCertPool()
 		roots.AppendCertsFromPEM([]byte(target.CA))
+		roots.AppendCertsFromPEM([]byte(target.EarlierCAs))
 	}
 	health := &url.URL{Scheme: "https", Host: target.Address, Path: healthPath, RawQuery: healthQuery}
 	p := &prober{request: &http.Request{Method: http.MethodGet, URL: health, Header: http.Header{}}}

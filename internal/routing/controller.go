@@ -420,7 +420,7 @@ func (r *Reconciler) setActive(ctx context.Context, pod *corev1.Pod, active bool
 	return err
 }
 
-func targetsOf(vault *v1alpha1.Vault, list []corev1.Pod, cas map[types.UID]string) []probe.Target {
+func targetsOf(vault *v1alpha1.Vault, list []corev1.Pod, cas map[types.UID]caSet) []probe.Target {
 	var targets []probe.Target
 	for i := range list {
 		pod := &list[i]
@@ -431,7 +431,8 @@ func targetsOf(vault *v1alpha1.Vault, list []corev1.Pod, cas map[types.UID]strin
 			UID:        pod.UID,
 			Address:    net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.ClientPort)),
 			ServerName: vault.ServerName(),
-			CA:         cas[pod.UID],
+			CA:         cas[pod.UID].newest,
+			EarlierCAs: cas[pod.UID].earlier,
 			Container:  pods.Container(pod),
 			InService:  pods.Labelled(pod) && !pods.Terminating(pod),
 			Unmeasured: vault.OfProof(),

@@ -437,10 +437,10 @@ func TestTargetsOf(t *testing.T) {
 	waiting.Status.ContainerStatuses[0].State = corev1.ContainerState{}
 	v6 := newPod(vault, "v6", "fd00::3", false)
 	got := targetsOf(vault, []corev1.Pod{*newPod(vault, "a", "10.0.0.1", true), *waiting, *v6},
-		map[types.UID]string{"uid-of-a": "PEM", "uid-of-v6": "other PEM"})
+		map[types.UID]caSet{"uid-of-a": {"PEM", "old"}, "uid-of-v6": {newest: "other PEM"}})
 	want := []probe.Target{
 		{
-			UID: "uid-of-a", Address: "10.0.0.1:8200", ServerName: "example.default.svc", CA: "PEM",
+			UID: "uid-of-a", Address: "10.0.0.1:8200", ServerName: "example.default.svc", CA: "PEM", EarlierCAs: "old",
 			Container: "containerd://a#0", InService: true,
 		},
 		{

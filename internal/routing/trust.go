@@ -5,9 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
 )
 
 // caVolume is the volume of a Vault pod that holds the CA of its certificate.
@@ -59,22 +60,42 @@ type trust struct {
 // caEntry is a CA, and the version of the Secret that was looked at last.
 type caEntry struct {
 	version string
-	// pems are the usable versions of the CA, the newest first.
-	pems []string
+	// pems are the usable versions of the CA, the newest first. One that many Vaults have is in memory once.
+	pems []unique.Handle[string]
 }
 
-// cas returns for each pod the CAs in PEM that it is verified with. When one
+// caSet are CAs in PEM that a node is verified with.
+type caSet struct {
+	// newest is what the Secret has, and earlier is what it had.
+	newest, earlier string
+}
+
+func (e caEntry) set() caSet {
+	var c caSet
+	var earlier []string
+	for i, pem := range e.pems {
+		if i == 0 {
+			c.newest = pem.Value()
+		} else {
+			earlier = append(earlier, pem.Value())
+		}
+	}
+	c.earlier = unique.Make(strings.Join(earlier, "\n")).Value()
+	return c
+}
+
+// cas returns for each pod the CAs that it is verified with. When one
 // cannot be read it returns those that could be before, with the error, if the Secret is there. The
 // metadata, from the cache, says whether it is still current; apiReader reads the content.
 func (t *trust) cas(
 	ctx context.Context, cached, apiReader client.Reader, vault *v1alpha1.Vault, list []corev1.Pod,
-) (map[types.UID]string, error) {
+) (map[types.UID]caSet, error) {
 	key := client.ObjectKeyFromObject(vault)
 	t.mu.Lock()
 	before := t.entries[key]
 	t.mu.Unlock()
 	after := map[caSource]caEntry{}
-	result := map[types.UID]string{}
+	result := map[types.UID]caSet{}
 	var failed []error
 	for i := range list {
 		source := caSourceOf(vault, &list[i])
@@ -86,7 +107,7 @@ func (t *trust) cas(
 			}
 			after[source] = entry
 		}
-		result[list[i].UID] = strings.Join(entry.pems, "\n")
+		result[list[i].UID] = entry.set()
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -121,14 +142,15 @@ func refresh(
 }
 
 // with returns the entry after another version of the Secret was read. A CA that
-// is not usable takes the place of none.
+// is not usable takes the place of none, and all together are no larger than one may be.
 func (e caEntry) with(version, pem string) caEntry {
-	if !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
+	if len(pem) > certs.MaxPEM || !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
 		return caEntry{version: version, pems: e.pems}
 	}
-	pems := []string{pem}
+	newest := unique.Make(pem)
+	pems, size := []unique.Handle[string]{newest}, len(pem)
 	for _, earlier := range e.pems {
-		if !slices.Contains(pems, earlier) && len(pems) < maxCAs {
+		if size += len(earlier.Value()); earlier != newest && len(pems) < maxCAs && size <= certs.MaxPEM {
 			pems = append(pems, earlier)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
@@ -52,7 +53,8 @@ func TestTrust(t *testing.T) {
 	get := func(wantReads int, want ...string) {
 		t.Helper()
 		got, err := f.trust.cas(t.Context(), f.api, f.APIReader, vault, list)
-		if joined := strings.Join(want, "\n"); err != nil || got["uid-of-a"] != joined || got["uid-of-b"] != joined {
+		joined := caSet{newest: want[0], earlier: strings.Join(want[1:], "\n")}
+		if err != nil || got["uid-of-a"] != joined || got["uid-of-b"] != joined {
 			t.Errorf("cas() = %q, %v, want %q", got, err, want)
 		}
 		if reads := f.reads(); reads != wantReads {
@@ -87,15 +89,38 @@ func TestTrust(t *testing.T) {
 		},
 	})
 	got, err := f.trust.cas(t.Context(), broken, broken, vault, list)
-	if err == nil || got["uid-of-a"] != strings.Join([]string{first, third, second}, "\n") {
+	if err == nil || got["uid-of-a"] != (caSet{newest: first, earlier: third + "\n" + second}) {
 		t.Errorf("cas() without an API server = %q, %v, want the last ones and an error", got, err)
 	}
 	// And when the Secret is gone, which is no reason to look again: an event tells that it is back.
 	if err := f.api.Delete(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.trust.cas(t.Context(), f.api, f.APIReader, vault, list); err != nil || got["uid-of-a"] == "" {
+	if got, err := f.trust.cas(t.Context(), f.api, f.APIReader, vault, list); err != nil || got["uid-of-a"].newest != first {
 		t.Errorf("cas() without the Secret = %q, %v, want the last ones", got, err)
+	}
+}
+
+// What tenants put into Secrets takes no more memory than the CAs of one bundle, and that once.
+func TestTrustIsBounded(t *testing.T) {
+	first := fakevault.NewCA(t).PEM
+	many := func(size int) string {
+		return strings.Repeat(fakevault.NewCA(t).PEM, size/len(first))
+	}
+	entry := caEntry{}.with("1", first)
+	for version, pem := range map[string]string{"2": many(certs.MaxPEM + 1<<12), "3": many(certs.MaxPEM - 1<<12)} {
+		entry = entry.with(version, pem)
+		if large := len(pem) > certs.MaxPEM; large && entry.pems[len(entry.pems)-1].Value() == pem {
+			t.Errorf("%d bytes are kept", len(pem))
+		}
+	}
+	entry = entry.with("4", many(certs.MaxPEM/2)).with("5", many(certs.MaxPEM/2-1<<12))
+	size := 0
+	for _, pem := range entry.pems {
+		size += len(pem.Value())
+	}
+	if size > certs.MaxPEM || len(entry.pems) != 2 {
+		t.Errorf("%d CAs of %d bytes", len(entry.pems), size)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -60,6 +61,10 @@ const (
 	// over at once, and busyCheck is how often it looks whether they still do.
 	postponeFor = 5 * time.Second
 	busyCheck   = 250 * time.Millisecond
+	// writeEvery is how often the status of a Vault may be written in the long run, and writesAtOnce
+	// how often in a short time: a failover takes half a dozen.
+	writeEvery   = 5 * time.Second
+	writesAtOnce = 30
 	// recheckInterval is how often a replica that does not lead looks whether the
 	// leader has written what it found as well.
 	recheckInterval = 500 * time.Millisecond
@@ -103,7 +108,23 @@ type Reconciler struct {
 	written   sync.Map // types.UID of a Vault to the writtenStatus
 	postponed sync.Map // types.UID of a Vault to the time.Time since which routing goes first
 	renewals  renewals
+	writes    writes
 }
+
+// writes bounds how often the status of each Vault is written: a node could say something else in
+// each response, or show another certificate on each connection. The zero value is ready for use.
+type writes struct{ limiters sync.Map } // types.UID to *rate.Limiter
+
+// wait is for how long the status may not be written; zero if it may be.
+func (w *writes) wait(vault types.UID, now time.Time) time.Duration {
+	limiter, _ := w.limiters.LoadOrStore(vault, rate.NewLimiter(rate.Every(writeEvery), writesAtOnce))
+	if limiter.(*rate.Limiter).AllowN(now, 1) {
+		return 0
+	}
+	return writeEvery
+}
+
+func (w *writes) forget(vault types.UID) { w.limiters.Delete(vault) }
 
 // writtenStatus is a status that was written, and the version of the Vault with it.
 type writtenStatus struct {
@@ -154,6 +175,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		r.postponed.Delete(vault.UID)
 		r.starts.Observe(req.NamespacedName, nil, r.Clock.Now())
 		r.renewals.forget(vault.UID)
+		r.writes.forget(vault.UID)
 		forgetMetrics(vault.Namespace, vault.Name)
 		return reconcile.Result{}, nil
 	}
@@ -177,6 +199,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if !equality.Semantic.DeepEqual(f.previous, status) {
 		if !r.mayWrite(f.now) {
 			return reconcile.Result{RequeueAfter: recheckInterval}, nil
+		}
+		if wait := r.writes.wait(vault.UID, f.now); wait > 0 {
+			return reconcile.Result{RequeueAfter: wait}, nil
 		}
 		if err := r.write(ctx, &vault, status); err != nil {
 			// A Vault that was deleted meanwhile has no status.

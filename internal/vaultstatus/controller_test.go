@@ -241,6 +241,27 @@ func TestReconcileWritesOnceAndTellsOnce(t *testing.T) {
 	}
 }
 
+// A node that says something else in each response has the status written now and then.
+func TestWritesAreFew(t *testing.T) {
+	var w writes
+	now := time.Now()
+	count := 0
+	for range 600 { // ten minutes
+		for range 10 {
+			if w.wait("hostile", now) == 0 {
+				count++
+			}
+		}
+		now = now.Add(time.Second)
+	}
+	if want := writesAtOnce + int(10*time.Minute/writeEvery); count > want || count < want-1 {
+		t.Errorf("%d writes in ten minutes, want %d", count, want)
+	}
+	if wait := w.wait("other", now); wait > 0 {
+		t.Errorf("another Vault waits for %s", wait)
+	}
+}
+
 // The cache follows the API server with a delay. What was written a moment ago
 // must not be taken for news.
 func TestReconcileRepeatsNothingOnAStaleCache(t *testing.T) {
