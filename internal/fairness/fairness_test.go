@@ -13,13 +13,14 @@ import (
 // free again it may have that.
 func TestPerNamespace(t *testing.T) {
 	hang, begun := make(chan struct{}), make(chan struct{})
-	reconciler := PerNamespace(2, reconcile.Func(func(_ context.Context, request reconcile.Request) (reconcile.Result, error) {
+	hangs := func(_ context.Context, request reconcile.Request) (reconcile.Result, error) {
 		if request.Namespace == "hostile" {
 			begun <- struct{}{}
 			<-hang
 		}
 		return reconcile.Result{}, nil
-	}))
+	}
+	reconciler := PerNamespace(2, reconcile.Func(hangs))
 	do := func(namespace string) reconcile.Result {
 		t.Helper()
 		result, err := reconciler.Reconcile(t.Context(), reconcile.Request{

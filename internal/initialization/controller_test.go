@@ -773,11 +773,11 @@ func TestPublicKeysAreCheckedOnce(t *testing.T) {
 	}
 	checked := m.holders.when
 	f.clock.SetTime(f.clock.Now().Add(time.Second))
-	if err := f.checkHolders(t.Context(), vault, m); problem.In(err) == nil || m.holders.when != checked {
+	if err := f.checkHolders(t.Context(), vault, m); problem.In(err) == nil || !m.holders.when.Equal(checked) {
 		t.Errorf("the same again: %v, checked at %s", err, m.holders.when)
 	}
 	f.clock.SetTime(f.clock.Now().Add(tryAgain))
-	if err := f.checkHolders(t.Context(), vault, m); problem.In(err) == nil || m.holders.when == checked {
+	if err := f.checkHolders(t.Context(), vault, m); problem.In(err) == nil || m.holders.when.Equal(checked) {
 		t.Errorf("the same after a while: %v, checked at %s", err, m.holders.when)
 	}
 }

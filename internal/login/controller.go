@@ -132,8 +132,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 			client.IgnoreNotFound(r.write(ctx, &vault, who, condition))
 	}
 	if err := r.work(ctx, &vault, s, node, who); err != nil {
-		condition := s.unobserved(&vault, r.Clock.Now(), "The requests fail by which the operator logs in to Vault and keeps "+
-			"the public keys there: it tries again")
+		condition := s.unobserved(&vault, r.Clock.Now(), "The requests fail by which the operator logs in to Vault and "+
+			"keeps the public keys there: it tries again")
 		return reconcile.Result{}, errors.Join(err, client.IgnoreNotFound(r.write(ctx, &vault, who, condition)))
 	}
 	r.share(req.NamespacedName, s, r.Clock.Now())

@@ -429,7 +429,8 @@ func TestWrongKeysOfOneNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It comes before the other one.
-	rekeyed := &server{node: fakevault.Start(t, f.ca.Certificate(t, "example.default.svc"), fakevault.Sealed), rekeyed: true}
+	node := fakevault.Start(t, f.ca.Certificate(t, "example.default.svc"), fakevault.Sealed)
+	rekeyed := &server{node: node, rekeyed: true}
 	rekeyed.node.Handle(rekeyed.handle)
 	pod := podOf("a", "c1", func(pod *corev1.Pod) {
 		pod.Labels, pod.Status.PodIP = vault.PodLabels(), rekeyed.node.IP

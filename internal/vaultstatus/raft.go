@@ -106,14 +106,8 @@ func (in *storageInputs) raftReady(state *storage.State, n *raftNodes) metav1.Co
 		return refused(wrong)
 	case in.set == nil:
 		return isUnknown(v1alpha1.ReasonNotObserved, "The StatefulSet %q does not exist yet", in.vault.Name)
-	case state.MostLost() && state.Survives(n.active) && !state.Recovered(n.active):
-		// They had not voted yet, or the active node will notice within seconds.
-		return isFalse(v1alpha1.ReasonVolumesLost, "The volumes of most nodes are gone, being deleted or new: %s. "+
-			"%s is active and has the data: unseal the others, which join it", join(state.Lost()), n.active)
 	case state.MostLost() && !state.Recovered(n.active):
-		return isFalse(v1alpha1.ReasonVolumesLost, "The volumes of most nodes are gone, being deleted or new: %s. "+
-			"The other nodes cannot elect a leader without them: bring the volumes back. If they are lost for good: "+
-			"kubectl vault recover-raft %s", join(state.Lost()), in.vault.Name)
+		return in.raftVolumesLost(state, n.active)
 	}
 	const count = "%d of %d nodes are unsealed"
 	switch away := slices.Concat(n.others, n.removed); {
@@ -137,6 +131,18 @@ func (in *storageInputs) raftReady(state *storage.State, n *raftNodes) metav1.Co
 		return isFalse(v1alpha1.ReasonNoQuorum, count+", and %d are needed: one that is sealed does not vote; not: %s",
 			n.unsealed, n.wanted, n.majority, join(away))
 	}
+}
+
+// raftVolumesLost is the condition when most nodes have lost their volumes, and active is the only active one, or none.
+func (in *storageInputs) raftVolumesLost(state *storage.State, active string) metav1.Condition {
+	const gone = "The volumes of most nodes are gone, being deleted or new: %s. "
+	if state.Survives(active) {
+		// They had not voted yet, or the active node will notice within seconds.
+		return isFalse(v1alpha1.ReasonVolumesLost, gone+"%s is active and has the data: unseal the others, which join it",
+			join(state.Lost()), active)
+	}
+	return isFalse(v1alpha1.ReasonVolumesLost, gone+"The other nodes cannot elect a leader without them: bring the "+
+		"volumes back. If they are lost for good: kubectl vault recover-raft %s", join(state.Lost()), in.vault.Name)
 }
 
 // votersHint says which nodes vote and how many of them may be lost, where the operator is

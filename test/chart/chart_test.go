@@ -105,7 +105,8 @@ func (r release) manifests(t *testing.T) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return engine.RenderWithClientProvider(c, all, lookup{dynamicfake.NewSimpleDynamicClient(clientgoscheme.Scheme, r.existing...)})
+	existing := dynamicfake.NewSimpleDynamicClient(clientgoscheme.Scheme, r.existing...)
+	return engine.RenderWithClientProvider(c, all, lookup{existing})
 }
 
 func (r release) render(t *testing.T) rendered {
@@ -416,7 +417,8 @@ func TestNamesAreNames(t *testing.T) {
 	for _, name := range []string{"2024", "1e3", "true", "on", "no", "null", "y"} {
 		const common = `operated: true, operatorNamespace: "NAME", ownerUID: "1", kubernetesAuth: {enabled: true},
 			configSecret: {name: "NAME", keys: ["on"]}, tlsKeys: {cert: "on", key: "off", ca: "no"},
-			seal: {transit: {address: "https://root:8200", keyName: "NAME", credentialsSecretName: "NAME", caSecretName: "NAME"}},
+			seal: {transit: {address: "https://root:8200", keyName: "NAME", credentialsSecretName: "NAME",
+				caSecretName: "NAME"}},
 			tls: {static: {serverSecret: "NAME", clientSecret: "NAME"}}`
 		for _, more := range []string{
 			`storage: {etcd: {tls: {static: {serverSecret: "NAME", clientSecret: "NAME"}}}}`, `storage: {raft: {}}, nodes: 3`,
