@@ -5,52 +5,73 @@ package fairness
 
 import (
 	"context"
+	"slices"
 	"sync"
-	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/vault-operator/vault-operator/internal/notify"
 )
 
-// pause is when an object is looked at again whose namespace has all the workers that it may have.
-const pause = 250 * time.Millisecond
-
-// PerNamespace returns a reconciler that works on at most limit objects of one namespace at the
-// same time; others of it come later. Give the controller more workers than that.
-func PerNamespace(limit int, reconciler reconcile.Reconciler) reconcile.Reconciler {
-	return &limited{Reconciler: reconciler, limit: limit, working: map[string]int{}}
-}
-
-type limited struct {
+// Reconciler works on a limited number of objects of one namespace at the same time. Others of it
+// wait, without a worker. The controller needs its Source, and more workers than the limit.
+type Reconciler struct {
 	reconcile.Reconciler
 	limit int
 
 	mu sync.Mutex
-	// working is how many objects of a namespace are worked on.
+	// working is how many objects of a namespace are worked on, and waiting are those that come next.
 	working map[string]int
+	waiting map[string][]reconcile.Request
+	free    notify.Notifier
 }
 
-func (l *limited) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if !l.enter(request.Namespace) {
-		return reconcile.Result{RequeueAfter: pause}, nil
+// PerNamespace returns a Reconciler that has the given one do the work.
+func PerNamespace(limit int, reconciler reconcile.Reconciler) *Reconciler {
+	return &Reconciler{
+		Reconciler: reconciler, limit: limit, working: map[string]int{}, waiting: map[string][]reconcile.Request{},
 	}
-	defer l.leave(request.Namespace)
-	return l.Reconciler.Reconcile(ctx, request)
 }
 
-func (l *limited) enter(namespace string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.working[namespace] >= l.limit {
-		return false
+// Source makes the controller reconcile an object that has waited.
+func (r *Reconciler) Source() source.Source { return r.free.Source(0) }
+
+// Reconcile does the work, unless the namespace has all the workers that it may have.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if !r.enter(request) {
+		return reconcile.Result{}, nil
 	}
-	l.working[namespace]++
-	return true
+	defer r.leave(request.Namespace)
+	return r.Reconciler.Reconcile(ctx, request)
 }
 
-func (l *limited) leave(namespace string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.working[namespace]--; l.working[namespace] == 0 {
-		delete(l.working, namespace)
+func (r *Reconciler) enter(request reconcile.Request) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	namespace := request.Namespace
+	if r.working[namespace] < r.limit {
+		r.working[namespace]++
+		return true
+	}
+	if !slices.Contains(r.waiting[namespace], request) {
+		r.waiting[namespace] = append(r.waiting[namespace], request)
+	}
+	return false
+}
+
+func (r *Reconciler) leave(namespace string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.working[namespace]--; r.working[namespace] == 0 {
+		delete(r.working, namespace)
+	}
+	waiting := r.waiting[namespace]
+	if len(waiting) == 0 {
+		return
+	}
+	r.free.Notify(waiting[0].NamespacedName)
+	if r.waiting[namespace] = waiting[1:]; len(waiting) == 1 {
+		delete(r.waiting, namespace)
 	}
 }

@@ -4,51 +4,83 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// A namespace whose nodes hang keeps as many workers as it may have, and no more; when one is
-// free again it may have that.
+func requestFor(namespace, name string) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
+}
+
+// A namespace whose nodes hang has as many workers as it may have. What waits there comes when one
+// is free again, and others do not wait.
 func TestPerNamespace(t *testing.T) {
-	hang, begun := make(chan struct{}), make(chan struct{})
-	hangs := func(_ context.Context, request reconcile.Request) (reconcile.Result, error) {
+	hang, begun := make(chan struct{}), make(chan string, 100)
+	r := PerNamespace(2, reconcile.Func(func(_ context.Context, request reconcile.Request) (reconcile.Result, error) {
+		begun <- request.String()
 		if request.Namespace == "hostile" {
-			begun <- struct{}{}
 			<-hang
 		}
 		return reconcile.Result{}, nil
+	}))
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+	if err := r.Source().Start(t.Context(), queue); err != nil {
+		t.Fatal(err)
 	}
-	reconciler := PerNamespace(2, reconcile.Func(hangs))
-	do := func(namespace string) reconcile.Result {
-		t.Helper()
-		result, err := reconciler.Reconcile(t.Context(), reconcile.Request{
-			NamespacedName: types.NamespacedName{Namespace: namespace, Name: "example"},
+	var workers sync.WaitGroup
+	for range 4 {
+		workers.Go(func() {
+			for {
+				request, ended := queue.Get()
+				if ended {
+					return
+				}
+				if _, err := r.Reconcile(t.Context(), request); err != nil {
+					t.Error(err)
+				}
+				queue.Done(request)
+			}
 		})
-		if err != nil {
-			t.Error(err)
+	}
+	expect := func(want int) map[string]bool {
+		t.Helper()
+		names := map[string]bool{}
+		for range want {
+			select {
+			case name := <-begun:
+				names[name] = true
+			case <-time.After(10 * time.Second):
+				t.Fatalf("only %v have begun, want %d", names, want)
+			}
 		}
-		return result
+		return names
 	}
-	var wait sync.WaitGroup
-	for range 2 {
-		wait.Go(func() { do("hostile") })
-		<-begun
+	for _, name := range []string{"a", "b"} {
+		queue.Add(requestFor("hostile", name))
 	}
-	if result := do("hostile"); result.RequeueAfter != pause {
-		t.Errorf("a third of the same namespace: %+v", result)
+	expect(2)
+	for _, name := range []string{"c", "d", "e"} {
+		for range 2 { // one that waits already does not come twice
+			if _, err := r.Reconcile(t.Context(), requestFor("hostile", name)); err != nil {
+				t.Error(err)
+			}
+		}
 	}
-	if result := do("other"); result.RequeueAfter != 0 {
-		t.Errorf("one of another namespace: %+v", result)
+	queue.Add(requestFor("other", "a"))
+	if names := expect(1); !names["other/a"] {
+		t.Errorf("%v have begun, want other/a", names)
 	}
 	close(hang)
-	wait.Wait()
-	go func() { <-begun }()
-	if result := do("hostile"); result.RequeueAfter != 0 {
-		t.Errorf("when they have ended: %+v", result)
+	expect(3)
+	queue.ShutDownWithDrain()
+	workers.Wait()
+	if len(begun) > 0 {
+		t.Errorf("%s was worked on twice", <-begun)
 	}
-	if left := len(reconciler.(*limited).working); left != 0 {
-		t.Errorf("%d namespaces are remembered", left)
+	if len(r.working) > 0 || len(r.waiting) > 0 {
+		t.Errorf("left are %v and %v", r.working, r.waiting)
 	}
 }

@@ -78,6 +78,7 @@ type Reconciler struct {
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	fair := fairness.PerNamespace(perNamespace, r)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("login").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
@@ -87,7 +88,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 			MaxConcurrentReconciles: concurrency,
 			RateLimiter:             pods.SlowRetries(),
 		}).
-		Complete(fairness.PerNamespace(perNamespace, r))
+		WatchesRawSource(fair.Source()).
+		Complete(fair)
 }
 
 // Reconcile logs in to one Vault when that is due, and does what has to be done there.

@@ -68,6 +68,7 @@ type Reconciler struct {
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	fair := fairness.PerNamespace(perNamespace, r)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("members").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
@@ -76,7 +77,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: reconcileTimeout,
 		}).
-		Complete(fairness.PerNamespace(perNamespace, r))
+		WatchesRawSource(fair.Source()).
+		Complete(fair)
 }
 
 // take keeps others from disturbing members of the Vault's etcd until it is given back, and says

@@ -103,6 +103,7 @@ type Reconciler struct {
 // SetupWithManager adds the reconciler to the manager. The source tells of nodes whose state
 // has changed.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, probes *probe.Engine) error {
+	fair := fairness.PerNamespace(perNamespace, r)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("rollout").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
@@ -112,7 +113,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, probes *probe.Engine) er
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: reconcileTimeout,
 		}).
-		Complete(fairness.PerNamespace(perNamespace, r))
+		WatchesRawSource(fair.Source()).
+		Complete(fair)
 }
 
 // Reconcile deletes one pod of one Vault, if there is one to replace and it may go.

@@ -101,6 +101,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, caSecretIndex, mountedCA); err != nil {
 		return err
 	}
+	fair := fairness.PerNamespace(perNamespace, r)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("routing").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
@@ -110,7 +111,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(r.mounting)).
 		WatchesRawSource(r.Engine.Source(0)).
 		WithOptions(options()).
-		Complete(fairness.PerNamespace(perNamespace, r))
+		WatchesRawSource(fair.Source()).
+		Complete(fair)
 }
 
 func (r *Reconciler) useEngine() {

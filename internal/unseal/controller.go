@@ -97,6 +97,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	if err != nil {
 		return err
 	}
+	fair := fairness.PerNamespace(perNamespace, r)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("unseal").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
@@ -107,7 +108,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 			MaxConcurrentReconciles: concurrency,
 			RateLimiter:             pods.SlowRetries(),
 		}).
-		Complete(fairness.PerNamespace(perNamespace, r))
+		WatchesRawSource(fair.Source()).
+		Complete(fair)
 }
 
 // Reconcile unseals the nodes of one Vault that have to be.
