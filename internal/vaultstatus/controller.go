@@ -62,9 +62,9 @@ const (
 	postponeFor = 5 * time.Second
 	busyCheck   = 250 * time.Millisecond
 	// writeEvery is how often the status of a Vault may be written in the long run, and writesAtOnce
-	// how often in a short time: a failover takes half a dozen.
-	writeEvery   = 5 * time.Second
-	writesAtOnce = 30
+	// how often in a short time: a failover takes half a dozen, and a rollout ten for each node.
+	writeEvery   = 2 * time.Second
+	writesAtOnce = 60
 	// recheckInterval is how often a replica that does not lead looks whether the
 	// leader has written what it found as well.
 	recheckInterval = 500 * time.Millisecond
