@@ -14,9 +14,9 @@ import (
 var errExpired = errors.New("has expired")
 
 const (
-	// MaxPEM is how many bytes certificates of one side may have. Those of all public CAs have 220 KiB. Secrets are of
+	// MaxPEM is how many bytes certificates of one side may have: twice what those of all public CAs have. Secrets are of
 	// tenants, and what is in them is kept for each Vault that names one.
-	MaxPEM = 256 << 10
+	MaxPEM = 512 << 10
 	// maxCandidates is how many CAs and intermediate certificates may have the names of those that a certificate is
 	// signed by.
 	maxCandidates = 32

@@ -236,14 +236,18 @@ func Missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) e
 		if len(leaves) == 0 {
 			continue
 		}
-		switch ca, err := missing(ctx, reader, vault, i.secret); {
-		case err != nil:
-			return err
-		case len(ca) > 0:
+		ca, err := get(ctx, reader, vault.Namespace, i.secret)
+		switch {
+		case apierrors.IsNotFound(err):
 			gone.add(i, leaves)
-		default:
-			making = append(making, leaves...)
+			continue
+		case err == nil:
+			err = fits(ctx, reader, vault, i, leaves, ca)
 		}
+		if err != nil {
+			return err
+		}
+		making = append(making, leaves...)
 	}
 	if err := gone.err(); err != nil || len(making) == 0 {
 		return err

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -234,7 +235,7 @@ func ensureIssuer(
 		gone.add(i, secretsOf(missing))
 		return nil, nil
 	}
-	if err := fits(ctx, c, vault, i, missing, caSecret); err != nil {
+	if err := fits(ctx, c.APIReader, vault, i, secretsOf(missing), caSecret); err != nil {
 		return nil, err
 	}
 	made := []*corev1.Secret{caSecret}
@@ -281,14 +282,14 @@ func ensureCA(
 // fits says, as a *problem.Error, why the CA cannot sign for the Secrets that are missing: those that are left are of
 // another one. Each side would refuse the other.
 func fits(
-	ctx context.Context, c Clients, vault *v1alpha1.Vault, i issuer, missing []leaf, caSecret *corev1.Secret,
+	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, i issuer, missing []string, caSecret *corev1.Secret,
 ) error {
 	authorities := parsePEM(caSecret.Data[caCertKey])
 	for _, l := range i.leaves {
-		if slices.ContainsFunc(missing, func(m leaf) bool { return m.secret == l.secret }) {
+		if slices.Contains(missing, l.secret) {
 			continue
 		}
-		left, err := getOwn(ctx, c.APIReader, vault, l.secret)
+		left, err := get(ctx, reader, vault.Namespace, l.secret)
 		if apierrors.IsNotFound(err) {
 			continue // it is missing by now
 		}
@@ -308,7 +309,10 @@ func fits(
 // cannot be read is for others to tell.
 func of(data map[string][]byte, ca *x509.Certificate) bool {
 	if trusted := parsePEM(slices.Concat(data[v1alpha1.ClientCAKey], data[caCertKey])); len(trusted) > 0 {
-		return slices.ContainsFunc(trusted, ca.Equal)
+		return slices.ContainsFunc(trusted, func(t *x509.Certificate) bool {
+			// One that was issued again with the same key proves the same.
+			return bytes.Equal(t.RawSubject, ca.RawSubject) && bytes.Equal(t.RawSubjectPublicKeyInfo, ca.RawSubjectPublicKeyInfo)
+		})
 	}
 	signed := parsePEM(data[v1alpha1.ServerCertKey])
 	return len(signed) == 0 || signed[0].CheckSignatureFrom(ca) == nil

@@ -37,7 +37,8 @@ func PerNamespace(limit int, reconciler reconcile.Reconciler) *Reconciler {
 // Source makes the controller reconcile an object that has waited.
 func (r *Reconciler) Source() source.Source { return r.free.Source(0) }
 
-// Reconcile does the work, unless the namespace has all the workers that it may have.
+// Reconcile does the work, unless the namespace has all the workers that it may have. What waits begins anew
+// with the pauses between its retries, which are then no shorter than it waits.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	if !r.enter(request) {
 		return reconcile.Result{}, nil

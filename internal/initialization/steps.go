@@ -163,6 +163,7 @@ func (r *Reconciler) begin(ctx context.Context, vault *v1alpha1.Vault, m *memory
 	node := vaultclient.New(target)
 	h, err := readHolders(ctx, r.APIReader, vault)
 	if err != nil {
+		m.holders = checkedHolders{} // one may have expired since
 		return err
 	}
 	seal, err := node.SealStatus(ctx)

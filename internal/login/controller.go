@@ -119,7 +119,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{RequeueAfter: soon}, client.IgnoreNotFound(r.write(ctx, &vault, who, condition))
 	}
 	if err != nil {
-		return reconcile.Result{}, err
+		return reconcile.Result{}, r.fail(ctx, &vault, s, vault.Status.OperatorLogin, err)
 	}
 	list, err := pods.List(ctx, r, &vault)
 	if err != nil {
@@ -134,9 +134,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 			client.IgnoreNotFound(r.write(ctx, &vault, who, condition))
 	}
 	if err := r.work(ctx, &vault, s, node, who); err != nil {
-		condition := s.unobserved(&vault, r.Clock.Now(), "The requests fail by which the operator logs in to Vault and "+
-			"keeps the public keys there: it tries again")
-		return reconcile.Result{}, errors.Join(err, client.IgnoreNotFound(r.write(ctx, &vault, who, condition)))
+		return reconcile.Result{}, r.fail(ctx, &vault, s, who, err)
 	}
 	r.share(req.NamespacedName, s, r.Clock.Now())
 	if err := r.write(ctx, &vault, who, s.condition(&vault, r.Clock.Now())); err != nil {
@@ -146,6 +144,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: s.again(r.Clock.Now())}, nil
+}
+
+// fail tells that requests fail when that has been so for long, and returns why.
+func (r *Reconciler) fail(
+	ctx context.Context, vault *v1alpha1.Vault, s *session, who *v1alpha1.OperatorLoginStatus, err error,
+) error {
+	condition := s.unobserved(vault, r.Clock.Now(), requestsFail)
+	return errors.Join(err, client.IgnoreNotFound(r.write(ctx, vault, who, condition)))
 }
 
 // work keeps the session with a Vault. The keys go first, since the login may need them.

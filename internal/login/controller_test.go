@@ -478,6 +478,14 @@ func TestKeysCannotBeFollowed(t *testing.T) {
 			t.Error("no error while the configuration cannot be read")
 		}
 	}
+	f.clock.SetTime(f.clock.Now().Add(time.Minute))
+	version := f.object().ResourceVersion
+	for range 10 {
+		_, _ = f.pass(7 * time.Second)
+	}
+	if got := f.object().ResourceVersion; got != version {
+		t.Errorf("the status was written from version %s to %s while nothing changed", version, got)
+	}
 	if got := reason(); got != v1alpha1.ReasonNotObserved {
 		t.Errorf("after the token has expired the reason is %s", got)
 	}

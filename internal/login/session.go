@@ -124,13 +124,17 @@ func (s *session) unobserved(vault *v1alpha1.Vault, now time.Time, why string) *
 	return &metav1.Condition{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotObserved, Message: why}
 }
 
+// requestsFail is told while the operator cannot log in, and is refused nothing.
+const requestsFail = "The requests fail by which the operator logs in to Vault and keeps the public keys there: " +
+	"it tries again"
+
 // condition tells what came of the last login.
 func (s *session) condition(vault *v1alpha1.Vault, now time.Time) *metav1.Condition {
 	switch {
 	case s.refusal != nil:
 		return s.refusal.DeepCopy()
 	case !s.valid(now):
-		return s.unobserved(vault, now, "The operator has no token of Vault: its last login failed, and it tries again")
+		return s.unobserved(vault, now, requestsFail)
 	case len(s.missing) > 0:
 		return &metav1.Condition{
 			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonPolicyMissing,

@@ -50,7 +50,9 @@
 //     time. Of three Kubernetes nodes, a lost one takes a third of them along; more is
 //     likely to be this replica's own network. Where that is wrong, clients wait for
 //     the successor instead of being refused. Of each other namespace two count at
-//     most, so that no tenant takes this from all others with silent pods of his own.
+//     most, so that a tenant of one namespace does not take this from all others with
+//     silent pods of his own. Beside one other namespace a Vault alone in its own is
+//     not kept in its Service by this.
 //   - No other replica vouches for the node: the label came back after this replica
 //     had taken it away, so that another one can reach the node. It is left alone
 //     until it responds to this replica.

@@ -142,16 +142,17 @@ func refresh(
 }
 
 // with returns the entry after another version of the Secret was read. A CA that
-// is not usable takes the place of none, and all together are no larger than one may be.
+// is not usable takes the place of none, and the earlier ones together are no larger than one may be.
 func (e caEntry) with(version, pem string) caEntry {
 	if len(pem) > certs.MaxPEM || !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
 		return caEntry{version: version, pems: e.pems}
 	}
 	newest := unique.Make(pem)
-	pems, size := []unique.Handle[string]{newest}, len(pem)
+	pems, size := []unique.Handle[string]{newest}, 0
 	for _, earlier := range e.pems {
-		if size += len(earlier.Value()); earlier != newest && len(pems) < maxCAs && size <= certs.MaxPEM {
-			pems = append(pems, earlier)
+		more := len(earlier.Value())
+		if earlier != newest && len(pems) < maxCAs && size+more <= certs.MaxPEM {
+			pems, size = append(pems, earlier), size+more
 		}
 	}
 	return caEntry{version: version, pems: pems}

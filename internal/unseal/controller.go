@@ -202,7 +202,7 @@ func (r *Reconciler) unsealAll(
 ) (reconcile.Result, error) {
 	secret, keys, err := r.keys(ctx, vault)
 	if err == nil && m.version == secret.ResourceVersion && m.refusedBy.all(p.sealed) {
-		return reconcile.Result{}, nil // the condition tells, and each further try would be in vain
+		err = m.wrong // each further try would be in vain
 	}
 	if err != nil {
 		return reconcile.Result{}, r.tellProblem(ctx, vault, m, p.unsealed, err)
@@ -268,8 +268,8 @@ func (r *Reconciler) give(ctx context.Context, vault *v1alpha1.Vault, m *memory,
 		if !known || target.Container != pods.Container(pod) {
 			continue // the engine calls again
 		}
-		if m.refusedBy[pod.UID] == target.Container {
-			g.wrong = m.wrong
+		if vault.HasRaft() && m.refusedBy[pod.UID] == target.Container {
+			g.wrong = cmp.Or(g.wrong, m.wrong)
 			continue
 		}
 		outcome, err := leftAlone, error(nil)
@@ -289,6 +289,9 @@ func (r *Reconciler) give(ctx context.Context, vault *v1alpha1.Vault, m *memory,
 			g.err = errors.Join(g.err, fmt.Errorf("unsealing pod %s: %w", pod.Name, err))
 		case outcome == opened:
 			g.opened, unsealed[pod.UID] = true, target.Container
+			if !vault.HasRaft() {
+				m.refusedBy, m.wrong = starts{}, nil // what was wrong with the storage is right again
+			}
 		case outcome == othersAreAtIt:
 			g.again = sooner(g.again, othersPause)
 		}

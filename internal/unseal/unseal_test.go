@@ -405,6 +405,20 @@ func TestWrongKeys(t *testing.T) {
 	if f.server.attempts != 4 {
 		t.Errorf("%d keys given, want two to each start", f.server.attempts)
 	}
+	// It is told again after any change of the spec, and they are not given for it.
+	var vault v1alpha1.Vault
+	if err := f.api.Get(t.Context(), key, &vault); err != nil {
+		t.Fatal(err)
+	}
+	vault.Generation = 2
+	if err := f.api.Update(t.Context(), &vault); err != nil {
+		t.Fatal(err)
+	}
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysWrong, fakevault.Sealed)
+	if f.server.attempts != 4 {
+		t.Errorf("%d keys given after a change of the spec", f.server.attempts)
+	}
 	var secret corev1.Secret
 	if err := f.api.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "keys"}, &secret); err != nil {
 		t.Fatal(err)
@@ -462,6 +476,52 @@ func TestWrongKeysOfOneNode(t *testing.T) {
 	f.start("c3")
 	f.settle()
 	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+}
+
+// That the keys are wrong is told in the end, when the status could not be written at first.
+func TestWrongKeysAreToldInTheEnd(t *testing.T) {
+	f := newFixture(t, secretWith(map[string]string{"unseal-key-1": encoded("a"), "unseal-key-2": encoded("z")}))
+	writes := 0
+	f.Client = interceptor.NewClient(f.api, interceptor.Funcs{SubResourceApply: func(ctx context.Context, c client.Client,
+		sub string, obj runtime.ApplyConfiguration, opts ...client.SubResourceApplyOption) error {
+		if writes++; writes == 2 { // the first one is that no keys were needed yet
+			return errors.New("the API server does not respond")
+		}
+		return c.SubResource(sub).Apply(ctx, obj, opts...)
+	}})
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysWrong, fakevault.Sealed)
+}
+
+// Nodes with one storage are unsealed again when that is right again, whichever of them was started anew.
+func TestStorageIsRightAgain(t *testing.T) {
+	f := newFixture(t, good())
+	var vault v1alpha1.Vault
+	if err := f.api.Get(t.Context(), key, &vault); err != nil {
+		t.Fatal(err)
+	}
+	other := &server{node: fakevault.Start(t, f.ca.Certificate(t, "example.default.svc"), fakevault.Sealed), rekeyed: true}
+	other.node.Handle(other.handle)
+	pod := podOf("a", "c1", func(pod *corev1.Pod) {
+		pod.Labels, pod.Status.PodIP = vault.PodLabels(), other.node.IP
+	})
+	if err := f.api.Create(t.Context(), &pod); err != nil {
+		t.Fatal(err)
+	}
+	f.others = []probe.Target{{UID: "a", Address: other.node.Address, ServerName: "example.default.svc", CA: f.ca.PEM,
+		Container: "c1#0"}}
+	f.start("c1")
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysWrong, fakevault.Sealed)
+	other.mu.Lock()
+	other.rekeyed = false
+	other.mu.Unlock()
+	f.start("c2")
+	f.settle()
+	f.expect(v1alpha1.ReasonKeysAccepted, fakevault.Active)
+	if state := other.node.State(); state != fakevault.Active {
+		t.Errorf("the other node is %+v", state)
+	}
 }
 
 func TestNotUnsealed(t *testing.T) {

@@ -410,8 +410,6 @@ func TestEdgeValues(t *testing.T) {
 	}
 }
 
-// OpenShift or not is what the operator says, whatever a discovery finds; without an
-// operator it is what the cluster says.
 // A name that YAML would take for a number or a truth value is a name.
 func TestNamesAreNames(t *testing.T) {
 	for _, name := range []string{"2024", "1e3", "true", "on", "no", "null", "y"} {
@@ -451,6 +449,8 @@ func TestHalfOfTheCertificatesIsLeft(t *testing.T) {
 	}
 }
 
+// OpenShift or not is what the operator says, whatever a discovery finds; without an
+// operator it is what the cluster says.
 func TestOpenShift(t *testing.T) {
 	for values, tt := range map[string]struct{ discovered, want bool }{
 		`{}`:                                 {discovered: true, want: true},
