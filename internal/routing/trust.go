@@ -150,10 +150,13 @@ func (e caEntry) with(version, pem string) caEntry {
 	newest := unique.Make(pem)
 	pems, size := []unique.Handle[string]{newest}, 0
 	for _, earlier := range e.pems {
-		more := len(earlier.Value())
-		if earlier != newest && len(pems) < maxCAs && size+more <= certs.MaxPEM {
-			pems, size = append(pems, earlier), size+more
+		if earlier == newest {
+			continue
 		}
+		if size += len(earlier.Value()); len(pems) == maxCAs || size > certs.MaxPEM {
+			break
+		}
+		pems = append(pems, earlier)
 	}
 	return caEntry{version: version, pems: pems}
 }

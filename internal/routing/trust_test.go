@@ -109,12 +109,12 @@ func TestTrustIsBounded(t *testing.T) {
 		return strings.Repeat(fakevault.NewCA(t).PEM, size/len(first))
 	}
 	entry := caEntry{}.with("1", first)
-	large := many(certs.MaxPEM + 1<<12)
+	large := many(certs.MaxPEM + 1<<16)
 	if entry = entry.with("2", large); len(entry.pems) != 1 || entry.pems[0].Value() != first {
 		t.Errorf("%d bytes are kept", len(large))
 	}
 	// The one before is trusted whatever its size, and when only the version of the Secret is another.
-	one, two, three := many(certs.MaxPEM/2), many(certs.MaxPEM-1<<12), many(certs.MaxPEM-1<<12)
+	one, two, three := many(certs.MaxPEM/2), many(certs.MaxPEM-1<<16), many(certs.MaxPEM-1<<16)
 	entry = entry.with("3", one).with("4", two).with("5", three).with("6", three)
 	if len(entry.pems) != 2 || entry.pems[0].Value() != three || entry.pems[1].Value() != two {
 		t.Errorf("%d CAs are kept, want the last two", len(entry.pems))
