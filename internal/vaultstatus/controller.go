@@ -62,8 +62,9 @@ const (
 	postponeFor = 5 * time.Second
 	busyCheck   = 250 * time.Millisecond
 	// writeEvery is how often the status of a Vault may be written in the long run, and writesAtOnce
-	// how often in a short time: a failover takes half a dozen, and a rollout ten for each node.
-	writeEvery   = 2 * time.Second
+	// how often in a short time: a failover takes half a dozen, and a rollout
+	// ten for each node. What is not written has no event.
+	writeEvery   = time.Second
 	writesAtOnce = 60
 	// recheckInterval is how often a replica that does not lead looks whether the
 	// leader has written what it found as well.

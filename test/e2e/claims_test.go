@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -47,6 +48,8 @@ func TestActiveNodeThatIsNotFollowed(t *testing.T) {
 	}
 }
 
+var initialized = regexp.MustCompile(`Initialized +true`)
+
 // startWithStaleNode starts a Vault in which one node says that it is active and another one leads.
 func startWithStaleNode(t *testing.T, v vaulttest.Vault) (keys vaulttest.Keys, stale, leads string) {
 	t.Helper()
@@ -65,6 +68,13 @@ func startWithStaleNode(t *testing.T, v vaulttest.Vault) (keys vaulttest.Keys, s
 		return nil
 	})
 	for _, pod := range []string{v.Name + "-1", v.Name + "-2"} {
+		shell.Eventually(t, pod+" has found the active node", time.Minute, func() error {
+			// The command fails, since the node is sealed.
+			if out, _ := shell.Try(v.Kubectl("exec %s -- vault status", pod)); !initialized.MatchString(out) {
+				return errors.New(out)
+			}
+			return nil
+		})
 		v.Unseal(t, pod, keys)
 		v.Await(t, "has "+pod+" as standby", func(s v1alpha1.VaultStatus) bool {
 			return slices.Contains(s.VaultStatus.Standby, pod)
