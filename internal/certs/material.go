@@ -236,18 +236,14 @@ func Missing(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) e
 		if len(leaves) == 0 {
 			continue
 		}
-		ca, err := get(ctx, reader, vault.Namespace, i.secret)
-		switch {
-		case apierrors.IsNotFound(err):
-			gone.add(i, leaves)
-			continue
-		case err == nil:
-			err = fits(ctx, reader, vault, i, leaves, ca)
-		}
-		if err != nil {
+		switch ca, err := missing(ctx, reader, vault, i.secret); {
+		case err != nil:
 			return err
+		case len(ca) > 0:
+			gone.add(i, leaves)
+		default:
+			making = append(making, leaves...)
 		}
-		making = append(making, leaves...)
 	}
 	if err := gone.err(); err != nil || len(making) == 0 {
 		return err
