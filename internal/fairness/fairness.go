@@ -8,15 +8,22 @@ import (
 	"slices"
 	"sync"
 
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/vault-operator/vault-operator/internal/notify"
 )
 
-// Reconciler works on a limited number of objects of one namespace at the same time. Others of it
-// wait, without a worker. The controller needs its Source, and more workers than the limit.
-type Reconciler struct {
+// Complete completes a controller of which a namespace has a limited number of workers. It needs more than these.
+func Complete(controller *builder.Builder, limit int, reconciler reconcile.Reconciler) error {
+	fair := perNamespace(limit, reconciler)
+	return controller.WatchesRawSource(fair.source()).Complete(fair)
+}
+
+// fair works on a limited number of objects of one namespace at the same time. Others of it
+// wait, without a worker.
+type fair struct {
 	reconcile.Reconciler
 	limit int
 
@@ -27,52 +34,52 @@ type Reconciler struct {
 	free    notify.Notifier
 }
 
-// PerNamespace returns a Reconciler that has the given one do the work.
-func PerNamespace(limit int, reconciler reconcile.Reconciler) *Reconciler {
-	return &Reconciler{
+// perNamespace returns one that has the reconciler do the work.
+func perNamespace(limit int, reconciler reconcile.Reconciler) *fair {
+	return &fair{
 		Reconciler: reconciler, limit: limit, working: map[string]int{}, waiting: map[string][]reconcile.Request{},
 	}
 }
 
-// Source makes the controller reconcile an object that has waited.
-func (r *Reconciler) Source() source.Source { return r.free.Source(0) }
+// source makes the controller reconcile an object that has waited.
+func (f *fair) source() source.Source { return f.free.Source(0) }
 
 // Reconcile does the work, unless the namespace has all the workers that it may have. What waits begins anew
 // with the pauses between its retries, which are then no shorter than it waits.
-func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if !r.enter(request) {
+func (f *fair) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if !f.enter(request) {
 		return reconcile.Result{}, nil
 	}
-	defer r.leave(request.Namespace)
-	return r.Reconciler.Reconcile(ctx, request)
+	defer f.leave(request.Namespace)
+	return f.Reconciler.Reconcile(ctx, request)
 }
 
-func (r *Reconciler) enter(request reconcile.Request) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (f *fair) enter(request reconcile.Request) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	namespace := request.Namespace
-	if r.working[namespace] < r.limit {
-		r.working[namespace]++
+	if f.working[namespace] < f.limit {
+		f.working[namespace]++
 		return true
 	}
-	if !slices.Contains(r.waiting[namespace], request) {
-		r.waiting[namespace] = append(r.waiting[namespace], request)
+	if !slices.Contains(f.waiting[namespace], request) {
+		f.waiting[namespace] = append(f.waiting[namespace], request)
 	}
 	return false
 }
 
-func (r *Reconciler) leave(namespace string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.working[namespace]--; r.working[namespace] == 0 {
-		delete(r.working, namespace)
+func (f *fair) leave(namespace string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.working[namespace]--; f.working[namespace] == 0 {
+		delete(f.working, namespace)
 	}
-	waiting := r.waiting[namespace]
+	waiting := f.waiting[namespace]
 	if len(waiting) == 0 {
 		return
 	}
-	r.free.Notify(waiting[0].NamespacedName)
-	if r.waiting[namespace] = waiting[1:]; len(waiting) == 1 {
-		delete(r.waiting, namespace)
+	f.free.Notify(waiting[0].NamespacedName)
+	if f.waiting[namespace] = waiting[1:]; len(waiting) == 1 {
+		delete(f.waiting, namespace)
 	}
 }

@@ -19,7 +19,7 @@ func requestFor(namespace, name string) reconcile.Request {
 // is free again, and others do not wait.
 func TestPerNamespace(t *testing.T) {
 	hang, begun := make(chan struct{}), make(chan string, 100)
-	r := PerNamespace(2, reconcile.Func(func(_ context.Context, request reconcile.Request) (reconcile.Result, error) {
+	r := perNamespace(2, reconcile.Func(func(_ context.Context, request reconcile.Request) (reconcile.Result, error) {
 		begun <- request.String()
 		if request.Namespace == "hostile" {
 			<-hang
@@ -27,7 +27,7 @@ func TestPerNamespace(t *testing.T) {
 		return reconcile.Result{}, nil
 	}))
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
-	if err := r.Source().Start(t.Context(), queue); err != nil {
+	if err := r.source().Start(t.Context(), queue); err != nil {
 		t.Fatal(err)
 	}
 	var workers sync.WaitGroup

@@ -100,8 +100,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	if err != nil {
 		return err
 	}
-	fair := fairness.PerNamespace(perNamespace, r)
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("initialization").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		WatchesMetadata(references.ConfigMap(), references.Naming(r, configMapIndex)).
@@ -112,9 +111,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 			MaxConcurrentReconciles: concurrency,
 			// Keys may wait to be stored.
 			RateLimiter: pods.SlowRetries(),
-		}).
-		WatchesRawSource(fair.Source()).
-		Complete(fair)
+		}), perNamespace, r)
 }
 
 // keysOf returns the Vault whose keys are, by its name, in the Secret.

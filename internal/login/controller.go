@@ -78,8 +78,7 @@ type Reconciler struct {
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	fair := fairness.PerNamespace(perNamespace, r)
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("login").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
@@ -87,9 +86,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency,
 			RateLimiter:             pods.SlowRetries(),
-		}).
-		WatchesRawSource(fair.Source()).
-		Complete(fair)
+		}), perNamespace, r)
 }
 
 // Reconcile logs in to one Vault when that is due, and does what has to be done there.

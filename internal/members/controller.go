@@ -68,17 +68,14 @@ type Reconciler struct {
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	fair := fairness.PerNamespace(perNamespace, r)
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("members").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Owns(&appsv1.StatefulSet{}).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: reconcileTimeout,
-		}).
-		WatchesRawSource(fair.Source()).
-		Complete(fair)
+		}), perNamespace, r)
 }
 
 // take keeps others from disturbing members of the Vault's etcd until it is given back, and says

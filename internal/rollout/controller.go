@@ -103,8 +103,7 @@ type Reconciler struct {
 // SetupWithManager adds the reconciler to the manager. The source tells of nodes whose state
 // has changed.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, probes *probe.Engine) error {
-	fair := fairness.PerNamespace(perNamespace, r)
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("rollout").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Owns(&appsv1.StatefulSet{}).
@@ -112,9 +111,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, probes *probe.Engine) er
 		WatchesRawSource(probes.Source(0)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency, RateLimiter: pods.FastRetries(), ReconciliationTimeout: reconcileTimeout,
-		}).
-		WatchesRawSource(fair.Source()).
-		Complete(fair)
+		}), perNamespace, r)
 }
 
 // Reconcile deletes one pod of one Vault, if there is one to replace and it may go.

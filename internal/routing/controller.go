@@ -101,8 +101,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, caSecretIndex, mountedCA); err != nil {
 		return err
 	}
-	fair := fairness.PerNamespace(perNamespace, r)
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("routing").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault)).
@@ -110,9 +109,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		// Pods may mount another Secret than the one that the spec names by now.
 		WatchesMetadata(references.Secret(), handler.EnqueueRequestsFromMapFunc(r.mounting)).
 		WatchesRawSource(r.Engine.Source(0)).
-		WithOptions(options()).
-		WatchesRawSource(fair.Source()).
-		Complete(fair)
+		WithOptions(options()), perNamespace, r)
 }
 
 func (r *Reconciler) useEngine() {

@@ -62,26 +62,13 @@ type caEntry struct {
 	version string
 	// pems are the usable versions of the CA, the newest first. One that many Vaults have is in memory once.
 	pems []unique.Handle[string]
+	caSet
 }
 
 // caSet are CAs in PEM that a node is verified with.
 type caSet struct {
 	// newest is what the Secret has, and earlier is what it had.
 	newest, earlier string
-}
-
-func (e caEntry) set() caSet {
-	var c caSet
-	var earlier []string
-	for i, pem := range e.pems {
-		if i == 0 {
-			c.newest = pem.Value()
-		} else {
-			earlier = append(earlier, pem.Value())
-		}
-	}
-	c.earlier = unique.Make(strings.Join(earlier, "\n")).Value()
-	return c
 }
 
 // cas returns for each pod the CAs that it is verified with. When one
@@ -107,7 +94,7 @@ func (t *trust) cas(
 			}
 			after[source] = entry
 		}
-		result[list[i].UID] = entry.set()
+		result[list[i].UID] = entry.caSet
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -145,20 +132,25 @@ func refresh(
 // is not usable takes the place of none, and the earlier ones together are no larger than one may be.
 func (e caEntry) with(version, pem string) caEntry {
 	if len(pem) > certs.MaxPEM || !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
-		return caEntry{version: version, pems: e.pems}
+		e.version = version
+		return e
 	}
 	newest := unique.Make(pem)
-	pems, size := []unique.Handle[string]{newest}, 0
+	after := caEntry{version: version, pems: []unique.Handle[string]{newest}, caSet: caSet{newest: newest.Value()}}
+	var values []string
+	size := 0
 	for _, earlier := range e.pems {
 		if earlier == newest {
 			continue
 		}
-		if size += len(earlier.Value()); len(pems) == maxCAs || size > certs.MaxPEM {
+		value := earlier.Value()
+		if size += len(value); len(after.pems) == maxCAs || size > certs.MaxPEM {
 			break
 		}
-		pems = append(pems, earlier)
+		after.pems, values = append(after.pems, earlier), append(values, value)
 	}
-	return caEntry{version: version, pems: pems}
+	after.earlier = unique.Make(strings.Join(values, "\n")).Value()
+	return after
 }
 
 func (t *trust) forget(vault types.NamespacedName) {

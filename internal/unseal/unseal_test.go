@@ -252,6 +252,24 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	return f
 }
 
+// addRekeyed adds a node that other keys unseal, and that comes before the other one.
+func (f *fixture) addRekeyed() *server {
+	f.t.Helper()
+	node := fakevault.Start(f.t, f.ca.Certificate(f.t, "example.default.svc"), fakevault.Sealed)
+	added := &server{node: node, rekeyed: true}
+	node.Handle(added.handle)
+	pod := podOf("a", "c1", func(pod *corev1.Pod) {
+		pod.Labels = (&v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: key.Name}}).PodLabels()
+		pod.Status.PodIP = node.IP
+	})
+	if err := f.api.Create(f.t.Context(), &pod); err != nil {
+		f.t.Fatal(err)
+	}
+	f.others = append(f.others, probe.Target{UID: pod.UID, Address: node.Address, ServerName: "example.default.svc",
+		CA: f.ca.PEM, Container: "c1#0"})
+	return added
+}
+
 // start starts the container of the node anew.
 func (f *fixture) start(container string) {
 	f.t.Helper()
@@ -442,18 +460,7 @@ func TestWrongKeysOfOneNode(t *testing.T) {
 	if err := f.api.Update(t.Context(), &vault); err != nil {
 		t.Fatal(err)
 	}
-	// It comes before the other one.
-	node := fakevault.Start(t, f.ca.Certificate(t, "example.default.svc"), fakevault.Sealed)
-	rekeyed := &server{node: node, rekeyed: true}
-	rekeyed.node.Handle(rekeyed.handle)
-	pod := podOf("a", "c1", func(pod *corev1.Pod) {
-		pod.Labels, pod.Status.PodIP = vault.PodLabels(), rekeyed.node.IP
-	})
-	if err := f.api.Create(t.Context(), &pod); err != nil {
-		t.Fatal(err)
-	}
-	f.others = []probe.Target{{UID: "a", Address: rekeyed.node.Address, ServerName: "example.default.svc", CA: f.ca.PEM,
-		Container: "c1#0"}}
+	rekeyed := f.addRekeyed()
 	f.start("c1")
 	f.settle()
 	events := f.expect(v1alpha1.ReasonKeysWrong, fakevault.Active)
@@ -496,20 +503,7 @@ func TestWrongKeysAreToldInTheEnd(t *testing.T) {
 // Nodes with one storage are unsealed again when that is right again, whichever of them was started anew.
 func TestStorageIsRightAgain(t *testing.T) {
 	f := newFixture(t, good())
-	var vault v1alpha1.Vault
-	if err := f.api.Get(t.Context(), key, &vault); err != nil {
-		t.Fatal(err)
-	}
-	other := &server{node: fakevault.Start(t, f.ca.Certificate(t, "example.default.svc"), fakevault.Sealed), rekeyed: true}
-	other.node.Handle(other.handle)
-	pod := podOf("a", "c1", func(pod *corev1.Pod) {
-		pod.Labels, pod.Status.PodIP = vault.PodLabels(), other.node.IP
-	})
-	if err := f.api.Create(t.Context(), &pod); err != nil {
-		t.Fatal(err)
-	}
-	f.others = []probe.Target{{UID: "a", Address: other.node.Address, ServerName: "example.default.svc", CA: f.ca.PEM,
-		Container: "c1#0"}}
+	other := f.addRekeyed()
 	f.start("c1")
 	f.settle()
 	f.expect(v1alpha1.ReasonKeysWrong, fakevault.Sealed)
