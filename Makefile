@@ -111,7 +111,7 @@ e2e: cluster deploy newer-vault kms s3 olm previous ## Run the end-to-end tests 
 	@mkdir -p $(BUILD)
 	$(call step,installing a browser,test/form/install.sh)
 	$(call step,installing PostgreSQL,test/postgresql/install.sh)
-	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout $(E2E_TIMEOUT) -parallel 3 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; } && hack/slowest.sh $(BUILD)/e2e.log)
+	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout $(E2E_TIMEOUT) -parallel 4 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; } && hack/slowest.sh $(BUILD)/e2e.log)
 
 # ANY_STORAGE are the end-to-end tests that are about no storage in particular, and have no part with integrated storage.
 ANY_STORAGE := ^Test(UsageGuide|Audit|AWSKMS|AutoUnseal|KubernetesAuth|Metrics|OwnTLSAndConfig|RemovalWithoutOperator|TwoVaultsSideBySide|UpgradeWithoutRoomForOneMore)\b
@@ -119,7 +119,7 @@ ANY_STORAGE := ^Test(UsageGuide|Audit|AWSKMS|AutoUnseal|KubernetesAuth|Metrics|O
 .PHONY: e2e-all
 e2e-all: ## Run the end-to-end tests, and those that "make test" has no time for.
 	@E2E_ALL=yes CHAOS_DURATION=15m $(MAKE) e2e E2E_TIMEOUT=180m
-	$(call step,end-to-end tests with integrated storage,$(in_cluster) E2E_STORAGE=raft go test -tags e2e -timeout 60m -parallel 3 -v -run "$(ANY_STORAGE)" ./test/e2e/)
+	$(call step,end-to-end tests with integrated storage,$(in_cluster) E2E_STORAGE=raft go test -tags e2e -timeout 60m -parallel 4 -v -run "$(ANY_STORAGE)" ./test/e2e/)
 
 # CHAOS_DURATION is for how long the chaos goes on, and CHAOS_SEED repeats one.
 CHAOS_DURATION ?= 2h
