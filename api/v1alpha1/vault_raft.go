@@ -36,7 +36,8 @@ type RaftStatus struct {
 
 	// voters are the pods whose nodes vote, as the active node has told the operator. They are
 	// known where the operator is authorized in the Vault (spec.operatorLogin). A node that is
-	// sealed is among them, and does not vote before it is unsealed.
+	// sealed is among them, and does not vote before it is unsealed. A voter that is no node of this
+	// Vault is there by its address: the majority counts it.
 	// +listType=atomic
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Voters",order=47,xDescriptors={"urn:alm:descriptor:text"}
 	// +optional

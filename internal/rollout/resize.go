@@ -17,6 +17,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/login"
+	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/statuspart"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
@@ -407,9 +408,14 @@ func (r *Reconciler) tell(
 	status := &v1alpha1.RaftStatus{Nodes: int32(running)}
 	if v.known {
 		for _, peer := range v.peers {
-			if ordinal, found := vault.NodeAt(peer.Address); found && peer.Voter {
-				status.Voters = append(status.Voters, vault.NodeName(ordinal))
+			if !peer.Voter {
+				continue
 			}
+			name := message.Cut(peer.Address) // of what is no node of this Vault
+			if ordinal, found := vault.NodeAt(peer.Address); found {
+				name = vault.NodeName(ordinal)
+			}
+			status.Voters = append(status.Voters, name)
 		}
 		slices.Sort(status.Voters)
 	}
@@ -440,7 +446,8 @@ func resized(vault *v1alpha1.Vault, m membership, d change, running int) *metav1
 				"Set spec.operatorLogin.enabled and run 'kubectl vault authorize %s'. Or find the ID of %s with "+
 				"'kubectl exec -it %s-0 -- vault operator raft list-peers' and take it out with "+
 				"'kubectl exec -it %s-0 -- vault operator raft remove-peer ID', with a token that may: the operator goes on "+
-				"when the node tells that it was removed. Or set spec.nodes back", m.wanted, running, d.Why, vault.Name, last,
+				"when the node tells that it was removed, for which it has to be unsealed when that is done. "+
+				"Or set spec.nodes back", m.wanted, running, d.Why, vault.Name, last,
 				vault.Name, vault.Name)}
 	default:
 		why := d.Why

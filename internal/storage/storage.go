@@ -134,10 +134,13 @@ func (s *State) Lost() []string {
 }
 
 // MostLost says that so many volumes are lost that those which are left have no
-// quorum: what is empty would decide.
+// quorum: what is empty would decide. New nodes of integrated storage have no data to count.
 func (s *State) MostLost() bool {
-	lost := len(s.Lost())
-	return lost > 0 && lost >= Quorum(s.layout().wanted)
+	lost, members := len(s.Lost()), s.layout().wanted
+	if s.layout().resizes {
+		members = min(members, len(s.Vault.StorageVolumes()))
+	}
+	return lost > 0 && lost >= Quorum(members)
 }
 
 // Quorum is how many of the members are a majority.

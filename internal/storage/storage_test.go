@@ -733,3 +733,25 @@ func TestLeftOverVolumesOfRaft(t *testing.T) {
 		}
 	}
 }
+
+// TestMostOfFewAreLost checks that new nodes of integrated storage, which have no data yet, do not count.
+func TestMostOfFewAreLost(t *testing.T) {
+	vault := newVault(0)
+	vault.Spec = v1alpha1.VaultSpec{Nodes: ptr(int32(3)), Storage: v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}}}
+	vault.Status.Storage = &v1alpha1.StorageStatus{Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-0", UID: "old"}}}
+	if s := stateOf(vault, nil); !s.MostLost() {
+		t.Errorf("all that is known is lost: %v", s.Lost())
+	}
+	for _, name := range []string{"data-example-1", "data-example-2"} {
+		vault.Status.Storage.Volumes = append(vault.Status.Storage.Volumes, v1alpha1.StorageVolume{Claim: name, UID: "old"})
+	}
+	s := stateOf(vault, nil)
+	for i := range 2 {
+		s.Claims[i] = &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("data-example-%d", i), UID: "old"},
+		}
+	}
+	if s.MostLost() {
+		t.Errorf("one of three is lost: %v", s.Lost())
+	}
+}

@@ -103,8 +103,9 @@ func available(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		if problem := notInService(f, nodes.Active); problem != "" {
 			return isFalse(v1alpha1.ReasonNotInService, "Pod %s is active, but %s", nodes.Active, problem)
 		}
-		return isTrue(v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s%s",
-			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort, notFollowed(nodes), storageHint(f))
+		return isTrue(v1alpha1.ReasonActive, "Pod %s is active and serves requests at https://%s:%d%s%s%s",
+			nodes.Active, f.vault.ServerName(), v1alpha1.ClientPort, spareHint(f.vault, status.NodeStatuses), notFollowed(nodes),
+			storageHint(f))
 	case awaitsInit(status):
 		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))
 	case allSealed(status):

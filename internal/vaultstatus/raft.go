@@ -151,12 +151,31 @@ func (in *storageInputs) votersHint() string {
 	if in.vault.Status.Raft == nil || len(in.vault.Status.Raft.Voters) == 0 {
 		return ""
 	}
-	voters, up := in.vault.Status.Raft.Voters, 0
-	for _, state := range in.states {
-		if (state.State == v1alpha1.NodeActive || state.State == v1alpha1.NodeStandby) &&
-			slices.Contains(voters, state.Name) {
+	return fmt.Sprintf("; voters: %s, of which %d more may be lost", join(in.vault.Status.Raft.Voters),
+		spare(in.vault, in.states))
+}
+
+// spare is how many more nodes with integrated storage may be lost. Where it is not known who votes
+// it is taken that all do that are unsealed.
+func spare(vault *v1alpha1.Vault, states []v1alpha1.NodeStatus) int {
+	members, up := int(vault.RunningNodes()), 0
+	votes := func(string) bool { return true }
+	if raft := vault.Status.Raft; raft != nil && len(raft.Voters) > 0 {
+		members = len(raft.Voters)
+		votes = func(name string) bool { return slices.Contains(raft.Voters, name) }
+	}
+	for _, state := range states {
+		if (state.State == v1alpha1.NodeActive || state.State == v1alpha1.NodeStandby) && votes(state.Name) {
 			up++
 		}
 	}
-	return fmt.Sprintf("; voters: %s, of which %d more may be lost", join(voters), max(up-storage.Quorum(len(voters)), 0))
+	return max(up-storage.Quorum(members), 0)
+}
+
+// spareHint says how many more nodes with integrated storage may be lost before none is active.
+func spareHint(vault *v1alpha1.Vault, states []v1alpha1.NodeStatus) string {
+	if !vault.HasRaft() {
+		return ""
+	}
+	return fmt.Sprintf("; %d more nodes may be lost", spare(vault, states))
 }
