@@ -145,7 +145,8 @@ type S3Destination struct {
 
 	// credentialsSecretName is the name of a Secret in the same namespace with the keys
 	// "accessKeyID" and "secretAccessKey", and "sessionToken" if there is one. It needs to
-	// put, get, list and delete objects below the prefix. Without it the Job uses the workload
+	// put, get, list and delete objects below the prefix, their versions where the bucket keeps
+	// some, and to list and abort multipart uploads. Without it the Job uses the workload
 	// identity of its ServiceAccount, VAULT-backup, whose annotations are yours to make.
 	// +kubebuilder:validation:MinLength=1
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Secret with the credentials",order=17,xDescriptors={"urn:alm:descriptor:io.kubernetes:Secret"}

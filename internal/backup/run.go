@@ -121,11 +121,12 @@ func (j *job) backup(ctx context.Context) error {
 		if record.Vault.UID != j.owner() {
 			return fail(Refused, nil, "There is a backup %s of another Vault", j.task.Name)
 		}
-		// A Job of before has made it, whose result did not arrive.
-		j.log.Info("The backup is there already")
-		return j.verify(ctx)
+		// A pod of before may have made it, whose result did not arrive. But only the store says so, and one
+		// that lies could tell of an older backup.
+		j.log.Info("The backup is made anew")
+		err = j.remove(ctx, j.recordName(), j.snapshotName())
 	}
-	if !isNotFound(err) {
+	if ignoreNotFound(err) != nil {
 		return err
 	}
 	if err := j.store.clean(ctx, j.snapshotName(), j.owner()); err != nil {
@@ -182,16 +183,31 @@ func (j *job) backupFrom(ctx context.Context, from source, endpoint string) (aga
 	return false, nil
 }
 
-// discard removes what is not a backup.
+// discard removes what is not a backup. The record may have been written although its response was lost.
 func (j *job) discard(ctx context.Context, stored object, err error) error {
 	j.result = Result{}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 	defer cancel()
-	if failed := stored.remove(ctx); ignoreNotFound(failed) != nil {
+	failed := errors.Join(j.remove(ctx, j.recordName()), ignoreNotFound(stored.remove(ctx)))
+	if failed != nil {
 		return fail("", err, "%s stays, and is no backup, since it could not be removed (%s)",
 			j.snapshotName(), short(failed))
 	}
 	return err
+}
+
+// remove removes what is stored under these names, as far as it is there.
+func (j *job) remove(ctx context.Context, names ...string) error {
+	for _, name := range names {
+		found, err := j.store.find(ctx, name)
+		if err == nil {
+			err = found.remove(ctx)
+		}
+		if ignoreNotFound(err) != nil {
+			return fail("", err, "%s cannot be removed", name)
+		}
+	}
+	return nil
 }
 
 func (j *job) writeRecord(ctx context.Context, format string) error {
@@ -358,7 +374,7 @@ func (r *reading) Read(p []byte) (int, error) {
 	}
 	n, err := r.from.Read(p)
 	if n > 0 {
-		r.job.alive.Reset(stallAfter)
+		r.moved()
 		r.size += int64(n)
 		if _, err := r.check.Write(p[:n]); r.wrong == nil {
 			r.wrong = err
@@ -379,5 +395,12 @@ func (r *reading) Read(p []byte) (int, error) {
 		r.failed = err
 	}
 	r.ended = err
+	if err != nil {
+		// Who receives it may need as long to use it.
+		r.job.alive.Reset(stallAfter + takeTimeout)
+	}
 	return n, err
 }
+
+// moved says that something was sent or received.
+func (r *reading) moved() { r.job.alive.Reset(stallAfter) }

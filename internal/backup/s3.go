@@ -153,6 +153,9 @@ func (s *s3Store) put(ctx context.Context, name, owner string, r io.Reader) (obj
 	if err := s.mine(ctx, name, owner); err != nil {
 		return nil, err
 	}
+	if sent, is := r.(*reading); is {
+		options.Progress = progress{sent}
+	}
 	// Only of a reader of which nothing else is known are the parts streamed.
 	info, err := s.client.PutObject(ctx, s.s3.Bucket, s.path(name), struct{ io.Reader }{r}, -1, options)
 	stored := &s3Object{s3Store: s, name: name, version: versionOf(info.VersionID), whose: owner}
@@ -163,6 +166,15 @@ func (s *s3Store) put(ctx context.Context, name, owner string, r io.Reader) (obj
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 	defer cancel()
 	return nil, fail("", errors.Join(err, ignoreNotFound(s.clean(ctx, name, owner))), "The backup cannot be uploaded")
+}
+
+// progress is told of what is uploaded: a slow server takes long for the parts that were read before.
+type progress struct{ of *reading }
+
+// Read is called with what was sent.
+func (p progress) Read(sent []byte) (int, error) {
+	p.of.moved()
+	return len(sent), nil
 }
 
 // mine refuses to replace an object of another owner.

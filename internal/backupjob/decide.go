@@ -3,7 +3,6 @@ package backupjob
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -96,6 +95,12 @@ func begin(f *facts) decision {
 	if reason, message := refusal(f.Backup, f.Vault); reason != "" {
 		return failed(reason, "%s", message)
 	}
+	if pod := unended(f); pod != "" {
+		return decision{
+			Phase: v1alpha1.BackupPending, Reason: v1alpha1.ReasonJobPending,
+			Message: fmt.Sprintf("The pod %s of a Job that was deleted has not ended", pod),
+		}
+	}
 	if f.Missing != "" {
 		return failed(v1alpha1.ReasonDestinationMissing, "%s. Make it, and then another VaultBackup", f.Missing)
 	}
@@ -103,6 +108,18 @@ func begin(f *facts) decision {
 		Create: backup.Backup, Phase: v1alpha1.BackupPending, Reason: v1alpha1.ReasonJobPending,
 		Message: "A Job is made that copies the data",
 	}
+}
+
+// unended is the name of a pod of the Job of the backup that has not ended, or nothing. It may still store something.
+func unended(f *facts) string {
+	for i := range f.Pods {
+		pod := &f.Pods[i]
+		if pod.Labels[batchv1.JobNameLabel] == jobName(f.Backup, backup.Backup) &&
+			pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+			return pod.Name
+		}
+	}
+	return ""
 }
 
 // refusal is why there can be no backup of the Vault, or nothing.
@@ -239,10 +256,7 @@ func decideDeletion(f *facts) decision {
 		}
 		return decision{Phase: v1alpha1.BackupDeleting, Remove: []*batchv1.Job{f.Job}, Again: time.Second}
 	}
-	if slices.ContainsFunc(f.Pods, func(pod corev1.Pod) bool {
-		return pod.Labels[batchv1.JobNameLabel] == jobName(b, backup.Backup) &&
-			pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
-	}) {
+	if unended(f) != "" {
 		return decision{Phase: v1alpha1.BackupDeleting, Again: time.Second}
 	}
 	return decideRemoval(f)

@@ -100,6 +100,12 @@ func TestDecide(t *testing.T) {
 	}{
 		"begins": {facts{Backup: b, Vault: newVault(nil)},
 			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, true, 0},
+		"the pod of a Job that was deleted": {facts{Backup: b, Vault: newVault(nil),
+			Pods: []corev1.Pod{podOf(newJob(b, ""), corev1.PodRunning, "")}},
+			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, false, 0},
+		"it has ended": {facts{Backup: b, Vault: newVault(nil),
+			Pods: []corev1.Pod{podOf(newJob(b, ""), corev1.PodFailed, "")}},
+			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, true, 0},
 		"is over":  {facts{Backup: newBackup(done)}, "", "", false, 0},
 		"no Vault": {facts{Backup: b}, v1alpha1.BackupFailed, v1alpha1.ReasonBackupVaultNotFound, false, 0},
 		"no Secret": {facts{Backup: b, Vault: newVault(nil), Missing: "m"},

@@ -152,12 +152,15 @@ func (r *Reconciler) newJob(
 	if task.Source != nil {
 		mountSource(&pod, b, vault, task.Source, caKey)
 	}
-	return jobFor(metav1.ObjectMeta{
+	job := jobFor(metav1.ObjectMeta{
 		Namespace: b.Namespace, Name: jobName(b, action), Labels: labels,
 		OwnerReferences: []metav1.OwnerReference{
 			*metav1.NewControllerRef(b, v1alpha1.GroupVersion.WithKind("VaultBackup")),
 		},
-	}, pod), nil
+	}, pod)
+	// Two pods at a time would clean up what the other one has stored.
+	job.Spec.PodReplacementPolicy = new(batchv1.Failed)
+	return job, nil
 }
 
 func jobFor(object metav1.ObjectMeta, pod corev1.PodSpec) *batchv1.Job {
