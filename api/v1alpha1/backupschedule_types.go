@@ -369,6 +369,9 @@ const (
 	ReasonScheduleInvalid = "ScheduleInvalid"
 	// ReasonLastBackupFailed: the newest backup failed.
 	ReasonLastBackupFailed = "LastBackupFailed"
+	// ReasonBackupRefused: the API server refuses to make the backup that is due, or to delete one that has expired,
+	// for a quota or by a webhook.
+	ReasonBackupRefused = "BackupRefused"
 )
 
 // BacksUpBeforeUpgrade says that a backup is made before upgrades of the Vault.

@@ -86,11 +86,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	before := s.DeepCopy()
 	again, err := r.follow(ctx, &s, backups)
+	if err == nil {
+		err = r.retain(ctx, &s, backups)
+	}
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
+		r.condition(&s, metav1.ConditionFalse, v1alpha1.ReasonBackupRefused, err.Error())
+		again, err = waitAgain, nil
+	}
 	if err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
-	}
-	if err := r.retain(ctx, &s, backups); err != nil {
-		return reconcile.Result{}, err
 	}
 	observe(&s, backups)
 	measure(&s, backups)

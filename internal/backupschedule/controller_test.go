@@ -1,15 +1,22 @@
 package backupschedule
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/record"
 	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -48,5 +55,39 @@ func TestFirstBackupWaitsForData(t *testing.T) {
 		if made := len(backups.Items) == 1; made != initialized {
 			t.Errorf("%d backups, where Vault is initialized: %t", len(backups.Items), initialized)
 		}
+	}
+}
+
+// TestBackupsThatAreRefused checks that a schedule says when the API server refuses its backups.
+func TestBackupsThatAreRefused(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	now := at(t, "2026-01-02T10:20:30Z")
+	schedule := &v1alpha1.VaultBackupSchedule{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "minutely", UID: "uid",
+			CreationTimestamp: metav1.NewTime(now.Add(-time.Hour))},
+		Spec: v1alpha1.VaultBackupScheduleSpec{Vault: "example", Schedule: "* * * * *"},
+	}
+	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "vaultbackups"}, "x", errors.New("exceeded quota"))
+	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(schedule).WithStatusSubresource(schedule).
+		WithInterceptorFuncs(interceptor.Funcs{
+			Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return refused },
+		}).Build()
+	r := &Reconciler{Client: c, Recorder: record.NewFakeRecorder(10), Clock: testclock.NewFakePassiveClock(now)}
+	r.started.At(now.Add(-time.Hour))
+	req := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(schedule)}
+	result, err := r.Reconcile(t.Context(), req)
+	if err != nil || result.RequeueAfter != waitAgain {
+		t.Errorf("%+v, %v", result, err)
+	}
+	if err := c.Get(t.Context(), req.NamespacedName, schedule); err != nil {
+		t.Fatal(err)
+	}
+	ready := meta.FindStatusCondition(schedule.Status.Conditions, v1alpha1.ReadyCondition)
+	if ready == nil || ready.Status != metav1.ConditionFalse || ready.Reason != v1alpha1.ReasonBackupRefused ||
+		!strings.Contains(ready.Message, "exceeded quota") || schedule.Status.LastScheduleTime != nil {
+		t.Errorf("Ready is %+v", ready)
 	}
 }

@@ -106,8 +106,9 @@ func changesOf(
 	if err != nil {
 		return nil, err
 	}
-	// The way back to the version that the data is of changes no data.
-	if wanted != nil && living != nil && vault.Spec.Version != vault.Status.DataVersion {
+	// The way back to the version that the data is of changes no data. Another image of the same version may.
+	if wanted != nil && living != nil &&
+		(vault.Spec.Version != vault.Status.DataVersion || vault.Spec.Version == living.Version()) {
 		add(living, wanted)
 	}
 	wantedSet, livingSet := &appsv1.StatefulSet{}, &appsv1.StatefulSet{}

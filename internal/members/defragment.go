@@ -27,6 +27,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/etcd"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/pods"
 )
 
@@ -78,14 +79,13 @@ type Defragmenter struct {
 
 // SetupWithManager adds the controller to the manager. alarms tells of an alarm.
 func (d *Defragmenter) SetupWithManager(mgr ctrl.Manager, alarms source.Source) error {
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("defragmentation").
 		For(&v1alpha1.Vault{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(alarms).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: defragmentations, RateLimiter: pods.FastRetries(), ReconciliationTimeout: defragmentTime,
-		}).
-		Complete(d)
+		}), defragmentations/2, d)
 }
 
 // Reconcile does one step for one Vault, if there is one to do.

@@ -37,6 +37,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/notify"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/restore"
 	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/workload"
@@ -312,6 +313,15 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known *clu
 	}
 	if why := r.holdsBack(&live, c.nodes, d.Delete, true); why != "" {
 		return decision{Why: why}, nil
+	}
+	if d.Delete == "" {
+		return d, nil
+	}
+	// A node that takes the snapshot has keys that nobody else has.
+	if into, err := restore.Into(ctx, r, &live); err != nil {
+		return decision{}, err
+	} else if into != "" {
+		return decision{Why: "VaultRestore " + into + " restores a backup into it"}, nil
 	}
 	return d, nil
 }
