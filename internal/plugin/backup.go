@@ -110,22 +110,16 @@ func (p *plugin) printBackup(b *v1alpha1.VaultBackup) error {
 
 // destination takes over where a schedule of the Vault stores its backups.
 func (c *cluster) destination(ctx context.Context, vault, name string, spec *v1alpha1.VaultBackupSpec) error {
-	schedules := c.objects.Resource(scheduleResource).Namespace(c.namespace)
-	list, err := schedules.List(ctx, metav1.ListOptions{Limit: pageLimit})
+	var found []string
+	err := eachOf(ctx, c, scheduleResource, func(s *v1alpha1.VaultBackupSchedule) error {
+		if string(s.Spec.Vault) == vault && (name == "" || s.Name == name) {
+			found = append(found, s.Name)
+			spec.Destination, spec.TokenSecretName = s.Spec.Destination, s.Spec.TokenSecretName
+		}
+		return nil
+	})
 	if err != nil {
 		return err
-	}
-	var found []string
-	for i := range list.Items {
-		var s v1alpha1.VaultBackupSchedule
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, &s); err != nil {
-			return err
-		}
-		if string(s.Spec.Vault) != vault || name != "" && s.Name != name {
-			continue
-		}
-		found = append(found, s.Name)
-		spec.Destination, spec.TokenSecretName = s.Spec.Destination, s.Spec.TokenSecretName
 	}
 	switch len(found) {
 	case 1:
@@ -154,20 +148,15 @@ func (p *plugin) backups(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	list, err := cluster.objects.Resource(backupResource).Namespace(cluster.namespace).
-		List(ctx, metav1.ListOptions{Limit: pageLimit})
+	var backups []v1alpha1.VaultBackup
+	err = eachOf(ctx, cluster, backupResource, func(b *v1alpha1.VaultBackup) error {
+		if string(b.Spec.Vault) == name {
+			backups = append(backups, *b)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
-	}
-	var backups []v1alpha1.VaultBackup
-	for i := range list.Items {
-		var b v1alpha1.VaultBackup
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, &b); err != nil {
-			return err
-		}
-		if string(b.Spec.Vault) == name {
-			backups = append(backups, b)
-		}
 	}
 	slices.SortFunc(backups, func(a, b v1alpha1.VaultBackup) int {
 		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)

@@ -17,14 +17,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/pager"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/streaming/pkg/httpstream"
@@ -32,7 +35,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-// pageLimit is how many objects of a kind are read at most.
+// pageLimit is how many objects of a kind are read at a time, and at most where one Vault has not as many.
 const pageLimit = 500
 
 var vaultResource = v1alpha1.GroupVersion.WithResource("vaults")
@@ -157,6 +160,24 @@ func (c *cluster) names(ctx context.Context) ([]string, error) {
 		names = append(names, list.Items[i].GetName())
 	}
 	return names, nil
+}
+
+// eachOf calls a function with each object of a kind in the namespace.
+func eachOf[T any](
+	ctx context.Context, c *cluster, kind schema.GroupVersionResource, call func(*T) error,
+) error {
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return c.objects.Resource(kind).Namespace(c.namespace).List(ctx, options)
+	})
+	pages.PageSize = pageLimit
+	return pages.EachListItem(ctx, metav1.ListOptions{}, func(object runtime.Object) error {
+		item := new(T)
+		err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.(*unstructured.Unstructured).Object, item)
+		if err != nil {
+			return err
+		}
+		return call(item)
+	})
 }
 
 func (c *cluster) vault(ctx context.Context, name string) (*v1alpha1.Vault, error) {

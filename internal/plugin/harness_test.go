@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -180,7 +181,14 @@ func (a *fakeAPI) get(w http.ResponseWriter, r *http.Request, parts []string) {
 	if parts[0] == "pods" {
 		kind = "PodList" // a typed client takes no other
 	}
-	_ = json.NewEncoder(w).Encode(map[string]any{"apiVersion": "v1", "kind": kind, "items": items})
+	// As the API server does, in pages where that is asked for.
+	meta := map[string]any{}
+	from, _ := strconv.Atoi(r.URL.Query().Get("continue"))
+	items = items[min(from, len(items)):]
+	if limit, _ := strconv.Atoi(r.URL.Query().Get("limit")); limit > 0 && len(items) > limit {
+		items, meta["continue"] = items[:limit], strconv.Itoa(from+limit)
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"apiVersion": "v1", "kind": kind, "metadata": meta, "items": items})
 }
 
 // forward forwards to a node as a kubelet does. It knows the old protocol only, so that the

@@ -120,7 +120,8 @@ func (p *plugin) recovered(plan *recoveryPlan, output string) error {
 // answerWait is for how long nodes that start are waited for, before something is decided.
 const answerWait = 30 * time.Second
 
-// planRecovery looks at all nodes, and says what is to be done.
+// planRecovery looks at all nodes, and says what is to be done. One that is down is given time to start before its
+// volume is given up.
 func (p *plugin) planRecovery(ctx context.Context, t *target, survivor string) (*recoveryPlan, error) {
 	for began := time.Now(); ; {
 		if err := t.refresh(ctx); err != nil {
@@ -133,7 +134,10 @@ func (p *plugin) planRecovery(ctx context.Context, t *target, survivor string) (
 		if err != nil {
 			return nil, err
 		}
-		silent := slices.ContainsFunc(nodes, func(n raftNode) bool { return n.contents(t.vault) == unknown })
+		silent := slices.ContainsFunc(nodes, func(n raftNode) bool {
+			has := n.contents(t.vault)
+			return has == unknown || has == down
+		})
 		if !silent || time.Since(began) > answerWait {
 			return planRecovery(t.vault, nodes, survivor)
 		}

@@ -31,8 +31,10 @@ func (n *raftNode) claimName() string { return "data-" + n.name }
 type contents int
 
 const (
-	// nothing: the node does not run, or can never be of the cluster again.
+	// nothing: the node has no volume, or can never be of the cluster again.
 	nothing contents = iota
+	// down: it does not run. Its volume may have the data, if it starts.
+	down
 	// unknown: it may run, and does not answer.
 	unknown
 	// empty: it has an empty volume.
@@ -48,10 +50,10 @@ const (
 // where the operator has written down which these are.
 func (n *raftNode) contents(vault *v1alpha1.Vault) contents {
 	switch volumes := vault.StorageVolumes(); {
-	case n.pod == nil:
-		return nothing
-	case n.seal == nil && running(n.pod, v1alpha1.VaultContainer):
+	case n.seal == nil && n.pod != nil && running(n.pod, v1alpha1.VaultContainer):
 		return unknown
+	case n.seal == nil && n.claim != nil && n.claim.DeletionTimestamp == nil:
+		return down
 	case n.seal == nil:
 		return nothing
 	case !n.seal.Initialized:
@@ -114,7 +116,7 @@ func planRecovery(vault *v1alpha1.Vault, nodes []raftNode, survivor string) (*re
 			return nil, exit(exitRefused, "%[1]s does not answer, and may still run: it could go on as the old Vault "+
 				"beside the recovered one. Wait until it answers. If its Kubernetes node is gone for good, or it hangs, delete "+
 				"it and run this again: kubectl delete pod %[1]s -n %[2]s --force", n.name, vault.Namespace)
-		case nothing:
+		case nothing, down:
 			plan.replaced = append(plan.replaced, n)
 			plan.Replaced = append(plan.Replaced, n.name)
 		case empty:

@@ -22,6 +22,7 @@ var restoreResource = v1alpha1.GroupVersion.WithResource("vaultrestores")
 type restoreOptions struct {
 	into    string
 	yes     bool
+	dryRun  bool
 	timeout time.Duration
 }
 
@@ -37,7 +38,10 @@ and of no lower version.
 It says which keys will be needed before it does anything, and asks. Nothing that exists is replaced. The
 restored Vault has the keys, the tokens and the users of the one that was backed up. To restore what is
 stored when its VaultBackup is gone make a VaultRestore with spec.from.`,
-		Example: `  # Into a Vault that was deleted with its volumes, and created again
+		Example: `  # What will be needed, before anything is deleted
+  kubectl vault restore example-x7f2k --into example --dry-run
+
+  # Into a Vault that was deleted with its volumes, and created again
   kubectl vault restore example-x7f2k --into example
 
   # Then
@@ -53,6 +57,8 @@ stored when its VaultBackup is gone make a VaultRestore with spec.from.`,
 	_ = cmd.MarkFlagRequired("into")                         // the flag is there
 	_ = cmd.RegisterFlagCompletionFunc("into", p.vaultNames) // the flag is there
 	addYes(cmd, &o.yes)
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false,
+		"Say which keys, version and seal are needed, and do nothing. The Vault may have data")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 6*time.Hour, "for how long to wait; the restore goes on afterwards")
 	return cmd
 }
@@ -65,6 +71,12 @@ func (p *plugin) restore(ctx context.Context, backup string, o restoreOptions) e
 	b, vault, err := cluster.restoring(ctx, backup, o.into)
 	if err != nil {
 		return err
+	}
+	if o.dryRun {
+		return p.dryRunOfRestore(b, vault)
+	}
+	if _, message := restore.Refusal(b.Status.Vault, vault); message != "" {
+		return exit(exitRefused, "nothing was changed: %s", line(message))
 	}
 	old := cluster.origin(ctx, b)
 	if message := restore.Follows(old, vault); message != "" {
@@ -134,7 +146,21 @@ func (p *plugin) awaitRestore(ctx context.Context, c *cluster, name string) erro
 	}
 }
 
-// restoring reads a backup and the Vault to restore it into, and refuses what the operator would.
+// dryRunOfRestore says what is needed to restore a backup into a Vault as it would be when it was made anew.
+func (p *plugin) dryRunOfRestore(b *v1alpha1.VaultBackup, vault *v1alpha1.Vault) error {
+	fmt.Fprint(p.out, restorePlan(b, vault))
+	anew := vault.DeepCopy()
+	anew.Status, anew.Spec.Initialization = v1alpha1.VaultStatus{}, nil
+	if _, message := restore.Refusal(b.Status.Vault, anew); message != "" {
+		return exit(exitRefused, "it could not be restored: %s", line(message))
+	}
+	if _, message := restore.Refusal(b.Status.Vault, vault); message != "" {
+		fmt.Fprintf(p.out, "\nBefore it is restored: %s\n", line(message))
+	}
+	return nil
+}
+
+// restoring reads a backup that has succeeded, and the Vault to restore it into.
 func (c *cluster) restoring(ctx context.Context, backup, into string) (*v1alpha1.VaultBackup, *v1alpha1.Vault, error) {
 	object, err := c.objects.Resource(backupResource).Namespace(c.namespace).Get(ctx, backup, metav1.GetOptions{})
 	if err != nil {
@@ -150,9 +176,6 @@ func (c *cluster) restoring(ctx context.Context, backup, into string) (*v1alpha1
 	vault, err := c.vault(ctx, into)
 	if err != nil {
 		return nil, nil, err
-	}
-	if _, message := restore.Refusal(b.Status.Vault, vault); message != "" {
-		return nil, nil, exit(exitRefused, "nothing was changed: %s", line(message))
 	}
 	return b, vault, nil
 }
@@ -201,22 +224,15 @@ func restorePlan(b *v1alpha1.VaultBackup, into *v1alpha1.Vault) string {
 // refuseWhileRestored refuses what would spoil a restore into a Vault. Whoever may not list them is let
 // go on: the Job refuses to write into a Vault that is initialized.
 func (c *cluster) refuseWhileRestored(ctx context.Context, vault string) error {
-	list, err := c.objects.Resource(restoreResource).Namespace(c.namespace).List(ctx, metav1.ListOptions{Limit: pageLimit})
-	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for i := range list.Items {
-		var x v1alpha1.VaultRestore
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, &x); err != nil {
-			return err
-		}
+	err := eachOf(ctx, c, restoreResource, func(x *v1alpha1.VaultRestore) error {
 		if string(x.Spec.Vault) == vault && !x.Completed() {
 			return exit(exitRefused, "Vault %s is restored by VaultRestore %s, which gives it its keys: delete that first if "+
 				"it is to be initialized", line(vault), line(x.Name))
 		}
+		return nil
+	})
+	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+		return nil
 	}
-	return nil
+	return err
 }

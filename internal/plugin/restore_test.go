@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"testing"
 	"time"
@@ -62,6 +63,12 @@ func TestRestore(t *testing.T) {
 		change(vault)
 		h.api.set("vaults", vault)
 		h.run("example\n", "restore", "b", "--into", "example").expect(t, exitRefused, what)
+		// What can be mended by making the Vault anew is told beside what is needed, and the rest is refused.
+		code := exitRefused
+		if vault.Status.Initialized || vault.Spec.Initialization != nil {
+			code = 0
+		}
+		h.run("", "restore", "b", "--into", "example", "--dry-run").expect(t, code, "3 of the 5 keys", what)
 	}
 }
 
@@ -97,4 +104,20 @@ func TestInitWhileRestored(t *testing.T) {
 	h.run("", "init", "example").expect(t, exitRefused, "is restored by VaultRestore r")
 	x.Status.CompletionTime = &metav1.Time{Time: time.Now()}
 	h.run("", "init", "example").expect(t, 0, "Unseal Key 1")
+}
+
+// TestManyBackups lists the newest of more backups than the API server gives at a time.
+func TestManyBackups(t *testing.T) {
+	h := newHarness(t)
+	var all []any
+	for i := range pageLimit + 2 {
+		all = append(all, &v1alpha1.VaultBackup{
+			TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "VaultBackup"},
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("b-%04d", i), Namespace: "default",
+				CreationTimestamp: metav1.NewTime(time.Unix(int64(i), 0))},
+			Spec: v1alpha1.VaultBackupSpec{Vault: "example"},
+		})
+	}
+	h.api.set("vaultbackups", all...)
+	h.run("", "backups", "example").expect(t, 0, "b-0000", fmt.Sprintf("b-%04d", pageLimit+1))
 }

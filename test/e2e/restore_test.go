@@ -38,6 +38,10 @@ func TestRestore(t *testing.T) {
 		a := administrator{vaulttest.Vault{Namespace: l.Namespace, Name: l.backup()}, path}
 		return a.run(t, code, input, "restore", "--into", l.Name)
 	}
+	a := administrator{vaulttest.Vault{Namespace: s3.Namespace, Name: etcd.backup()}, path}
+	if out := a.run(t, 0, "", "restore", "--into", etcd.Name, "--dry-run"); !strings.Contains(out, "3 of the 5 keys") {
+		t.Errorf("before anything is deleted it says\n%s", out)
+	}
 	if out := restore(t, etcd, 3, ""); !strings.Contains(out, "never replaces") {
 		t.Errorf("into a Vault with data it says\n%s", out)
 	}
