@@ -738,7 +738,9 @@ func TestLeftOverVolumesOfRaft(t *testing.T) {
 func TestMostOfFewAreLost(t *testing.T) {
 	vault := newVault(0)
 	vault.Spec = v1alpha1.VaultSpec{Nodes: ptr(int32(3)), Storage: v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}}}
-	vault.Status.Storage = &v1alpha1.StorageStatus{Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-0", UID: "old"}}}
+	vault.Status.Storage = &v1alpha1.StorageStatus{
+		Volumes: []v1alpha1.StorageVolume{{Claim: "data-example-0", UID: "old"}},
+	}
 	if s := stateOf(vault, nil); !s.MostLost() {
 		t.Errorf("all that is known is lost: %v", s.Lost())
 	}
