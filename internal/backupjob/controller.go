@@ -378,7 +378,7 @@ func (r *Reconciler) tell(f *facts, d decision) {
 	}
 }
 
-// event tells of a backup that has ended, on the backup and on its Vault.
+// event tells of a backup that has ended.
 func (r *Reconciler) event(before, b *v1alpha1.VaultBackup) {
 	c := meta.FindStatusCondition(b.Status.Conditions, v1alpha1.BackupSucceededCondition)
 	if before.Completed() || !b.Completed() || c == nil {

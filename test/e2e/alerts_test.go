@@ -109,6 +109,19 @@ func TestAlerts(t *testing.T) {
 		ca.issue(t, 90*24*time.Hour)
 		p.awaitEnd(t, "VaultCertificateExpires")
 	})
+	t.Run("a backup that fails", func(t *testing.T) {
+		s3 := startS3(t, v.Namespace)
+		s3.secret(t, "wrong", "no such key")
+		schedule := s3.schedule("often", v.Name, `schedule: "* * * * *", immediate: true, proof: {schedule: "0 5 1 1 *"}`)
+		shell.Apply(t, strings.Replace(schedule, "Name: right", "Name: wrong", 1))
+		p.awaitFiring(t, "VaultBackupFailing", mine)
+		p.awaitFiring(t, "VaultBackupNotProven", mine)
+		p.awaitFiring(t, "VaultBackupNotRestored", mine)
+		shell.Apply(t, schedule)
+		p.awaitEnd(t, "VaultBackupNotProven", "VaultBackupFailing")
+		shell.Run(t, v.Kubectl("delete vaultbackupschedule often"))
+		p.awaitEnd(t, "VaultBackupNotRestored")
+	})
 }
 
 // prometheus is one that scrapes the operator from a node of the cluster.

@@ -97,17 +97,20 @@ func TestOperatorKilled(t *testing.T) {
 	}()
 	func() {
 		defer func() { close(stop); <-done }()
-		shell.Apply(t, manifest(v, `{nodes: 2, `+smallEtcd+`}`))
-		keys := v.InitAndUnseal(t, 2)
-		active := v.AwaitHA(t, 1).VaultStatus.Active
+		shell.Apply(t, manifest(v, fmt.Sprintf(`{nodes: %d, %s}`, several, anyStorage)))
+		keys := v.InitAndUnseal(t, several)
+		active := v.AwaitHA(t, several-1).VaultStatus.Active
+		if anyStorage != smallEtcd {
+			awaitPeersVote(t, v, keys.RootToken)
+		}
 		shell.Run(t, v.Kubectl("delete pod %s", active))
 		v.Unseal(t, v.AwaitSealed(t, 1).VaultStatus.Sealed[0], keys)
-		v.AwaitHA(t, 1)
+		v.AwaitHA(t, several-1)
 	}()
 
 	shell.Run(t, "kubectl -n "+operatorNamespace+" rollout status --timeout=180s "+
 		"deployment/vault-operator-controller-manager")
-	v.AwaitHA(t, 1)
+	v.AwaitHA(t, several-1)
 	// The lease of a leader that was killed lives on for a while.
 	shell.Eventually(t, "no release is stuck", time.Minute, func() error {
 		out, err := shell.Try("kubectl -n " + operatorNamespace +

@@ -31,9 +31,9 @@ func TestOperatorLogin(t *testing.T) {
 }
 
 func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
-	shell.Apply(t, manifest(v, `{nodes: 2, version: 1.21.0, `+smallEtcd+`, initialization: {shares: 1, threshold: 1, `+
-		`rootToken: Secret, allowPlaintext: true}, unseal: {keysSecretName: known-vault-keys}}`))
-	active := v.AwaitHA(t, 1).VaultStatus.Active
+	shell.Apply(t, manifest(v, fmt.Sprintf(`{nodes: %d, version: 1.21.0, %s, initialization: {shares: 1, threshold: 1, `+
+		`rootToken: Secret, allowPlaintext: true}, unseal: {keysSecretName: known-vault-keys}}`, several, anyStorage)))
+	active := v.AwaitHA(t, several-1).VaultStatus.Active
 	awaitReported(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
 	root := string(keysOf(t, v)["root-token"])
 	v.Do(t, active, root, "vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
@@ -72,7 +72,7 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 	awaitEvent(t, v, "SteppedDown", active, since)
 	awaitCondition(t, v, time.Minute, v1alpha1.AuthorizedCondition, metav1.ConditionTrue, v1alpha1.ReasonAuthorized)
 
-	active = v.AwaitHA(t, 1).VaultStatus.Active
+	active = v.AwaitHA(t, several-1).VaultStatus.Active
 	token = loginAsOperator(t, v, active)
 	a.run(t, 0, granting+"\n", "deauthorize")
 	// Once more there is nothing to delete.
@@ -123,7 +123,7 @@ func requireRefused(t *testing.T, a administrator, active, root, granting string
 
 // authorizeByRootToken has the operator authorize itself by a root token that it revokes.
 func authorizeByRootToken(t *testing.T, v vaulttest.Vault) {
-	shell.Apply(t, manifest(v, `{nodes: 1, `+smallEtcd+`, operatorLogin: {enabled: true}, `+
+	shell.Apply(t, manifest(v, `{nodes: 1, `+anyStorage+`, operatorLogin: {enabled: true}, `+
 		`initialization: {shares: 1, threshold: 1, rootToken: Revoke, allowPlaintext: true}, `+
 		`unseal: {keysSecretName: born-vault-keys}}`))
 	active := v.AwaitHA(t, 0).VaultStatus.Active

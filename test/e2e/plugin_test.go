@@ -82,8 +82,8 @@ func TestPlugin(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "plugged"}
 	a := newAdministrator(t, v)
-	shell.Apply(t, manifest(v, `{nodes: 2, `+smallEtcd+`}`))
-	v.AwaitSealed(t, 2)
+	shell.Apply(t, manifest(v, fmt.Sprintf(`{nodes: %d, %s}`, several, anyStorage)))
+	v.AwaitSealed(t, several)
 
 	if out := a.run(t, 2, "", "status"); !strings.Contains(out, "kubectl vault init "+v.Name) {
 		t.Errorf("before the initialization the status does not say what helps:\n%s", out)
@@ -116,7 +116,7 @@ func (a administrator) unsealFirst(t *testing.T, keys vaulttest.Keys) {
 	wrong := "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWYw"
 	a.run(t, 4, shares(keys.UnsealKeys[1], wrong), "unseal")
 	a.run(t, 0, shares(keys.UnsealKeys[:3]...), "unseal")
-	a.AwaitHA(t, 1)
+	a.AwaitHA(t, several-1)
 	shell.Eventually(t, "kubectl vault status says that all is well", time.Minute, func() error {
 		_, err := shell.Try(a.kubectlVault("status"))
 		return err
@@ -137,7 +137,10 @@ func (a administrator) useActive(t *testing.T, keys vaulttest.Keys) {
 // handOver gives the active node's place to another, by a step-down and by the end of its
 // pod.
 func (a administrator) handOver(t *testing.T, keys vaulttest.Keys) {
-	before := a.AwaitHA(t, 1).VaultStatus.Active
+	before := a.AwaitHA(t, several-1).VaultStatus.Active
+	if anyStorage != smallEtcd {
+		awaitPeersVote(t, a.Vault, keys.RootToken)
+	}
 	a.run(t, 4, "hvs.none\n", "step-down")
 	a.run(t, 0, keys.RootToken+"\n", "step-down")
 	active := a.Await(t, "has another active node", func(s v1alpha1.VaultStatus) bool {
@@ -146,7 +149,7 @@ func (a administrator) handOver(t *testing.T, keys vaulttest.Keys) {
 
 	shell.Run(t, a.Kubectl("delete pod --wait=false %s", active))
 	out := a.run(t, 0, shares(keys.UnsealKeys[:3]...), "unseal")
-	if a.AwaitHA(t, 1); !strings.Contains(out, "unsealed") {
+	if a.AwaitHA(t, several-1); !strings.Contains(out, "unsealed") {
 		t.Errorf("after a pod was replaced it says\n%s", out)
 	}
 }
@@ -157,7 +160,7 @@ func (a administrator) upgrade(t *testing.T, keys vaulttest.Keys) {
 	a.AwaitSealed(t, 1)
 	a.run(t, 0, shares(keys.UnsealKeys[:3]...), "unseal")
 	a.Await(t, "is upgraded", func(s v1alpha1.VaultStatus) bool {
-		return s.Version == "1.21.1" && len(s.UpdatedNodes) == 2 && len(s.VaultStatus.Standby) == 1
+		return s.Version == "1.21.1" && len(s.UpdatedNodes) == several && len(s.VaultStatus.Standby) == several-1
 	})
 }
 
@@ -177,7 +180,7 @@ func (a administrator) makeRoot(t *testing.T, keys vaulttest.Keys) {
 // makeReport looks at the logs and at a report, which have to be of all nodes and without
 // secrets.
 func (a administrator) makeReport(t *testing.T) {
-	status := a.AwaitHA(t, 1).VaultStatus
+	status := a.AwaitHA(t, several-1).VaultStatus
 	logs := a.run(t, 0, "", "logs", "--tail=5")
 	for _, pod := range slices.Concat([]string{status.Active}, status.Standby) {
 		if !strings.Contains(logs, pod) {
