@@ -162,6 +162,9 @@ func (s *State) pending() error {
 	if growing := s.Growing(); growing != "" {
 		return fmt.Errorf("the volumes are being made larger, to %s: waiting for %s", layout.volumeSize, growing)
 	}
+	if s.Set != nil && s.Set.DeletionTimestamp != nil && s.grows() {
+		return fmt.Errorf("StatefulSet %q is being made anew, for its volumes are larger now", layout.set)
+	}
 	// On the way back from another version an older status does not tell whether a
 	// member has been ready with that.
 	if s.Set != nil && s.Vault.Status.ObservedGeneration != s.Vault.Generation && !s.Vault.Spec.AllowDowngrade {
