@@ -30,9 +30,19 @@ const longTimeout = "-timeout=3s"
 // start starts clients on a node of the cluster, for at most as long as limit.
 func (f *fixture) start(t *testing.T, node string, limit time.Duration, flags ...string) *clients {
 	t.Helper()
-	address := shell.Run(t, f.Kubectl("get service %s -o jsonpath='{.spec.clusterIP}'", f.Name))
+	address := net.JoinHostPort(shell.Run(t, f.Kubectl("get service %s -o jsonpath='{.spec.clusterIP}'", f.Name)), "8200")
+	netns := netnsOf(t, node)
+	dial := localcluster.DialFrom(netns)
+	// It follows the EndpointSlices a second or more later.
+	shell.Eventually(t, "the kube-proxy of "+node+" knows where the Service leads", time.Minute, func() error {
+		conn, err := dial(t.Context(), "tcp", address)
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	})
 	client, err := hammer.Start(t.Context(), hammer.Options{
-		Netns: netnsOf(t, node), Addresses: "https://" + net.JoinHostPort(address, "8200"),
+		Netns: netns, Addresses: "https://" + address,
 		ServerName: f.Name + "." + f.Namespace + ".svc", CA: f.ca, Token: f.keys.RootToken,
 		// More requests would keep a small machine busy that has pods to start meanwhile.
 		Flags: append([]string{"-limit=" + limit.String(), "-interval=100ms"}, flags...),
