@@ -94,9 +94,6 @@ func Generate(crdYAML []byte) ([]byte, error) {
 		"type": "integer", "minimum": 0, "maximum": 99,
 		"description": "runningNodes is how many nodes with storage.raft may run, if it is not \"nodes\".",
 	}
-	properties["claimSize"] = map[string]any{
-		"type": "string", "description": "claimSize is the volumeSize that the claims of a living StatefulSet have.",
-	}
 	// Which seal it is the operator has checked.
 	migration := properties["sealMigration"].(map[string]any)["properties"].(map[string]any)
 	oldSeal := migration["from"].(map[string]any)

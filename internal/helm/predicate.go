@@ -48,16 +48,11 @@ func changed(before, after client.Object) bool {
 	return before.GetResourceVersion() != after.GetResourceVersion()
 }
 
-// claimChanged passes what the gate may have waited for: that a volume claim was deleted, or that
-// its volume was made larger.
-func claimChanged() predicate.Predicate {
+// deleted passes deletions: the gate may have waited for one.
+func deleted() predicate.Predicate {
 	return predicate.Funcs{
-		CreateFunc: func(event.CreateEvent) bool { return false },
-		UpdateFunc: func(e event.UpdateEvent) bool {
-			before, after := e.ObjectOld.(*corev1.PersistentVolumeClaim), e.ObjectNew.(*corev1.PersistentVolumeClaim)
-			return before.Status.Capacity.Storage().Cmp(*after.Status.Capacity.Storage()) != 0 ||
-				len(before.Status.Conditions) != len(after.Status.Conditions)
-		},
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		UpdateFunc:  func(event.UpdateEvent) bool { return false },
 		GenericFunc: func(event.GenericEvent) bool { return false },
 	}
 }

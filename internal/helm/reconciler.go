@@ -101,7 +101,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		WatchesMetadata(references.Secret(), releases.RemovedHandler(), builder.WithPredicates(releases.Removed())).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
-			builder.WithPredicates(claimChanged())).
+			builder.WithPredicates(deleted())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
 			builder.WithPredicates(memberBecameReady(reader))).
 		// An upgrade may wait for a backup.

@@ -159,9 +159,6 @@ func (t *translator) setStorage(
 	if vault.HasExternal() {
 		return t.setExternal(ctx, spec, vault, config)
 	}
-	if err := t.setClaims(ctx, spec, vault); err != nil {
-		return err
-	}
 	if vault.HasEtcd() {
 		etcd := vault.EtcdSpec()
 		var err error
@@ -176,21 +173,6 @@ func (t *translator) setStorage(
 		spec["runningNodes"] = int64(running)
 	}
 	return err
-}
-
-// setClaims leaves the claims of a StatefulSet as they are that is about to be made anew for larger
-// volumes, and has them stay meanwhile.
-func (t *translator) setClaims(ctx context.Context, spec map[string]any, vault *v1alpha1.Vault) error {
-	size, err := storage.ClaimSize(ctx, t.client, vault)
-	if err != nil || size == "" {
-		return err
-	}
-	spec["claimSize"] = size
-	kind := "etcd"
-	if vault.HasRaft() {
-		kind = "raft"
-	}
-	return unstructured.SetNestedField(spec, string(v1alpha1.RetainData), "storage", kind, "whenDeleted")
 }
 
 // setSeals sets the values of the seal, and of the one that the data is moved from.

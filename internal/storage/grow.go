@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -127,20 +125,8 @@ func (r *Reconciler) Expansion(vault *v1alpha1.Vault) error {
 			"status.storage.volumeSize has, or have the StorageClass allow it (allowVolumeExpansion)", layout.field, why)
 }
 
-// ClaimSize is the size in the claim template of a StatefulSet that has to be made anew for larger
-// volumes, as long as it is there, or empty. What else has changed is deployed before that, so that
-// whatever holds back a change of what runs compares it with what runs.
-func ClaimSize(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (string, error) {
-	s, err := Load(ctx, reader, vault)
-	if err != nil || !s.grows() {
-		return "", err
-	}
-	template := request(claimTemplate(s.Set))
-	return template.String(), nil
-}
-
-// grow makes the volumes larger, while the Helm reconciler waits. When that has deployed what else
-// has changed, the StatefulSet is made anew, whose claim template cannot be changed. Its pods stay.
+// grow makes the volumes larger, and then the StatefulSet anew, whose claim template cannot be
+// changed. Its pods stay. The Helm reconciler waits meanwhile, and makes it again.
 func (r *Reconciler) grow(ctx context.Context, s *State) error {
 	for _, ordinal := range s.memberVolumes() {
 		claim, wanted := s.Claims[ordinal], s.layout().volumeSize
@@ -173,8 +159,8 @@ func (r *Reconciler) renew(ctx context.Context, vault *v1alpha1.Vault) error {
 		return err
 	}
 	template := request(claimTemplate(s.Set))
-	if s.layout().volumeSize.Cmp(template) == 0 || !s.deployed() {
-		return nil // looked at again soon
+	if s.layout().volumeSize.Cmp(template) == 0 {
+		return nil
 	}
 	const kept = appsv1.RetainPersistentVolumeClaimRetentionPolicyType
 	if err := setRetention(ctx, r, s.Set, kept); err != nil {
@@ -189,13 +175,6 @@ func (r *Reconciler) renew(ctx context.Context, vault *v1alpha1.Vault) error {
 	err = r.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID},
 		client.PropagationPolicy(metav1.DeletePropagationOrphan))
 	return client.IgnoreNotFound(err)
-}
-
-// deployed says that the StatefulSet is of the newest spec, and that nothing keeps the Helm
-// reconciler from making it again.
-func (s *State) deployed() bool {
-	return s.Set.Annotations[v1alpha1.GenerationAnnotation] == strconv.FormatInt(s.Vault.Generation, 10) &&
-		!meta.IsStatusConditionTrue(s.Vault.Status.Conditions, v1alpha1.IrreconcilableCondition)
 }
 
 // remakeable says that the StatefulSet could be made again when it is gone.

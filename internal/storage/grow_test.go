@@ -5,10 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
@@ -78,57 +75,11 @@ func TestGrowing(t *testing.T) {
 			if s.grows() != tt.grows || s.Growing() != tt.small {
 				t.Errorf("grows: %v, %q", s.grows(), s.Growing())
 			}
-			if err := s.pending(); (err != nil) != (tt.small != "") {
+			if err := s.pending(); (err != nil) != tt.grows {
 				t.Errorf("the release waits for %v", err)
 			}
 			if got := s.VolumeSize(); got == nil || got.String() != tt.size {
 				t.Errorf("the volumes are of %v, want %s", got, tt.size)
-			}
-		})
-	}
-}
-
-// TestAStatefulSetIsMadeAnewForLargerVolumes checks that nothing that holds back another change is
-// passed over by that, and that it is there for as long as it could not be made again.
-func TestAStatefulSetIsMadeAnewForLargerVolumes(t *testing.T) {
-	for name, tt := range map[string]struct {
-		generation     string
-		irreconcilable metav1.ConditionStatus
-		want           bool
-	}{
-		"all else is deployed":            {generation: "2", irreconcilable: metav1.ConditionFalse, want: true},
-		"something else is held back":     {generation: "1", irreconcilable: metav1.ConditionFalse},
-		"it could not be made again":      {generation: "2", irreconcilable: metav1.ConditionTrue},
-		"made by the chart and by nobody": {irreconcilable: metav1.ConditionFalse},
-	} {
-		t.Run(name, func(t *testing.T) {
-			vault := newVault(1)
-			vault.Generation, vault.Spec.Storage.Etcd.VolumeSize = 2, ptr(resource.MustParse("4Gi"))
-			vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.IrreconcilableCondition, Status: tt.irreconcilable}}
-			set := newSet(vault, nil)
-			set.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests = corev1.ResourceList{
-				corev1.ResourceStorage: resource.MustParse("2Gi"),
-			}
-			set.Annotations = map[string]string{v1alpha1.GenerationAnnotation: tt.generation}
-			c := claim(vault, 0, "bound", "4Gi", "")
-			c.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("4Gi")}
-			api := newAPI(t, vault, set, c)
-			if size, err := ClaimSize(t.Context(), api, vault); err != nil || size != "2Gi" {
-				t.Errorf("claims are of %q, %v", size, err)
-			}
-			if err := Check(t.Context(), api, vault); err != nil {
-				t.Errorf("what else has changed is not deployed: %v", err)
-			}
-			r := &Reconciler{Client: api, APIReader: api}
-			if _, err := r.Reconcile(t.Context(), requestFor(vault)); err != nil {
-				t.Fatal(err)
-			}
-			err := api.Get(t.Context(), client.ObjectKeyFromObject(set), set)
-			if client.IgnoreNotFound(err) != nil || apierrors.IsNotFound(err) != tt.want {
-				t.Errorf("the StatefulSet: %v", err)
-			}
-			if size, err := ClaimSize(t.Context(), api, vault); err != nil || (size == "") != tt.want {
-				t.Errorf("claims are of %q after that, %v", size, err)
 			}
 		})
 	}

@@ -194,7 +194,7 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	want["images"], want["ownerUID"], want["ipv6"] = map[string]any{}, "", false
 	want["operatorNamespace"], want["isolated"] = "", false
 	want["sealKey"], want["sealCAKey"], want["minReadySeconds"] = "", "ca.crt", 0
-	want["runningNodes"], want["claimSize"] = 0, ""
+	want["runningNodes"] = 0
 	want["configSecret"] = map[string]any{"name": "", "keys": []any{}}
 	want["tlsKeys"] = map[string]any{"cert": v1alpha1.ServerCertKey, "key": v1alpha1.ServerKeyKey,
 		"ca": v1alpha1.ClientCAKey}
