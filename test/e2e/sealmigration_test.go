@@ -236,7 +236,8 @@ func (m *migrated) restartAll(t *testing.T) {
 				}
 			}
 		}
-		return s.VaultStatus.Active != "" && !slices.Contains(gone, s.VaultStatus.Active) && len(s.VaultStatus.Standby) == several-1
+		return s.VaultStatus.Active != "" && !slices.Contains(gone, s.VaultStatus.Active) &&
+			len(s.VaultStatus.Standby) == several-1
 	})
 	m.requireSecret(t)
 }
