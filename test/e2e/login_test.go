@@ -68,7 +68,7 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 
 	since := time.Now()
 	setSpec(t, v, `{"version": "1.21.1"}`)
-	awaitUpdated(t, v, "1.21.1")
+	awaitUpdated(t, v, "1.21.1", several)
 	awaitEvent(t, v, "SteppedDown", active, since)
 	awaitCondition(t, v, time.Minute, v1alpha1.AuthorizedCondition, metav1.ConditionTrue, v1alpha1.ReasonAuthorized)
 

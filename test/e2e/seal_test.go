@@ -183,7 +183,7 @@ func (v *autoUnsealed) loseRoot(t *testing.T) {
 	}
 	v.root.Unseal(t, root, v.rootKeys)
 	v.awaitWorks(t)
-	awaitUpdated(t, v.Vault, "1.21.1")
+	awaitUpdated(t, v.Vault, "1.21.1", 2)
 }
 
 // endToken puts tokens that end into the Secret in the place of the one that nodes run with:
@@ -234,7 +234,7 @@ func (v *autoUnsealed) loseToken(t *testing.T) {
 	}
 	v.asRoot(t, v.another)
 	v.awaitWorks(t)
-	awaitUpdated(t, v.Vault, "1.21.1")
+	awaitUpdated(t, v.Vault, "1.21.1", 2)
 	v.AwaitHA(t, 1)
 }
 
@@ -246,7 +246,7 @@ func (v *autoUnsealed) setBack(t *testing.T) {
 	awaitReported(t, v.Vault, v1alpha1.SealReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonKeyServiceUnavailable, "")
 	setSpec(t, v.Vault, `{"pod": {"env": null}}`)
 	v.awaitWorks(t)
-	awaitUpdated(t, v.Vault, "1.21.1")
+	awaitUpdated(t, v.Vault, "1.21.1", 2)
 	if after := v.AwaitHA(t, 1).UpdatedNodes; !slices.Equal(after, before) {
 		t.Errorf("the nodes %q became %q", before, after)
 	}

@@ -23,7 +23,7 @@ func TestUpgrade(t *testing.T) {
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "vault"}
 	shell.Apply(t, manifest(v, `{nodes: 2, version: 1.21.0, `+smallEtcd+`}`))
 	keys := v.InitAndUnseal(t, 2)
-	awaitUpdated(t, v, "1.21.0")
+	awaitUpdated(t, v, "1.21.0", 2)
 
 	t.Run("to a version that cannot start, and back", func(t *testing.T) { toBadVersion(t, v) })
 	t.Run("to a newer version", func(t *testing.T) { toNewVersion(t, v, keys) })
@@ -76,11 +76,11 @@ func requireSilence(t *testing.T, v vaulttest.Vault) {
 
 // awaitUpdated waits until all nodes run the version, and those of another one
 // are gone.
-func awaitUpdated(t *testing.T, v vaulttest.Vault, version string) {
+func awaitUpdated(t *testing.T, v vaulttest.Vault, version string, nodes int) {
 	t.Helper()
 	v.Await(t, "is updated to "+version, func(s v1alpha1.VaultStatus) bool {
 		return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.UpdatedCondition) && s.Version == version &&
-			s.DataVersion == version && s.Nodes == 2 && len(s.UpdatedNodes) == 2
+			s.DataVersion == version && int(s.Nodes) == nodes && len(s.UpdatedNodes) == nodes
 	})
 }
 
@@ -106,7 +106,7 @@ func toBadVersion(t *testing.T, v vaulttest.Vault) {
 	}
 
 	setSpec(t, v, `{"version": "1.21.0"}`)
-	awaitUpdated(t, v, "1.21.0")
+	awaitUpdated(t, v, "1.21.0", 2)
 	awaitRunning(t, v, before)
 }
 
@@ -133,7 +133,7 @@ func toNewVersion(t *testing.T, v vaulttest.Vault, keys vaulttest.Keys) {
 		}
 		unsealed = pod
 	}
-	awaitUpdated(t, v, "1.21.1")
+	awaitUpdated(t, v, "1.21.1", 2)
 	awaitEvent(t, v, v1alpha1.ReasonUpdated, "All nodes are of the pod template", time.Time{})
 }
 
@@ -156,6 +156,6 @@ func toOldVersion(t *testing.T, v vaulttest.Vault) {
 		})
 	})
 	setSpec(t, v, `{"version": "1.21.1", "allowDowngrade": null}`)
-	awaitUpdated(t, v, "1.21.1")
+	awaitUpdated(t, v, "1.21.1", 2)
 	awaitRunning(t, v, before)
 }
