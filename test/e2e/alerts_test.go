@@ -111,7 +111,7 @@ func TestAlerts(t *testing.T) {
 	})
 	t.Run("a backup that fails", func(t *testing.T) {
 		s3 := startS3(t, v.Namespace)
-		s3.secret(t, "wrong", "no such key")
+		s3.secret(t, "wrong", "wrong")
 		schedule := s3.schedule("often", v.Name, `schedule: "* * * * *", immediate: true, proof: {schedule: "0 5 1 1 *"}`)
 		shell.Apply(t, strings.Replace(schedule, "Name: right", "Name: wrong", 1))
 		p.awaitFiring(t, "VaultBackupFailing", mine)
