@@ -136,8 +136,9 @@ func (s *State) Lost() []string {
 // MostLost says that so many volumes are lost that those which are left have no
 // quorum: what is empty would decide. New nodes of integrated storage have no data to count.
 func (s *State) MostLost() bool {
-	lost, members := len(s.Lost()), s.layout().wanted
-	if s.layout().resizes {
+	lost, layout := len(s.Lost()), s.layout()
+	members := layout.wanted
+	if layout.resizes {
 		members = min(members, len(s.Vault.StorageVolumes()))
 	}
 	return lost > 0 && lost >= Quorum(members)

@@ -132,9 +132,7 @@ func TestUsageGuide(t *testing.T) {
 		t.Fatalf("the guide's command prints %s", out)
 	}
 
-	if several > 2 {
-		awaitPeersVote(t, example, keys.RootToken) // which a node does that was healthy for ten seconds
-	}
+	awaitVotes(t, example, keys.RootToken) // which a node does that was healthy for ten seconds
 	t.Log("Automated failover")
 	shell.Run(t, guide.DeleteActive)
 	example.Await(t, "has the standby active", func(s v1alpha1.VaultStatus) bool {

@@ -100,9 +100,7 @@ func TestOperatorKilled(t *testing.T) {
 		shell.Apply(t, manifest(v, fmt.Sprintf(`{nodes: %d, %s}`, several, anyStorage)))
 		keys := v.InitAndUnseal(t, several)
 		active := v.AwaitHA(t, several-1).VaultStatus.Active
-		if anyStorage != smallEtcd {
-			awaitPeersVote(t, v, keys.RootToken)
-		}
+		awaitVotes(t, v, keys.RootToken)
 		shell.Run(t, v.Kubectl("delete pod %s", active))
 		v.Unseal(t, v.AwaitSealed(t, 1).VaultStatus.Sealed[0], keys)
 		v.AwaitHA(t, several-1)

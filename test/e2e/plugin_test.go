@@ -138,9 +138,7 @@ func (a administrator) useActive(t *testing.T, keys vaulttest.Keys) {
 // pod.
 func (a administrator) handOver(t *testing.T, keys vaulttest.Keys) {
 	before := a.AwaitHA(t, several-1).VaultStatus.Active
-	if anyStorage != smallEtcd {
-		awaitPeersVote(t, a.Vault, keys.RootToken)
-	}
+	awaitVotes(t, a.Vault, keys.RootToken)
 	a.run(t, 4, "hvs.none\n", "step-down")
 	a.run(t, 0, keys.RootToken+"\n", "step-down")
 	active := a.Await(t, "has another active node", func(s v1alpha1.VaultStatus) bool {

@@ -57,6 +57,14 @@ func awaitPeersVote(t *testing.T, v vaulttest.Vault, token string) {
 	})
 }
 
+// awaitVotes waits until another node could become active, with whichever storage the test has.
+func awaitVotes(t *testing.T, v vaulttest.Vault, token string) {
+	t.Helper()
+	if anyStorage != smallEtcd {
+		awaitPeersVote(t, v, token)
+	}
+}
+
 func (f *fixture) loseRaftActive(t *testing.T) {
 	r := f.underLoad(t, func(active string) {
 		shell.Run(t, f.Kubectl("delete pod %s --wait=false", active))

@@ -33,13 +33,12 @@ func TestRestore(t *testing.T) {
 	for _, l := range both {
 		l.backUp(t, s3)
 	}
-	restore := func(t *testing.T, l *lost, code int, input string) string {
+	restore := func(t *testing.T, l *lost, code int, input string, flags ...string) string {
 		t.Helper()
 		a := administrator{vaulttest.Vault{Namespace: l.Namespace, Name: l.backup()}, path}
-		return a.run(t, code, input, "restore", "--into", l.Name)
+		return a.run(t, code, input, "restore", append([]string{"--into", l.Name}, flags...)...)
 	}
-	a := administrator{vaulttest.Vault{Namespace: s3.Namespace, Name: etcd.backup()}, path}
-	if out := a.run(t, 0, "", "restore", "--into", etcd.Name, "--dry-run"); !strings.Contains(out, "3 of the 5 keys") {
+	if out := restore(t, etcd, 0, "", "--dry-run"); !strings.Contains(out, "3 of the 5 keys") {
 		t.Errorf("before anything is deleted it says\n%s", out)
 	}
 	if out := restore(t, etcd, 3, ""); !strings.Contains(out, "never replaces") {
