@@ -22,12 +22,17 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 )
 
-// A schedule that is to begin at once waits until Vault has data, whatever time of it comes before.
-func TestFirstBackupWaitsForData(t *testing.T) {
+func newScheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
+	return scheme
+}
+
+// A schedule that is to begin at once waits until Vault has data, whatever time of it comes before.
+func TestFirstBackupWaitsForData(t *testing.T) {
 	now := at(t, "2026-01-02T10:20:30Z")
 	vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "example"}}
 	schedule := &v1alpha1.VaultBackupSchedule{
@@ -35,7 +40,7 @@ func TestFirstBackupWaitsForData(t *testing.T) {
 			CreationTimestamp: metav1.NewTime(now.Add(-time.Hour))},
 		Spec: v1alpha1.VaultBackupScheduleSpec{Vault: "example", Schedule: "* * * * *", Immediate: true},
 	}
-	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(vault, schedule).
+	c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(vault, schedule).
 		WithStatusSubresource(vault, schedule).Build()
 	r := &Reconciler{Client: c, Recorder: record.NewFakeRecorder(10), Clock: testclock.NewFakePassiveClock(now)}
 	r.started.At(now.Add(-time.Hour))
@@ -60,10 +65,6 @@ func TestFirstBackupWaitsForData(t *testing.T) {
 
 // TestBackupsThatAreRefused checks that a schedule says when the API server refuses its backups.
 func TestBackupsThatAreRefused(t *testing.T) {
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
 	now := at(t, "2026-01-02T10:20:30Z")
 	schedule := &v1alpha1.VaultBackupSchedule{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "minutely", UID: "uid",
@@ -71,7 +72,7 @@ func TestBackupsThatAreRefused(t *testing.T) {
 		Spec: v1alpha1.VaultBackupScheduleSpec{Vault: "example", Schedule: "* * * * *"},
 	}
 	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "vaultbackups"}, "x", errors.New("exceeded quota"))
-	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(schedule).WithStatusSubresource(schedule).
+	c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(schedule).WithStatusSubresource(schedule).
 		WithInterceptorFuncs(interceptor.Funcs{
 			Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return refused },
 		}).Build()
