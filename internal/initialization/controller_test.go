@@ -142,6 +142,13 @@ func (v *vaultServer) init(r *http.Request, reply func(int, any)) {
 	reply(http.StatusOK, answer)
 }
 
+// set changes what it does, for the engine probes it meanwhile.
+func (v *vaultServer) set(change func(*vaultServer)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	change(v)
+}
+
 func (v *vaultServer) asked() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -418,11 +425,11 @@ func TestKilledAtEachStep(t *testing.T) {
 			reason: v1alpha1.ReasonKeysInPlaintext, phase: v1alpha1.PhaseInitialized, asked: 1, stored: []string{name},
 		},
 		"before Vault does what it is asked": {
-			fault:  func(f *fixture) { f.vault.before = func() error { return kill } },
+			fault:  func(f *fixture) { f.vault.set(func(v *vaultServer) { v.before = func() error { return kill } }) },
 			reason: v1alpha1.ReasonKeysInPlaintext, phase: v1alpha1.PhaseInitialized, asked: 2, stored: []string{name},
 		},
 		"before the response": {
-			fault:  func(f *fixture) { f.vault.after = func() error { return kill } },
+			fault:  func(f *fixture) { f.vault.set(func(v *vaultServer) { v.after = func() error { return kill } }) },
 			reason: v1alpha1.ReasonKeysLost, phase: v1alpha1.PhaseKeysLost, asked: 1,
 		},
 		"before the keys are stored": {
@@ -447,9 +454,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			if err := f.reconcile(t.Context()); err == nil {
 				t.Error("the fault did no harm")
 			}
-			f.vault.mu.Lock()
-			f.vault.before, f.vault.after = nil, nil
-			f.vault.mu.Unlock()
+			f.vault.set(func(v *vaultServer) { v.before, v.after = nil, nil })
 			f.restart()
 			f.settle()
 			f.expect(tt.reason, tt.phase, tt.asked)
@@ -468,7 +473,7 @@ func TestKeysAreStoredNevertheless(t *testing.T) {
 	t.Run("the process is to end while Vault is asked", func(t *testing.T) {
 		f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
 		ctx, cancel := context.WithCancel(t.Context())
-		f.vault.after = func() error { cancel(); return nil }
+		f.vault.set(func(v *vaultServer) { v.after = func() error { cancel(); return nil } })
 		if err := f.reconcile(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -565,7 +570,7 @@ func TestKeysAreStoredNevertheless(t *testing.T) {
 // What has no answer time and again is tried less and less often.
 func TestNoAnswerAgain(t *testing.T) {
 	f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
-	f.vault.before = func() error { return errKilled }
+	f.vault.set(func(v *vaultServer) { v.before = func() error { return errKilled } })
 	var asked []int
 	for range 8 {
 		_ = f.reconcile(t.Context())
@@ -586,7 +591,7 @@ func TestOtherKeysThanAskedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
-			f.vault.answer = map[string]any{"keys_base64": keys, "root_token": rootToken}
+			f.vault.set(func(v *vaultServer) { v.answer = map[string]any{"keys_base64": keys, "root_token": rootToken} })
 			if err := f.reconcile(t.Context()); err == nil || strings.Contains(err.Error(), "MARKER") {
 				t.Errorf("error %v", err)
 			}
@@ -674,7 +679,8 @@ func TestNotBegun(t *testing.T) {
 			}},
 		"a version without way back": {policy: revoke, reason: v1alpha1.ReasonRevocationRefused,
 			change: func(f *fixture, vault *v1alpha1.Vault) {
-				f.vault.recovery, vault.Spec.Version = true, "2.0.4"
+				f.vault.set(func(v *vaultServer) { v.recovery = true })
+				vault.Spec.Version = "2.0.4"
 			}},
 		"it had data": {policy: plainPolicy(v1alpha1.StoreRootToken), reason: v1alpha1.ReasonDataLost,
 			change: func(_ *fixture, vault *v1alpha1.Vault) { vault.Status.DataVersion = "1.21.0" }},
@@ -705,7 +711,7 @@ func TestNotBegun(t *testing.T) {
 // What Vault refuses is told, and tried again after a while, and when the spec has changed.
 func TestRefused(t *testing.T) {
 	f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
-	f.vault.refuse = "a reason: "
+	f.vault.set(func(v *vaultServer) { v.refuse = "a reason: " })
 	for range 3 {
 		if err := f.reconcile(t.Context()); err != nil {
 			t.Fatal(err)
@@ -724,7 +730,7 @@ func TestRefused(t *testing.T) {
 	if !strings.Contains(condition.Message, "a reason") {
 		t.Errorf("the condition is %+v", condition)
 	}
-	f.vault.refuse = ""
+	f.vault.set(func(v *vaultServer) { v.refuse = "" })
 	vault := f.get()
 	vault.Generation = 2
 	if err := f.api.Update(t.Context(), vault); err != nil {
@@ -738,7 +744,7 @@ func TestRefused(t *testing.T) {
 // That Vault has refused is told also when somebody else has changed the Vault at that moment.
 func TestRefusedAtAConflict(t *testing.T) {
 	f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
-	f.vault.refuse = "a reason: "
+	f.vault.set(func(v *vaultServer) { v.refuse = "a reason: " })
 	writes := 0
 	f.apply = func() error {
 		if writes++; writes == 2 { // the first one is of the attempt
@@ -792,7 +798,7 @@ func valid(f *fixture) bool {
 func TestRevoke(t *testing.T) {
 	newRevoking := func(t *testing.T) *fixture {
 		f := newFixture(t, plainPolicy(v1alpha1.RevokeRootToken))
-		f.vault.recovery = true
+		f.vault.set(func(v *vaultServer) { v.recovery = true })
 		return f
 	}
 	withoutToken := func(t *testing.T, f *fixture) {
@@ -823,13 +829,13 @@ func TestRevoke(t *testing.T) {
 	})
 	t.Run("the response is lost", func(t *testing.T) {
 		f := newRevoking(t)
-		f.vault.loseRevocation = true
+		f.vault.set(func(v *vaultServer) { v.loseRevocation = true })
 		f.settle()
 		f.expect(v1alpha1.ReasonKeysInPlaintext, v1alpha1.PhaseRootTokenRevoked, 1)
 	})
 	t.Run("when a node is active", func(t *testing.T) {
 		f := newRevoking(t)
-		f.vault.after = func() error { f.vault.node.Set(fakevault.Sealed); return nil }
+		f.vault.set(func(v *vaultServer) { v.after = func() error { f.vault.node.Set(fakevault.Sealed); return nil } })
 		f.settle()
 		f.expect(v1alpha1.ReasonRevokingRootToken, v1alpha1.PhaseInitialized, 1)
 		withoutToken(t, f)
@@ -839,7 +845,7 @@ func TestRevoke(t *testing.T) {
 	})
 	t.Run("spec.initialization is removed before", func(t *testing.T) {
 		f := newRevoking(t)
-		f.vault.after = func() error { f.vault.node.Set(fakevault.Sealed); return nil }
+		f.vault.set(func(v *vaultServer) { v.after = func() error { f.vault.node.Set(fakevault.Sealed); return nil } })
 		f.settle()
 		vault := f.get()
 		vault.Spec.Initialization = nil
@@ -857,7 +863,7 @@ func TestRevoke(t *testing.T) {
 	})
 	t.Run("the operator ends before", func(t *testing.T) {
 		f := newRevoking(t)
-		f.vault.after = func() error { f.vault.node.Set(fakevault.Sealed); return nil }
+		f.vault.set(func(v *vaultServer) { v.after = func() error { f.vault.node.Set(fakevault.Sealed); return nil } })
 		f.settle()
 		f.restart()
 		f.vault.node.Set(fakevault.Active)
@@ -881,7 +887,7 @@ func TestRevokeAuthorizesFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, plainPolicy(v1alpha1.RevokeRootToken))
-			f.vault.recovery = true
+			f.vault.set(func(v *vaultServer) { v.recovery = true })
 			if tt.asked {
 				vault := f.get()
 				vault.Spec.OperatorLogin = &v1alpha1.OperatorLoginPolicy{Enabled: true}
