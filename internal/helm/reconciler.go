@@ -38,6 +38,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/references"
 	"github.com/vault-operator/vault-operator/internal/releases"
 	"github.com/vault-operator/vault-operator/internal/seal"
+	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
 // maxReleaseHistory is how many revisions of a release are kept, each in a
@@ -101,7 +102,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		WatchesMetadata(references.Secret(), releases.RemovedHandler(), builder.WithPredicates(releases.Removed())).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
-			builder.WithPredicates(deleted())).
+			builder.WithPredicates(predicate.Or(deleted(), resized()))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
 			builder.WithPredicates(memberBecameReady(reader))).
 		// An upgrade may wait for a backup.
@@ -177,8 +178,10 @@ func newReconciler(
 		helmclient.AppendPostRenderers(func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
 			return seal.TemplateGate(mgr.GetClient(), client.ObjectKeyFromObject(obj))
 		}, func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
-			// The last one, so that there is a backup only of what would be done.
+			// After the others, so that there is a backup only of what would be done.
 			return backupschedule.UpgradeGate(mgr.GetClient(), recorder, client.ObjectKeyFromObject(obj))
+		}, func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
+			return storage.RenewGate(mgr.GetClient(), mgr.GetAPIReader(), client.ObjectKeyFromObject(obj))
 		}),
 	)
 	if err != nil {

@@ -159,10 +159,8 @@ func (s *State) pending() error {
 	if s.mustReplace() {
 		return fmt.Errorf("StatefulSet %q is being replaced, since its volume claims cannot be changed", layout.set)
 	}
-	if s.grows() {
-		waits := append(s.small(), fmt.Sprintf("StatefulSet %q to be made anew", layout.set))
-		return fmt.Errorf("the volumes are being made larger, to %s: waiting for %s", layout.volumeSize,
-			strings.Join(waits, ", "))
+	if err := s.volumesPending(); err != nil {
+		return err
 	}
 	// On the way back from another version an older status does not tell whether a
 	// member has been ready with that.

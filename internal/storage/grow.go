@@ -6,11 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -125,8 +123,8 @@ func (r *Reconciler) Expansion(vault *v1alpha1.Vault) error {
 			"status.storage.volumeSize has, or have the StorageClass allow it (allowVolumeExpansion)", layout.field, why)
 }
 
-// grow makes the volumes larger, and then the StatefulSet anew, whose claim template cannot be
-// changed. Its pods stay. The Helm reconciler waits meanwhile, and makes it again.
+// grow makes the volumes larger. The release waits meanwhile, and RenewGate makes the StatefulSet
+// anew when it goes on.
 func (r *Reconciler) grow(ctx context.Context, s *State) error {
 	for _, ordinal := range s.memberVolumes() {
 		claim, wanted := s.Claims[ordinal], s.layout().volumeSize
@@ -146,41 +144,20 @@ func (r *Reconciler) grow(ctx context.Context, s *State) error {
 		ctrl.LoggerFrom(ctx).Info("Asked for a larger volume", "claim", claim.Name, "size", wanted.String())
 	}
 	r.noteRefused(s.Vault, "")
-	if len(s.small()) > 0 {
-		return nil
-	}
-	return r.renew(ctx, s.Vault)
+	return nil
 }
 
-// renew deletes the StatefulSet without its pods and claims, when that is all that is left.
-func (r *Reconciler) renew(ctx context.Context, vault *v1alpha1.Vault) error {
-	s, err := Load(ctx, r.APIReader, vault)
-	if err != nil || !s.grows() || len(s.small()) > 0 || s.Set.DeletionTimestamp != nil {
-		return err
-	}
-	template := request(claimTemplate(s.Set))
-	if s.layout().volumeSize.Cmp(template) == 0 {
+// volumesPending is which volumes a release waits for, or nil.
+func (s *State) volumesPending() error {
+	if !s.grows() {
 		return nil
 	}
-	const kept = appsv1.RetainPersistentVolumeClaimRetentionPolicyType
-	if err := setRetention(ctx, r, s.Set, kept); err != nil {
-		return err
+	small := s.small()
+	if len(small) == 0 {
+		return nil
 	}
-	// It could not be made again while claims are to go with it, or do not fit the spec.
-	if len(notFollowed(s.Claims, s.Set, kept)) > 0 || !s.remakeable() {
-		return nil // looked at again soon
-	}
-	ctrl.LoggerFrom(ctx).Info("Replacing a StatefulSet without its pods, for its volumes are larger now",
-		"statefulSet", s.Set.Name)
-	err = r.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID},
-		client.PropagationPolicy(metav1.DeletePropagationOrphan))
-	return client.IgnoreNotFound(err)
-}
-
-// remakeable says that the StatefulSet could be made again when it is gone.
-func (s *State) remakeable() bool {
-	without := &State{Vault: s.Vault, Claims: s.Claims}
-	return without.Refusal() == nil && without.pending() == nil
+	return fmt.Errorf("the volumes are being made larger, to %s: waiting for %s", s.layout().volumeSize,
+		strings.Join(small, ", "))
 }
 
 // noteRefused notes why volumes cannot be made larger, or that they can.

@@ -90,20 +90,29 @@ func TestLargerVolumes(t *testing.T) {
 
 	expandClass(t, true)
 	before := setOf(t, vault)
-	if err := resize("4Gi"); err != nil {
-		t.Fatal(err)
-	}
+	change(t, vault, `{"spec": {"configMapName": "late", "storage": {"etcd": {"volumeSize": "4Gi"}}}}`)
 	awaitAsked(t, claims, "4Gi")
 	awaitVault(t, vault, "it waits for the volumes", all(has("StorageReady=True Quorum", "Updated=False ReleasePending"),
 		says("StorageReady", "volumes are being made larger: data-example-etcd-0 (2Gi)"),
 		says("Irreconcilable", "data-example-etcd-0 (2Gi)")))
 	setCapacity(t, claims[0], "4Gi")
 	awaitVault(t, vault, "one is there", says("StorageReady", "larger: data-example-etcd-1 (2Gi)"))
-	if current := setOf(t, vault); current.UID != before.UID || current.DeletionTimestamp != nil {
-		t.Error("the StatefulSet is made anew before the volumes are there")
+	untouched := func(why string) {
+		t.Helper()
+		if current := setOf(t, vault); current.UID != before.UID || current.DeletionTimestamp != nil {
+			t.Error("the StatefulSet is made anew before", why)
+		}
 	}
+	untouched("the volumes are there")
 	setCapacity(t, claims[1], "4Gi")
 	setCapacity(t, claims[2], "4Gi")
+	awaitVault(t, vault, "the rest of the change cannot be deployed", says("Irreconcilable", `"late"`))
+	untouched("all else of the change can be deployed")
+	late := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: vault.Namespace, Name: "late"},
+		Data: map[string]string{"vault.hcl": "ui = true"}}
+	if err := admin.Create(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "the StatefulSet is made anew", func() error {
 		var set appsv1.StatefulSet
 		key := client.ObjectKey{Namespace: vault.Namespace, Name: vault.EtcdName()}
