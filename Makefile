@@ -114,7 +114,7 @@ e2e: cluster deploy newer-vault kms s3 olm previous ## Run the end-to-end tests 
 	$(call step,end-to-end tests,$(in_cluster) go test -tags e2e -timeout $(E2E_TIMEOUT) -parallel 4 -v ./test/e2e/... 2>&1 | tee $(BUILD)/e2e.log || { awk -f hack/failed.awk $(BUILD)/e2e.log; false; } && hack/slowest.sh $(BUILD)/e2e.log)
 
 # ANY_STORAGE are the end-to-end tests that are about no storage in particular, and have no part with integrated storage.
-ANY_STORAGE := ^Test(UsageGuide|Audit|AWSKMS|AutoUnseal|Initialization|KubernetesAuth|Metrics|OperatorLogin|OwnTLSAndConfig|Plugin|RemovalWithoutOperator|TwoVaultsSideBySide|UpgradeWithoutRoomForOneMore)\b
+ANY_STORAGE := ^Test(UsageGuide|Audit|AWSKMS|AutoUnseal|Initialization|KubernetesAuth|Metrics|OperatorLogin|OwnTLSAndConfig|Plugin|RemovalWithoutOperator|SealMigration|TwoVaultsSideBySide|UpgradeWithoutRoomForOneMore)\b
 
 .PHONY: e2e-all
 e2e-all: ## Run the end-to-end tests, and those that "make test" has no time for.

@@ -94,6 +94,11 @@ func sealMigrated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	switch {
 	case err != nil:
 		return isFalse(v1alpha1.ReasonSealChangeRefused, "%v", err)
+	case progress == seal.Migrated && f.vault.HasRaft() && len(waiting) > 0:
+		// They have what the others had when they were sealed.
+		// https://github.com/hashicorp/vault/blob/v1.21.0/vault/core.go#L1962
+		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the new seal, and that of nodes which are sealed since "+
+			"before is not: %s", migrateHint(f, waiting))
 	case progress == seal.Migrated && deployed(f) && templateKnown(f) && len(old) == 0:
 		return isTrue(v1alpha1.ReasonMigrated, "Vault's data is of the new seal, and so are all nodes: remove "+
 			"spec.sealMigration, since nodes that start with both seals do not unseal themselves. Backups from before need "+

@@ -48,6 +48,12 @@ func (s *situation) migrating() *situation {
 	return s
 }
 
+// onRaft says that the Vault has integrated storage.
+func (s *situation) onRaft() *situation {
+	s.vault.Spec.Storage.Raft = &v1alpha1.RaftStorage{}
+	return s
+}
+
 func TestSealMigrated(t *testing.T) {
 	oldTemplate, newTemplate := ofTemplate("old"), ofTemplate("new")
 	of := func(key string) func(*corev1.Pod) {
@@ -99,6 +105,12 @@ func TestSealMigrated(t *testing.T) {
 			facts: migratingTo(exampleKey, "").pod("c", probe.Active, newTemplate, of(exampleKey)).says("transit", 0).
 				pod("d", probe.Standby, newTemplate, of(exampleKey)).says("transit", 0),
 			seal: "transit " + exampleKey, want: "True Migrated", says: "remove spec.sealMigration", updated: "True Updated",
+		},
+		"a node with integrated storage has been sealed since before": {
+			facts: migratingTo(exampleKey, "").onRaft().pod("c", probe.Active, newTemplate, of(exampleKey)).says("transit", 0).
+				pod("e", probe.Sealed, newTemplate, of(exampleKey)).says("transit", 0).migrating(),
+			seal: "transit " + exampleKey, want: "False Migrating", says: "with the unseal key shares: e",
+			unsealed: "False AwaitingSealMigration",
 		},
 		"to another key, and the first node waits": {
 			facts: migratingTo(otherKey, exampleKey).pod("a", probe.Active, oldTemplate, of(exampleKey)).says("transit", 0).

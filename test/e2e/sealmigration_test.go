@@ -46,17 +46,17 @@ func TestSealMigration(t *testing.T) {
 	namespace := newNamespace(t)
 	variables := fmt.Sprintf("set -e\nnamespace=%[1]s\nroot=%[1]s\n", namespace)
 	m := &migrated{
-		fixture: fixture{Vault: vaulttest.Vault{Namespace: namespace, Name: "example"}, nodes: 2,
+		fixture: fixture{Vault: vaulttest.Vault{Namespace: namespace, Name: "example"}, nodes: several,
 			ca: filepath.Join(t.TempDir(), "ca.crt")},
 		keyService: newKeyService(t, namespace, variables), variables: variables,
 		migrate: strings.TrimSpace(toKeyService[2]), remove: remove,
 	}
 	watchInvariants(t, m.Vault)
-	shell.Apply(t, manifest(m.Vault, `{nodes: 2, version: 1.21.0, `+smallEtcd+`}`))
-	m.keys = m.InitAndUnseal(t, 2)
+	shell.Apply(t, manifest(m.Vault, fmt.Sprintf(`{nodes: %d, version: 1.21.0, %s}`, several, anyStorage)))
+	m.keys = m.InitAndUnseal(t, several)
 	shell.Run(t, m.Kubectl(`get secret example-default-vault-client-tls -o jsonpath='{.data.vault-client-ca\.crt}' | `+
 		`base64 -d >%s`, m.ca))
-	m.Do(t, m.AwaitHA(t, 1).VaultStatus.Active, m.keys.RootToken,
+	m.Do(t, m.AwaitHA(t, several-1).VaultStatus.Active, m.keys.RootToken,
 		"vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")
 	awaitSeal(t, m.Vault, "shamir", "")
 
@@ -127,7 +127,7 @@ func (m *migrated) refuse(t *testing.T) {
 
 // giveUp begins a migration, and goes back when a standby node is of it.
 func (m *migrated) giveUp(t *testing.T, begin string) {
-	active := m.AwaitHA(t, 1).VaultStatus.Active
+	active := m.AwaitHA(t, several-1).VaultStatus.Active
 	shell.Run(t, m.variables+begin)
 	pod := m.awaitNamed(t)
 	m.unsealMigrate(t, pod)
@@ -139,7 +139,7 @@ func (m *migrated) giveUp(t *testing.T, begin string) {
 	m.finishRollout(t)
 	m.awaitOver(t)
 	awaitSeal(t, m.Vault, "shamir", "")
-	if now := m.AwaitHA(t, 1).VaultStatus.Active; now != active {
+	if now := m.AwaitHA(t, several-1).VaultStatus.Active; now != active {
 		t.Errorf("active is %s, and was %s", now, active)
 	}
 }
@@ -171,7 +171,7 @@ func (m *migrated) move(t *testing.T, begin, kind, key string) {
 // refuseMeanwhile asks for other nodes and another version while data is moved.
 func (m *migrated) refuseMeanwhile(t *testing.T) {
 	for field, command := range map[string]string{
-		"spec.nodes":   m.Kubectl("scale vault example --replicas=3"),
+		"spec.nodes":   m.Kubectl("scale vault example --replicas=%d", several+2),
 		"spec.version": m.Kubectl(`patch vault example --type=merge -p '{"spec": {"version": "1.21.1"}}'`),
 	} {
 		if out, err := shell.Try(command); err == nil || !strings.Contains(out, "spec.sealMigration is set") {
@@ -225,9 +225,9 @@ func (m *migrated) awaitOver(t *testing.T) {
 
 // restartAll deletes all nodes at once. With a key service nobody is needed.
 func (m *migrated) restartAll(t *testing.T) {
-	before := m.AwaitHA(t, 1).VaultStatus
+	before := m.AwaitHA(t, several-1).VaultStatus
 	gone := append(slices.Clone(before.Standby), before.Active)
-	shell.Run(t, m.Kubectl("delete pod --wait=false %s", strings.Join(gone, " ")))
+	shell.Run(t, m.Kubectl("delete pod %s", strings.Join(gone, " ")))
 	m.Await(t, "has come back", func(s v1alpha1.VaultStatus) bool {
 		if s.Seal.Type == v1alpha1.ShamirSeal {
 			for _, pod := range s.VaultStatus.Sealed {
@@ -236,7 +236,10 @@ func (m *migrated) restartAll(t *testing.T) {
 				}
 			}
 		}
-		return s.VaultStatus.Active != "" && !slices.Contains(gone, s.VaultStatus.Active) && len(s.VaultStatus.Standby) == 1
+		// A status of before may name pods that have the same names now.
+		ready, err := shell.Try(m.Kubectl(`get pod %s -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}'`,
+			s.VaultStatus.Active))
+		return err == nil && ready == "True" && len(s.VaultStatus.Standby) == several-1
 	})
 	m.requireSecret(t)
 }
@@ -244,7 +247,7 @@ func (m *migrated) restartAll(t *testing.T) {
 // requireSecret fails the test when what was written before is not there.
 func (m *migrated) requireSecret(t *testing.T) {
 	t.Helper()
-	active := m.AwaitHA(t, 1).VaultStatus.Active
+	active := m.AwaitHA(t, several-1).VaultStatus.Active
 	if value := m.Do(t, active, m.keys.RootToken, "vault read -field=value secret/foo"); value != "bar" {
 		t.Errorf("the secret is %q", value)
 	}
