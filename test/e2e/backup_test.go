@@ -92,6 +92,15 @@ func TestBackup(t *testing.T) {
 			t.Errorf("the bucket has %v", s3.objects(t))
 		}
 	})
+	t.Run("into a volume", func(t *testing.T) {
+		shell.Apply(t, backupTo("filed", etcd, s3.volume(t)))
+		b := s3.await(t, "filed")
+		if !b.Succeeded() || !strings.HasPrefix(b.Status.Location, "pvc://backups/") || b.Status.Proven.Intact == nil {
+			t.Fatalf("the status is %+v", b.Status)
+		}
+		shell.Run(t, s3.Kubectl("patch vaultbackup filed --type=merge -p '{\"spec\": {\"deletionPolicy\": \"Delete\"}}'"))
+		shell.Run(t, s3.Kubectl("delete vaultbackup filed --timeout=2m"))
+	})
 	t.Run("the schedule has made the next and deleted the last", func(t *testing.T) {
 		s3.follow(t, "every-minute", first)
 	})
@@ -299,11 +308,26 @@ spec: {vault: %s, destination: %s, %s}`, name, s.Namespace, vault, s.destination
 }
 
 func (s objectStore) backup(name, vault, credentials string) string {
+	return backupTo(name, vaulttest.Vault{Namespace: s.Namespace, Name: vault}, s.destination(credentials))
+}
+
+// volume makes a claim, and returns the destination.
+func (s objectStore) volume(t *testing.T) string {
+	t.Helper()
+	shell.Apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: backups, namespace: %s}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}`, s.Namespace))
+	return `{persistentVolumeClaim: {claimName: backups}}`
+}
+
+func backupTo(name string, v vaulttest.Vault, destination string) string {
 	return fmt.Sprintf(`
 apiVersion: vault.security.coreos.com/v1alpha1
 kind: VaultBackup
 metadata: {name: %s, namespace: %s}
-spec: {vault: %s, destination: %s}`, name, s.Namespace, vault, s.destination(credentials))
+spec: {vault: %s, destination: %s}`, name, v.Namespace, v.Name, destination)
 }
 
 // backups are those of a schedule, the oldest first.

@@ -14,15 +14,16 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
-// TestRestore loses two Vaults with all that they have, one on etcd and one with integrated storage, and
-// brings each back from its backup by the commands of docs/restore.md, with the rights that the
-// documentation names.
+// TestRestore loses two Vaults with all that they have, one on etcd that is backed up into an S3 server and
+// one with integrated storage that is backed up into a volume, and brings each back from its backup by the
+// commands of docs/restore.md, with the rights that the documentation names.
 func TestRestore(t *testing.T) {
 	requireLocalCluster(t)
 	t.Parallel()
 	s3 := startS3(t, newNamespace(t))
-	etcd := &lost{nodes: 2, spec: `{nodes: 2, ` + smallEtcd + `}`}
-	raft := &lost{nodes: 3, spec: `{nodes: 3, storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}}`}
+	etcd := &lost{nodes: 2, spec: `{nodes: 2, ` + smallEtcd + `}`, destination: s3.destination("right"), at: "s3://"}
+	raft := &lost{nodes: 3, spec: `{nodes: 3, storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}}`,
+		destination: s3.volume(t), at: "pvc://backups/"}
 	etcd.Vault = vaulttest.Vault{Namespace: s3.Namespace, Name: "remote"}
 	raft.Vault = vaulttest.Vault{Namespace: s3.Namespace, Name: "local"}
 	both := []*lost{etcd, raft}
@@ -53,7 +54,7 @@ func TestRestore(t *testing.T) {
 				t.Errorf("before it asks it says\n%s", out)
 			}
 			out := restore(t, l, 0, l.Name+"\n")
-			if !strings.Contains(out, "is restored from s3://") {
+			if !strings.Contains(out, "is restored from "+l.at) {
 				t.Errorf("it says\n%s", out)
 			}
 			t.Log(out)
@@ -92,7 +93,9 @@ type lost struct {
 	vaulttest.Vault
 	nodes int
 	spec  string
-	keys  vaulttest.Keys
+	// destination is where it is backed up, and at how its location begins.
+	destination, at string
+	keys            vaulttest.Keys
 }
 
 func (l *lost) backup() string { return "of-" + l.Name }
@@ -110,7 +113,7 @@ apiVersion: vault.security.coreos.com/v1alpha1
 kind: VaultBackup
 metadata: {name: %s, namespace: %s}
 spec: {vault: %s, destination: %s, tokenSecretName: token-%[3]s}`, l.backup(), l.Namespace, l.Name,
-		s3.destination("right")))
+		l.destination))
 	if b := s3.await(t, l.backup()); !b.Succeeded() || b.Status.Vault.Threshold != 3 || b.Status.Vault.Shares != 5 {
 		t.Fatalf("the backup is %+v", b.Status)
 	}
