@@ -30,5 +30,11 @@ func TestFaults(t *testing.T) {
 		return newFixtureOf(t, "raft", 3, `{nodes: 3, storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}}`)
 	})
 	t.Run("integrated storage", func(t *testing.T) { integratedStorage(t, raft()) })
+	t.Run("what is about no storage, with integrated storage", func(t *testing.T) {
+		onlyInAll(t, "it is with etcd above")
+		t.Run("control plane outage", func(t *testing.T) { controlPlaneOutage(t, raft()) })
+		t.Run("drain", func(t *testing.T) { drains(t, raft()) })
+		t.Run("the label cannot be set", func(t *testing.T) { raft().denyLabel(t) })
+	})
 	t.Run("chaos", func(t *testing.T) { chaosAtRandom(t, f, raft()) })
 }
