@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/go-logr/logr/testr"
 	"github.com/minio/minio-go/v7"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"golang.org/x/sys/unix"
 )
 
 // fakeVault is an active node that has a snapshot, and takes one.
@@ -237,6 +239,15 @@ func TestBackupFails(t *testing.T) {
 		"a name that leads out": {func(_ *testing.T, _ *fakeVault, task *Task, _ *Files) {
 			task.Name = "../elsewhere"
 		}, Failed},
+		"a full volume": {func(t *testing.T, v *fakeVault, task *Task, _ *Files) {
+			if err := unix.Mount("none", task.Location.Directory, "tmpfs", 0, "size=64k"); err != nil {
+				t.Skipf("a full volume takes root: %v", err)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(task.Location.Directory, unix.MNT_DETACH) })
+			much := make([]byte, 1<<20) // which cannot be compressed
+			_, _ = rand.NewChaCha8([32]byte{}).Read(much)
+			v.snapshot = raftSnapshot(t, raftFiles(string(much)))
+		}, NoSpace},
 		"a link that leads out": {func(t *testing.T, _ *fakeVault, task *Task, _ *Files) {
 			if err := os.Symlink(t.TempDir(), filepath.Join(task.Location.Directory, "default")); err != nil {
 				t.Fatal(err)
