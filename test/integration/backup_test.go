@@ -391,13 +391,7 @@ func TestBackupFaults(t *testing.T) {
 		"full": {inject: status(http.StatusInsufficientStorage, "InsufficientStorage"),
 			want: backup.NoSpace},
 		"over quota": {inject: status(http.StatusForbidden, "QuotaExceeded"), want: backup.NoSpace},
-		"truncated": {inject: func(w http.ResponseWriter, r *http.Request, forward http.Handler) bool {
-			if !readsSnapshot(r) {
-				return false
-			}
-			changeBody(w, r, forward, func(body []byte) []byte { return body[:len(body)/2] }, true)
-			return true
-		}, want: backup.DigestMismatch},
+		"truncated":  {inject: truncate, want: backup.DigestMismatch},
 		"cut off while it is read": {inject: func(w http.ResponseWriter, r *http.Request, forward http.Handler) bool {
 			if !readsSnapshot(r) {
 				return false
@@ -464,6 +458,15 @@ func TestBackupFaults(t *testing.T) {
 	}
 }
 
+// truncate returns half of a snapshot, as if that were all.
+func truncate(w http.ResponseWriter, r *http.Request, forward http.Handler) bool {
+	if !readsSnapshot(r) {
+		return false
+	}
+	changeBody(w, r, forward, func(body []byte) []byte { return body[:len(body)/2] }, true)
+	return true
+}
+
 func write(t *testing.T, dir, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -498,7 +501,8 @@ func TestBackupThatWasStopped(t *testing.T) {
 	}
 }
 
-// TestBackupInBucketWithVersions deletes a backup from a bucket that keeps what is deleted.
+// TestBackupInBucketWithVersions deletes a backup from a bucket that keeps what is deleted, and makes one there
+// that cannot be proven.
 func TestBackupInBucketWithVersions(t *testing.T) {
 	t.Parallel()
 	machine := newMachine(t)
@@ -527,6 +531,16 @@ func TestBackupInBucketWithVersions(t *testing.T) {
 	}
 	if result := run(t.Context(), t, task, files, backup.Verify); result.Reason != backup.NotFound {
 		t.Errorf("verifying what is deleted: %+v", result)
+	}
+	failing := backupTask(etcd.Storage(), startProxy(t, machine, s3, truncate))
+	failing.Location.S3.Bucket, failing.Name = bucket, "failing"
+	if result := run(t.Context(), t, failing, files, backup.Backup); result.Reason != backup.DigestMismatch ||
+		result.StoredTime != nil {
+		t.Errorf("a backup that is not as it was sent: %+v", result)
+	}
+	failing.Location.S3.Endpoint = task.Location.S3.Endpoint
+	if result := run(t.Context(), t, failing, files, backup.Verify); result.Reason != backup.NotFound {
+		t.Errorf("verifying a backup that failed: %+v", result)
 	}
 }
 
