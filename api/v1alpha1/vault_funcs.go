@@ -49,6 +49,8 @@ const (
 	DefaultEtcdVersion = "3.6.16"
 	// DefaultEtcdVolumeSize is the default of spec.storage.etcd.volumeSize, as in the chart.
 	DefaultEtcdVolumeSize = "2Gi"
+	// DefaultRaftVolumeSize is the default of spec.storage.raft.volumeSize, as in the chart.
+	DefaultRaftVolumeSize = "10Gi"
 
 	// NameLabel and its siblings are the recommended labels on all that is made
 	// for a Vault.

@@ -10,6 +10,8 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/kube"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/discovery"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -22,6 +24,8 @@ const capabilitiesAge = 10 * time.Minute
 // can do, nor whether it can be reached, for each release anew.
 type sparing struct {
 	helmclient.ActionConfigGetter
+	// renew makes way for a StatefulSet of a Vault.
+	renew func(ctx context.Context, vault client.ObjectKey, wanted *appsv1.StatefulSet) error
 
 	mu           sync.Mutex
 	capabilities *chartutil.Capabilities
@@ -38,7 +42,9 @@ func (s *sparing) ActionConfigFor(ctx context.Context, obj client.Object) (*acti
 		return nil, err
 	}
 	if c, ok := config.KubeClient.(*kube.Client); ok {
-		config.KubeClient = reachable{c}
+		config.KubeClient = deploying{c, func(set *appsv1.StatefulSet) error {
+			return s.renew(ctx, client.ObjectKeyFromObject(obj), set)
+		}}
 	}
 	return config, nil
 }
@@ -72,8 +78,33 @@ func (s *sparing) current(config *action.Configuration) (*chartutil.Capabilities
 	return s.capabilities, nil
 }
 
-// reachable is a client that does not try whether it has a connection before it
-// uses it.
-type reachable struct{ *kube.Client }
+// deploying is a client that makes way for StatefulSets which cannot become what they are to be, and does not
+// try whether it has a connection before it uses it.
+type deploying struct {
+	*kube.Client
+	renew func(*appsv1.StatefulSet) error
+}
 
-func (reachable) IsReachable() error { return nil }
+// IsReachable returns nil.
+func (deploying) IsReachable() error { return nil }
+
+// Update changes what is deployed.
+func (d deploying) Update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
+	for _, info := range target {
+		if info.Mapping == nil || info.Mapping.GroupVersionKind != appsv1.SchemeGroupVersion.WithKind("StatefulSet") {
+			continue
+		}
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(info.Object)
+		var set appsv1.StatefulSet
+		if err == nil {
+			err = runtime.DefaultUnstructuredConverter.FromUnstructured(content, &set)
+		}
+		if err == nil {
+			err = d.renew(&set)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return d.Client.Update(original, target, force)
+}

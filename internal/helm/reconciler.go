@@ -30,6 +30,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backupschedule"
@@ -60,9 +61,10 @@ const waitForDeletion = 30 * time.Second
 // late. A release may take a while, and rendering one is the most that the process
 // ever does.
 //
-// The records of the releases are kept in the given namespace, the operator's own.
+// The records of the releases are kept in the given namespace, the operator's own. The source tells of Vaults
+// whose volumes have become larger, which a release waits for.
 func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift bool,
-	inputs *references.Inputs, yield func(context.Context, time.Duration)) error {
+	inputs *references.Inputs, larger source.Source, yield func(context.Context, time.Duration)) error {
 	watch, err := loadWatch(watchesFile)
 	if err != nil {
 		return err
@@ -102,7 +104,8 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		WatchesMetadata(references.Secret(), releases.RemovedHandler(), builder.WithPredicates(releases.Removed())).
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
-			builder.WithPredicates(predicate.Or(deleted(), resized()))).
+			builder.WithPredicates(deleted())).
+		WatchesRawSource(larger).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
 			builder.WithPredicates(memberBecameReady(reader))).
 		// An upgrade may wait for a backup.
@@ -153,10 +156,13 @@ func newReconciler(
 	}
 	//nolint:staticcheck // the same kind of recorder as the reconciler's
 	recorder := message.Recorder(mgr.GetEventRecorderFor("vault-operator"))
+	renew := func(ctx context.Context, vault client.ObjectKey, wanted *appsv1.StatefulSet) error {
+		return storage.Renew(ctx, mgr.GetClient(), mgr.GetAPIReader(), vault, wanted)
+	}
 	// A rollback of a failed installation is an uninstallation. When the record
 	// of a release was lost, installing means adopting what runs already, so a
 	// failure would delete a living Vault. What failed is tried again instead.
-	actions, err := helmclient.NewActionClientGetter(&sparing{ActionConfigGetter: configs},
+	actions, err := helmclient.NewActionClientGetter(&sparing{ActionConfigGetter: configs, renew: renew},
 		helmclient.WithFailureRollbacks(false),
 		// The API server validates what it is sent. Helm would do so as well, for
 		// which it reads the server's whole schema each time: two thirds of what a

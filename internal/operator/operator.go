@@ -222,12 +222,14 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := addRollout(manager, engine, access, waits); err != nil {
 		return err
 	}
-	return addMakers(manager, options, inputs, engine)
+	return addMakers(manager, options, inputs, keeper, engine)
 }
 
 // addMakers adds what makes the pods of Vaults and the Jobs of their backups, and deletes what is
 // not used any more.
-func addMakers(manager ctrl.Manager, options Options, inputs *references.Inputs, engine *probe.Engine) error {
+func addMakers(
+	manager ctrl.Manager, options Options, inputs *references.Inputs, keeper *storage.Reconciler, engine *probe.Engine,
+) error {
 	openshift, err := isOpenShift(manager.GetConfig(), manager.GetHTTPClient())
 	if err != nil {
 		return err
@@ -242,7 +244,8 @@ func addMakers(manager ctrl.Manager, options Options, inputs *references.Inputs,
 	if err := unused.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("collector: %w", err)
 	}
-	err = helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, inputs, engine.Yield)
+	err = helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, inputs, keeper.Larger(),
+		engine.Yield)
 	if err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/problem"
@@ -123,9 +124,8 @@ func (r *Reconciler) Expansion(vault *v1alpha1.Vault) error {
 			"status.storage.volumeSize has, or have the StorageClass allow it (allowVolumeExpansion)", layout.field, why)
 }
 
-// grow makes the volumes larger. The release waits meanwhile, and RenewGate makes the StatefulSet
-// anew when it goes on.
-func (r *Reconciler) grow(ctx context.Context, s *State) error {
+// grow makes the volumes larger. The release waits meanwhile, and is told when they are.
+func (r *Reconciler) grow(ctx context.Context, s *State) (reconcile.Result, error) {
 	for _, ordinal := range s.memberVolumes() {
 		claim, wanted := s.Claims[ordinal], s.layout().volumeSize
 		if !s.mustAsk(claim) {
@@ -137,14 +137,18 @@ func (r *Reconciler) grow(ctx context.Context, s *State) error {
 		switch {
 		case apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
 			r.noteRefused(s.Vault, err.Error())
-			return nil
+			return reconcile.Result{RequeueAfter: growCheck}, nil
 		case client.IgnoreNotFound(err) != nil:
-			return fmt.Errorf("making the volume of claim %q larger: %w", claim.Name, err)
+			return reconcile.Result{}, fmt.Errorf("making the volume of claim %q larger: %w", claim.Name, err)
 		}
 		ctrl.LoggerFrom(ctx).Info("Asked for a larger volume", "claim", claim.Name, "size", wanted.String())
 	}
 	r.noteRefused(s.Vault, "")
-	return nil
+	if len(s.small()) > 0 {
+		return reconcile.Result{RequeueAfter: growCheck}, nil
+	}
+	r.larger.Notify(client.ObjectKeyFromObject(s.Vault))
+	return reconcile.Result{RequeueAfter: renewCheck}, nil
 }
 
 // volumesPending is which volumes a release waits for, or nil.

@@ -35,11 +35,15 @@ type layout struct {
 // layoutOf returns the layout of a Vault's storage.
 func layoutOf(vault *v1alpha1.Vault) *layout {
 	if raft := vault.Spec.Storage.Raft; raft != nil {
-		return &layout{
+		l := &layout{
 			declared: true, field: "spec.storage.raft", membersField: "spec.nodes", whole: "a Vault", members: "nodes",
 			set: vault.Name, labels: vault.PodLabels(), wanted: int(vault.RunningNodes()), resizes: true,
 			volumeSize: raft.VolumeSize, storageClassName: raft.StorageClassName, whenDeleted: raft.WhenDeleted,
 		}
+		if l.volumeSize == nil {
+			l.volumeSize = new(resource.MustParse(v1alpha1.DefaultRaftVolumeSize))
+		}
+		return l
 	}
 	if vault.HasExternal() {
 		return &layout{} // it has no volumes, and nothing runs for it

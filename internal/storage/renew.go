@@ -10,6 +10,7 @@ import (
 
 	"helm.sh/helm/v3/pkg/postrender"
 	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -19,15 +20,21 @@ import (
 	"github.com/vault-operator/vault-operator/internal/manifests"
 )
 
-// renewableAfter is how old a StatefulSet is before it is made anew. The garbage collector has to know
-// which pods are its own: it takes those that it does not know for pods of one that is gone, and
-// deletes them.
-const renewableAfter = 30 * time.Second
+const (
+	// renewableAfter is how old a StatefulSet is before it is made anew. The garbage collector has to
+	// know which pods are its own: it takes those that it does not know for pods of one that is gone,
+	// and deletes them.
+	renewableAfter = 30 * time.Second
+	// renewFor is how long it may take until a StatefulSet that was deleted is gone.
+	renewFor = 30 * time.Second
+)
 
-// RenewGate deletes a StatefulSet without its pods and claims when larger volumes are rendered
-// for it and are there, because its claim template cannot be changed. Helm makes it again in the
-// same reconcile. It has to be the last gate: all others compare what is rendered with the
-// StatefulSet that there is, and where one refuses, its pods shall not be without one.
+// A StatefulSet is made anew without its pods and claims when its volumes are larger, because its
+// claim template cannot be changed. RenewGate refuses a release for as long as that cannot be, and
+// Renew deletes the StatefulSet right before Helm would change it: all gates compare what is rendered
+// with the StatefulSet that there is, and where one refuses, its pods shall not be without one.
+
+// RenewGate refuses larger volumes while the StatefulSet cannot be made anew for them.
 func RenewGate(c client.Client, apiReader client.Reader, vault client.ObjectKey) postrender.PostRenderer {
 	return manifests.Gate(c, vault, func(ctx context.Context, vault *v1alpha1.Vault, rendered manifests.Manifests) error {
 		var wanted appsv1.StatefulSet
@@ -35,15 +42,42 @@ func RenewGate(c client.Client, apiReader client.Reader, vault client.ObjectKey)
 		if err != nil || !found {
 			return err
 		}
-		size := request(claimTemplate(&wanted))
-		if s, err := Load(ctx, c, vault); err != nil || !s.hasOtherTemplate(size) {
+		r := renewal{writer: c, reader: apiReader, vault: vault, size: request(claimTemplate(&wanted))}
+		if s, err := Load(ctx, c, vault); err != nil || !s.hasOtherTemplate(r.size) {
 			return err
 		}
-		return renewal{writer: c, reader: apiReader, vault: vault, size: size}.await(ctx)
+		if err := r.await(ctx, r.prepare); err != nil {
+			return err
+		}
+		// What the API server refuses has to be known before the one of before is gone. It looks at all of
+		// an object before it says that there is one of its name.
+		wanted.Namespace = vault.Namespace
+		if err := c.Create(ctx, &wanted, client.DryRunAll); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("StatefulSet %q cannot be made anew, for larger volumes: %w", wanted.Name, err)
+		}
+		return nil
 	})
 }
 
-// renewal makes one StatefulSet anew. The reader must not be a cache.
+// Renew deletes a StatefulSet without its pods and claims if another one is to be made, for larger
+// volumes, and waits until it is gone. The reader must not be a cache.
+func Renew(
+	ctx context.Context, writer client.Writer, reader client.Reader, key client.ObjectKey, wanted *appsv1.StatefulSet,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, renewFor)
+	defer cancel()
+	var vault v1alpha1.Vault
+	if err := reader.Get(ctx, key, &vault); err != nil {
+		return err
+	}
+	if wanted.Name != layoutOf(&vault).set {
+		return nil
+	}
+	r := renewal{writer: writer, reader: reader, vault: &vault, size: request(claimTemplate(wanted))}
+	return r.await(ctx, r.remove)
+}
+
+// renewal makes one StatefulSet anew.
 type renewal struct {
 	writer client.Writer
 	reader client.Reader
@@ -52,51 +86,65 @@ type renewal struct {
 	size resource.Quantity
 }
 
-// await returns nil when nothing is in the way of what is rendered.
-func (r renewal) await(ctx context.Context) error {
+// await does a step until it waits for nothing any more.
+func (r renewal) await(ctx context.Context, step func(context.Context, *State) (waits string, err error)) error {
 	for {
-		waits, err := r.step(ctx)
+		s, err := Load(ctx, r.reader, r.vault)
+		if err != nil || !s.hasOtherTemplate(r.size) {
+			return err
+		}
+		waits := "the one before is gone"
+		if s.Set.DeletionTimestamp == nil {
+			if err := s.renewable(r.size); err != nil {
+				return err
+			}
+			waits, err = step(ctx, s)
+		}
 		if err != nil || waits == "" {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("StatefulSet %q is being made anew, for larger volumes: waiting until %s",
-				layoutOf(r.vault).set, waits)
+			return fmt.Errorf("StatefulSet %q is being made anew, for larger volumes: waiting until %s", s.Set.Name, waits)
 		case <-time.After(followEvery):
 		}
 	}
 }
 
-// step does what can be done now, and says what it waits for, or nothing.
-func (r renewal) step(ctx context.Context) (waits string, err error) {
-	s, err := Load(ctx, r.reader, r.vault)
-	if err != nil || !s.hasOtherTemplate(r.size) {
-		return "", err
+// kept is what becomes of the volumes of a StatefulSet that is made anew.
+const kept = appsv1.RetainPersistentVolumeClaimRetentionPolicyType
+
+// prepare has the claims stay when the StatefulSet is deleted.
+func (r renewal) prepare(ctx context.Context, s *State) (waits string, err error) {
+	if !keeps(s.Set) {
+		return "its volumes are to be kept", setRetention(ctx, r.writer, s.Set, kept)
 	}
-	if s.Set.DeletionTimestamp != nil {
-		return "the one before is gone", nil
-	}
-	if err := s.renewable(r.size); err != nil {
-		return "", err
-	}
-	// Claims must not go with it.
-	const kept = appsv1.RetainPersistentVolumeClaimRetentionPolicyType
-	if err := setRetention(ctx, r.writer, s.Set, kept); err != nil {
-		return "", err
+	if s.Set.Status.ObservedGeneration < s.Set.Generation {
+		return "the StatefulSet controller has seen it", nil
 	}
 	if owned := notFollowed(s.Claims, s.Set, kept); len(owned) > 0 {
 		return "the StatefulSet controller keeps the volume claims " + strings.Join(owned, ", "), nil
 	}
 	without := &State{Vault: s.Vault, Claims: s.Claims}
-	if err := cmp.Or(without.Refusal(), without.pending()); err != nil {
-		return "", err // it could not be made again
+	return "", cmp.Or(without.Refusal(), without.pending())
+}
+
+// remove deletes the StatefulSet, which was prepared.
+func (r renewal) remove(ctx context.Context, s *State) (waits string, err error) {
+	if !keeps(s.Set) || len(notFollowed(s.Claims, s.Set, kept)) > 0 {
+		return "", fmt.Errorf("StatefulSet %q would be deleted with its volumes", s.Set.Name)
 	}
 	ctrl.LoggerFrom(ctx).Info("Replacing a StatefulSet without its pods, for its volumes are larger now",
 		"namespace", s.Set.Namespace, "statefulSet", s.Set.Name)
 	err = r.writer.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID},
 		client.PropagationPolicy(metav1.DeletePropagationOrphan))
 	return "the one before is gone", client.IgnoreNotFound(err)
+}
+
+// keeps says that the volumes stay when the StatefulSet is deleted.
+func keeps(set *appsv1.StatefulSet) bool {
+	policy := set.Spec.PersistentVolumeClaimRetentionPolicy
+	return policy != nil && policy.WhenDeleted == kept
 }
 
 // hasOtherTemplate says that the StatefulSet makes volumes of another size.
@@ -110,14 +158,14 @@ func (s *State) hasOtherTemplate(size resource.Quantity) bool {
 
 // renewable is why the StatefulSet must not be made anew now, or nil.
 func (s *State) renewable(size resource.Quantity) error {
+	if s.Vault.DeletionTimestamp != nil {
+		return errors.New("the Vault is being deleted")
+	}
 	wanted := s.layout().volumeSize
 	if wanted == nil || wanted.Cmp(size) != 0 {
 		return errors.New("the spec has changed while it was rendered")
 	}
-	if err := s.changeRefusal(); err != nil {
-		return err
-	}
-	if err := s.volumesPending(); err != nil {
+	if err := cmp.Or(s.changeRefusal(), s.volumesPending()); err != nil {
 		return err
 	}
 	if time.Since(s.Set.CreationTimestamp.Time) < renewableAfter {

@@ -21,7 +21,7 @@ import (
 
 // A StatefulSet is made anew for larger volumes without its pods, when they are there and
 // nothing else is in the way.
-func TestRenewGate(t *testing.T) {
+func TestRenew(t *testing.T) {
 	sized := func(set *appsv1.StatefulSet, size string) *appsv1.StatefulSet {
 		set.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests =
 			corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}
@@ -33,6 +33,8 @@ func TestRenewGate(t *testing.T) {
 		change                  func(vault *v1alpha1.Vault, set *appsv1.StatefulSet, claims []*corev1.PersistentVolumeClaim)
 		deleted                 bool
 		refused                 string
+		// invalid says that the API server refuses the next one.
+		invalid bool
 	}{
 		"all volumes are larger":             {template: "2Gi", rendered: "4Gi", has: "4Gi", deleted: true},
 		"it makes them already":              {template: "4Gi", rendered: "4Gi", has: "4Gi"},
@@ -47,6 +49,12 @@ func TestRenewGate(t *testing.T) {
 			change: func(_ *v1alpha1.Vault, set *appsv1.StatefulSet, claims []*corev1.PersistentVolumeClaim) {
 				claims[0].OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name,
 					UID: set.UID}}
+			}},
+		"the API server refuses the next one": {template: "2Gi", rendered: "4Gi", has: "4Gi", invalid: true,
+			refused: "cannot be made anew"},
+		"the Vault is deleted meanwhile": {template: "2Gi", rendered: "4Gi", has: "4Gi", refused: "is being deleted",
+			change: func(vault *v1alpha1.Vault, _ *appsv1.StatefulSet, _ []*corev1.PersistentVolumeClaim) {
+				vault.DeletionTimestamp, vault.Finalizers = ptr(metav1.Now()), []string{"example.com/keep"}
 			}},
 		"it is of another Vault": {template: "2Gi", rendered: "4Gi", has: "4Gi",
 			change: func(_ *v1alpha1.Vault, set *appsv1.StatefulSet, _ []*corev1.PersistentVolumeClaim) {
@@ -71,18 +79,33 @@ func TestRenewGate(t *testing.T) {
 			}
 			propagation := metav1.DeletionPropagation("")
 			api := interceptor.NewClient(newAPI(t, vault, set, claims[0], claims[1], claims[2]), interceptor.Funcs{
+				Create: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.CreateOption) error {
+					if tt.invalid {
+						return apierrors.NewBadRequest("it is invalid")
+					}
+					return c.Create(ctx, obj, opts...)
+				},
 				Delete: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.DeleteOption) error {
 					var options client.DeleteOptions
 					options.ApplyOptions(opts)
 					propagation = *options.PropagationPolicy
 					return c.Delete(ctx, obj)
 				}})
-			rendered, err := yaml.Marshal(sized(newSet(vault, nil), tt.rendered))
+			wanted := sized(newSet(vault, nil), tt.rendered)
+			rendered, err := yaml.Marshal(wanted)
 			if err != nil {
 				t.Fatal(err)
 			}
 			rendered = append([]byte("apiVersion: apps/v1\nkind: StatefulSet\n"), rendered...)
-			_, err = RenewGate(api, api, client.ObjectKeyFromObject(vault)).Run(bytes.NewBuffer(rendered))
+			key := client.ObjectKeyFromObject(vault)
+			if _, err = RenewGate(api, api, key).Run(bytes.NewBuffer(rendered)); err == nil {
+				if err := api.Get(t.Context(), client.ObjectKeyFromObject(set), &appsv1.StatefulSet{}); err != nil {
+					t.Errorf("the gate has deleted it: %v", err)
+				}
+				err = Renew(t.Context(), api, api, key, wanted)
+			} else if !tt.invalid && Renew(t.Context(), api, api, key, wanted) == nil {
+				t.Error("what the gate refuses is deleted")
+			}
 			if (err != nil) != (tt.refused != "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
 				t.Errorf("it is refused with %v, want %q", err, tt.refused)
 			}
