@@ -112,6 +112,21 @@ func TestSealMigrated(t *testing.T) {
 			seal: "transit " + exampleKey, want: "False Migrating", says: "with the unseal key shares: e",
 			unsealed: "False AwaitingSealMigration",
 		},
+		"the last node with integrated storage is being replaced": {
+			facts: migratingTo(exampleKey, "").onRaft().pod("c", probe.Active, newTemplate, of(exampleKey)).says("transit", 0).
+				pod("e", probe.Standby, oldTemplate, terminating).says("shamir", 0),
+			seal: "transit " + exampleKey, want: "False Migrating", says: "1 of 2 nodes are unsealed",
+		},
+		"the last node with integrated storage starts": {
+			facts: migratingTo(exampleKey, "").onRaft().pod("c", probe.Active, newTemplate, of(exampleKey)).says("transit", 0).
+				pod("e", probe.Unknown, newTemplate, of(exampleKey), justStarted),
+			seal: "transit " + exampleKey, want: "False Migrating", says: "1 of 2 nodes are unsealed",
+		},
+		"all nodes with integrated storage follow": {
+			facts: migratingTo(exampleKey, "").onRaft().pod("c", probe.Active, newTemplate, of(exampleKey)).says("transit", 0).
+				pod("e", probe.Standby, newTemplate, of(exampleKey)).says("transit", 0),
+			seal: "transit " + exampleKey, want: "True Migrated",
+		},
 		"to another key, and the first node waits": {
 			facts: migratingTo(otherKey, exampleKey).pod("a", probe.Active, oldTemplate, of(exampleKey)).says("transit", 0).
 				pod("c", probe.Sealed, newTemplate, of(otherKey)).says("transit", 0).migrating(),
