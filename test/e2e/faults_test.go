@@ -18,7 +18,7 @@ func TestFaults(t *testing.T) {
 	}{
 		{"failover", failovers},
 		{"control plane outage", controlPlaneOutage},
-		{"drain", drains},
+		{"drain", func(t *testing.T, f *fixture) { drains(t, f) }},
 		{"routing", routingFaults},
 		{"other tenants", otherTenants},
 	} {
@@ -33,7 +33,7 @@ func TestFaults(t *testing.T) {
 	t.Run("what is about no storage, with integrated storage", func(t *testing.T) {
 		onlyInAll(t, "it is with etcd above")
 		t.Run("control plane outage", func(t *testing.T) { controlPlaneOutage(t, raft()) })
-		t.Run("drain", func(t *testing.T) { drains(t, raft()) })
+		t.Run("drain", func(t *testing.T) { drains(t, raft(), f) })
 		t.Run("the label cannot be set", func(t *testing.T) { raft().denyLabel(t) })
 	})
 	t.Run("chaos", func(t *testing.T) { chaosAtRandom(t, f, raft()) })

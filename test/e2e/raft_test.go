@@ -65,14 +65,16 @@ func awaitVotes(t *testing.T, v vaulttest.Vault, token string) {
 	}
 }
 
+// raftHandover is how long it may take until another node serves when the pod of the active one is deleted. It hands
+// over before it ends; where it does not, another is elected in a few seconds.
+const raftHandover = 10 * time.Second
+
 func (f *fixture) loseRaftActive(t *testing.T) {
 	r := f.underLoad(t, func(active string) {
 		shell.Run(t, f.Kubectl("delete pod %s --wait=false", active))
 		f.awaitOther(t, active)
 	})
-	// The leader hands over before it ends. Where it does not, another is elected in a few
-	// seconds.
-	requireOutage(t, r, 10*time.Second)
+	requireOutage(t, r, raftHandover)
 	f.awaitRaft(t)
 }
 
