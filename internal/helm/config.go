@@ -12,8 +12,11 @@ import (
 	"helm.sh/helm/v3/pkg/kube"
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/discovery"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
 // capabilitiesAge is for how long the version of the API server and its kinds are
@@ -24,8 +27,8 @@ const capabilitiesAge = 10 * time.Minute
 // can do, nor whether it can be reached, for each release anew.
 type sparing struct {
 	helmclient.ActionConfigGetter
-	// renew makes way for a StatefulSet of a Vault.
-	renew func(ctx context.Context, vault client.ObjectKey, wanted *appsv1.StatefulSet) error
+	// renewal makes StatefulSets of a Vault anew.
+	renewal func(vault client.ObjectKey) storage.Renewal
 
 	mu           sync.Mutex
 	capabilities *chartutil.Capabilities
@@ -42,9 +45,12 @@ func (s *sparing) ActionConfigFor(ctx context.Context, obj client.Object) (*acti
 		return nil, err
 	}
 	if c, ok := config.KubeClient.(*kube.Client); ok {
-		config.KubeClient = deploying{c, func(set *appsv1.StatefulSet) error {
-			return s.renew(ctx, client.ObjectKeyFromObject(obj), set)
-		}}
+		renewal := s.renewal(client.ObjectKeyFromObject(obj))
+		config.KubeClient = deploying{
+			Client:  c,
+			renewed: func(set *appsv1.StatefulSet) (bool, error) { return renewal.Needed(ctx, set) },
+			makeWay: func(set *appsv1.StatefulSet) error { return renewal.MakeWay(ctx, set) },
+		}
 	}
 	return config, nil
 }
@@ -78,33 +84,71 @@ func (s *sparing) current(config *action.Configuration) (*chartutil.Capabilities
 	return s.capabilities, nil
 }
 
-// deploying is a client that makes way for StatefulSets which cannot become what they are to be, and does not
-// try whether it has a connection before it uses it.
+// deploying is a client that makes StatefulSets anew which cannot become what they are to be, and does not try
+// whether it has a connection before it uses it.
 type deploying struct {
 	*kube.Client
-	renew func(*appsv1.StatefulSet) error
+	// renewed says that a StatefulSet has to be made anew to become what it is to be, and makeWay deletes the one
+	// that there is.
+	renewed func(*appsv1.StatefulSet) (bool, error)
+	makeWay func(*appsv1.StatefulSet) error
 }
 
 // IsReachable returns nil.
 func (deploying) IsReachable() error { return nil }
 
-// Update changes what is deployed.
+// Update changes what is deployed. A StatefulSet that is made anew comes last, so that its pods are not without
+// one because something else cannot be changed. The result is never nil: Helm uses it also when there is an error.
 func (d deploying) Update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
+	anew, err := d.anew(target)
+	if err != nil {
+		return &kube.Result{}, err
+	}
+	result, err := d.Client.Update(original.Difference(anew), target.Difference(anew), force)
+	if err != nil || len(anew) == 0 {
+		return result, err
+	}
+	for _, info := range anew {
+		set, err := statefulSet(info)
+		if err == nil {
+			err = d.makeWay(set)
+		}
+		if err != nil {
+			return result, err
+		}
+	}
+	made, err := d.Client.Update(kube.ResourceList{}, anew, force)
+	result.Created = append(result.Created, made.Created...)
+	result.Updated = append(result.Updated, made.Updated...)
+	return result, err
+}
+
+// anew are the StatefulSets that have to be made anew.
+func (d deploying) anew(target kube.ResourceList) (anew kube.ResourceList, err error) {
 	for _, info := range target {
-		if info.Mapping == nil || info.Mapping.GroupVersionKind != appsv1.SchemeGroupVersion.WithKind("StatefulSet") {
+		if info.Mapping.GroupVersionKind != appsv1.SchemeGroupVersion.WithKind("StatefulSet") {
 			continue
 		}
-		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(info.Object)
-		var set appsv1.StatefulSet
-		if err == nil {
-			err = runtime.DefaultUnstructuredConverter.FromUnstructured(content, &set)
-		}
-		if err == nil {
-			err = d.renew(&set)
-		}
+		set, err := statefulSet(info)
 		if err != nil {
 			return nil, err
 		}
+		must, err := d.renewed(set)
+		if err != nil {
+			return nil, err
+		}
+		if must {
+			anew = append(anew, info)
+		}
 	}
-	return d.Client.Update(original, target, force)
+	return anew, nil
+}
+
+func statefulSet(info *resource.Info) (*appsv1.StatefulSet, error) {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(info.Object)
+	if err != nil {
+		return nil, err
+	}
+	var set appsv1.StatefulSet
+	return &set, runtime.DefaultUnstructuredConverter.FromUnstructured(content, &set)
 }

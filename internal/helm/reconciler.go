@@ -62,9 +62,9 @@ const waitForDeletion = 30 * time.Second
 // ever does.
 //
 // The records of the releases are kept in the given namespace, the operator's own. The source tells of Vaults
-// whose volumes have become larger, which a release waits for.
+// whose StatefulSet has to be made.
 func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift bool,
-	inputs *references.Inputs, larger source.Source, yield func(context.Context, time.Duration)) error {
+	inputs *references.Inputs, releaseDue source.Source, yield func(context.Context, time.Duration)) error {
 	watch, err := loadWatch(watchesFile)
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		WatchesMetadata(references.ConfigMap(), references.ConfigMapHandler(reader)).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
 			builder.WithPredicates(deleted())).
-		WatchesRawSource(larger).
+		WatchesRawSource(releaseDue).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(pods.ToVault),
 			builder.WithPredicates(memberBecameReady(reader))).
 		// An upgrade may wait for a backup.
@@ -156,13 +156,13 @@ func newReconciler(
 	}
 	//nolint:staticcheck // the same kind of recorder as the reconciler's
 	recorder := message.Recorder(mgr.GetEventRecorderFor("vault-operator"))
-	renew := func(ctx context.Context, vault client.ObjectKey, wanted *appsv1.StatefulSet) error {
-		return storage.Renew(ctx, mgr.GetClient(), mgr.GetAPIReader(), vault, wanted)
+	renewal := func(vault client.ObjectKey) storage.Renewal {
+		return storage.Renewal{Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Vault: vault}
 	}
 	// A rollback of a failed installation is an uninstallation. When the record
 	// of a release was lost, installing means adopting what runs already, so a
 	// failure would delete a living Vault. What failed is tried again instead.
-	actions, err := helmclient.NewActionClientGetter(&sparing{ActionConfigGetter: configs, renew: renew},
+	actions, err := helmclient.NewActionClientGetter(&sparing{ActionConfigGetter: configs, renewal: renewal},
 		helmclient.WithFailureRollbacks(false),
 		// The API server validates what it is sent. Helm would do so as well, for
 		// which it reads the server's whole schema each time: two thirds of what a
@@ -187,7 +187,7 @@ func newReconciler(
 			// After the others, so that there is a backup only of what would be done.
 			return backupschedule.UpgradeGate(mgr.GetClient(), recorder, client.ObjectKeyFromObject(obj))
 		}, func(_ meta.RESTMapper, _ kube.Interface, obj client.Object) postrender.PostRenderer {
-			return storage.RenewGate(mgr.GetClient(), mgr.GetAPIReader(), client.ObjectKeyFromObject(obj))
+			return renewal(client.ObjectKeyFromObject(obj)).Gate()
 		}),
 	)
 	if err != nil {
@@ -198,7 +198,7 @@ func newReconciler(
 		reconciler.WithChart(*watch.Chart),
 		reconciler.WithOverrideValues(watch.OverrideValues),
 		reconciler.WithClient(newClient(mgr.GetClient())),
-		reconciler.WithActionClientGetter(retaining{unlocking{actions}, mgr.GetAPIReader(), mgr.GetClient()}),
+		reconciler.WithActionClientGetter(retaining{unlocking{actions}, mgr.GetAPIReader(), mgr.GetClient(), renewal}),
 		reconciler.WithLog(mgr.GetLogger().WithName("helm")),
 		reconciler.WithEventRecorder(recorder),
 		reconciler.WithValueTranslator(&translator{

@@ -244,7 +244,7 @@ func addMakers(
 	if err := unused.SetupWithManager(manager); err != nil {
 		return fmt.Errorf("collector: %w", err)
 	}
-	err = helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, inputs, keeper.Larger(),
+	err = helm.SetupWithManager(manager, options.WatchesFile, options.Namespace, openshift, inputs, keeper.ReleaseDue(),
 		engine.Yield)
 	if err != nil {
 		return fmt.Errorf("helm reconciler: %w", err)

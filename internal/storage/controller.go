@@ -37,7 +37,8 @@ const (
 	replaceCheck = time.Second
 	// growCheck is how often it is checked whether volumes have become larger, or may now.
 	growCheck = 5 * time.Second
-	// renewCheck is how often the release is tried when they are, for its own retries may be far apart.
+	// renewCheck is how often the release is tried when they are, or when pods have no StatefulSet, for its own
+	// retries may be far apart.
 	renewCheck = 30 * time.Second
 	// stateKey is read by the etcd pods, see the chart.
 	stateKey = "initial-cluster-state"
@@ -72,7 +73,7 @@ type Reconciler struct {
 	// refused is why the volumes cannot be made larger, by UID of the Vault.
 	refused sync.Map
 	news    notify.Notifier
-	larger  notify.Notifier
+	due     notify.Notifier
 }
 
 // guarded is a value that a ConfigMap has to have, and the version of the ConfigMap that has it.
@@ -108,9 +109,9 @@ func guardOf(_ context.Context, guard client.Object) []reconcile.Request {
 // Source makes a controller reconcile a Vault when its volumes cannot be made larger, or can.
 func (r *Reconciler) Source() source.Source { return r.news.Source(0) }
 
-// Larger makes a controller reconcile a Vault whose volumes are as large as the spec wants, until its StatefulSet
-// makes such.
-func (r *Reconciler) Larger() source.Source { return r.larger.Source(0) }
+// ReleaseDue makes a controller reconcile a Vault whose StatefulSet has to be made anew, because its volumes are as
+// large as the spec wants, or made again, because its pods have none.
+func (r *Reconciler) ReleaseDue() source.Source { return r.due.Source(0) }
 
 // volumesChanged passes a Vault whose known volumes have changed.
 var volumesChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
@@ -145,6 +146,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return r.grow(ctx, s)
 	}
 	r.noteRefused(&vault, "")
+	if s.Set == nil && len(s.Members) > 0 {
+		r.due.Notify(req.NamespacedName)
+		return reconcile.Result{RequeueAfter: renewCheck}, nil
+	}
 	if !s.mustReplace() {
 		return reconcile.Result{}, nil
 	}

@@ -81,10 +81,16 @@ func (s *State) grows() bool {
 	return slices.ContainsFunc(s.memberVolumes(), func(ordinal int) bool { return s.mustAsk(s.Claims[ordinal]) })
 }
 
-// mustAsk says that another size has to be asked for in a claim. What has been made larger stays.
+// mustAsk says that another size has to be asked for in a claim. What has been made larger stays, and a claim cannot
+// ask for less than it did, unless that is more than what is there.
+// https://kubernetes.io/docs/concepts/storage/persistent-volumes/#recovering-from-failure-when-expanding-volumes
 func (s *State) mustAsk(claim *corev1.PersistentVolumeClaim) bool {
 	wanted, asked := s.layout().volumeSize, request(claim)
-	return wanted.Cmp(asked) != 0 && wanted.Cmp(there(claim)) >= 0
+	if wanted.Cmp(asked) >= 0 {
+		return wanted.Cmp(asked) > 0
+	}
+	has, known := claim.Status.Capacity[corev1.ResourceStorage]
+	return known && wanted.Cmp(has) > 0
 }
 
 // small are the volumes that are not as large as the spec wants, each with its size. One that
@@ -147,7 +153,7 @@ func (r *Reconciler) grow(ctx context.Context, s *State) (reconcile.Result, erro
 	if len(s.small()) > 0 {
 		return reconcile.Result{RequeueAfter: growCheck}, nil
 	}
-	r.larger.Notify(client.ObjectKeyFromObject(s.Vault))
+	r.due.Notify(client.ObjectKeyFromObject(s.Vault))
 	return reconcile.Result{RequeueAfter: renewCheck}, nil
 }
 

@@ -35,15 +35,11 @@ type layout struct {
 // layoutOf returns the layout of a Vault's storage.
 func layoutOf(vault *v1alpha1.Vault) *layout {
 	if raft := vault.Spec.Storage.Raft; raft != nil {
-		l := &layout{
+		return &layout{
 			declared: true, field: "spec.storage.raft", membersField: "spec.nodes", whole: "a Vault", members: "nodes",
 			set: vault.Name, labels: vault.PodLabels(), wanted: int(vault.RunningNodes()), resizes: true,
 			volumeSize: raft.VolumeSize, storageClassName: raft.StorageClassName, whenDeleted: raft.WhenDeleted,
 		}
-		if l.volumeSize == nil {
-			l.volumeSize = new(resource.MustParse(v1alpha1.DefaultRaftVolumeSize))
-		}
-		return l
 	}
 	if vault.HasExternal() {
 		return &layout{} // it has no volumes, and nothing runs for it
@@ -61,8 +57,19 @@ func layoutOf(vault *v1alpha1.Vault) *layout {
 	return l
 }
 
-// layout is how the storage keeps its volumes.
-func (s *State) layout() *layout { return layoutOf(s.Vault) }
+// layout is how the storage keeps its volumes. Those of integrated storage without volumeSize may have any size, unless
+// they were made of one that is not in the spec any more.
+func (s *State) layout() *layout {
+	l := layoutOf(s.Vault)
+	if l.volumeSize != nil || !s.Vault.HasRaft() || s.Set == nil {
+		return l
+	}
+	byDefault := resource.MustParse(v1alpha1.DefaultRaftVolumeSize)
+	if template := request(claimTemplate(s.Set)); !template.IsZero() && template.Cmp(byDefault) != 0 {
+		l.volumeSize = &byDefault
+	}
+	return l
+}
 
 // member is the name of the pod of a member, and claim that of its volume claim.
 func (l *layout) member(ordinal int) string { return l.set + "-" + strconv.Itoa(ordinal) }

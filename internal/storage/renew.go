@@ -29,73 +29,102 @@ const (
 	renewFor = 30 * time.Second
 )
 
-// A StatefulSet is made anew without its pods and claims when its volumes are larger, because its
-// claim template cannot be changed. RenewGate refuses a release for as long as that cannot be, and
-// Renew deletes the StatefulSet right before Helm would change it: all gates compare what is rendered
-// with the StatefulSet that there is, and where one refuses, its pods shall not be without one.
-
-// RenewGate refuses larger volumes while the StatefulSet cannot be made anew for them.
-func RenewGate(c client.Client, apiReader client.Reader, vault client.ObjectKey) postrender.PostRenderer {
-	return manifests.Gate(c, vault, func(ctx context.Context, vault *v1alpha1.Vault, rendered manifests.Manifests) error {
-		var wanted appsv1.StatefulSet
-		found, err := rendered.Find("StatefulSet", layoutOf(vault).set, &wanted)
-		if err != nil || !found {
-			return err
-		}
-		r := renewal{writer: c, reader: apiReader, vault: vault, size: request(claimTemplate(&wanted))}
-		if s, err := Load(ctx, c, vault); err != nil || !s.hasOtherTemplate(r.size) {
-			return err
-		}
-		if err := r.await(ctx, r.prepare); err != nil {
-			return err
-		}
-		// What the API server refuses has to be known before the one of before is gone. It looks at all of
-		// an object before it says that there is one of its name.
-		wanted.Namespace = vault.Namespace
-		if err := c.Create(ctx, &wanted, client.DryRunAll); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("StatefulSet %q cannot be made anew, for larger volumes: %w", wanted.Name, err)
-		}
-		return nil
-	})
+// Renewal makes the StatefulSet of a Vault's storage anew, without its pods and claims, when its volumes are
+// larger: its claim template cannot be changed. The gate refuses a release for as long as that cannot be, and
+// MakeWay deletes the StatefulSet right before Helm makes the next one: all gates compare what is rendered with
+// the StatefulSet that there is, and where one refuses, its pods shall not be without one.
+type Renewal struct {
+	Client client.Client
+	// APIReader must not be a cache.
+	APIReader client.Reader
+	Vault     client.ObjectKey
 }
 
-// Renew deletes a StatefulSet without its pods and claims if another one is to be made, for larger
-// volumes, and waits until it is gone. The reader must not be a cache.
-func Renew(
-	ctx context.Context, writer client.Writer, reader client.Reader, key client.ObjectKey, wanted *appsv1.StatefulSet,
-) error {
-	ctx, cancel := context.WithTimeout(ctx, renewFor)
+// Gate refuses larger volumes while the StatefulSet cannot be made anew for them.
+func (r Renewal) Gate() postrender.PostRenderer {
+	return manifests.Gate(r.Client, r.Vault,
+		func(ctx context.Context, vault *v1alpha1.Vault, rendered manifests.Manifests) error {
+			var wanted appsv1.StatefulSet
+			found, err := rendered.Find("StatefulSet", layoutOf(vault).set, &wanted)
+			if err != nil || !found {
+				return err
+			}
+			size := request(claimTemplate(&wanted))
+			if s, err := Load(ctx, r.Client, vault); err != nil || !s.hasOtherTemplate(size) {
+				return err
+			}
+			if err := r.await(ctx, vault, size, r.prepare); err != nil {
+				return err
+			}
+			wanted.Namespace = vault.Namespace
+			return r.try(ctx, &wanted)
+		})
+}
+
+// try has the API server look at the next StatefulSet, for what it refuses has to be known before the one of before
+// is gone. It looks at all of an object before it says that there is one of its name; but a quota has room for the
+// next one only then.
+func (r Renewal) try(ctx context.Context, wanted *appsv1.StatefulSet) error {
+	err := r.Client.Create(ctx, wanted, client.DryRunAll)
+	if err == nil || apierrors.IsAlreadyExists(err) ||
+		apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota") {
+		return nil
+	}
+	return fmt.Errorf("StatefulSet %q cannot be made anew, for larger volumes: %w", wanted.Name, err)
+}
+
+// Needed says that a StatefulSet has to be made anew to become what it is to be.
+func (r Renewal) Needed(ctx context.Context, wanted *appsv1.StatefulSet) (bool, error) {
+	var vault v1alpha1.Vault
+	if err := r.Client.Get(ctx, r.Vault, &vault); err != nil || wanted.Name != layoutOf(&vault).set {
+		return false, client.IgnoreNotFound(err)
+	}
+	s, err := Load(ctx, r.Client, &vault)
+	return err == nil && s.hasOtherTemplate(request(claimTemplate(wanted))), err
+}
+
+// MakeWay deletes the StatefulSet, and waits until it is gone.
+func (r Renewal) MakeWay(ctx context.Context, wanted *appsv1.StatefulSet) error {
+	// What was deleted is made again, also by a process that is about to end.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewFor)
 	defer cancel()
 	var vault v1alpha1.Vault
-	if err := reader.Get(ctx, key, &vault); err != nil {
+	if err := r.APIReader.Get(ctx, r.Vault, &vault); err != nil {
 		return err
 	}
-	if wanted.Name != layoutOf(&vault).set {
-		return nil
-	}
-	r := renewal{writer: writer, reader: reader, vault: &vault, size: request(claimTemplate(wanted))}
-	return r.await(ctx, r.remove)
+	return r.await(ctx, &vault, request(claimTemplate(wanted)), r.remove)
 }
 
-// renewal makes one StatefulSet anew.
-type renewal struct {
-	writer client.Writer
-	reader client.Reader
-	vault  *v1alpha1.Vault
-	// size is that of the volumes in what is rendered.
-	size resource.Quantity
+// MakeWayFor deletes the StatefulSet if it is not as a release has it.
+func (r Renewal) MakeWayFor(ctx context.Context, deployed manifests.Manifests) error {
+	var vault v1alpha1.Vault
+	if err := r.Client.Get(ctx, r.Vault, &vault); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	var wanted appsv1.StatefulSet
+	found, err := deployed.Find("StatefulSet", layoutOf(&vault).set, &wanted)
+	if err != nil || !found {
+		return err
+	}
+	if needed, err := r.Needed(ctx, &wanted); err != nil || !needed {
+		return err
+	}
+	return r.MakeWay(ctx, &wanted)
 }
 
 // await does a step until it waits for nothing any more.
-func (r renewal) await(ctx context.Context, step func(context.Context, *State) (waits string, err error)) error {
+func (r Renewal) await(
+	ctx context.Context, vault *v1alpha1.Vault, size resource.Quantity,
+	step func(context.Context, *State) (waits string, err error),
+) error {
 	for {
-		s, err := Load(ctx, r.reader, r.vault)
-		if err != nil || !s.hasOtherTemplate(r.size) {
+		s, err := Load(ctx, r.APIReader, vault)
+		if err != nil || !s.hasOtherTemplate(size) {
 			return err
 		}
 		waits := "the one before is gone"
 		if s.Set.DeletionTimestamp == nil {
-			if err := s.renewable(r.size); err != nil {
+			if err := s.renewable(size); err != nil {
 				return err
 			}
 			waits, err = step(ctx, s)
@@ -115,9 +144,9 @@ func (r renewal) await(ctx context.Context, step func(context.Context, *State) (
 const kept = appsv1.RetainPersistentVolumeClaimRetentionPolicyType
 
 // prepare has the claims stay when the StatefulSet is deleted.
-func (r renewal) prepare(ctx context.Context, s *State) (waits string, err error) {
+func (r Renewal) prepare(ctx context.Context, s *State) (waits string, err error) {
 	if !keeps(s.Set) {
-		return "its volumes are to be kept", setRetention(ctx, r.writer, s.Set, kept)
+		return "its volumes are to be kept", setRetention(ctx, r.Client, s.Set, kept)
 	}
 	if s.Set.Status.ObservedGeneration < s.Set.Generation {
 		return "the StatefulSet controller has seen it", nil
@@ -130,13 +159,13 @@ func (r renewal) prepare(ctx context.Context, s *State) (waits string, err error
 }
 
 // remove deletes the StatefulSet, which was prepared.
-func (r renewal) remove(ctx context.Context, s *State) (waits string, err error) {
+func (r Renewal) remove(ctx context.Context, s *State) (waits string, err error) {
 	if !keeps(s.Set) || len(notFollowed(s.Claims, s.Set, kept)) > 0 {
 		return "", fmt.Errorf("StatefulSet %q would be deleted with its volumes", s.Set.Name)
 	}
 	ctrl.LoggerFrom(ctx).Info("Replacing a StatefulSet without its pods, for its volumes are larger now",
 		"namespace", s.Set.Namespace, "statefulSet", s.Set.Name)
-	err = r.writer.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID},
+	err = r.Client.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID},
 		client.PropagationPolicy(metav1.DeletePropagationOrphan))
 	return "the one before is gone", client.IgnoreNotFound(err)
 }

@@ -97,13 +97,13 @@ func TestRenew(t *testing.T) {
 				t.Fatal(err)
 			}
 			rendered = append([]byte("apiVersion: apps/v1\nkind: StatefulSet\n"), rendered...)
-			key := client.ObjectKeyFromObject(vault)
-			if _, err = RenewGate(api, api, key).Run(bytes.NewBuffer(rendered)); err == nil {
+			r := Renewal{Client: api, APIReader: api, Vault: client.ObjectKeyFromObject(vault)}
+			if _, err = r.Gate().Run(bytes.NewBuffer(rendered)); err == nil {
 				if err := api.Get(t.Context(), client.ObjectKeyFromObject(set), &appsv1.StatefulSet{}); err != nil {
 					t.Errorf("the gate has deleted it: %v", err)
 				}
-				err = Renew(t.Context(), api, api, key, wanted)
-			} else if !tt.invalid && Renew(t.Context(), api, api, key, wanted) == nil {
+				err = r.MakeWayFor(t.Context(), rendered)
+			} else if !tt.invalid && r.MakeWay(t.Context(), wanted) == nil {
 				t.Error("what the gate refuses is deleted")
 			}
 			if (err != nil) != (tt.refused != "") || err != nil && !strings.Contains(err.Error(), tt.refused) {

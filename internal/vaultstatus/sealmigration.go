@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -88,23 +89,24 @@ func allOfShamir(f *facts, names []string) bool {
 	return true
 }
 
-// notFollowing says which nodes with integrated storage may have data of the old seal although the active one
-// has moved it, or nothing: a node that is not unsealed has what it had before.
+// notFollowing says how many nodes with integrated storage may have data of the old seal although the active one has
+// moved it, or nothing: a node that is not unsealed has what it had before. When all had it moved once that stays.
 // https://github.com/hashicorp/vault/blob/v1.21.0/vault/core.go#L1962
-func notFollowing(f *facts, waiting []string) string {
+func notFollowing(f *facts) string {
+	if !f.vault.HasRaft() || meta.IsStatusConditionTrue(f.previous.Conditions, v1alpha1.SealMigratedCondition) {
+		return ""
+	}
 	wanted := int(f.vault.RunningNodes())
 	updated, _ := byTemplate(f)
 	unsealed := len(slices.DeleteFunc(updated, func(pod *corev1.Pod) bool {
 		state := f.observations[pod.UID].State
 		return state != probe.Active && state != probe.Standby
 	}))
-	switch {
-	case !f.vault.HasRaft() || unsealed >= wanted:
+	if unsealed >= wanted {
 		return ""
-	case len(waiting) > 0:
-		return migrateHint(f, waiting)
 	}
-	return fmt.Sprintf("%d of %d nodes are unsealed and follow it", unsealed, wanted)
+	return fmt.Sprintf("%d of %d nodes are unsealed and follow it, and the condition %s says what the others wait for",
+		unsealed, wanted, v1alpha1.UnsealedCondition)
 }
 
 // sealMigrated is about spec.sealMigration, which has to be set.
@@ -115,8 +117,11 @@ func sealMigrated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 	switch {
 	case err != nil:
 		return isFalse(v1alpha1.ReasonSealChangeRefused, "%v", err)
+	case progress == seal.Migrated && f.vault.HasRaft() && len(waiting) > 0:
+		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the new seal, and that of nodes which are sealed since "+
+			"before is not: %s", migrateHint(f, waiting))
 	case progress == seal.Migrated && deployed(f) && templateKnown(f) && len(old) == 0:
-		if behind := notFollowing(f, waiting); behind != "" {
+		if behind := notFollowing(f); behind != "" {
 			return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the new seal; %s", behind)
 		}
 		return isTrue(v1alpha1.ReasonMigrated, "Vault's data is of the new seal, and so are all nodes: remove "+

@@ -112,6 +112,18 @@ func TestSealMigrated(t *testing.T) {
 			seal: "transit " + exampleKey, want: "False Migrating", says: "with the unseal key shares: e",
 			unsealed: "False AwaitingSealMigration",
 		},
+		"a node with integrated storage waits, and an old one is left": {
+			facts: migratingTo(exampleKey, "").onRaft().pod("c", probe.Active, newTemplate, of(exampleKey)).says("transit", 0).
+				pod("b", probe.Standby, oldTemplate).says("shamir", 0).
+				pod("e", probe.Sealed, newTemplate, of(exampleKey)).says("transit", 0).migrating(),
+			seal: "transit " + exampleKey, want: "False Migrating", says: "with the unseal key shares: e",
+		},
+		"all nodes with integrated storage have followed, and one is away": {
+			facts: migratingTo(exampleKey, "").onRaft().before(func(s *v1alpha1.VaultStatus) {
+				s.Conditions = []metav1.Condition{{Type: v1alpha1.SealMigratedCondition, Status: metav1.ConditionTrue}}
+			}).pod("c", probe.Active, newTemplate, of(exampleKey)).says("transit", 0),
+			seal: "transit " + exampleKey, want: "True Migrated",
+		},
 		"the last node with integrated storage is being replaced": {
 			facts: migratingTo(exampleKey, "").onRaft().pod("c", probe.Active, newTemplate, of(exampleKey)).says("transit", 0).
 				pod("e", probe.Standby, oldTemplate, terminating).says("shamir", 0),
