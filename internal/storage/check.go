@@ -123,7 +123,9 @@ func (s *State) sizeFits() error {
 	}
 	size := func(ordinal int) resource.Quantity { return request(s.Claims[ordinal]) }
 	smallest := slices.MinFunc(kept, func(a, b int) int { x := size(a); return x.Cmp(size(b)) })
-	if have := size(smallest); have.Cmp(*wanted) != 0 {
+	// One that was to be larger, and is not, may become what it is again.
+	have, is := size(smallest), there(s.Claims[smallest])
+	if wanted.Cmp(have) > 0 || wanted.Cmp(is) < 0 {
 		return mismatch("Volume claim %s is of %s: set %s.volumeSize to %s instead of %s",
 			s.Claims[smallest].Name, have.String(), layout.field, have.String(), wanted.String())
 	}

@@ -86,3 +86,19 @@ func TestGrowing(t *testing.T) {
 		})
 	}
 }
+
+// Volumes that were to be larger, and are not, are used again by a spec that wants what they are.
+func TestKeptVolumesThatDidNotGrow(t *testing.T) {
+	for wanted, fits := range map[string]bool{"1Gi": false, "2Gi": true, "3Gi": true, "4Gi": true, "5Gi": false} {
+		vault := newVault(3)
+		vault.Spec.Storage.Etcd.VolumeSize = ptr(resource.MustParse(wanted))
+		s := stateOf(vault, nil)
+		for i := range 3 {
+			s.Claims[i] = claim(vault, i, "bound", "4Gi", "fast")
+			s.Claims[i].Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}
+		}
+		if err := s.Refusal(); (err == nil) != fits {
+			t.Errorf("%s: %v", wanted, err)
+		}
+	}
+}

@@ -62,12 +62,10 @@ func (r Renewal) Gate() postrender.PostRenderer {
 }
 
 // try has the API server look at the next StatefulSet, for what it refuses has to be known before the one of before
-// is gone. It looks at all of an object before it says that there is one of its name; but a quota has room for the
-// next one only then.
+// is gone. It looks at all of an object before it says that there is one of its name.
 func (r Renewal) try(ctx context.Context, wanted *appsv1.StatefulSet) error {
 	err := r.Client.Create(ctx, wanted, client.DryRunAll)
-	if err == nil || apierrors.IsAlreadyExists(err) ||
-		apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota") {
+	if err == nil || apierrors.IsAlreadyExists(err) {
 		return nil
 	}
 	return fmt.Errorf("StatefulSet %q cannot be made anew, for larger volumes: %w", wanted.Name, err)

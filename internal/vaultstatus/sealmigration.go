@@ -127,6 +127,9 @@ func sealMigrated(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 		return isTrue(v1alpha1.ReasonMigrated, "Vault's data is of the new seal, and so are all nodes: remove "+
 			"spec.sealMigration, since nodes that start with both seals do not unseal themselves. Backups from before need "+
 			"the old seal")
+	case progress == seal.Migrated && len(old) == 0:
+		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the new seal; the condition %s says how far the "+
+			"rollout is", v1alpha1.UpdatedCondition)
 	case progress == seal.Migrated:
 		return isFalse(v1alpha1.ReasonMigrating, "Vault's data is of the new seal; still to be replaced: %s",
 			join(namesOf(old)))
