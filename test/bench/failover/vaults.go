@@ -530,6 +530,9 @@ func (b *bench) restore(ctx context.Context) error {
 			if !found.whole() || len(found.addresses) != nodes {
 				return fmt.Errorf("%s has %d standby nodes and %d others", name, len(found.standby), len(found.other))
 			}
+			if err := b.vote(ctx, b.sets[name], found); err != nil {
+				return err
+			}
 			astray, err := b.lead(ctx, b.sets[name], found)
 			if err != nil && b.sets[name].peer() && time.Since(begin) > stuck {
 				begin = time.Now()
@@ -542,6 +545,46 @@ func (b *bench) restore(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// vote says that not all nodes of a Vault with integrated storage vote: one that has joined a few seconds ago could
+// elect no other leader.
+// https://developer.hashicorp.com/vault/api-docs/system/storage/raft#read-raft-configuration
+func (b *bench) vote(ctx context.Context, s *set, found state) error {
+	if !strings.Contains(s.name, "raft") {
+		return nil
+	}
+	vault, err := s.at(*found.active)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	response, err := vault.Logical().ReadRawWithContext(ctx, "sys/storage/raft/configuration")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	var answer struct {
+		Data struct {
+			Config struct {
+				Servers []struct{ Voter bool }
+			}
+		}
+	}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return err
+	}
+	voters := 0
+	for _, server := range answer.Data.Config.Servers {
+		if server.Voter {
+			voters++
+		}
+	}
+	if voters != nodes {
+		return fmt.Errorf("%d nodes of %s vote", voters, s.name)
+	}
+	return nil
 }
 
 // lead says which of the Services of a Vault that is whole does not lead to its active
