@@ -99,7 +99,7 @@ fuzz: ## Feed what users and nodes may send to the code that reads it, changed a
 
 .PHONY: integration
 integration: cluster s3 ## Run the tests against a real kube-apiserver and etcd.
-	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" hack/integration.sh)
+	$(call step,integration tests,KUBEBUILDER_ASSETS="$$($(CLUSTER) bin)" hack/integration.sh && VAULT_BINARY="$$($(CLUSTER) bin)/vault" go test -run "^TestVault(ListensOnIPv6|MovesItsData)$$" ./test/chart)
 
 # E2E_TIMEOUT is for how long the end-to-end tests may run. They have a budget of 35 minutes
 # in "make test", and what has no time there runs in "make e2e-all" alone; a slower machine
