@@ -157,7 +157,7 @@ type Result struct {
 
 	// Reason is set when the Job failed.
 	Reason Reason `json:"reason,omitempty"`
-	// Message tells a person what failed and what to do, or what stays after a Delete.
+	// Message tells an administrator what failed and what to do, or what stays after a Delete.
 	Message string `json:"message,omitempty"`
 }
 

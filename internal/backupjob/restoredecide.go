@@ -140,7 +140,7 @@ func afterwards(f *restoreFacts) string {
 func beginRestore(f *restoreFacts) restoreDecision {
 	reason, message := refuseRestore(f)
 	if reason != "" {
-		return restoreFailed(reason, "%s. Nothing was changed. When it is mended make another VaultRestore", message)
+		return restoreFailed(reason, "%s. Nothing was changed. When it is fixed make another VaultRestore", message)
 	}
 	wait := awaited(f)
 	if wait == "" {
@@ -150,7 +150,7 @@ func beginRestore(f *restoreFacts) restoreDecision {
 		}
 	}
 	if f.Now.Sub(f.Restore.CreationTimestamp.Time) > beginWithin {
-		return restoreFailed(v1alpha1.ReasonNotBegun, "It has waited for %s: %s. Nothing was changed. When it is mended "+
+		return restoreFailed(v1alpha1.ReasonNotBegun, "It has waited for %s: %s. Nothing was changed. When it is fixed "+
 			"make another VaultRestore", beginWithin, wait)
 	}
 	return restoreDecision{
@@ -242,7 +242,7 @@ func awaitedNodes(f *restoreFacts) string {
 func refusedRestore(f *restoreFacts, why string) restoreDecision {
 	text := "The Job cannot be made: " + why
 	if f.Now.Sub(f.Restore.CreationTimestamp.Time) > beginWithin {
-		return restoreFailed(v1alpha1.ReasonNotBegun, "%s. It was tried for %s. Nothing was changed. When it is mended make "+
+		return restoreFailed(v1alpha1.ReasonNotBegun, "%s. It was tried for %s. Nothing was changed. When it is fixed make "+
 			"another VaultRestore", text, beginWithin)
 	}
 	return restoreDecision{

@@ -262,7 +262,7 @@ func now(f *facts) *metav1.Time {
 	return &at
 }
 
-// unknown is the condition before the first proof, and after what kept one from ever beginning is mended.
+// unknown is the condition before the first proof, and after what kept one from ever beginning is fixed.
 func unknown(s *v1alpha1.VaultBackupSchedule) *metav1.Condition {
 	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ProvenCondition)
 	if c != nil {

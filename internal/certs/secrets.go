@@ -284,7 +284,7 @@ func ensureCA(
 func fits(
 	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, i issuer, missing []string, caSecret *corev1.Secret,
 ) error {
-	authorities := parsePEM(caSecret.Data[caCertKey])
+	cas := parsePEM(caSecret.Data[caCertKey])
 	for _, l := range i.leaves {
 		if slices.Contains(missing, l.secret) {
 			continue
@@ -296,7 +296,7 @@ func fits(
 		if err != nil {
 			return err
 		}
-		if len(authorities) > 0 && !of(left.Data, authorities[0]) {
+		if len(cas) > 0 && !of(left.Data, cas[0]) {
 			return refused(v1alpha1.ReasonSecretInvalid, "Secret %q has another CA than Secret %q, which is of the same Vault, "+
 				"and nothing is signed by it: restore the right CA, or delete both for new certificates if no pod runs",
 				caSecret.Name, l.secret)

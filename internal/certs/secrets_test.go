@@ -558,7 +558,7 @@ func TestEnsureAdoptsASecretWithoutAnOwner(t *testing.T) {
 
 // Whoever has lost etcd's CA makes a new one, and lets all trust the old
 // one as well, so that Vault need not be restarted at the same time as etcd.
-func TestEnsureSignsWithAnAuthorityThatAPersonMade(t *testing.T) {
+func TestEnsureSignsWithACAOfAnAdministrator(t *testing.T) {
 	vault := newVault()
 	c := newClient(t)
 	if _, err := Ensure(t.Context(), clients(c), vault); err != nil {

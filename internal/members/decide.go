@@ -56,7 +56,7 @@ type decision struct {
 //
 //   - every pod is there, and none is being deleted;
 //   - in each pod of the newest template an etcd runs. So a template that does not work stops
-//     at the first pod. That one is deleted when the template is set back, or mended;
+//     at the first pod. That one is deleted when the template is set back, or fixed;
 //   - a pod in which no etcd runs can go without more: members that start for the first time
 //     are ready when a quorum of them runs, and not before;
 //   - for any other, those of the newest template are ready and sound, and without it a quorum

@@ -63,7 +63,7 @@ func TestDecide(t *testing.T) {
 		{name: "nor do others", members: parse("old leader", "old down", "new down"), why: "2 has not started"},
 		{name: "the template is set back, and the one that failed goes",
 			members: parse("new leader", "new", "old down"), delete: "2"},
-		{name: "the template is mended, and the one that failed goes first",
+		{name: "the template is fixed, and the one that failed goes first",
 			members: parse("old leader", "old", "old down"), delete: "2"},
 		{name: "another is not ready", members: parse("old leader", "old unready", "new"), delete: "1"},
 		{name: "another of five is not ready, and goes", members: parse("old leader", "old", "old unready", "new", "new"),

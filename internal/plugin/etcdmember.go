@@ -285,7 +285,7 @@ func (r *replacing) awaitHealthy(ctx context.Context) error {
 		if time.Since(began) > r.options.timeout {
 			return exit(exitNotReady, "%[1]s is not ready in time: see why by kubectl describe pod %[1]s -n %[2]s. "+
 				"Run this again "+
-				"when that is mended; do not leave the ConfigMap %[3]s behind", r.member, r.namespace,
+				"when that is fixed; do not leave the ConfigMap %[3]s behind", r.member, r.namespace,
 				r.vault.EtcdReplacementName())
 		}
 		if err := r.wait(ctx); err != nil {

@@ -63,7 +63,7 @@ func TestRestore(t *testing.T) {
 		change(vault)
 		h.api.set("vaults", vault)
 		h.run("example\n", "restore", "b", "--into", "example").expect(t, exitRefused, what)
-		// What can be mended by making the Vault anew is told beside what is needed, and the rest is refused.
+		// What can be fixed by making the Vault anew is told beside what is needed, and the rest is refused.
 		code := exitRefused
 		if vault.Status.Initialized || vault.Spec.Initialization != nil {
 			code = 0

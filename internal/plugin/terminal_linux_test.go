@@ -16,14 +16,14 @@ import (
 
 // openTerminal returns both ends of a pseudoterminal: that of whoever types, and that of a
 // program.
-func openTerminal(t *testing.T) (person, program *os.File) {
+func openTerminal(t *testing.T) (user, program *os.File) {
 	t.Helper()
-	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		t.Skip(err)
 	}
-	t.Cleanup(func() { _ = person.Close() })
-	fd := int(person.Fd())
+	t.Cleanup(func() { _ = user.Close() })
+	fd := int(user.Fd())
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func openTerminal(t *testing.T) (person, program *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = program.Close() })
-	return person, program
+	return user, program
 }
 
 func echoes(t *testing.T, terminal *os.File) bool {
@@ -62,11 +62,11 @@ func TestTerminalDoesNotEchoKeys(t *testing.T) {
 	h := newHarness(t)
 	node := &fakeNode{initialized: true, sealed: true}
 	h.pods(map[string]string{"a": h.serve(node)})
-	person, program := openTerminal(t)
+	user, program := openTerminal(t)
 	done := make(chan result)
 	go func() { done <- h.runWith(t.Context(), program, "unseal", "example") }()
 	awaitEcho(t, program, false)
-	if _, err := person.WriteString(lines("nonsense", good[0], good[1], good[2], good[3])); err != nil {
+	if _, err := user.WriteString(lines("nonsense", good[0], good[1], good[2], good[3])); err != nil {
 		t.Fatal(err)
 	}
 	r := <-done
@@ -76,7 +76,7 @@ func TestTerminalDoesNotEchoKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown := make([]byte, 4096)
-	n, err := person.Read(shown)
+	n, err := user.Read(shown)
 	if err != nil || !strings.HasSuffix(string(shown[:n]), "end") {
 		t.Fatalf("the terminal shows %d bytes, %v", n, err)
 	}
@@ -142,7 +142,7 @@ func TestInitShowsKeysWhenStandardOutputIsBroken(t *testing.T) {
 	h := newHarness(t)
 	node := &fakeNode{sealed: true}
 	h.pods(map[string]string{"a": h.serve(node)})
-	person, program := openTerminal(t)
+	user, program := openTerminal(t)
 	cmd := h.process("init", "example")
 	cmd.Stderr = program
 	breakOutput(t, cmd)
@@ -154,7 +154,7 @@ func TestInitShowsKeysWhenStandardOutputIsBroken(t *testing.T) {
 	}
 	shown := ""
 	for part := make([]byte, 4096); !strings.HasSuffix(shown, "end"); {
-		n, err := person.Read(part)
+		n, err := user.Read(part)
 		if err != nil {
 			t.Fatal(err)
 		}

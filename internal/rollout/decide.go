@@ -66,7 +66,7 @@ type decision struct {
 //   - every pod is there, and none is being deleted;
 //   - those of the newest template are unsealed, of the cluster, have caught up and vote. So a
 //     template that does not work stops at the first pod. That one is deleted when the
-//     template is set back, or mended;
+//     template is set back, or fixed;
 //   - without the pod a majority of the nodes is unsealed, has caught up and votes, and one
 //     of them or the pod itself is active. A pod that does not vote can go without that;
 //   - of a Vault with one node that one can go at any time: it cannot be replaced

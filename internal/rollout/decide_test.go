@@ -87,7 +87,7 @@ func TestDecide(t *testing.T) {
 		{name: "it was removed", nodes: parse("old active", "old standby", "new removed"), why: "the updated node 2"},
 		{name: "the template is set back, and the one that failed goes",
 			nodes: parse("new active", "new standby", "old down"), delete: "2"},
-		{name: "the template is mended, and the one that failed goes first",
+		{name: "the template is fixed, and the one that failed goes first",
 			nodes: parse("old active", "old standby", "old sealed"), delete: "2"},
 		{name: "the last one is sealed", nodes: parse("new active", "new sealed", "old standby"), why: "the updated node 1"},
 

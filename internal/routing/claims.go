@@ -43,7 +43,7 @@ func (r *Reconciler) settleClaims(
 	ctx context.Context, vault types.NamespacedName, nodes []vaultNode, list []corev1.Pod,
 ) bool {
 	last := r.lastFollowed(vault)
-	if claims := count(nodes).claims; claims == 0 || claims == 1 && (last == "" || claimant(nodes) == last) {
+	if claims := count(nodes).claims; claims == 0 || claims == 1 && (last == "" || activeClaim(nodes) == last) {
 		r.contested.forget(vault)
 		return false
 	}
@@ -65,8 +65,8 @@ func (r *Reconciler) settleClaims(
 	return true
 }
 
-// claimant is the first node that says that it is active.
-func claimant(nodes []vaultNode) types.UID {
+// activeClaim is the first node that says that it is active.
+func activeClaim(nodes []vaultNode) types.UID {
 	if i := slices.IndexFunc(nodes, vaultNode.claims); i >= 0 {
 		return nodes[i].UID
 	}

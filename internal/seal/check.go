@@ -82,7 +82,7 @@ func (s one) check(ctx context.Context, reader client.Reader, vault *v1alpha1.Va
 			return err
 		}
 	}
-	_, _, err := s.authorities(ctx, reader, vault)
+	_, _, err := s.cas(ctx, reader, vault)
 	return err
 }
 
@@ -90,16 +90,16 @@ func (s one) check(ctx context.Context, reader client.Reader, vault *v1alpha1.Va
 // that the data is moved from, hold it; empty where there is no such Secret. Errors are as
 // those of Check.
 func CAKeys(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault) (now, old string, err error) {
-	if now, _, err = (one{vault.Spec.Seal, "spec.seal"}).authorities(ctx, reader, vault); err != nil {
+	if now, _, err = (one{vault.Spec.Seal, "spec.seal"}).cas(ctx, reader, vault); err != nil {
 		return "", "", err
 	}
-	old, _, err = one{vault.OldSeal(), "spec.sealMigration.from"}.authorities(ctx, reader, vault)
+	old, _, err = one{vault.OldSeal(), "spec.sealMigration.from"}.cas(ctx, reader, vault)
 	return now, old, err
 }
 
-// authorities are the CAs of a key service, and the key under which their Secret holds them;
+// cas are the CAs of a key service, and the key under which their Secret holds them;
 // nil when there is no such Secret.
-func (s one) authorities(
+func (s one) cas(
 	ctx context.Context, reader client.Reader, vault *v1alpha1.Vault,
 ) (string, *x509.CertPool, error) {
 	name := s.CASecretName()

@@ -78,7 +78,7 @@ var errUnobserved = errors.New("no node is replaced or taken away before the con
 // now, or nil. Down says that no node of the living one's template is unsealed, so that the
 // change may be what brings them back, such as the one before undone.
 func templateRefusal(vault *v1alpha1.Vault, rendered, living *workload.Workload, down bool) error {
-	// What would mend a seal of the user's own configuration cannot be told from the rest.
+	// What would fix a seal of the user's own configuration cannot be told from the rest.
 	if living.Template.Annotations[v1alpha1.SealAnnotation] == "" {
 		return nil
 	}

@@ -283,7 +283,7 @@ func (t *Tokens) read(ctx context.Context, vault *v1alpha1.Vault) (life, error) 
 	if err := checkCredentials(vault.Spec.Seal, secret); err != nil {
 		return life{}, err
 	}
-	_, pool, err := ours.authorities(ctx, t.APIReader, vault)
+	_, pool, err := ours.cas(ctx, t.APIReader, vault)
 	if err != nil {
 		return life{}, err
 	}

@@ -137,7 +137,7 @@ func sealedByKeyService(f *facts) (failing []string, working bool) {
 		}
 		state := o.State
 		if o.Lost() {
-			state = o.Last // that it does not respond mends nothing
+			state = o.Last // that it does not respond fixes nothing
 		}
 		healthy := o.Seal.Health == probe.SealHealthy
 		working = working || healthy && state != probe.Sealed
