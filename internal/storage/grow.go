@@ -159,15 +159,11 @@ func (r *Reconciler) grow(ctx context.Context, s *State) (reconcile.Result, erro
 
 // volumesPending is which volumes a release waits for, or nil.
 func (s *State) volumesPending() error {
-	if !s.grows() {
+	growing := s.Growing()
+	if growing == "" {
 		return nil
 	}
-	small := s.small()
-	if len(small) == 0 {
-		return nil
-	}
-	return fmt.Errorf("the volumes are being made larger, to %s: waiting for %s", s.layout().volumeSize,
-		strings.Join(small, ", "))
+	return fmt.Errorf("the volumes are being made larger, to %s: waiting for %s", s.layout().volumeSize, growing)
 }
 
 // noteRefused notes why volumes cannot be made larger, or that they can.

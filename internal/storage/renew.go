@@ -44,20 +44,15 @@ type Renewal struct {
 func (r Renewal) Gate() postrender.PostRenderer {
 	return manifests.Gate(r.Client, r.Vault,
 		func(ctx context.Context, vault *v1alpha1.Vault, rendered manifests.Manifests) error {
-			var wanted appsv1.StatefulSet
-			found, err := rendered.Find("StatefulSet", layoutOf(vault).set, &wanted)
-			if err != nil || !found {
+			wanted, err := r.neededFor(ctx, vault, rendered)
+			if err != nil || wanted == nil {
 				return err
 			}
-			size := request(claimTemplate(&wanted))
-			if s, err := Load(ctx, r.Client, vault); err != nil || !s.hasOtherTemplate(size) {
-				return err
-			}
-			if err := r.await(ctx, vault, size, r.prepare); err != nil {
+			if err := r.await(ctx, vault, request(claimTemplate(wanted)), r.prepare); err != nil {
 				return err
 			}
 			wanted.Namespace = vault.Namespace
-			return r.try(ctx, &wanted)
+			return r.try(ctx, wanted)
 		})
 }
 
@@ -77,8 +72,27 @@ func (r Renewal) Needed(ctx context.Context, wanted *appsv1.StatefulSet) (bool, 
 	if err := r.Client.Get(ctx, r.Vault, &vault); err != nil || wanted.Name != layoutOf(&vault).set {
 		return false, client.IgnoreNotFound(err)
 	}
-	s, err := Load(ctx, r.Client, &vault)
+	return r.needed(ctx, &vault, wanted)
+}
+
+func (r Renewal) needed(ctx context.Context, vault *v1alpha1.Vault, wanted *appsv1.StatefulSet) (bool, error) {
+	s, err := Load(ctx, r.Client, vault)
 	return err == nil && s.hasOtherTemplate(request(claimTemplate(wanted))), err
+}
+
+// neededFor returns the StatefulSet of a release that has to be made anew, or nil.
+func (r Renewal) neededFor(
+	ctx context.Context, vault *v1alpha1.Vault, release manifests.Manifests,
+) (*appsv1.StatefulSet, error) {
+	var wanted appsv1.StatefulSet
+	found, err := release.Find("StatefulSet", layoutOf(vault).set, &wanted)
+	if err != nil || !found {
+		return nil, err
+	}
+	if needed, err := r.needed(ctx, vault, &wanted); err != nil || !needed {
+		return nil, err
+	}
+	return &wanted, nil
 }
 
 // MakeWay deletes the StatefulSet, and waits until it is gone.
@@ -99,15 +113,11 @@ func (r Renewal) MakeWayFor(ctx context.Context, deployed manifests.Manifests) e
 	if err := r.Client.Get(ctx, r.Vault, &vault); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	var wanted appsv1.StatefulSet
-	found, err := deployed.Find("StatefulSet", layoutOf(&vault).set, &wanted)
-	if err != nil || !found {
+	wanted, err := r.neededFor(ctx, &vault, deployed)
+	if err != nil || wanted == nil {
 		return err
 	}
-	if needed, err := r.Needed(ctx, &wanted); err != nil || !needed {
-		return err
-	}
-	return r.MakeWay(ctx, &wanted)
+	return r.MakeWay(ctx, wanted)
 }
 
 // await does a step until it waits for nothing any more.
@@ -143,7 +153,7 @@ const kept = appsv1.RetainPersistentVolumeClaimRetentionPolicyType
 
 // prepare has the claims stay when the StatefulSet is deleted.
 func (r Renewal) prepare(ctx context.Context, s *State) (waits string, err error) {
-	if !keeps(s.Set) {
+	if !hasRetention(s.Set, kept) {
 		return "its volumes are to be kept", setRetention(ctx, r.Client, s.Set, kept)
 	}
 	if s.Set.Status.ObservedGeneration < s.Set.Generation {
@@ -158,7 +168,7 @@ func (r Renewal) prepare(ctx context.Context, s *State) (waits string, err error
 
 // remove deletes the StatefulSet, which was prepared.
 func (r Renewal) remove(ctx context.Context, s *State) (waits string, err error) {
-	if !keeps(s.Set) || len(notFollowed(s.Claims, s.Set, kept)) > 0 {
+	if !hasRetention(s.Set, kept) || len(notFollowed(s.Claims, s.Set, kept)) > 0 {
 		return "", fmt.Errorf("StatefulSet %q would be deleted with its volumes", s.Set.Name)
 	}
 	ctrl.LoggerFrom(ctx).Info("Replacing a StatefulSet without its pods, for its volumes are larger now",
@@ -166,12 +176,6 @@ func (r Renewal) remove(ctx context.Context, s *State) (waits string, err error)
 	err = r.Client.Delete(ctx, s.Set, client.Preconditions{UID: &s.Set.UID},
 		client.PropagationPolicy(metav1.DeletePropagationOrphan))
 	return "the one before is gone", client.IgnoreNotFound(err)
-}
-
-// keeps says that the volumes stay when the StatefulSet is deleted.
-func keeps(set *appsv1.StatefulSet) bool {
-	policy := set.Spec.PersistentVolumeClaimRetentionPolicy
-	return policy != nil && policy.WhenDeleted == kept
 }
 
 // hasOtherTemplate says that the StatefulSet makes volumes of another size.

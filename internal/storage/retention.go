@@ -76,7 +76,7 @@ func setRetention(
 	ctx context.Context, writer client.Writer, set *appsv1.StatefulSet,
 	wanted appsv1.PersistentVolumeClaimRetentionPolicyType,
 ) error {
-	if policy := set.Spec.PersistentVolumeClaimRetentionPolicy; policy != nil && policy.WhenDeleted == wanted {
+	if hasRetention(set, wanted) {
 		return nil
 	}
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"persistentVolumeClaimRetentionPolicy":{"whenDeleted":%q}}}`,
@@ -86,6 +86,12 @@ func setRetention(
 		return fmt.Errorf("setting whenDeleted of StatefulSet %q: %w", set.Name, err)
 	}
 	return nil
+}
+
+// hasRetention says that the policy is that of a StatefulSet.
+func hasRetention(set *appsv1.StatefulSet, wanted appsv1.PersistentVolumeClaimRetentionPolicyType) bool {
+	policy := set.Spec.PersistentVolumeClaimRetentionPolicy
+	return policy != nil && policy.WhenDeleted == wanted
 }
 
 // notFollowed are the claims that would not do as the policy says when the
