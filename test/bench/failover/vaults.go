@@ -549,7 +549,6 @@ func (b *bench) restore(ctx context.Context) error {
 
 // vote says that not all nodes of a Vault with integrated storage vote: one that has joined a few seconds ago could
 // elect no other leader.
-// https://developer.hashicorp.com/vault/api-docs/system/storage/raft#read-raft-configuration
 func (b *bench) vote(ctx context.Context, s *set, found state) error {
 	if !strings.Contains(s.name, "raft") {
 		return nil
@@ -560,31 +559,11 @@ func (b *bench) vote(ctx context.Context, s *set, found state) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	response, err := vault.Logical().ReadRawWithContext(ctx, "sys/storage/raft/configuration")
-	if err != nil {
-		return err
+	raft, err := vault.Sys().RaftAutopilotStateWithContext(ctx)
+	if err == nil && (raft == nil || len(raft.Voters) != nodes) {
+		err = fmt.Errorf("not all nodes of %s vote", s.name)
 	}
-	defer func() { _ = response.Body.Close() }()
-	var answer struct {
-		Data struct {
-			Config struct {
-				Servers []struct{ Voter bool }
-			}
-		}
-	}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
-		return err
-	}
-	voters := 0
-	for _, server := range answer.Data.Config.Servers {
-		if server.Voter {
-			voters++
-		}
-	}
-	if voters != nodes {
-		return fmt.Errorf("%d nodes of %s vote", voters, s.name)
-	}
-	return nil
+	return err
 }
 
 // lead says which of the Services of a Vault that is whole does not lead to its active
