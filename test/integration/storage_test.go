@@ -515,6 +515,9 @@ func TestLostVolumes(t *testing.T) {
 	loseVolume := func(i int) {
 		removeClaim(t, claims[i])
 		setMember(t, pods[i], isReady(corev1.ConditionFalse))
+		// The operator may see the claim before it sees the pod unready. What was made in one second
+		// belongs together, so this is longer after.
+		time.Sleep(time.Until(pods[i].CreationTimestamp.Add(time.Second)))
 		makeClaim(t, vault, i, true, "2Gi", "fast")
 	}
 	loseVolume(1)
