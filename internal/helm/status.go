@@ -36,12 +36,28 @@ var ownedConditions = map[string]map[metav1.ConditionStatus]string{
 // newClient returns the client for the Helm reconciler. It differs from the one
 // that it wraps in how the status is written: the reconciler replaces the whole
 // status by the part that it knows, and this client applies just the fields
-// that Helm owns, so that the status of the Vault nodes is never touched.
+// that Helm owns, so that the status of the Vault nodes is never touched. And a Vault
+// whose release is uninstalled is not found.
 func newClient(c client.Client) client.Client {
 	return helmClient{c}
 }
 
 type helmClient struct{ client.Client }
+
+// Get does not find a Vault that is being deleted and whose release is uninstalled: the
+// reconciler would wait until it is gone, and that may take as long as its pods have to end
+// when it is deleted in the foreground.
+// https://kubernetes.io/docs/concepts/architecture/garbage-collection/#foreground-deletion
+func (c helmClient) Get(ctx context.Context, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+	if err := c.Client.Get(ctx, key, obj, opts...); err != nil {
+		return err
+	}
+	if kind := obj.GetObjectKind().GroupVersionKind(); kind == v1alpha1.GroupVersion.WithKind("Vault") &&
+		obj.GetDeletionTimestamp() != nil && !controllerutil.ContainsFinalizer(obj, finalizer) {
+		return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("vaults").GroupResource(), key.Name)
+	}
+	return nil
+}
 
 func (c helmClient) Status() client.SubResourceWriter {
 	return statusWriter{c.Client.Status()}
@@ -62,7 +78,7 @@ func (c helmClient) Update(ctx context.Context, obj client.Object, _ ...client.U
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		current := &unstructured.Unstructured{}
 		current.SetGroupVersionKind(obj.GetObjectKind().GroupVersionKind())
-		if err := c.Get(ctx, client.ObjectKeyFromObject(obj), current); err != nil {
+		if err := c.Client.Get(ctx, client.ObjectKeyFromObject(obj), current); err != nil {
 			return err
 		}
 		if current.GetUID() != obj.GetUID() || !update(current, finalizer) {

@@ -148,6 +148,38 @@ var (
 
 func isErrAPI(err error) bool { return errors.Is(err, errAPI) }
 
+// A Vault that is deleted in the foreground stays until its pods are gone, and nobody waits for that.
+func TestUninstalledVaultIsNotFound(t *testing.T) {
+	foreground := metav1.FinalizerDeleteDependents
+	for name, tt := range map[string]struct {
+		finalizers []string
+		deleted    bool
+		want       bool
+	}{
+		"that lives":                       {finalizers: []string{finalizer}, want: true},
+		"that has no finalizer yet":        {want: true},
+		"whose release is there":           {finalizers: []string{finalizer, foreground}, deleted: true, want: true},
+		"whose release is uninstalled":     {finalizers: []string{foreground}, deleted: true},
+		"that waits for another finalizer": {finalizers: []string{"example.com/other"}, deleted: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vault := newVault()
+			vault.SetFinalizers(tt.finalizers)
+			api := fake.NewClientBuilder().WithScheme(runtime.NewScheme()).WithObjects(vault).Build()
+			if tt.deleted {
+				if err := api.Delete(t.Context(), vault); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := newVault()
+			err := newClient(api).Get(t.Context(), client.ObjectKeyFromObject(vault), got)
+			if tt.want && (err != nil || got.GetUID() != vault.GetUID()) || !tt.want && !apierrors.IsNotFound(err) {
+				t.Errorf("found is %t, error %v", tt.want, err)
+			}
+		})
+	}
+}
+
 func newVault() *unstructured.Unstructured {
 	vault := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"version": "1.21.0"}}}
 	vault.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Vault"))

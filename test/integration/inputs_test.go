@@ -129,6 +129,8 @@ func TestConfigMap(t *testing.T) {
 			map[string]string{"vault.hcl": `telemetry { ui = true`}},
 		{"it sets what the operator owns", "ConfigInvalid", "storage",
 			map[string]string{"vault.hcl": `storage "file" { path = "/tmp" }`}},
+		{"it is too large for a release", "ConfigInvalid", "larger than 64 KiB",
+			map[string]string{"vault.hcl": strings.Repeat("# a comment\n", 693<<10/12)}},
 		{"it lacks the key", "ConfigInvalid", `no key "vault.hcl"`, map[string]string{"config.hcl": "ui = true"}},
 	} {
 		setConfig(broken.data)

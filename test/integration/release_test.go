@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -29,6 +31,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/releases"
+	"github.com/vault-operator/vault-operator/test/internal/scrape"
 )
 
 // renderedKinds are the lists of all kinds that the chart renders.
@@ -289,8 +292,76 @@ func TestRefusalsNameTheFieldOfTheVault(t *testing.T) {
 	vault := createVault(t, namespace, `spec: {pod: {annotations: {"Ä": x}}}`)
 	awaitVault(t, vault, "the field is named", all(
 		says("ReleaseFailed", "spec.pod.annotations"), says("Ready", "ReleaseFailed: ", "spec.pod.annotations"),
-		says("Stalled", "spec.pod.annotations")))
+		says("Stalled", "spec.pod.annotations"), has("Deployed=False NotDeployed")))
 	awaitEvent(t, vault, "Warning InstallError ReleaseFailed: ")
+	wide := wideColumns(t, vault)
+	if !strings.Contains(wide, "InstallError") || !strings.Contains(wide, "spec.pod.annotations") {
+		t.Errorf("kubectl get vault -o wide shows %s", wide)
+	}
+}
+
+// A Vault that is deleted in the foreground, as Argo CD does, stays until its pods have ended. The
+// operator does not wait for that: there is nothing left that it could do.
+func TestForegroundDeletion(t *testing.T) {
+	namespace := newNamespace(t)
+	address := freeAddress(t)
+	t.Setenv(metricsAddress, address)
+	reader := newToken(t, namespace, "reader")
+	if err := bindRole(t.Context(), "metrics_reader_role.yaml", rbacv1.Subject{Kind: rbacv1.ServiceAccountKind,
+		Namespace: namespace, Name: "reader"}); err != nil {
+		t.Fatal(err)
+	}
+	startOperator(t)
+	vault := awaitDeployed(t, createVault(t, namespace, ""))
+	// Nothing collects garbage here, so that it stays until the test lets it go.
+	err := admin.Delete(t.Context(), vault, client.PropagationPolicy(metav1.DeletePropagationForeground))
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitVault(t, vault, "the release is uninstalled", func(v *v1alpha1.Vault) error {
+		if !slices.Equal(v.Finalizers, []string{metav1.FinalizerDeleteDependents}) {
+			return fmt.Errorf("finalizers %q", v.Finalizers)
+		}
+		return nil
+	})
+	awaitQuiet(t)
+	before := len(audit.all(t))
+	status, metrics, err := scrape.Metrics(t.Context(), address, reader)
+	if err != nil || status != http.StatusOK {
+		t.Fatalf("status %d, error %v", status, err)
+	}
+	workers := grep(metrics, "controller_runtime_active_workers")
+	for line := range strings.Lines(workers) {
+		if fields := strings.Fields(line); strings.HasPrefix(line, "controller_runtime") && fields[len(fields)-1] != "0" {
+			t.Errorf("a worker is held: %s", line)
+		}
+	}
+	if !strings.Contains(workers, `controller="helm"`) {
+		t.Errorf("the metrics tell nothing of the workers:\n%s", workers)
+	}
+	time.Sleep(3 * time.Second)
+	for _, r := range audit.all(t)[before:] {
+		// Those of the metrics' reader are asked for by the test.
+		if !slices.Contains([]string{"tokenreviews", "subjectaccessreviews", "leases"}, r.ObjectRef.Resource) {
+			t.Errorf("a request while the Vault goes: %s", r)
+		}
+	}
+}
+
+// wideColumns are what "kubectl get vault -o wide" shows of a Vault, as the API server prints it.
+func wideColumns(t *testing.T, vault *v1alpha1.Vault) string {
+	t.Helper()
+	path := fmt.Sprintf("/apis/%s/namespaces/%s/vaults/%s", v1alpha1.GroupVersion, vault.Namespace, vault.Name)
+	shown, err := clientset.CoreV1().RESTClient().Get().AbsPath(path).
+		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table metav1.Table
+	if err := json.Unmarshal(shown, &table); err != nil || len(table.Rows) != 1 {
+		t.Fatalf("%v: %s", err, shown)
+	}
+	return fmt.Sprint(table.Rows[0].Cells)
 }
 
 // Of an upgrade that fails the API server may have accepted a part. Setting the spec back
