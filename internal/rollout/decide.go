@@ -34,6 +34,9 @@ type node struct {
 	// Settled says that the node was first seen unsealed with its volume so long ago that it
 	// votes.
 	Settled bool
+	// Fresh says that the pod is not ready, or that it became so so short ago that kube-proxy may not
+	// have written that yet.
+	Fresh bool
 
 	// Peer is its ID as a member of the cluster, and Leader says that it leads that; both are
 	// told by the active node, if that is known.
@@ -69,6 +72,8 @@ type decision struct {
 //     template is set back, or fixed;
 //   - without the pod a majority of the nodes is unsealed, has caught up and votes, and one
 //     of them or the pod itself is active. A pod that does not vote can go without that;
+//   - before the active one goes the others are ready, and kube-proxy has had time to write
+//     that: it writes once a second at most, and clients would wait for that as well;
 //   - of a Vault with one node that one can go at any time: it cannot be replaced
 //     otherwise.
 //
@@ -105,6 +110,11 @@ func decide(nodes []node, wanted, voters int) decision {
 	}
 	if why := missing(nodes, next, max(wanted, voters)); why != "" {
 		return decision{Why: why}
+	}
+	if next.State == probe.Active {
+		if i := slices.IndexFunc(nodes, func(n node) bool { return n.Fresh && n.reliable() && n.UID != next.UID }); i >= 0 {
+			return decision{Why: nodes[i].Name + " is not ready, or has just become so"}
+		}
 	}
 	return decision{Delete: next.UID, Without: others(nodes, next)}
 }
