@@ -149,3 +149,17 @@ func read(t *testing.T, path string) string {
 	}
 	return string(text)
 }
+
+// TestMapIsWhole fails when a package of the operator is in no line of the map.
+func TestMapIsWhole(t *testing.T) {
+	text := read(t, "docs/architecture.md")
+	packages, err := os.ReadDir(filepath.Join(root, "internal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages {
+		if !strings.Contains(text, "`internal/"+p.Name()+"`") {
+			t.Errorf("docs/architecture.md does not say what internal/%s is for", p.Name())
+		}
+	}
+}
