@@ -76,7 +76,7 @@ fmt: ## Format the Go code.
 
 .PHONY: lint
 lint: ## Run the linters.
-	$(call step,linting,for module in . test/cluster hack/bundle; do (cd $$module && $(brief) go tool -modfile=$(CURDIR)/hack/tools/golangci-lint/go.mod golangci-lint run ./...); done)
+	$(call step,linting,for module in . test/cluster test/cluster/parts/local-kms hack/bundle; do (cd $$module && $(brief) go tool -modfile=$(CURDIR)/hack/tools/golangci-lint/go.mod golangci-lint run ./...); done)
 
 .PHONY: verify
 verify: ## Fail when a generated file or go.mod is not up to date.
