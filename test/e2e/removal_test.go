@@ -1,0 +1,50 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-operator/vault-operator/test/internal/docs"
+	"github.com/vault-operator/vault-operator/test/internal/shell"
+	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
+)
+
+// TestRemovalOfTheOperatorAlone removes what was applied while there is a Vault. The deletion of the
+// CustomResourceDefinition is stuck then, the Vault serves, and the way out is that of docs/install.md.
+func TestRemovalOfTheOperatorAlone(t *testing.T) {
+	onlyInAll(t, "TestOperatorUpgrade removes all in the right order.")
+	requireLocalCluster(t)
+	t.Cleanup(func() { shell.Run(t, "../../hack/deploy.sh") })
+	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "example"}
+	shell.Apply(t, manifest(v, `{nodes: 1, storage: {etcd: {nodes: 1}}}`))
+	v.InitAndUnseal(t, 1)
+	pods := shell.Run(t, v.Kubectl("get pods -o name"))
+
+	crd := "crd/vaults.vault.security.coreos.com"
+	shell.Run(t, "kubectl delete -k ../../config/default --wait=false")
+	shell.Eventually(t, "the operator is gone", 2*time.Minute, func() error {
+		out, err := shell.Try("kubectl get namespace --ignore-not-found -o name " + operatorNamespace)
+		if err == nil && out != "" {
+			err = errors.New(out)
+		}
+		return err
+	})
+	if out, err := shell.Try("kubectl wait --for=delete --timeout=10s " + crd); err == nil {
+		t.Errorf("the CustomResourceDefinition is gone, although there was a Vault: %s", out)
+	}
+	if now := shell.Run(t, v.Kubectl("get pods -o name")); now != pods {
+		t.Errorf("the pods are %s, and were %s", now, pods)
+	}
+	shell.Run(t, v.Kubectl("exec deploy/example -- vault status"))
+
+	command := docs.Find(t, "../../docs/install.md", regexp.MustCompile(`(?m)^    (kubectl -n default patch vault .*)$`))
+	shell.Run(t, strings.Replace(command, "-n default", "-n "+v.Namespace, 1))
+	shell.Run(t, "kubectl wait --for=delete --timeout=1m "+crd)
+	shell.Run(t, "../../hack/deploy.sh") // with the CRD
+	awaitNothingLeft(t, v, 1)
+}
