@@ -148,7 +148,7 @@ func TestOwn(t *testing.T) {
 	}
 }
 
-func TestAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	if !AlreadyMounted([]string{"path is already in use at vault-operator/"}) || AlreadyMounted([]string{"no"}) {
 		t.Error("AlreadyMounted() is wrong")
 	}

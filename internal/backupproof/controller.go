@@ -125,11 +125,11 @@ func (r *Reconciler) facts(ctx context.Context, s *v1alpha1.VaultBackupSchedule)
 			return nil, err
 		}
 	}
-	return f, r.ask(ctx, f)
+	return f, r.readNodes(ctx, f)
 }
 
-// ask reads what the nodes tell, once the backup is restored.
-func (r *Reconciler) ask(ctx context.Context, f *facts) (err error) {
+// readNodes reads what the nodes tell, once the backup is restored.
+func (r *Reconciler) readNodes(ctx context.Context, f *facts) (err error) {
 	if f.Vault == nil || f.Restore == nil || !f.Restore.Completed() {
 		return nil
 	}
@@ -268,24 +268,24 @@ func (r *Reconciler) node(ctx context.Context, vault *v1alpha1.Vault) (*vaultcli
 	}
 	key := client.ObjectKeyFromObject(vault)
 	observations := r.Engine.Observations(key)
-	var asked *corev1.Pod
+	var responding *corev1.Pod
 	for i := range list {
 		pod := &list[i]
-		if !pods.Running(pod) || pods.Terminating(pod) || !observations[pod.UID].State.Answered() {
+		if !pods.Running(pod) || pods.Terminating(pod) || !observations[pod.UID].State.Responded() {
 			continue
 		}
-		if asked == nil || observations[pod.UID].State == probe.Active {
-			asked = pod
+		if responding == nil || observations[pod.UID].State == probe.Active {
+			responding = pod
 		}
 	}
-	if asked == nil {
+	if responding == nil {
 		return nil, false, nil
 	}
-	target, known := r.Engine.Target(key, asked.UID)
+	target, known := r.Engine.Target(key, responding.UID)
 	if !known {
 		return nil, false, nil
 	}
-	return vaultclient.New(target), observations[asked.UID].State == probe.Active, nil
+	return vaultclient.New(target), observations[responding.UID].State == probe.Active, nil
 }
 
 // act does what was decided, and tells of it. What is told is told of the version of the schedule that was decided

@@ -28,8 +28,8 @@ type KeyPair struct {
 	Cert, Key []byte
 }
 
-// NewCA makes a CA.
-func NewCA(commonName string) (KeyPair, error) {
+// NewCA makes a CA that is valid from now on.
+func NewCA(commonName string, now time.Time) (KeyPair, error) {
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: commonName},
 		IsCA:                  true,
@@ -37,12 +37,12 @@ func NewCA(commonName string) (KeyPair, error) {
 		MaxPathLenZero:        true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	return create(template, nil)
+	return create(template, nil, now)
 }
 
-// Sign makes a certificate for the DNS names and IP addresses, signed by ca.
+// Sign makes a certificate for the DNS names and IP addresses that is valid from now on, signed by ca.
 func Sign(
-	ca KeyPair, commonName string, usage []x509.ExtKeyUsage, names []string, addresses ...net.IP,
+	ca KeyPair, commonName string, usage []x509.ExtKeyUsage, names []string, now time.Time, addresses ...net.IP,
 ) (KeyPair, error) {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: commonName},
@@ -51,11 +51,11 @@ func Sign(
 		DNSNames:    names,
 		IPAddresses: addresses,
 	}
-	return create(template, &ca)
+	return create(template, &ca, now)
 }
 
 // create signs the template by ca, or by itself when ca is nil.
-func create(template *x509.Certificate, ca *KeyPair) (KeyPair, error) {
+func create(template *x509.Certificate, ca *KeyPair, now time.Time) (KeyPair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return KeyPair{}, err
@@ -65,7 +65,7 @@ func create(template *x509.Certificate, ca *KeyPair) (KeyPair, error) {
 	if err != nil {
 		return KeyPair{}, err
 	}
-	template.NotBefore = time.Now().Add(-backdate)
+	template.NotBefore = now.Add(-backdate)
 	template.NotAfter = template.NotBefore.Add(lifetime)
 
 	parent, signer := template, any(key)

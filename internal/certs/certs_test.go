@@ -23,7 +23,7 @@ var serverAuth = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 
 func newCA(t *testing.T) KeyPair {
 	t.Helper()
-	ca, err := NewCA("test CA")
+	ca, err := NewCA("test CA", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func newCA(t *testing.T) KeyPair {
 
 func sign(t *testing.T, ca KeyPair, names ...string) KeyPair {
 	t.Helper()
-	leaf, err := Sign(ca, names[0], serverAuth, names)
+	leaf, err := Sign(ca, names[0], serverAuth, names, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestNewCA(t *testing.T) {
 func TestSign(t *testing.T) {
 	ca := newCA(t)
 	addresses := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
-	leaf, err := Sign(ca, testName, serverAuth, []string{testName, "localhost"}, addresses...)
+	leaf, err := Sign(ca, testName, serverAuth, []string{testName, "localhost"}, time.Now(), addresses...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestSignRefusesAnAuthorityThatCannotSign(t *testing.T) {
 		"another's key":  {Cert: ca.Cert, Key: other.Key},
 		"not PEM at all": {Cert: []byte("garbage"), Key: []byte("garbage")},
 	} {
-		if _, err := Sign(broken, testName, serverAuth, []string{testName}); err == nil {
+		if _, err := Sign(broken, testName, serverAuth, []string{testName}, time.Now()); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

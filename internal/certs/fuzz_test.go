@@ -2,7 +2,6 @@ package certs
 
 import (
 	"bytes"
-	"crypto/x509"
 	"strings"
 	"testing"
 	"time"
@@ -11,11 +10,11 @@ import (
 // FuzzVerify shows that no content of a Secret ends the operator, that errors never
 // hold a key, and that what is accepted can be served.
 func FuzzVerify(f *testing.F) {
-	ca, err := NewCA("ca")
+	ca, err := NewCA("ca", time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}
-	pair, err := Sign(ca, "leaf", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{"example.default.svc"})
+	pair, err := Sign(ca, "leaf", serverAuth, []string{"example.default.svc"}, time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -8,12 +8,14 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -47,7 +49,7 @@ func generated(reason, format string, args ...any) error {
 type leaf struct {
 	secret string
 	// data makes the Secret's content.
-	data func(ca KeyPair) (map[string][]byte, error)
+	data func(ca KeyPair, now time.Time) (map[string][]byte, error)
 }
 
 // issuer is a CA and what it signs. Each purpose has its own, so that what
@@ -101,6 +103,7 @@ type Clients struct {
 	Cache client.Reader
 	// APIReader reads from the API server.
 	APIReader client.Reader
+	Clock     clock.PassiveClock
 }
 
 // Ensure makes the Secrets with certificates that this Vault needs and that do
@@ -141,12 +144,12 @@ func vaultIssuer(vault *v1alpha1.Vault) issuer {
 		secret:     vault.Name + "-default-vault-ca",
 		commonName: vault.Name + " Vault CA",
 		leaves: []leaf{
-			{vault.ServerSecretName(), func(ca KeyPair) (map[string][]byte, error) {
+			{vault.ServerSecretName(), func(ca KeyPair, now time.Time) (map[string][]byte, error) {
 				server, err := Sign(ca, vault.ServerName(), []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-					serverNames(vault), net.IPv4(127, 0, 0, 1), net.IPv6loopback)
+					serverNames(vault), now, net.IPv4(127, 0, 0, 1), net.IPv6loopback)
 				return map[string][]byte{v1alpha1.ServerCertKey: server.Cert, v1alpha1.ServerKeyKey: server.Key}, err
 			}},
-			{vault.ClientSecretName(), func(ca KeyPair) (map[string][]byte, error) {
+			{vault.ClientSecretName(), func(ca KeyPair, _ time.Time) (map[string][]byte, error) {
 				return map[string][]byte{v1alpha1.ClientCAKey: ca.Cert}, nil
 			}},
 		},
@@ -160,16 +163,16 @@ func etcdIssuer(vault *v1alpha1.Vault) issuer {
 		secret:     vault.EtcdName() + "-ca",
 		commonName: vault.Name + " etcd CA",
 		leaves: []leaf{
-			{vault.EtcdServerSecretName(), func(ca KeyPair) (map[string][]byte, error) {
+			{vault.EtcdServerSecretName(), func(ca KeyPair, now time.Time) (map[string][]byte, error) {
 				// Members are clients of each other, so the usage is both.
 				server, err := Sign(ca, service, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-					[]string{service, "*." + service, forVault, "localhost"}, net.IPv4(127, 0, 0, 1), net.IPv6loopback)
+					[]string{service, "*." + service, forVault, "localhost"}, now, net.IPv4(127, 0, 0, 1), net.IPv6loopback)
 				return map[string][]byte{
 					v1alpha1.ServerCertKey: server.Cert, v1alpha1.ServerKeyKey: server.Key, caCertKey: ca.Cert,
 				}, err
 			}},
-			{vault.EtcdClientSecretName(), func(ca KeyPair) (map[string][]byte, error) {
-				client, err := Sign(ca, "vault", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, nil)
+			{vault.EtcdClientSecretName(), func(ca KeyPair, now time.Time) (map[string][]byte, error) {
+				client, err := Sign(ca, "vault", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, nil, now)
 				return map[string][]byte{clientCertKey: client.Cert, clientKeyKey: client.Key, caCertKey: ca.Cert}, err
 			}},
 		},
@@ -241,7 +244,7 @@ func ensureIssuer(
 	made := []*corev1.Secret{caSecret}
 	ca := KeyPair{Cert: caSecret.Data[caCertKey], Key: caSecret.Data[caKeyKey]}
 	for _, l := range missing {
-		data, err := l.data(ca)
+		data, err := l.data(ca, c.Clock.Now())
 		if err != nil {
 			return nil, fmt.Errorf("making Secret %q: %w", l.secret, err)
 		}
@@ -272,7 +275,7 @@ func ensureCA(
 	if trusted {
 		return nil, nil
 	}
-	ca, err := NewCA(i.commonName)
+	ca, err := NewCA(i.commonName, c.Clock.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -48,7 +49,9 @@ func newClient(t *testing.T, objects ...client.Object) client.WithWatch {
 }
 
 // clients reads and writes with one client.
-func clients(c client.Client) Clients { return Clients{Client: c, Cache: c, APIReader: c} }
+func clients(c client.Client) Clients {
+	return Clients{Client: c, Cache: c, APIReader: c, Clock: clock.RealClock{}}
+}
 
 // Check says what is wrong with the certificates of a Vault and its etcd.
 func Check(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, now time.Time) error {
@@ -129,7 +132,9 @@ func TestEnsure(t *testing.T) {
 
 	// What is there is never written again.
 	for range 3 {
-		if _, err := Ensure(t.Context(), Clients{Client: readOnly(t, c), Cache: c, APIReader: c}, vault); err != nil {
+		reads := clients(c)
+		reads.Client = readOnly(t, c)
+		if _, err := Ensure(t.Context(), reads, vault); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -631,7 +636,9 @@ func TestEnsureUsesWhatTheCacheDoesNotHaveYet(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		made, err := Ensure(t.Context(), Clients{Client: api, Cache: cache, APIReader: api}, vault)
+		behind := clients(api)
+		behind.Cache = cache
+		made, err := Ensure(t.Context(), behind, vault)
 		if err != nil {
 			t.Errorf("without %v: %v", allSecrets[:late], err)
 		}
@@ -659,7 +666,8 @@ func TestEnsureReadsNothingThatTheCacheHas(t *testing.T) {
 			return errAPI
 		},
 	})
-	if _, err := Ensure(t.Context(), Clients{Client: readOnly(t, api), Cache: api, APIReader: silent}, vault); err != nil {
+	reads := Clients{Client: readOnly(t, api), Cache: api, APIReader: silent, Clock: clock.RealClock{}}
+	if _, err := Ensure(t.Context(), reads, vault); err != nil {
 		t.Error(err)
 	}
 }

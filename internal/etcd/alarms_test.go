@@ -22,7 +22,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
-func TestAsk(t *testing.T) {
+func TestAlarm(t *testing.T) {
 	for name, test := range map[string]struct {
 		status      int
 		body, alarm string
@@ -64,7 +64,7 @@ func member(namespace, name, ip string, phase corev1.PodPhase) *corev1.Pod {
 func TestRounds(t *testing.T) {
 	server := member("a", "vault-0", "10.0.0.9", corev1.PodRunning)
 	server.Labels[v1alpha1.ComponentLabel] = v1alpha1.ServerComponent
-	answers := map[string]string{} // by address; who is not in it does not answer
+	responses := map[string]string{} // by address; who is not in it does not answer
 	alarms := NewAlarms(fake.NewClientBuilder().WithObjects(
 		member("a", "vault-etcd-0", "10.0.0.1", corev1.PodRunning),
 		member("a", "vault-etcd-1", "10.0.0.2", corev1.PodRunning),
@@ -74,7 +74,7 @@ func TestRounds(t *testing.T) {
 		server,
 	).Build())
 	alarms.alarm = func(_ context.Context, address string) (string, error) {
-		if alarm, answered := answers[address]; answered {
+		if alarm, responds := responses[address]; responds {
 			return alarm, nil
 		}
 		return "", errors.New("no answer")
@@ -88,29 +88,29 @@ func TestRounds(t *testing.T) {
 	a, b := types.NamespacedName{Namespace: "a", Name: "vault"}, types.NamespacedName{Namespace: "b", Name: "vault"}
 
 	for _, round := range []struct {
-		name    string
-		answers map[string]string
-		a, b    string
-		news    int
+		name      string
+		responses map[string]string
+		a, b      string
+		news      int
 	}{
 		{name: "nobody answers"},
-		{name: "no alarm", answers: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": ""}},
+		{name: "no alarm", responses: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": ""}},
 		{
-			name:    "one raises an alarm",
-			answers: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": NoSpace, "10.0.0.4:2381": "X"}, b: NoSpace,
+			name:      "one raises an alarm",
+			responses: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": NoSpace, "10.0.0.4:2381": "X"}, b: NoSpace,
 			news: 1,
 		},
 		{
-			name: "it has not been disarmed", answers: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": NoSpace},
+			name: "it has not been disarmed", responses: map[string]string{"10.0.0.1:2381": "", "10.0.0.3:2381": NoSpace},
 			b: NoSpace,
 		},
 		{
-			name:    "nor when it does not answer; another asks its second member",
-			answers: map[string]string{"10.0.0.2:2381": NoSpace, "10.0.0.9:2381": "X"}, a: NoSpace, b: NoSpace, news: 1,
+			name:      "nor when it does not answer; another asks its second member",
+			responses: map[string]string{"10.0.0.2:2381": NoSpace, "10.0.0.9:2381": "X"}, a: NoSpace, b: NoSpace, news: 1,
 		},
-		{name: "both are disarmed", answers: map[string]string{"10.0.0.2:2381": "", "10.0.0.3:2381": ""}, news: 2},
+		{name: "both are disarmed", responses: map[string]string{"10.0.0.2:2381": "", "10.0.0.3:2381": ""}, news: 2},
 	} {
-		answers = round.answers
+		responses = round.responses
 		if err := alarms.round(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -142,11 +142,11 @@ func TestMemberWithAnAddressOfIPv6(t *testing.T) {
 	server := &httptest.Server{Listener: listener, Config: &http.Server{
 		ReadHeaderTimeout: time.Minute,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			answer := `{"health":"false","reason":"ALARM NOSPACE"}`
+			response := `{"health":"false","reason":"ALARM NOSPACE"}`
 			if r.URL.Path == "/metrics" {
-				answer = metrics
+				response = metrics
 			}
-			_, _ = w.Write([]byte(answer)) // the client may have had enough
+			_, _ = w.Write([]byte(response)) // the client may have had enough
 		}),
 	}}
 	server.Start()

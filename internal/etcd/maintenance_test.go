@@ -10,24 +10,24 @@ import (
 )
 
 // serve is a member that answers as it is told, and notes what it is asked.
-func serve(t *testing.T, status int, answer string) (*Member, *[]string) {
+func serve(t *testing.T, status int, response string) (*Member, *[]string) {
 	t.Helper()
-	var asked []string
+	var requests []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		asked = append(asked, strings.TrimPrefix(r.URL.Path, "/v3/maintenance/")+" "+string(body))
+		requests = append(requests, strings.TrimPrefix(r.URL.Path, "/v3/maintenance/")+" "+string(body))
 		w.Header().Set("Location", "/elsewhere")
 		w.WriteHeader(status)
-		_, _ = io.WriteString(w, answer)
+		_, _ = io.WriteString(w, response)
 	}))
 	t.Cleanup(server.Close)
 	client := server.Client()
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Member{address: server.URL, client: client}, &asked
+	return &Member{address: server.URL, client: client}, &requests
 }
 
 func TestMaintenance(t *testing.T) {
-	m, asked := serve(t, http.StatusOK, `{"alarms": [{"memberID": "12", "alarm": "NOSPACE"}, `+
+	m, requests := serve(t, http.StatusOK, `{"alarms": [{"memberID": "12", "alarm": "NOSPACE"}, `+
 		`{"memberID": "13", "alarm": "CORRUPT"}, {"memberID": "18446744073709551615", "alarm": "NOSPACE"}]}`)
 	for _, do := range []func() error{
 		func() error { return m.Defragment(t.Context()) },
@@ -43,8 +43,8 @@ func TestMaintenance(t *testing.T) {
 		`alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"12"}`,
 		`alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"18446744073709551615"}`,
 	}
-	if !slices.Equal(*asked, want) {
-		t.Errorf("asked %q, want %q", *asked, want)
+	if !slices.Equal(*requests, want) {
+		t.Errorf("asked %q, want %q", *requests, want)
 	}
 	if m.MoveLeader(t.Context(), "nobody") == nil {
 		t.Error("a leader is moved to nobody")
@@ -53,16 +53,16 @@ func TestMaintenance(t *testing.T) {
 
 // What a member answers is not quoted, not followed, and not believed.
 func TestMaintenanceFails(t *testing.T) {
-	for answer, status := range map[string]int{
+	for response, status := range map[string]int{
 		"MARKER": http.StatusInternalServerError, "": http.StatusTemporaryRedirect, "{": http.StatusOK,
 		`{"alarms": [{"memberID": "MARKER", "alarm": "NOSPACE"}]}`:          http.StatusOK,
 		`{"alarms": [` + strings.Repeat(`{},`, 2*maxMembers) + `{}]}`:       http.StatusOK,
 		`{"alarms": [{"memberID": "` + strings.Repeat("1", 20<<10) + `"}]}`: http.StatusOK,
 	} {
-		m, asked := serve(t, status, answer)
+		m, requests := serve(t, status, response)
 		err := m.Disarm(t.Context())
-		if err == nil || strings.Contains(err.Error(), "MARKER") || len(*asked) != 1 {
-			t.Errorf("%.40s: error %v, asked %d times", answer, err, len(*asked))
+		if err == nil || strings.Contains(err.Error(), "MARKER") || len(*requests) != 1 {
+			t.Errorf("%.40s: error %v, asked %d times", response, err, len(*requests))
 		}
 	}
 }

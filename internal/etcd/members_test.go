@@ -46,9 +46,9 @@ func TestView(t *testing.T) {
 		"sent elsewhere":         {status: 302, body: metrics},
 	} {
 		t.Run(name, func(t *testing.T) {
-			asked := 0
+			requests := 0
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				asked++
+				requests++
 				w.Header().Set("Location", "/elsewhere")
 				w.WriteHeader(tt.status)
 				_, _ = w.Write([]byte(tt.body)) // the client may have had enough
@@ -58,8 +58,8 @@ func TestView(t *testing.T) {
 			if got := report.Members; (err == nil) != (tt.want != nil) || tt.want != nil && !slices.Equal(got, tt.want) {
 				t.Errorf("members %v, error %v, want %v", got, err, tt.want)
 			}
-			if asked != 1 {
-				t.Errorf("asked %d times", asked)
+			if requests != 1 {
+				t.Errorf("asked %d times", requests)
 			}
 		})
 	}
@@ -98,8 +98,8 @@ etcd_mvcc_db_total_size_in_bytes NaN
 }
 
 func TestDisagreement(t *testing.T) {
-	answers := map[string][]string{}
-	asked := 0
+	responses := map[string][]string{}
+	requests := 0
 	alarms := NewAlarms(fake.NewClientBuilder().WithObjects(
 		member("a", "vault-etcd-0", "10.0.0.1", corev1.PodRunning),
 		member("a", "vault-etcd-1", "10.0.0.2", corev1.PodRunning),
@@ -107,8 +107,8 @@ func TestDisagreement(t *testing.T) {
 	).Build())
 	alarms.alarm = func(context.Context, string) (string, error) { return "", nil }
 	alarms.report = func(_ context.Context, address string) (Report, error) {
-		asked++
-		if members, answered := answers[address]; answered {
+		requests++
+		if members, responds := responses[address]; responds {
 			return Report{Members: members}, nil
 		}
 		return Report{}, errors.New("no answer")
@@ -117,31 +117,31 @@ func TestDisagreement(t *testing.T) {
 	vault.Namespace, vault.Name = "a", "vault"
 	abc := []string{"a", "b", "c"}
 	for _, round := range []struct {
-		name    string
-		answers [][]string
-		want    string
-		asked   int
+		name      string
+		responses [][]string
+		want      string
+		requests  int
 	}{
-		{name: "nobody answers", asked: 3},
-		{name: "one answers", answers: [][]string{abc}, asked: 3},
-		{name: "all do", answers: [][]string{abc, abc, abc}, asked: 2},
-		{name: "they are not asked again", answers: [][]string{{"a"}, {"b"}, {"c"}}},
+		{name: "nobody answers", requests: 3},
+		{name: "one answers", responses: [][]string{abc}, requests: 3},
+		{name: "all do", responses: [][]string{abc, abc, abc}, requests: 2},
+		{name: "they are not asked again", responses: [][]string{{"a"}, {"b"}, {"c"}}},
 	} {
-		answers, asked = map[string][]string{}, 0
-		for i, members := range round.answers {
-			answers[fmt.Sprintf("10.0.0.%d:2381", i+1)] = members
+		responses, requests = map[string][]string{}, 0
+		for i, members := range round.responses {
+			responses[fmt.Sprintf("10.0.0.%d:2381", i+1)] = members
 		}
 		if err := alarms.round(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := alarms.Disagreement(vault); got != round.want || asked != round.asked {
-			t.Errorf("%s: %q after %d requests, want %q after %d", round.name, got, asked, round.want, round.asked)
+		if got := alarms.Disagreement(vault); got != round.want || requests != round.requests {
+			t.Errorf("%s: %q after %d requests, want %q after %d", round.name, got, requests, round.want, round.requests)
 		}
 	}
 
 	// Made again with more members on the volume of a single one.
 	alarms.views = nil
-	answers = map[string][]string{"10.0.0.1:2381": {"a"}, "10.0.0.2:2381": abc, "10.0.0.3:2381": abc}
+	responses = map[string][]string{"10.0.0.1:2381": {"a"}, "10.0.0.2:2381": abc, "10.0.0.3:2381": abc}
 	if err := alarms.round(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestDisagreement(t *testing.T) {
 		t.Errorf("two clusters: %q, want %q", got, want)
 	}
 	// A member was replaced, and all know of it when they are asked again.
-	answers = map[string][]string{"10.0.0.1:2381": abc, "10.0.0.2:2381": abc, "10.0.0.3:2381": abc}
+	responses = map[string][]string{"10.0.0.1:2381": abc, "10.0.0.2:2381": abc, "10.0.0.3:2381": abc}
 	if err := alarms.round(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -71,6 +71,7 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 	}
 	records := &releases.Store{
 		Namespace: namespace, Chart: watch.Chart.Name(), Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(),
+		Clock: clock.RealClock{},
 		//nolint:staticcheck // the same kind of recorder as the reconciler's
 		Recorder: message.Recorder(mgr.GetEventRecorderFor("vault-operator")),
 	}

@@ -23,14 +23,26 @@ const fieldOwner = client.FieldOwner("vault-operator-helm")
 // finalizer is the Helm reconciler's, which does not export it.
 const finalizer = "uninstall-helm-release"
 
+// Conditions and reasons that v1alpha1 has no names for. Those of helm-operator-plugins are in a package that is
+// internal to it.
+const (
+	initializedCondition = "Initialized"
+
+	reasonInitialized = "Initialized"
+	reasonNotDeployed = "NotDeployed"
+	reasonReleased    = "Released"
+	reasonReconciled  = "Reconciled"
+	reasonUnknown     = "Unknown"
+)
+
 // ownedConditions are the conditions of the Helm reconciler that are kept, with
 // the reason for those that it writes without one. Paused is not among them:
 // nothing can pause a Vault.
 var ownedConditions = map[string]map[metav1.ConditionStatus]string{
-	"Initialized":                    {metav1.ConditionTrue: "Initialized"},
-	v1alpha1.DeployedCondition:       {metav1.ConditionFalse: "NotDeployed"},
-	v1alpha1.ReleaseFailedCondition:  {metav1.ConditionFalse: "Released"},
-	v1alpha1.IrreconcilableCondition: {metav1.ConditionFalse: "Reconciled"},
+	initializedCondition:             {metav1.ConditionTrue: reasonInitialized},
+	v1alpha1.DeployedCondition:       {metav1.ConditionFalse: reasonNotDeployed},
+	v1alpha1.ReleaseFailedCondition:  {metav1.ConditionFalse: reasonReleased},
+	v1alpha1.IrreconcilableCondition: {metav1.ConditionFalse: reasonReconciled},
 }
 
 // newClient returns the client for the Helm reconciler. It differs from the one
@@ -153,7 +165,7 @@ func complete(condition map[string]any, generation int64) {
 	if text(condition, "reason") == "" {
 		reason := ownedConditions[text(condition, "type")][metav1.ConditionStatus(text(condition, "status"))]
 		if reason == "" {
-			reason = "Unknown"
+			reason = reasonUnknown
 		}
 		condition["reason"] = reason
 	}

@@ -92,7 +92,8 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 		return nil, err
 	}
 	// Certificates come first, so that no pod has to wait for a Secret to mount.
-	made, err := certs.Ensure(ctx, certs.Clients{Client: t.client, Cache: t.cache, APIReader: t.apiReader}, &vault)
+	clients := certs.Clients{Client: t.client, Cache: t.cache, APIReader: t.apiReader, Clock: t.clock}
+	made, err := certs.Ensure(ctx, clients, &vault)
 	if err != nil {
 		return nil, err
 	}

@@ -203,7 +203,7 @@ func TestTranslateNamesTheConfigurationOnly(t *testing.T) {
 
 // The values of a seal have no content of a Secret, and tell the chart where the CA is.
 func TestTranslateSeal(t *testing.T) {
-	ca, err := certs.NewCA("root")
+	ca, err := certs.NewCA("root", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,8 +77,8 @@ type memory struct {
 	refusal    string
 	refused    time.Time
 	generation int64
-	// unanswered is how many attempts in a row, this one included, had no answer that counts.
-	unanswered int
+	// failed is how many attempts in a row, this one included, had no response that counts.
+	failed int
 	// holders is what came of reading the public keys last.
 	holders checkedHolders
 }
@@ -199,7 +199,7 @@ func (r *Reconciler) remember(vault *v1alpha1.Vault) *memory {
 		r.memory[key] = m
 	}
 	if status := vault.Status.Initialization; status != nil && status.Attempt != m.attempt {
-		*m = memory{vault: vault.UID, attempt: status.Attempt, seen: r.Clock.Now(), unanswered: m.unanswered}
+		*m = memory{vault: vault.UID, attempt: status.Attempt, seen: r.Clock.Now(), failed: m.failed}
 	}
 	if m.generation != vault.Generation || r.Clock.Now().Sub(m.refused) >= tryAgain {
 		m.refusal, m.generation = "", vault.Generation
@@ -219,7 +219,7 @@ func (r *Reconciler) gather(
 ) (*facts, []corev1.Pod, error) {
 	f := &facts{
 		vault: vault, refusal: m.refusal, holdsKeys: m.keys != nil, holdsToken: m.token != "",
-		since: r.Clock.Now().Sub(m.seen), unanswered: m.unanswered,
+		since: r.Clock.Now().Sub(m.seen), failed: m.failed,
 		storageReady: meta.IsStatusConditionTrue(vault.Status.Conditions, v1alpha1.StorageReadyCondition),
 	}
 	all, err := pods.List(ctx, r, vault)

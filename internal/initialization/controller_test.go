@@ -54,8 +54,8 @@ type vaultServer struct {
 	// before is called before Vault is initialized, and after when it is; an error ends the
 	// connection.
 	before, after func() error
-	// answer is what is said in place of the keys.
-	answer map[string]any
+	// response is what is said in place of the keys.
+	response map[string]any
 	// refuse makes Vault refuse.
 	refuse string
 	// valid says that the root token is, and loseRevocation that a response is lost once.
@@ -135,11 +135,11 @@ func (v *vaultServer) init(r *http.Request, reply func(int, any)) {
 	for i := range int(shares.(float64)) {
 		keys = append(keys, fmt.Sprintf("MARKER-key-%d", i+1))
 	}
-	answer := map[string]any{name: keys, "root_token": rootToken}
-	if v.answer != nil {
-		answer = v.answer
+	response := map[string]any{name: keys, "root_token": rootToken}
+	if v.response != nil {
+		response = v.response
 	}
-	reply(http.StatusOK, answer)
+	reply(http.StatusOK, response)
 }
 
 // set changes what it does, for the engine probes it meanwhile.
@@ -149,7 +149,7 @@ func (v *vaultServer) set(change func(*vaultServer)) {
 	change(v)
 }
 
-func (v *vaultServer) asked() int {
+func (v *vaultServer) requestCount() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return len(v.requests)
@@ -300,7 +300,7 @@ func (f *fixture) settle() {
 }
 
 // expect checks the condition, the phase, and how often Vault was asked.
-func (f *fixture) expect(reason string, phase v1alpha1.InitializationPhase, asked int) *metav1.Condition {
+func (f *fixture) expect(reason string, phase v1alpha1.InitializationPhase, requests int) *metav1.Condition {
 	f.t.Helper()
 	vault := f.get()
 	condition := meta.FindStatusCondition(vault.Status.Conditions, v1alpha1.InitializationSucceededCondition)
@@ -315,8 +315,8 @@ func (f *fixture) expect(reason string, phase v1alpha1.InitializationPhase, aske
 	if got != phase {
 		f.t.Errorf("the phase is %q, want %q", got, phase)
 	}
-	if got := f.vault.asked(); got != asked {
-		f.t.Errorf("Vault was asked %d times, want %d", got, asked)
+	if got := f.vault.requestCount(); got != requests {
+		f.t.Errorf("Vault was asked %d times, want %d", got, requests)
 	}
 	text, err := json.Marshal(vault)
 	if err != nil || bytes.Contains(text, []byte("MARKER")) {
@@ -414,29 +414,29 @@ func TestKilledAtEachStep(t *testing.T) {
 	for what, tt := range map[string]struct {
 		// fault prepares the first operator, which is dead after one reconcile; restore makes
 		// everything work again.
-		fault  func(f *fixture)
-		reason string
-		phase  v1alpha1.InitializationPhase
-		asked  int
-		stored []string
+		fault    func(f *fixture)
+		reason   string
+		phase    v1alpha1.InitializationPhase
+		requests int
+		stored   []string
 	}{
 		"before the attempt is written down": {
 			fault:  func(f *fixture) { f.apply = func() error { return errKilled } },
-			reason: v1alpha1.ReasonKeysInPlaintext, phase: v1alpha1.PhaseInitialized, asked: 1, stored: []string{name},
+			reason: v1alpha1.ReasonKeysInPlaintext, phase: v1alpha1.PhaseInitialized, requests: 1, stored: []string{name},
 		},
 		"before Vault does what it is asked": {
 			fault:  func(f *fixture) { f.vault.set(func(v *vaultServer) { v.before = func() error { return kill } }) },
-			reason: v1alpha1.ReasonKeysInPlaintext, phase: v1alpha1.PhaseInitialized, asked: 2, stored: []string{name},
+			reason: v1alpha1.ReasonKeysInPlaintext, phase: v1alpha1.PhaseInitialized, requests: 2, stored: []string{name},
 		},
 		"before the response": {
 			fault:  func(f *fixture) { f.vault.set(func(v *vaultServer) { v.after = func() error { return kill } }) },
-			reason: v1alpha1.ReasonKeysLost, phase: v1alpha1.PhaseKeysLost, asked: 1,
+			reason: v1alpha1.ReasonKeysLost, phase: v1alpha1.PhaseKeysLost, requests: 1,
 		},
 		"before the keys are stored": {
 			fault: func(f *fixture) {
 				f.create = func(context.Context, client.Client, *corev1.Secret) error { return errKilled }
 			},
-			reason: v1alpha1.ReasonKeysLost, phase: v1alpha1.PhaseKeysLost, asked: 1,
+			reason: v1alpha1.ReasonKeysLost, phase: v1alpha1.PhaseKeysLost, requests: 1,
 		},
 		"after the keys are stored": {
 			fault: func(f *fixture) {
@@ -445,7 +445,7 @@ func TestKilledAtEachStep(t *testing.T) {
 					return c.Create(ctx, secret)
 				}
 			},
-			reason: v1alpha1.ReasonKeysInPlaintext, phase: v1alpha1.PhaseInitialized, asked: 1, stored: []string{name},
+			reason: v1alpha1.ReasonKeysInPlaintext, phase: v1alpha1.PhaseInitialized, requests: 1, stored: []string{name},
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -457,11 +457,11 @@ func TestKilledAtEachStep(t *testing.T) {
 			f.vault.set(func(v *vaultServer) { v.before, v.after = nil, nil })
 			f.restart()
 			f.settle()
-			f.expect(tt.reason, tt.phase, tt.asked)
+			f.expect(tt.reason, tt.phase, tt.requests)
 			f.stored(tt.stored...)
 			f.restart()
 			f.settle()
-			f.expect(tt.reason, tt.phase, tt.asked)
+			f.expect(tt.reason, tt.phase, tt.requests)
 			f.stored(tt.stored...)
 		})
 	}
@@ -568,22 +568,22 @@ func TestKeysAreStoredNevertheless(t *testing.T) {
 }
 
 // What has no answer time and again is tried less and less often.
-func TestNoAnswerAgain(t *testing.T) {
+func TestNoResponseAgain(t *testing.T) {
 	f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
 	f.vault.set(func(v *vaultServer) { v.before = func() error { return errKilled } })
-	var asked []int
+	var requests []int
 	for range 8 {
 		_ = f.reconcile(t.Context())
 		f.clock.SetTime(f.clock.Now().Add(settle))
-		asked = append(asked, f.vault.asked())
+		requests = append(requests, f.vault.requestCount())
 	}
-	if want := []int{1, 2, 2, 3, 3, 3, 3, 4}; !slices.Equal(asked, want) {
-		t.Errorf("Vault was asked %v times, want %v", asked, want)
+	if want := []int{1, 2, 2, 3, 3, 3, 3, 4}; !slices.Equal(requests, want) {
+		t.Errorf("Vault was asked %v times, want %v", requests, want)
 	}
 }
 
 // Of a response without the keys that were asked for nothing is kept.
-func TestOtherKeysThanAskedFor(t *testing.T) {
+func TestOtherKeysThanRequested(t *testing.T) {
 	for name, keys := range map[string][]string{
 		"fewer":     {"MARKER-1", "MARKER-2"},
 		"more":      {"MARKER-1", "MARKER-2", "MARKER-3", "MARKER-4"},
@@ -591,7 +591,7 @@ func TestOtherKeysThanAskedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, plainPolicy(v1alpha1.StoreRootToken))
-			f.vault.set(func(v *vaultServer) { v.answer = map[string]any{"keys_base64": keys, "root_token": rootToken} })
+			f.vault.set(func(v *vaultServer) { v.response = map[string]any{"keys_base64": keys, "root_token": rootToken} })
 			if err := f.reconcile(t.Context()); err == nil || strings.Contains(err.Error(), "MARKER") {
 				t.Errorf("error %v", err)
 			}
@@ -876,19 +876,19 @@ func TestRevoke(t *testing.T) {
 // of that.
 func TestRevokeAuthorizesFirst(t *testing.T) {
 	for name, tt := range map[string]struct {
-		asked bool
-		err   error
-		calls int
+		requested bool
+		err       error
+		calls     int
 	}{
-		"the spec asks for it":         {asked: true, calls: 1},
+		"the spec asks for it":         {requested: true, calls: 1},
 		"it does not":                  {},
-		"Vault refuses it":             {asked: true, err: &vaultclient.Error{Status: http.StatusForbidden}, calls: 1},
-		"the API server tells no keys": {asked: true, err: errors.New("no keys"), calls: 1 + authorizeTries},
+		"Vault refuses it":             {requested: true, err: &vaultclient.Error{Status: http.StatusForbidden}, calls: 1},
+		"the API server tells no keys": {requested: true, err: errors.New("no keys"), calls: 1 + authorizeTries},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, plainPolicy(v1alpha1.RevokeRootToken))
 			f.vault.set(func(v *vaultServer) { v.recovery = true })
-			if tt.asked {
+			if tt.requested {
 				vault := f.get()
 				vault.Spec.OperatorLogin = &v1alpha1.OperatorLoginPolicy{Enabled: true}
 				if err := f.api.Update(t.Context(), vault); err != nil {

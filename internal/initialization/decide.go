@@ -76,9 +76,9 @@ type facts struct {
 	holdsKeys, holdsToken bool
 	// since is for how long this process has known the attempt.
 	since time.Duration
-	// unanswered is how many attempts of this process in a row had no answer that counts, the
+	// failed is how many attempts of this process in a row had no response that counts, the
 	// one in the status included.
-	unanswered int
+	failed int
 	// pending says that the node which was asked may still be at it.
 	pending bool
 }
@@ -95,7 +95,7 @@ const (
 // time what the checks before it cost, and may one day be found to have done what it was asked.
 func (f *facts) pause() time.Duration {
 	pause := settle
-	for i := 1; i < f.unanswered && pause < maxPause; i++ {
+	for i := 1; i < f.failed && pause < maxPause; i++ {
 		pause *= 2
 	}
 	return min(pause, maxPause)
@@ -234,7 +234,7 @@ func decideRequested(f *facts) decision {
 			"it: no other node is asked before it says that Vault is not initialized, or is started again", status.Pod)
 	case f.nodes == nodesUninitialized && f.since < f.pause():
 		return waitFor(isUnknown, v1alpha1.ReasonInitializing, "Pod %s was asked to initialize Vault, and nothing came of "+
-			"it, %d times in a row. It is tried again after a while", status.Pod, f.unanswered).after(f.pause() - f.since)
+			"it, %d times in a row. It is tried again after a while", status.Pod, f.failed).after(f.pause() - f.since)
 	case f.nodes == nodesUninitialized:
 		return decideNew(f) // nothing came of it
 	default:

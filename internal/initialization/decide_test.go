@@ -78,13 +78,13 @@ func TestDecide(t *testing.T) {
 		"the node may still be at it": {status: requested, facts: facts{nodes: nodesUninitialized, storageReady: true,
 			since: time.Hour, pending: true}, reason: v1alpha1.ReasonInitializing},
 		"nothing came of it again": {status: requested, facts: facts{nodes: nodesUninitialized, storageReady: true,
-			since: 2*settle - 1, unanswered: 2}, reason: v1alpha1.ReasonInitializing},
+			since: 2*settle - 1, failed: 2}, reason: v1alpha1.ReasonInitializing},
 		"nothing came of it again, a while ago": {status: requested, facts: facts{nodes: nodesUninitialized,
-			storageReady: true, since: 2 * settle, unanswered: 2}, want: begin},
+			storageReady: true, since: 2 * settle, failed: 2}, want: begin},
 		"nothing ever comes of it": {status: requested, facts: facts{nodes: nodesUninitialized, storageReady: true,
-			since: maxPause, unanswered: 1000}, want: begin},
+			since: maxPause, failed: 1000}, want: begin},
 		"nobody has them, once more": {status: requested, facts: facts{nodes: nodesInitialized, since: settle,
-			unanswered: 1000}, want: noteLost},
+			failed: 1000}, want: noteLost},
 		"nothing came of it, and a Secret is there": {status: requested, facts: facts{nodes: nodesUninitialized,
 			storageReady: true, since: settle, secret: "keys"}, reason: v1alpha1.ReasonSecretExists},
 		"nobody tells what came of it": {status: requested, facts: facts{since: time.Hour},
@@ -192,7 +192,7 @@ func TestNothingIsInitializedTwice(t *testing.T) {
 
 // Another node is asked when the one that was asked certainly does nothing any more.
 func TestPending(t *testing.T) {
-	asked := metav1.NewTime(time.Now().Add(-time.Hour))
+	requestedAt := metav1.NewTime(time.Now().Add(-time.Hour))
 	pod := func(change func(*corev1.Pod)) corev1.Pod {
 		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "example-0", UID: "uid"}, Status: corev1.PodStatus{
 			PodIP: "10.0.0.1", ContainerStatuses: []corev1.ContainerStatus{{Name: v1alpha1.VaultContainer,
@@ -203,7 +203,7 @@ func TestPending(t *testing.T) {
 	}
 	startedAfter := func(after time.Duration) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
-			pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(asked.Add(after))
+			pod.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(requestedAt.Add(after))
 		}
 	}
 	same := func(*corev1.Pod) {}
@@ -222,12 +222,12 @@ func TestPending(t *testing.T) {
 			pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}
 		}},
 		"it is another pod of the name": {change: func(pod *corev1.Pod) {
-			pod.CreationTimestamp = metav1.NewTime(asked.Add(time.Second))
+			pod.CreationTimestamp = metav1.NewTime(requestedAt.Add(time.Second))
 		}},
 		"it is gone": {change: func(pod *corev1.Pod) { pod.Name = "example-1" }},
 	} {
 		status := statusOf(v1alpha1.PhaseRequested, v1alpha1.EncryptRootToken)
-		status.Time = &asked
+		status.Time = &requestedAt
 		got := pending(status, []corev1.Pod{pod(tt.change)}, map[types.UID]probe.Observation{"uid": {State: tt.state}})
 		if got != tt.want {
 			t.Errorf("%s: it may be at it: %v", name, got)

@@ -193,19 +193,19 @@ func (r *Reconciler) begin(ctx context.Context, vault *v1alpha1.Vault, m *memory
 	}
 	*m = memory{
 		vault: vault.UID, attempt: status.Attempt, seen: r.Clock.Now(), generation: vault.Generation,
-		unanswered: m.unanswered + 1,
+		failed: m.failed + 1,
 	}
-	return r.ask(ctx, vault, m, node, requestFor(vault, seal, h), h)
+	return r.initialize(ctx, vault, m, node, requestFor(vault, seal, h), h)
 }
 
-// ask asks a node, once, and keeps what it says.
-func (r *Reconciler) ask(ctx context.Context, vault *v1alpha1.Vault, m *memory, node *vaultclient.Client,
+// initialize sends the request to a node, once, and keeps what it says.
+func (r *Reconciler) initialize(ctx context.Context, vault *v1alpha1.Vault, m *memory, node *vaultclient.Client,
 	request *vaultclient.InitRequest, h holders,
 ) error {
 	// That the process is to end must not lose the response.
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	response, err := node.Init(asking, request)
+	response, err := node.Init(requestCtx, request)
 	if err == nil {
 		err = checkResponse(request, response)
 	}
@@ -264,7 +264,7 @@ func (r *Reconciler) noteRefused(ctx context.Context, vault *v1alpha1.Vault, m *
 	if err := r.write(ctx, vault, nil, &d.condition); err != nil {
 		return err
 	}
-	m.attempt, m.unanswered = "", 0
+	m.attempt, m.failed = "", 0
 	return nil
 }
 

@@ -245,7 +245,7 @@ func (r *Reconciler) stepDown(ctx context.Context, vault *v1alpha1.Vault, s *ses
 		return err
 	}
 	active, successor := handover(rollout{list, observations, living})
-	if active == nil || active.UID == s.steppedDown && now.Sub(s.asked) < stepDownEvery {
+	if active == nil || active.UID == s.steppedDown && now.Sub(s.steppedDownAt) < stepDownEvery {
 		return nil
 	}
 	key := client.ObjectKeyFromObject(vault)
@@ -253,7 +253,7 @@ func (r *Reconciler) stepDown(ctx context.Context, vault *v1alpha1.Vault, s *ses
 		r.Engine.Confirm(ctx, key, active.UID).State != probe.Active {
 		return nil // the engine calls again
 	}
-	s.steppedDown, s.asked = active.UID, now
+	s.steppedDown, s.steppedDownAt = active.UID, now
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if err := node.StepDown(ctx, s.token); err != nil {

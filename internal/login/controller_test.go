@@ -495,7 +495,7 @@ func TestKeysCannotBeFollowed(t *testing.T) {
 	f.expect(time.Minute, v1alpha1.ReasonAuthorized)
 }
 
-func TestNotAsked(t *testing.T) {
+func TestNotRequested(t *testing.T) {
 	f := newFixture(t)
 	f.vault.authorize("a")
 	f.expect(0, v1alpha1.ReasonAuthorized)

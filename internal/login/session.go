@@ -58,8 +58,8 @@ type session struct {
 	known time.Time
 
 	// steppedDown is the pod that was asked to step down last, at the time.
-	steppedDown types.UID
-	asked       time.Time
+	steppedDown   types.UID
+	steppedDownAt time.Time
 }
 
 // config is what has to be kept of the configuration of the auth method when its keys change.
@@ -164,9 +164,9 @@ func (r *Reconciler) login(
 		return err
 	}
 	s.next = now.Add(soon)
-	asking, cancel := context.WithTimeout(ctx, requestTimeout)
+	requestCtx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	token, err := node.LoginJWT(asking, authorization.Name, authorization.Name, jwt)
+	token, err := node.LoginJWT(requestCtx, authorization.Name, authorization.Name, jwt)
 	if reason, text := refusalOf(err, vault); reason != "" {
 		s.refuse(reason, text, now)
 		return nil
@@ -174,17 +174,17 @@ func (r *Reconciler) login(
 	if err != nil {
 		return fmt.Errorf("logging in to Vault: %w", err)
 	}
-	capabilities, err := node.Capabilities(asking, token.Value, authorization.Paths(vault))
+	capabilities, err := node.Capabilities(requestCtx, token.Value, authorization.Paths(vault))
 	// Without its policy the token may not even ask that.
 	if err != nil && vaultclient.StatusOf(err) != http.StatusForbidden {
 		return fmt.Errorf("asking Vault what the operator may do: %w", err)
 	}
-	steppedDown, asked := s.steppedDown, s.asked
+	steppedDown, steppedDownAt := s.steppedDown, s.steppedDownAt
 	*s = session{
 		vault: s.vault, generation: s.generation, token: token.Value,
 		expires: now.Add(token.Lifetime), renew: now.Add(token.Lifetime * 2 / 3),
 		next: now.Add(soon), known: s.known,
-		missing: authorization.Missing(vault, capabilities), steppedDown: steppedDown, asked: asked,
+		missing: authorization.Missing(vault, capabilities), steppedDown: steppedDown, steppedDownAt: steppedDownAt,
 	}
 	return nil
 }

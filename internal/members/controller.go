@@ -191,12 +191,12 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault) (decision,
 		return decision{}, err
 	}
 	wanted := vault.WantedMembers()
-	ask(ctx, r.Look, members, found, wanted)
+	readReports(ctx, r.Look, members, found, wanted)
 	return decide(members, wanted), nil
 }
 
-// ask asks the members what they say of themselves.
-func ask(
+// readReports reads what the members say of themselves.
+func readReports(
 	ctx context.Context, look func(context.Context, *corev1.Pod) (etcd.Report, error),
 	members []member, found []*corev1.Pod, wanted int,
 ) {

@@ -77,7 +77,7 @@ func newFixture(t *testing.T, changes ...func(*fixture)) *fixture {
 		Waits:  &notify.Waits{},
 		Client: f.Client, APIReader: f.Client, Recorder: f.events,
 		Look: func(_ context.Context, pod *corev1.Pod) (etcd.Report, error) {
-			if r, answers := f.reports[pod.UID]; answers {
+			if r, known := f.reports[pod.UID]; known {
 				return r, nil
 			}
 			return etcd.Report{}, errors.New("no answer")

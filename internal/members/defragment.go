@@ -157,7 +157,7 @@ func (d *Defragmenter) look(
 	if err != nil {
 		return nil, nil, err
 	}
-	ask(ctx, d.Look, members, found, vault.WantedMembers())
+	readReports(ctx, d.Look, members, found, vault.WantedMembers())
 	byUID := map[types.UID]*corev1.Pod{}
 	for i, pod := range found {
 		byUID[pod.UID] = pod

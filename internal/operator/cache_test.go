@@ -134,14 +134,15 @@ func TestListsAreReadInPages(t *testing.T) {
 		pages = append(pages, list)
 	}
 	pages[2].Continue = ""
-	asked := 0
+	requests := 0
 	lister := &toolscache.ListWatch{ListWithContextFunc: func(_ context.Context,
 		options metav1.ListOptions) (runtime.Object, error) {
-		if options.Limit != pageSize || options.ResourceVersion != "" || asked > 0 && options.Continue != fmt.Sprint(asked) {
-			t.Errorf("page %d is asked for with %v", asked, options)
+		if options.Limit != pageSize || options.ResourceVersion != "" ||
+			requests > 0 && options.Continue != fmt.Sprint(requests) {
+			t.Errorf("page %d is asked for with %v", requests, options)
 		}
-		asked++
-		return &pages[asked-1], nil
+		requests++
+		return &pages[requests-1], nil
 	}}
 	all, err := list(t.Context(), lister)
 	if err != nil {

@@ -35,7 +35,7 @@ func TestDeadConnectionsAreNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func() error {
+	send := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+cable.address, nil)
@@ -48,15 +48,15 @@ func TestDeadConnectionsAreNoticed(t *testing.T) {
 		}
 		return err
 	}
-	if err := ask(); err != nil {
+	if err := send(); err != nil {
 		t.Fatal(err)
 	}
 	cable.cut()
 	begin := time.Now()
-	if err := ask(); err == nil {
+	if err := send(); err == nil {
 		t.Fatal("the connection was not cut")
 	}
-	for ask() != nil {
+	for send() != nil {
 		if time.Since(begin) > 20*time.Second {
 			t.Fatal("the dead connection is still in use")
 		}

@@ -29,7 +29,7 @@ func TestIsOpenShift(t *testing.T) {
 					return
 				}
 				w.Header().Set("Content-Type", "application/json")
-				var answer any = metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}}
+				var response any = metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}}
 				if r.URL.Path == "/apis" {
 					list := metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}}
 					for _, group := range tt.groups {
@@ -37,9 +37,9 @@ func TestIsOpenShift(t *testing.T) {
 						list.Groups = append(list.Groups,
 							metav1.APIGroup{Name: group, Versions: []metav1.GroupVersionForDiscovery{version}, PreferredVersion: version})
 					}
-					answer = list
+					response = list
 				}
-				if err := json.NewEncoder(w).Encode(answer); err != nil {
+				if err := json.NewEncoder(w).Encode(response); err != nil {
 					t.Error(err)
 				}
 			}))

@@ -178,7 +178,9 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 	if err := manager.Add(tokens); err != nil {
 		return err
 	}
-	router := &routing.Reconciler{Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine}
+	router := &routing.Reconciler{
+		Client: manager.GetClient(), APIReader: manager.GetAPIReader(), Engine: engine, Clock: clock.RealClock{},
+	}
 	if err := router.SetupWithManager(ctx, manager); err != nil {
 		return fmt.Errorf("routing controller: %w", err)
 	}
@@ -201,7 +203,7 @@ func addControllers(ctx context.Context, manager ctrl.Manager, options Options) 
 		Alarms:  alarms,
 		Storage: keeper,
 		Waits:   waits,
-		Causes:  &storage.Causes{APIReader: manager.GetAPIReader()},
+		Causes:  &storage.Causes{APIReader: manager.GetAPIReader(), Clock: clock.RealClock{}},
 		Tokens:  tokens,
 		Inputs:  inputs,
 		//nolint:staticcheck // the same kind of recorder as the Helm reconciler's

@@ -10,8 +10,8 @@ import (
 	"github.com/vault-operator/vault-operator/internal/authorization"
 )
 
-// asked is a harness whose Vault has the operator log in.
-func asked(t *testing.T) *harness {
+// loginHarness is a harness whose Vault has the operator log in.
+func loginHarness(t *testing.T) *harness {
 	t.Helper()
 	h := newHarness(t)
 	h.vault.Spec.OperatorLogin = &v1alpha1.OperatorLoginPolicy{Enabled: true}
@@ -24,8 +24,8 @@ func asked(t *testing.T) *harness {
 }
 
 func TestAuthorize(t *testing.T) {
-	h := asked(t)
-	node := &fakeNode{initialized: true, active: true, answer: map[string]http.HandlerFunc{}}
+	h := loginHarness(t)
+	node := &fakeNode{initialized: true, active: true, handlers: map[string]http.HandlerFunc{}}
 	h.pods(map[string]string{"a": h.serve(node)})
 	h.run("hvs.bad\n", "authorize", "example").expect(t, exitDenied,
 		"reading sys/policies/acl/vault-operator", "permission denied")
@@ -52,12 +52,12 @@ func TestAuthorize(t *testing.T) {
 
 // What is somebody else's is neither given to the operator nor replaced nor deleted.
 func TestAuthorizeOnceMore(t *testing.T) {
-	h := asked(t)
+	h := loginHarness(t)
 	ours := map[string]any{"type": "jwt", "description": authorization.Grant(h.vault.Status.OperatorLogin)[1].
 		Body["description"]}
 	node := &fakeNode{initialized: true, active: true, policy: authorization.Policy, mount: ours}
 	roles := []string{"vault-operator"}
-	node.answer = map[string]http.HandlerFunc{
+	node.handlers = map[string]http.HandlerFunc{
 		"/v1/auth/vault-operator/role": func(w http.ResponseWriter, _ *http.Request) {
 			reply(w, map[string]any{"data": map[string]any{"keys": roles}})
 		},
@@ -91,7 +91,7 @@ func TestAuthorizeOnceMore(t *testing.T) {
 }
 
 func TestAuthorizeForReview(t *testing.T) {
-	h := asked(t)
+	h := loginHarness(t)
 	h.run("", "authorize", "example", "--dry-run").expect(t, 0,
 		"vault policy write vault-operator", `path "sys/step-down"`,
 		"vault auth enable -path=vault-operator", `"system:serviceaccount:operators:manager"`)

@@ -59,11 +59,11 @@ func execute(ctx context.Context, config *rest.Config, to *url.URL, stdin string
 	return out.String(), nil
 }
 
-// limited keeps no more than answerLimit of what a pod prints.
+// limited keeps no more than responseLimit of what a pod prints.
 type limited struct{ bytes.Buffer }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.Len()+len(p) > answerLimit {
+	if l.Len()+len(p) > responseLimit {
 		return 0, errors.New("the command printed too much")
 	}
 	return l.Buffer.Write(p)

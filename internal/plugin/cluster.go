@@ -355,7 +355,7 @@ func (t *target) look(ctx context.Context) ([]*seen, error) {
 	var wait sync.WaitGroup
 	for i := range pods {
 		all[i] = &seen{pod: pods[i]}
-		wait.Go(func() { t.ask(ctx, all[i]) })
+		wait.Go(func() { t.readSeal(ctx, all[i]) })
 	}
 	wait.Wait()
 	for _, s := range all {
@@ -366,8 +366,8 @@ func (t *target) look(ctx context.Context) ([]*seen, error) {
 	return all, ctx.Err()
 }
 
-// ask asks a node whether it is sealed, with a new connection when the old one is of no use.
-func (t *target) ask(ctx context.Context, s *seen) {
+// readSeal asks a node whether it is sealed, with a new connection when the old one is of no use.
+func (t *target) readSeal(ctx context.Context, s *seen) {
 	for range 2 {
 		if s.node, s.err = t.node(ctx, &s.pod); s.err != nil {
 			return

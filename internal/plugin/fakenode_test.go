@@ -41,8 +41,8 @@ type fakeNode struct {
 	// policy and mount are what is in Vault by the name of the operator.
 	policy string
 	mount  map[string]any
-	// answer replaces the answer to a path.
-	answer map[string]http.HandlerFunc
+	// handlers replace the responses to paths.
+	handlers map[string]http.HandlerFunc
 
 	root struct {
 		started  bool
@@ -56,8 +56,8 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	path := strings.TrimPrefix(r.URL.Path, "/v1/sys/")
-	if answer := n.answer[path]; answer != nil {
-		answer(w, r)
+	if handle := n.handlers[path]; handle != nil {
+		handle(w, r)
 		return
 	}
 	if token := r.Header.Get("X-Vault-Token"); token != "" {

@@ -71,8 +71,8 @@ type fakeAPI struct {
 	// forbidden says that ports may not be forwarded.
 	forbidden bool
 	// created makes an object of what is posted.
-	created func(io.Reader) any
-	asked   []string
+	created  func(io.Reader) any
+	received []string
 }
 
 func newFakeAPI(t testing.TB, ca []byte) *fakeAPI {
@@ -110,12 +110,12 @@ func (a *fakeAPI) refuse(pod string, code int) {
 func (a *fakeAPI) requests() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Clone(a.asked)
+	return slices.Clone(a.received)
 }
 
 func (a *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
-	a.asked = append(a.asked, r.Method+" "+r.URL.Path)
+	a.received = append(a.received, r.Method+" "+r.URL.Path)
 	a.mu.Unlock()
 	if r.URL.Path == "/version" {
 		_ = json.NewEncoder(w).Encode(version.Info{GitVersion: "v1.2.3"})
@@ -258,11 +258,12 @@ type harness struct {
 func newHarness(t *testing.T) *harness {
 	t.Helper()
 	t.Setenv("KUBECONFIG", os.DevNull)
-	ca, err := certs.NewCA("test")
+	ca, err := certs.NewCA("test", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := certs.Sign(ca, "vault", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{serverName})
+	usage := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	server, err := certs.Sign(ca, "vault", usage, []string{serverName}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,11 +128,11 @@ func (p *plugin) init(ctx context.Context, name string, o initOptions) error {
 	}
 	surviveBrokenPipe()
 	fmt.Fprintf(p.errOut, "Initializing Vault %s through %s\n", line(name), node.Pod)
-	answer, err := t.initialize(context.WithoutCancel(ctx), node, request)
+	response, err := t.initialize(context.WithoutCancel(ctx), node, request)
 	if err != nil {
 		return err
 	}
-	if err := p.printKeys(answer, o); err != nil {
+	if err := p.printKeys(response, o); err != nil {
 		return err
 	}
 	if !seal.RecoverySeal {
@@ -150,10 +150,10 @@ func (t *target) initialize(ctx context.Context, node *Node, request *vaultapi.I
 		GotConn: func(httptrace.GotConnInfo) { connected = true },
 	})
 	node.api.SetClientTimeout(initTimeout)
-	answer, err := node.api.Sys().InitWithContext(traced, request)
+	response, err := node.api.Sys().InitWithContext(traced, request)
 	switch {
 	case err == nil:
-		return answer, nil
+		return response, nil
 	case !connected:
 		return nil, fmt.Errorf("%s cannot be reached any more (%s). Nothing was sent to it, so nothing was initialized",
 			node.Pod, reason(err))
@@ -169,7 +169,7 @@ func (t *target) afterInit(ctx context.Context, pod string) string {
 	if err != nil {
 		all = nil
 	}
-	answered := false
+	responded := false
 	for _, s := range all {
 		if s.err != nil {
 			continue
@@ -178,9 +178,9 @@ func (t *target) afterInit(ctx context.Context, pod string) string {
 			return "Vault is initialized now, and these keys are lost, unless somebody else has initialized it. " +
 				"If nobody has keys, delete the Vault together with its data, and begin again"
 		}
-		answered = answered || s.pod.Name == pod || !ownStorage(&s.pod)
+		responded = responded || s.pod.Name == pod || !ownStorage(&s.pod)
 	}
-	if answered {
+	if responded {
 		return "Nothing was initialized: run it again"
 	}
 	return "No node tells whether Vault is initialized now. If 'kubectl vault status' says so later, these keys " +
@@ -285,8 +285,8 @@ type initOutput struct {
 	RootToken             string   `json:"root_token"`
 }
 
-func (p *plugin) printKeys(answer *vaultapi.InitResponse, o initOptions) error {
-	text, err := keysText(answer, o)
+func (p *plugin) printKeys(response *vaultapi.InitResponse, o initOptions) error {
+	text, err := keysText(response, o)
 	if err != nil {
 		return err
 	}
@@ -301,16 +301,16 @@ func (p *plugin) printKeys(answer *vaultapi.InitResponse, o initOptions) error {
 		"and begin again", err)
 }
 
-func keysText(answer *vaultapi.InitResponse, o initOptions) (string, error) {
+func keysText(response *vaultapi.InitResponse, o initOptions) (string, error) {
 	kept := initOutput{
-		UnsealKeysB64: answer.KeysB64, UnsealKeysHex: answer.Keys,
-		RecoveryKeysB64: answer.RecoveryKeysB64, RecoveryKeysHex: answer.RecoveryKeys,
-		RootToken: answer.RootToken,
+		UnsealKeysB64: response.KeysB64, UnsealKeysHex: response.Keys,
+		RecoveryKeysB64: response.RecoveryKeysB64, RecoveryKeysHex: response.RecoveryKeys,
+		RootToken: response.RootToken,
 	}
-	if len(answer.Keys) > 0 {
+	if len(response.Keys) > 0 {
 		kept.UnsealShares, kept.UnsealThreshold = o.shares, o.threshold
 	}
-	if len(answer.RecoveryKeys) > 0 {
+	if len(response.RecoveryKeys) > 0 {
 		kept.RecoveryKeysShares, kept.RecoveryKeysThreshold = o.shares, o.threshold
 	}
 	var text strings.Builder
@@ -318,14 +318,14 @@ func keysText(answer *vaultapi.InitResponse, o initOptions) (string, error) {
 		err := encode(&text, o.output, kept)
 		return text.String(), err
 	}
-	for i, key := range answer.KeysB64 {
+	for i, key := range response.KeysB64 {
 		fmt.Fprintf(&text, "Unseal Key %d: %s\n", i+1, key)
 	}
-	for i, key := range answer.RecoveryKeysB64 {
+	for i, key := range response.RecoveryKeysB64 {
 		fmt.Fprintf(&text, "Recovery Key %d: %s\n", i+1, key)
 	}
-	fmt.Fprintf(&text, "\nInitial Root Token: %s\n", cmp.Or(answer.RootToken, "none"))
-	if len(answer.KeysB64) > 0 {
+	fmt.Fprintf(&text, "\nInitial Root Token: %s\n", cmp.Or(response.RootToken, "none"))
+	if len(response.KeysB64) > 0 {
 		fmt.Fprintf(&text, `
 Vault initialized with %d key shares and a key threshold of %d. Please securely
 distribute the key shares printed above. When a node is restarted, replaced or sealed, you

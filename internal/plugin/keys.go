@@ -78,7 +78,7 @@ func (s *secrets) next(ctx context.Context, prompt string) (string, error) {
 		return decrypt(ctx, file, s.prompt)
 	}
 	if fd, ok := terminal(s.in); ok {
-		return s.ask(ctx, fd, prompt)
+		return s.readHidden(ctx, fd, prompt)
 	}
 	if s.typed == nil {
 		s.typed = make(chan typed)
@@ -115,9 +115,9 @@ func (s *secrets) scan() {
 	}
 }
 
-// ask reads from a terminal without echo. It goes on reading between two questions, so that
+// readHidden reads from a terminal without echo. It goes on reading between two questions, so that
 // of several lines that are pasted none is echoed, or left to the shell.
-func (s *secrets) ask(ctx context.Context, fd int, prompt string) (string, error) {
+func (s *secrets) readHidden(ctx context.Context, fd int, prompt string) (string, error) {
 	if s.typed == nil {
 		before, err := term.GetState(fd)
 		if err != nil {

@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	// answerLimit is how much is read of an answer.
-	answerLimit = 1 << 20
-	// answerTimeout is for how long a node may take. The last key share of an unseal is
+	// responseLimit is how much is read of a response.
+	responseLimit = 1 << 20
+	// responseTimeout is for how long a node may take. The last key share of an unseal is
 	// answered when the node has opened its storage.
-	answerTimeout = time.Minute
+	responseTimeout = time.Minute
 )
 
 // SealStatus is what a node says of its seal.
@@ -62,7 +62,7 @@ func NewNode(pod, address, serverName string, ca []byte) (*Node, error) {
 			Transport:     bounded{transport},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		Timeout: answerTimeout,
+		Timeout: responseTimeout,
 		// Nothing is sent twice: of two answers to an initialization one has the keys.
 		MaxRetries:       0,
 		DisableRedirects: true,
@@ -106,7 +106,7 @@ func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {
 	response.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(response.Body, answerLimit), response.Body}
+	}{io.LimitReader(response.Body, responseLimit), response.Body}
 	return response, nil
 }
 

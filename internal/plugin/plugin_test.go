@@ -78,12 +78,12 @@ func TestUnsealKeepsTheSharesOfOthers(t *testing.T) {
 	short := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("a", 20)))
 	h.run(lines(short), "unseal", "example").expect(t, exitDenied, "a key share is wrong", "keeps the 1 that it had")
 	fails := func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusInternalServerError, "no storage") }
-	node.answer = map[string]http.HandlerFunc{"unseal": fails}
+	node.handlers = map[string]http.HandlerFunc{"unseal": fails}
 	h.run(lines(good[0]), "unseal", "example", "--timeout=100ms").expect(t, exitSealed, "a: no storage")
 	if node.resets > 0 || len(node.progress) != 1 {
 		t.Error("the key shares of others were taken back")
 	}
-	node.answer = nil
+	node.handlers = nil
 	h.run(lines(good[0], good[1]), "unseal", "example").expect(t, 0, "a: unsealed")
 }
 
@@ -223,15 +223,15 @@ func TestUnsealRefuses(t *testing.T) {
 func TestKeysGoToVerifiedNodesOnly(t *testing.T) {
 	h := newHarness(t)
 	impostor, other := &fakeNode{initialized: true, sealed: true}, &fakeNode{initialized: true, sealed: true}
-	foreign, err := certs.NewCA("foreign")
+	foreign, err := certs.NewCA("foreign", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	byForeign, err := certs.Sign(foreign, "vault", nil, []string{serverName})
+	byForeign, err := certs.Sign(foreign, "vault", nil, []string{serverName}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	otherName, err := certs.Sign(h.ca, "vault", nil, []string{"localhost", "other.default.svc"})
+	otherName, err := certs.Sign(h.ca, "vault", nil, []string{"localhost", "other.default.svc"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,9 +286,9 @@ func TestNodesThatDisagreeGetNothing(t *testing.T) {
 	}
 }
 
-func TestAnswersOfNodesAreNotTrusted(t *testing.T) {
+func TestResponsesOfNodesAreNotTrusted(t *testing.T) {
 	h := newHarness(t)
-	node := &fakeNode{initialized: true, sealed: true, answer: map[string]http.HandlerFunc{
+	node := &fakeNode{initialized: true, sealed: true, handlers: map[string]http.HandlerFunc{
 		"unseal": func(w http.ResponseWriter, _ *http.Request) {
 			refuse(w, http.StatusBadRequest, "bad\x1b[2J\u202e\nAll 9 nodes are unsealed"+strings.Repeat("x", 1<<20))
 		},
@@ -300,13 +300,13 @@ func TestAnswersOfNodesAreNotTrusted(t *testing.T) {
 	}
 
 	// More than is read of an answer, and an answer that sends elsewhere.
-	node.answer = map[string]http.HandlerFunc{"seal-status": func(w http.ResponseWriter, _ *http.Request) {
+	node.handlers = map[string]http.HandlerFunc{"seal-status": func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, map[string]any{"initialized": true, "sealed": true, "t": 3, "x": strings.Repeat("x", 8<<20)})
 	}}
 	h.run(lines(good...), "unseal", "example", "--timeout=50ms").expect(t, exitSealed)
 	elsewhere := &fakeNode{initialized: true, active: true}
 	to := h.serve(elsewhere)
-	node.answer = map[string]http.HandlerFunc{"step-down": func(w http.ResponseWriter, r *http.Request) {
+	node.handlers = map[string]http.HandlerFunc{"step-down": func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "https://"+to+"/v1/sys/step-down", http.StatusTemporaryRedirect)
 	}}
 	node.sealed, node.active = false, true
@@ -345,20 +345,20 @@ func TestInitTellsWhatHasBecomeOfAFailure(t *testing.T) {
 	h := newHarness(t)
 	node := &fakeNode{sealed: true}
 	h.pods(map[string]string{"a": h.serve(node)})
-	answer := func(path string, handler http.HandlerFunc) {
+	handle := func(path string, handler http.HandlerFunc) {
 		node.mu.Lock()
 		defer node.mu.Unlock()
-		node.answer = map[string]http.HandlerFunc{path: handler}
+		node.handlers = map[string]http.HandlerFunc{path: handler}
 	}
 	for _, code := range []int{http.StatusBadRequest, http.StatusInternalServerError} {
 		node.initialized = false
-		answer("init", func(w http.ResponseWriter, _ *http.Request) { refuse(w, code, "no storage") })
+		handle("init", func(w http.ResponseWriter, _ *http.Request) { refuse(w, code, "no storage") })
 		r := h.run("", "init", "example")
 		r.expect(t, exitError, "did not answer with keys (no storage)", "Nothing was initialized: run it again")
 		if strings.Contains(r.errOut, deletion) {
 			t.Error("it advises to delete data")
 		}
-		answer("init", func(w http.ResponseWriter, _ *http.Request) {
+		handle("init", func(w http.ResponseWriter, _ *http.Request) {
 			node.initialized = true
 			refuse(w, code, "failed to store keys")
 		})
@@ -368,15 +368,15 @@ func TestInitTellsWhatHasBecomeOfAFailure(t *testing.T) {
 
 	// The connection breaks.
 	node.initialized = false
-	answer("init", func(http.ResponseWriter, *http.Request) {
+	handle("init", func(http.ResponseWriter, *http.Request) {
 		node.initialized = true
 		panic(http.ErrAbortHandler)
 	})
 	h.run("", "init", "example").expect(t, exitError, "Vault is initialized now", deletion)
 	// And nobody answers afterwards.
 	node.initialized = false
-	answer("init", func(http.ResponseWriter, *http.Request) {
-		node.answer["seal-status"] = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	handle("init", func(http.ResponseWriter, *http.Request) {
+		node.handlers["seal-status"] = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 		panic(http.ErrAbortHandler)
 	})
 	h.run("", "init", "example").expect(t, exitError, "No node tells whether Vault is initialized now")
@@ -386,11 +386,11 @@ func TestInitTellsWhatHasBecomeOfAFailure(t *testing.T) {
 // when it would be initialized.
 func TestInitSendsNothingToAnImpostor(t *testing.T) {
 	h := newHarness(t)
-	foreign, err := certs.NewCA("foreign")
+	foreign, err := certs.NewCA("foreign", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	byForeign, err := certs.Sign(foreign, "vault", nil, []string{serverName})
+	byForeign, err := certs.Sign(foreign, "vault", nil, []string{serverName}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -501,7 +501,7 @@ func TestGenerateRootFails(t *testing.T) {
 		// happen is what happens when the nth request to the path arrives that changes something.
 		path   string
 		nth    int
-		happen func(*fakeNode, http.ResponseWriter, *http.Request) (answered bool)
+		happen func(*fakeNode, http.ResponseWriter, *http.Request) (handled bool)
 		code   int
 		want   []string
 		left   bool
@@ -556,7 +556,7 @@ func TestGenerateRootFails(t *testing.T) {
 			h := newHarness(t)
 			node := &fakeNode{initialized: true, active: true}
 			requests := 0
-			node.answer = map[string]http.HandlerFunc{test.path: func(w http.ResponseWriter, r *http.Request) {
+			node.handlers = map[string]http.HandlerFunc{test.path: func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPut {
 					if requests++; requests == test.nth && test.happen(node, w, r) {
 						return
@@ -586,7 +586,7 @@ func TestGenerateRootInterrupted(t *testing.T) {
 	node := &fakeNode{initialized: true, active: true}
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	node.answer = map[string]http.HandlerFunc{"generate-root/update": func(w http.ResponseWriter, r *http.Request) {
+	node.handlers = map[string]http.HandlerFunc{"generate-root/update": func(w http.ResponseWriter, r *http.Request) {
 		interrupt()
 		node.generateRoot(w, r, "generate-root/update")
 	}}
@@ -600,7 +600,7 @@ func TestGenerateRootInterrupted(t *testing.T) {
 	ctx, interrupt = context.WithCancel(t.Context())
 	defer interrupt()
 	updates := 0
-	node.answer["generate-root/update"] = func(w http.ResponseWriter, r *http.Request) {
+	node.handlers["generate-root/update"] = func(w http.ResponseWriter, r *http.Request) {
 		if updates++; updates == 3 {
 			interrupt()
 		}

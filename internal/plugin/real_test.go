@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 // TestRealVault drives real nodes when VAULT_BINARY is where a vault command is. Three
@@ -57,10 +59,10 @@ func TestRealVault(t *testing.T) {
 	h.run(lines(keys.UnsealKeysHex[1:4]...), "unseal", "example").expect(t, 0, "example-0: unsealed", "All 3 nodes")
 
 	token := keys.RootToken + "\n"
-	eventually(t, func() bool { return h.run("", "exec", "example", "--", binary, "status").code == 0 })
+	h.eventually("", "exec", "example", "--", binary, "status")
 	h.run("hvs.wrong\n", "step-down", "example").expect(t, exitDenied, "permission denied")
-	eventually(t, func() bool { return h.run(token, "step-down", "example").code == 0 })
-	eventually(t, func() bool { return h.run("", "exec", "example", "--", binary, "status").code == 0 })
+	h.eventually(token, "step-down", "example")
+	h.eventually("", "exec", "example", "--", binary, "status")
 
 	h.run(lines(keys.UnsealKeysB64[0], other, keys.UnsealKeysB64[1]), "generate-root", "example").expect(t, exitDenied,
 		"a key share is wrong", "was cancelled")
@@ -74,13 +76,15 @@ func TestRealVault(t *testing.T) {
 	h.run(lines(keys.UnsealKeysB64[2:]...), "unseal", "example").expect(t, 0, "All 3 nodes")
 }
 
-func eventually(t *testing.T, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(500 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not in time")
+// eventually waits until a command goes well.
+func (h *harness) eventually(stdin string, args ...string) {
+	h.t.Helper()
+	poll.Eventually(h.t, strings.Join(args, " "), time.Minute, 500*time.Millisecond, func() error {
+		if r := h.run(stdin, args...); r.code != 0 {
+			return fmt.Errorf("it ends with %d: %s", r.code, r.errOut)
 		}
-	}
+		return nil
+	})
 }
 
 func freePort(t *testing.T) int {

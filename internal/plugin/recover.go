@@ -117,8 +117,8 @@ func (p *plugin) recovered(plan *recoveryPlan, output string) error {
 	return encode(p.out, output, plan)
 }
 
-// answerWait is for how long nodes that start are waited for, before something is decided.
-const answerWait = 30 * time.Second
+// startWait is for how long nodes that start are waited for, before something is decided.
+const startWait = 30 * time.Second
 
 // planRecovery looks at all nodes, and says what is to be done. One that is down is given time to start before its
 // volume is given up.
@@ -138,7 +138,7 @@ func (p *plugin) planRecovery(ctx context.Context, t *target, survivor string) (
 			has := n.contents(t.vault)
 			return has == unknown || has == down
 		})
-		if !silent || time.Since(began) > answerWait {
+		if !silent || time.Since(began) > startWait {
 			return planRecovery(t.vault, nodes, survivor)
 		}
 		if err := p.wait(ctx); err != nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 // openTerminal returns both ends of a pseudoterminal: that of whoever types, and that of a
@@ -50,11 +52,12 @@ func echoes(t *testing.T, terminal *os.File) bool {
 
 func awaitEcho(t *testing.T, terminal *os.File, on bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); echoes(t, terminal) != on; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the terminal does not have echo %t", on)
+	poll.Eventually(t, fmt.Sprintf("the echo of the terminal is %t", on), 20*time.Second, time.Millisecond, func() error {
+		if got := echoes(t, terminal); got != on {
+			return fmt.Errorf("it is %t", got)
 		}
-	}
+		return nil
+	})
 }
 
 // TestTerminalDoesNotEchoKeys pastes all key shares at once, and one too many.

@@ -154,14 +154,14 @@ func (u *unsealing) run(ctx context.Context) error {
 
 // check fails when keys are of no use.
 func (u *unsealing) check(all []*seen) error {
-	initialized, answered := u.initialized, false
+	initialized, responded := u.initialized, false
 	if a, b := disagree(all); a != nil {
 		return exit(exitRefused, "%s says that %d of %d key shares unseal it, and %s that %d of %d do: they are not of one "+
 			"Vault, or the keys were changed after one was sealed. Delete the pod of that one",
 			a.pod.Name, a.seal.T, a.seal.N, b.pod.Name, b.seal.T, b.seal.N)
 	}
 	for _, s := range all {
-		answered = answered || s.err == nil
+		responded = responded || s.err == nil
 		initialized = initialized || s.err == nil && s.seal.Initialized
 		if s.sealed() && s.seal.Type != "shamir" && !s.seal.Migration && !u.options.migrate && !u.hasBothSeals(s) {
 			return exit(exitRefused, "%[1]s unseals itself by %[2]s, and is not sent keys: its log says why it is sealed. "+
@@ -174,7 +174,7 @@ func (u *unsealing) check(all []*seen) error {
 					"and give the key shares of the old seal", s.pod.Name)
 		}
 	}
-	if answered && !initialized {
+	if responded && !initialized {
 		return exit(exitRefused, "Vault %s is not initialized: run 'kubectl vault init %[1]s -n %s'", u.vault.Name,
 			u.namespace)
 	}

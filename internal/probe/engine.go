@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/vault-operator/vault-operator/internal/notify"
@@ -46,6 +47,10 @@ const (
 // Engine probes the nodes of all Vaults, each node on its own, so that one that
 // hangs delays no other, and keeps what they last said.
 type Engine struct {
+	// Clock tells when a node was active last. It is the real one unless a test sets another
+	// before nodes are probed; how long probes take is measured by the timers of the process.
+	Clock clock.PassiveClock
+
 	load *load
 
 	mu     sync.Mutex
@@ -81,7 +86,7 @@ type worker struct {
 
 // NewEngine returns an Engine without nodes to probe.
 func NewEngine() *Engine {
-	return &Engine{vaults: map[types.NamespacedName]*group{}, load: newLoad()}
+	return &Engine{Clock: clock.RealClock{}, vaults: map[types.NamespacedName]*group{}, load: newLoad()}
 }
 
 // Source makes a controller reconcile a Vault when what is known of one of its nodes
@@ -191,13 +196,13 @@ func (e *Engine) Confirm(ctx context.Context, vault types.NamespacedName, uid ty
 		return Observation{State: Unknown}
 	}
 	o := w.prober.probe(ctx, timeout)
-	if o.State.Answered() {
+	if o.State.Responded() {
 		e.record(vault, w, o)
 		return o
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if g := e.vaults[vault]; g != nil && g.observations[uid].State.Answered() {
+	if g := e.vaults[vault]; g != nil && g.observations[uid].State.Responded() {
 		doubted := g.observations[uid]
 		doubted.doubted = true
 		g.observations[uid] = doubted
@@ -317,13 +322,13 @@ func (e *Engine) record(vault types.NamespacedName, w *worker, o Observation) {
 	}
 	last, known := g.observations[uid]
 	o.LastActive, o.Last, o.Seal = last.LastActive, last.Last, last.Seal
-	if o.State.Answered() {
+	if o.State.Responded() {
 		o.Last = o.State
 	}
 	if o.State == Active {
-		o.LastActive = time.Now()
+		o.LastActive = e.Clock.Now()
 		if !w.target.Unmeasured {
-			activeLastSeen.WithLabelValues(vault.Namespace, vault.Name).SetToCurrentTime()
+			activeLastSeen.WithLabelValues(vault.Namespace, vault.Name).Set(float64(o.LastActive.UnixNano()) / 1e9)
 		}
 	}
 	g.observations[uid] = o
@@ -424,7 +429,7 @@ func (w *worker) run(ctx context.Context, record func(Observation), recordSeal f
 		}
 		o.Refused = refused >= failures && connectionRefused(o.Err)
 		record(o)
-		if o.State.Answered() {
+		if o.State.Responded() {
 			w.readSeal(ctx, o.State, recordSeal)
 		}
 		w.pause(ctx, o.State)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"runtime"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 const serverName = "example.default.svc"
@@ -78,12 +80,12 @@ func (h *harness) observation(uid types.UID) Observation {
 func (h *harness) waitFor(t *testing.T, uid types.UID, want State) time.Duration {
 	t.Helper()
 	begin := time.Now()
-	for h.observation(uid).State != want {
-		if time.Since(begin) > hangBound+2*slack {
-			t.Fatalf("node %s is %s, want %s", uid, h.observation(uid).State, want)
+	poll.Eventually(t, fmt.Sprintf("node %s is %s", uid, want), hangBound+2*slack, 2*time.Millisecond, func() error {
+		if o := h.observation(uid); o.State != want {
+			return fmt.Errorf("it is %s", o.State)
 		}
-		time.Sleep(2 * time.Millisecond)
-	}
+		return nil
+	})
 	return time.Since(begin)
 }
 
@@ -116,13 +118,7 @@ func TestObservesEachState(t *testing.T) {
 		}
 	}
 	node.SetVersion("1.21.1")
-	begin := time.Now()
-	for h.observation(target.UID).Version != "1.21.1" {
-		if time.Since(begin) > slack {
-			t.Fatal("the new version is not seen")
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
+	waitUntil(t, func() bool { return h.observation(target.UID).Version == "1.21.1" })
 }
 
 func TestNotVerified(t *testing.T) {
@@ -168,19 +164,19 @@ func TestNotVerified(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatIsNotVaultsIsUnreachable(t *testing.T) {
+func TestAResponseThatIsNotVaultsIsUnreachable(t *testing.T) {
 	t.Parallel()
 	ca := fakevault.NewCA(t)
 	cert := ca.Certificate(t, serverName)
-	for name, answer := range map[string]string{
+	for name, response := range map[string]string{
 		"an error":            "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
 		"not JSON":            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
 		"half an answer":      "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"initialized\":true",
 		"not HTTP":            "SSH-2.0-OpenSSH_9.2\r\n",
 		"nothing in it":       "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
 		"a redirect":          "HTTP/1.1 307 Temporary Redirect\r\nLocation: /v1/sys/health\r\nContent-Length: 0\r\n\r\n",
-		"a large answer":      "HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + pad(activeAnswer("1.21.0"), 99999),
-		"large headers":       "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 99999) + "\r\n\r\n" + activeAnswer("1.21.0"),
+		"a large answer":      "HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + pad(activeResponse("1.21.0"), 99999),
+		"large headers":       "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 99999) + "\r\n\r\n" + activeResponse("1.21.0"),
 		"a compressed answer": "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\n\x1f\x8b\x08\x00\x00",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -198,7 +194,7 @@ func TestAnAnswerThatIsNotVaultsIsUnreachable(t *testing.T) {
 						return
 					}
 					_, _ = conn.Read(make([]byte, 4096))
-					_, _ = conn.Write([]byte(answer))
+					_, _ = conn.Write([]byte(response))
 					_ = conn.Close()
 				}
 			}()
@@ -213,8 +209,8 @@ func TestAnAnswerThatIsNotVaultsIsUnreachable(t *testing.T) {
 	}
 }
 
-// activeAnswer is an answer of an active node.
-func activeAnswer(version string) string {
+// activeResponse is the response of an active node.
+func activeResponse(version string) string {
 	return `{"initialized":true,"sealed":false,"standby":false,"version":"` + version + `"}`
 }
 
@@ -227,16 +223,16 @@ func TestParseHealth(t *testing.T) {
 		want    State
 		version string
 	}{
-		{activeAnswer("1.21.0"), Active, "1.21.0"},
-		{activeAnswer("1.21.0-rc1+ent.hsm"), Active, "1.21.0-rc1+ent.hsm"},
-		{activeAnswer("1.21.0 and more"), Active, ""},
-		{activeAnswer("latest"), Active, ""},
-		{activeAnswer("1.21.0-" + strings.Repeat("x", 100)), Active, ""},
+		{activeResponse("1.21.0"), Active, "1.21.0"},
+		{activeResponse("1.21.0-rc1+ent.hsm"), Active, "1.21.0-rc1+ent.hsm"},
+		{activeResponse("1.21.0 and more"), Active, ""},
+		{activeResponse("latest"), Active, ""},
+		{activeResponse("1.21.0-" + strings.Repeat("x", 100)), Active, ""},
 		{`{"initialized":true,"sealed":false,"standby":false,"performance_standby":true}`, Standby, ""},
 		{`{"initialized":true,"sealed":true}`, Unreachable, ""},
 		{`[]`, Unreachable, ""},
 		{`{"initialized":1,"sealed":0,"standby":0}`, Unreachable, ""},
-		{activeAnswer("1.21.0") + activeAnswer("1.21.0"), Unreachable, ""},
+		{activeResponse("1.21.0") + activeResponse("1.21.0"), Unreachable, ""},
 		{"", Unreachable, ""},
 	}
 	for _, tt := range tests {
@@ -312,7 +308,7 @@ func TestHangingNodeDelaysNoOther(t *testing.T) {
 
 // A single probe without a response, for example because of a lost
 // packet, must not take a node out of the Service.
-func TestOneUnansweredQuestionIsNotUnreachable(t *testing.T) {
+func TestOneProbeWithoutResponseIsNotUnreachable(t *testing.T) {
 	t.Parallel()
 	ca := fakevault.NewCA(t)
 	node := fakevault.Start(t, ca.Certificate(t, serverName), fakevault.Active)
@@ -341,13 +337,7 @@ func TestOneUnansweredQuestionIsNotUnreachable(t *testing.T) {
 	h := newHarness(t)
 	h.SetTargets(exampleVault, []Target{{UID: "a", Address: listener.Addr().String(), ServerName: serverName, CA: ca.PEM}},
 		true)
-	begin := time.Now()
-	for h.observation("a").State == Unknown {
-		if time.Since(begin) > 2*slack {
-			t.Fatal("the node was not asked")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	waitUntil(t, func() bool { return h.observation("a").State != Unknown })
 	if o := h.observation("a"); o.State != Active {
 		t.Errorf("the node is %s (%v) after one probe without a response, want Active", o.State, o.Err)
 	}
@@ -416,21 +406,20 @@ func TestPace(t *testing.T) {
 	probes := func() int { return len(node.Probes()) }
 	waitForProbes := func(count int) {
 		t.Helper()
-		begin := time.Now()
-		for probes() < count {
-			if time.Since(begin) > 2*slack {
-				t.Fatalf("only %d probes, want %d", probes(), count)
+		poll.Eventually(t, fmt.Sprintf("there are %d probes", count), 2*slack, time.Millisecond, func() error {
+			if got := probes(); got < count {
+				return fmt.Errorf("there are %d", got)
 			}
-			time.Sleep(time.Millisecond)
-		}
+			return nil
+		})
 	}
 	waitForProbes(8)
-	asked := node.Probes()
+	times := node.Probes()
 	// The gaps begin with a connection, so the lower bound is loose. Timers never
 	// fire early; the upper bound is what a burst is for.
 	shortest := time.Hour
-	for i := 1; i < len(asked); i++ {
-		shortest = min(shortest, asked[i].Sub(asked[i-1]))
+	for i := 1; i < len(times); i++ {
+		shortest = min(shortest, times[i].Sub(times[i-1]))
 	}
 	if shortest < burst/2 || shortest >= steady {
 		t.Errorf("in a burst the shortest pause is %s, want about %s", shortest, burst)
@@ -439,8 +428,8 @@ func TestPace(t *testing.T) {
 	// The next pause may still be that of the burst.
 	h.SetTargets(exampleVault, []Target{target}, false)
 	waitForProbes(probes() + 2)
-	asked = node.Probes()
-	if pause := asked[len(asked)-1].Sub(asked[len(asked)-2]); pause < steady/2 {
+	times = node.Probes()
+	if pause := times[len(times)-1].Sub(times[len(times)-2]); pause < steady/2 {
 		t.Errorf("at rest the pause is %s, want about %s", pause, steady)
 	}
 
@@ -477,9 +466,7 @@ func TestNotifiesOnlyOfChanges(t *testing.T) {
 	h.waitFor(t, target.UID, Sealed)
 
 	quiet := len(node.Probes()) + 4
-	for begin := time.Now(); len(node.Probes()) < quiet && time.Since(begin) < slack; {
-		time.Sleep(time.Millisecond)
-	}
+	waitUntil(t, func() bool { return len(node.Probes()) >= quiet })
 	// Once of the state, and once of the seal.
 	if got := h.notified.Load(); got != 2 {
 		t.Errorf("notified %d times of one state", got)
@@ -495,7 +482,7 @@ func TestNotifiesOnlyOfChanges(t *testing.T) {
 
 // A controller does not act on a node that did not answer once more. It has to be called again
 // even if the regular probes find what they found before.
-func TestNotifiesAfterAConfirmationWithoutAnswer(t *testing.T) {
+func TestNotifiesAfterAConfirmationWithoutResponse(t *testing.T) {
 	t.Parallel()
 	node, target := startNode(t, fakevault.Sealed)
 	h := newHarness(t)
@@ -521,11 +508,12 @@ func TestNotifiesAfterAConfirmationWithoutAnswer(t *testing.T) {
 
 func waitUntil(t *testing.T, ok func() bool) {
 	t.Helper()
-	for begin := time.Now(); !ok(); time.Sleep(time.Millisecond) {
-		if time.Since(begin) > 2*slack {
-			t.Fatal("waited too long")
+	poll.Eventually(t, "the condition holds", 2*slack, time.Millisecond, func() error {
+		if !ok() {
+			return errors.New("it does not")
 		}
-	}
+		return nil
+	})
 }
 
 func TestNewPodOfTheSameNameIsAnotherTarget(t *testing.T) {
@@ -548,7 +536,7 @@ func TestNewPodOfTheSameNameIsAnotherTarget(t *testing.T) {
 	h.waitFor(t, successor.UID, Sealed)
 }
 
-func TestChangedTargetIsAskedByOneWorker(t *testing.T) {
+func TestChangedTargetIsProbedByOneWorker(t *testing.T) {
 	node, target := startNode(t, fakevault.Active)
 	node.Freeze()
 	h := newHarness(t)
@@ -562,11 +550,13 @@ func TestChangedTargetIsAskedByOneWorker(t *testing.T) {
 	h.waitFor(t, target.UID, Standby)
 	node.Thaw()
 	waitForWorkers(t, 1)
-	for count := len(second.Probes()); len(second.Probes()) < count+3; time.Sleep(time.Millisecond) {
+	count := len(second.Probes())
+	waitUntil(t, func() bool {
 		if state := h.observation(target.UID).State; state != Standby {
 			t.Fatalf("the node is %s, want Standby", state)
 		}
-	}
+		return len(second.Probes()) >= count+3
+	})
 }
 
 func TestWorkersOfRemovedTargetsEnd(t *testing.T) {
@@ -617,20 +607,19 @@ func TestEndOfTheEngineEndsAllWorkers(t *testing.T) {
 // do not run beside others.
 func waitForWorkers(t *testing.T, want int) {
 	t.Helper()
-	var got int
-	for begin := time.Now(); time.Since(begin) < 2*slack; time.Sleep(5 * time.Millisecond) {
+	poll.Eventually(t, fmt.Sprintf("there are %d workers", want), 2*slack, 5*time.Millisecond, func() error {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
-		if got = strings.Count(string(stacks), "probe.(*worker).run("); got == want {
-			return
+		if got := strings.Count(string(stacks), "probe.(*worker).run("); got != want {
+			return fmt.Errorf("there are %d", got)
 		}
-	}
-	t.Fatalf("%d workers, want %d", got, want)
+		return nil
+	})
 }
 
 // What is set for Vault's own command line in the operator's environment must
 // not send its probes, and least of all its trust, elsewhere.
-func TestEnvironmentDoesNotChangeWhoIsAsked(t *testing.T) {
+func TestEnvironmentDoesNotChangeWhoIsProbed(t *testing.T) {
 	impostor, _ := startNode(t, fakevault.Active)
 	for key, value := range map[string]string{
 		"VAULT_ADDR":            "https://" + impostor.Address,
@@ -650,8 +639,8 @@ func TestEnvironmentDoesNotChangeWhoIsAsked(t *testing.T) {
 	h := newHarness(t)
 	h.SetTargets(exampleVault, []Target{target}, true)
 	h.waitFor(t, target.UID, Sealed)
-	if asked := len(impostor.Probes()); asked > 0 {
-		t.Errorf("%d probes went elsewhere", asked)
+	if probes := len(impostor.Probes()); probes > 0 {
+		t.Errorf("%d probes went elsewhere", probes)
 	}
 
 	untrusted := target
@@ -662,17 +651,17 @@ func TestEnvironmentDoesNotChangeWhoIsAsked(t *testing.T) {
 
 func TestState(t *testing.T) {
 	tests := []struct {
-		state    State
-		name     string
-		answered bool
+		state     State
+		name      string
+		responded bool
 	}{
 		{Unknown, "Unknown", false}, {Unreachable, "Unreachable", false}, {Unverified, "Unverified", false},
 		{Uninitialized, "Uninitialized", true},
 		{Sealed, "Sealed", true}, {Standby, "Standby", true}, {Active, "Active", true},
 	}
 	for _, tt := range tests {
-		if tt.state.String() != tt.name || tt.state.Answered() != tt.answered {
-			t.Errorf("%d is %s, answered %v; want %s, %v", tt.state, tt.state, tt.state.Answered(), tt.name, tt.answered)
+		if tt.state.String() != tt.name || tt.state.Responded() != tt.responded {
+			t.Errorf("%d is %s, answered %v; want %s, %v", tt.state, tt.state, tt.state.Responded(), tt.name, tt.responded)
 		}
 	}
 }

@@ -29,7 +29,7 @@ func FuzzHealth(f *testing.F) {
 			}
 			return
 		}
-		if state := health.state(); !state.Answered() {
+		if state := health.state(); !state.Responded() {
 			t.Errorf("an answer of the state %s", state)
 		}
 		if version := health.version(); len(version) > 100 || strings.ContainsAny(version, " \n\"<") {

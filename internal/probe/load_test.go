@@ -174,15 +174,9 @@ func TestBurstsShareABudget(t *testing.T) {
 	h.load.bursts.SetBurst(0)
 	h.SetTargets(exampleVault, []Target{target}, true)
 	h.waitFor(t, target.UID, Standby)
-	begin := time.Now()
-	for len(node.Probes()) < 3 {
-		if time.Since(begin) > slack {
-			t.Fatal("the node is not probed any more")
-		}
-		time.Sleep(time.Millisecond)
-	}
-	asked := node.Probes()
-	if pause := asked[2].Sub(asked[1]); pause < steady/2 {
+	waitUntil(t, func() bool { return len(node.Probes()) >= 3 })
+	times := node.Probes()
+	if pause := times[2].Sub(times[1]); pause < steady/2 {
 		t.Errorf("the pause is %s, want about %s", pause, steady)
 	}
 }

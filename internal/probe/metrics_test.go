@@ -70,7 +70,7 @@ func registryOf(t *testing.T, c prometheus.Collector) *prometheus.Registry {
 }
 
 func TestProbeDuration(t *testing.T) {
-	answers := func(state State) uint64 {
+	responses := func(state State) uint64 {
 		var m dto.Metric
 		if err := probeDuration.WithLabelValues(label(state)).(prometheus.Histogram).Write(&m); err != nil {
 			t.Fatal(err)
@@ -82,17 +82,18 @@ func TestProbeDuration(t *testing.T) {
 	}
 	node, target := startNode(t, fakevault.Sealed)
 	h := newHarness(t)
-	sealed, unreachable := answers(Sealed), answers(Unreachable)
+	sealed, unreachable := responses(Sealed), responses(Unreachable)
 	h.SetTargets(exampleVault, []Target{target}, true)
 	h.waitFor(t, target.UID, Sealed)
-	if answers(Sealed) == sealed || answers(Unreachable) != unreachable {
-		t.Errorf("%d answers of sealed, %d of unreachable nodes", answers(Sealed)-sealed, answers(Unreachable)-unreachable)
+	if responses(Sealed) == sealed || responses(Unreachable) != unreachable {
+		t.Errorf("%d answers of sealed, %d of unreachable nodes",
+			responses(Sealed)-sealed, responses(Unreachable)-unreachable)
 	}
 	// A probe that is cancelled says nothing of the node.
 	node.Freeze()
 	stop(h.Engine)
 	waitForWorkers(t, 0)
-	if got := answers(Unreachable); got != unreachable {
+	if got := responses(Unreachable); got != unreachable {
 		t.Errorf("%d answers of unreachable nodes, want none", got-unreachable)
 	}
 	node.Thaw()
@@ -100,7 +101,7 @@ func TestProbeDuration(t *testing.T) {
 	other := newHarness(t)
 	other.SetTargets(exampleVault, []Target{target}, true)
 	other.waitFor(t, target.UID, Unreachable)
-	if answers(Unreachable) == unreachable {
+	if responses(Unreachable) == unreachable {
 		t.Error("a node that does not answer is not counted")
 	}
 	// No node and no pod is a label: the number of series is bounded.

@@ -60,8 +60,8 @@ func (s State) String() string {
 	return [...]string{"Unknown", "Unreachable", "Unverified", "Uninitialized", "Sealed", "Standby", "Active"}[s]
 }
 
-// Answered says that the node itself told its state.
-func (s State) Answered() bool { return s >= Uninitialized }
+// Responded says that the node itself told its state.
+func (s State) Responded() bool { return s >= Uninitialized }
 
 // Observation is the outcome of probing a node.
 type Observation struct {
@@ -97,7 +97,7 @@ type Observation struct {
 
 // Lost says that the node does not tell its state and has answered before: it is
 // not one that has yet to start.
-func (o Observation) Lost() bool { return !o.State.Answered() && o.Last != Unknown }
+func (o Observation) Lost() bool { return !o.State.Responded() && o.Last != Unknown }
 
 // same says that nothing that is acted on has changed between two observations.
 func (o Observation) same(other Observation) bool {

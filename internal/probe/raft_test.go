@@ -20,7 +20,7 @@ func TestLeader(t *testing.T) {
 	if raft, err := h.Raft(t.Context(), exampleVault, target.UID); err == nil {
 		t.Errorf("a node without integrated storage has %+v", raft)
 	}
-	answer := func(status int, text string) {
+	respond := func(status int, text string) {
 		node.Handle(func(w http.ResponseWriter, r *http.Request) bool {
 			if r.URL.Path != "/v1/sys/leader" {
 				return false
@@ -30,16 +30,16 @@ func TestLeader(t *testing.T) {
 			return true
 		})
 	}
-	answer(http.StatusOK, `{"ha_enabled": true, "is_self": false, "raft_committed_index": 7, "raft_applied_index": 6}`)
+	respond(http.StatusOK, `{"ha_enabled": true, "is_self": false, "raft_committed_index": 7, "raft_applied_index": 6}`)
 	if raft, err := h.Raft(t.Context(), exampleVault, target.UID); err != nil || raft != (Raft{Committed: 7, Applied: 6}) {
 		t.Errorf("%+v, error %v", raft, err)
 	}
-	answer(http.StatusOK, `{"is_self": true, "leader_cluster_address": "https://a:8201"}`)
+	respond(http.StatusOK, `{"is_self": true, "leader_cluster_address": "https://a:8201"}`)
 	want := Leader{Self: true, ClusterAddress: "https://a:8201"}
 	if leader, err := h.Leader(t.Context(), exampleVault, target.UID); err != nil || leader != want {
 		t.Errorf("%+v, error %v", leader, err)
 	}
-	answer(http.StatusServiceUnavailable, `{"errors": ["Vault is sealed"]}`)
+	respond(http.StatusServiceUnavailable, `{"errors": ["Vault is sealed"]}`)
 	if raft, err := h.Raft(t.Context(), exampleVault, target.UID); err == nil {
 		t.Errorf("a sealed node has %+v", raft)
 	}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -38,7 +39,8 @@ func TestCertificatesAreReadOnce(t *testing.T) {
 		},
 	})
 	late := fake.NewClientBuilder().WithScheme(scheme).Build()
-	made, err := certs.Ensure(t.Context(), certs.Clients{Client: api, Cache: api, APIReader: api}, vault)
+	clients := certs.Clients{Client: api, Cache: api, APIReader: api, Clock: clock.RealClock{}}
+	made, err := certs.Ensure(t.Context(), clients, vault)
 	if err != nil {
 		t.Fatal(err)
 	}

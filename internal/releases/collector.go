@@ -29,7 +29,7 @@ func (s *Store) NeedLeaderElection() bool { return true }
 // a Vault is deleted; they stay when somebody takes its finalizer off by force.
 func (s *Store) Start(ctx context.Context) error {
 	wait.NonSlidingUntilWithContext(ctx, func(ctx context.Context) {
-		if err := s.collect(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		if err := s.collect(ctx, s.Clock.Now()); err != nil && ctx.Err() == nil {
 			ctrl.LoggerFrom(ctx).WithName("releases").Error(err, "records without a Vault cannot be removed")
 		}
 	}, collectEvery)

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage"
@@ -209,7 +208,7 @@ func (d *vaultDriver) write(rel *release.Release, send func(*corev1.Secret) erro
 		return fmt.Errorf("revision %d: %w", rel.Version, err)
 	}
 	labels := helmLabels(&stored)
-	labels["modifiedAt"] = strconv.FormatInt(time.Now().Unix(), 10)
+	labels["modifiedAt"] = strconv.FormatInt(d.store.Clock.Now().Unix(), 10)
 	labels[VaultNamespaceLabel] = d.vault.GetNamespace()
 	labels[vaultNameLabel] = d.vault.GetName()
 	secret := &corev1.Secret{

@@ -17,6 +17,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
@@ -40,6 +41,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	api := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
 	store := &Store{
 		Namespace: testNamespace, Chart: "vault", Client: api, APIReader: api, Recorder: record.NewFakeRecorder(100),
+		Clock: clock.RealClock{},
 	}
 	return &fixture{store, t, testVault()}
 }

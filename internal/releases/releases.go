@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -64,6 +65,7 @@ type Store struct {
 	Client    client.Client
 	APIReader client.Reader
 	Recorder  record.EventRecorder
+	Clock     clock.PassiveClock
 
 	// conflicts are the conflictErrors by the UID of the Vault, as found when its
 	// record was looked for the last time.

@@ -100,10 +100,10 @@ type Reconciler struct {
 	// joined is when nodes were first seen unsealed, by the volume that they have. One that
 	// starts again with its volume votes as before.
 	joined map[types.NamespacedName]map[types.UID]time.Time
-	// views are the peers as they were read last, and asked are the nodes that were asked to
-	// step down.
-	views map[types.NamespacedName]*view
-	asked map[types.NamespacedName]request
+	// views are the peers as they were read last, and stepDowns are the nodes that were asked
+	// to step down.
+	views     map[types.NamespacedName]*view
+	stepDowns map[types.NamespacedName]request
 }
 
 // SetupWithManager adds the reconciler to the manager. The source tells of nodes whose state
@@ -263,7 +263,7 @@ func (r *Reconciler) forget(vault types.NamespacedName) {
 	defer r.mu.Unlock()
 	delete(r.joined, vault)
 	delete(r.views, vault)
-	delete(r.asked, vault)
+	delete(r.stepDowns, vault)
 }
 
 // live reads what the API server and the nodes say now: caches and observations may be late,

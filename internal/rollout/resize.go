@@ -36,10 +36,10 @@ const (
 	// healAfter is the least age of a volume that is replaced, so that a node that is lost again
 	// and again does not keep the cluster busy.
 	healAfter = 2 * time.Minute
-	// askEvery is between two step-downs of the same node, and handoverTime for how long it is
+	// stepDownEvery is between two step-downs of the same node, and handoverTime for how long it is
 	// waited that another one is active.
-	askEvery     = time.Minute
-	handoverTime = 10 * time.Second
+	stepDownEvery = time.Minute
+	handoverTime  = 10 * time.Second
 )
 
 // Reasons of events.
@@ -290,7 +290,7 @@ func (r *Reconciler) act(ctx context.Context, vault *v1alpha1.Vault, c *cluster,
 		}
 		return true, r.markClaim(ctx, c.claims[d.Ordinal])
 	case stepDown:
-		return r.ask(ctx, vault, d.Pod, name), nil
+		return r.requestStepDown(ctx, vault, d.Pod, name), nil
 	case removePeer:
 		if err := r.Access.RemovePeer(ctx, vault, d.Peer); err != nil {
 			return false, err
@@ -350,19 +350,19 @@ func (r *Reconciler) replaceVolume(ctx context.Context, vault *v1alpha1.Vault, c
 	return nil
 }
 
-// ask has a node step down, unless that was tried a moment ago, and says whether it did.
-func (r *Reconciler) ask(ctx context.Context, vault *v1alpha1.Vault, pod types.UID, name string) bool {
+// requestStepDown has a node step down, unless that was tried a moment ago, and says whether it did.
+func (r *Reconciler) requestStepDown(ctx context.Context, vault *v1alpha1.Vault, pod types.UID, name string) bool {
 	key, now := client.ObjectKeyFromObject(vault), r.Clock.Now()
 	r.mu.Lock()
-	last := r.asked[key]
+	last := r.stepDowns[key]
 	r.mu.Unlock()
-	if r.Access == nil || last.pod == pod && now.Sub(last.at) < askEvery {
+	if r.Access == nil || last.pod == pod && now.Sub(last.at) < stepDownEvery {
 		return false
 	}
 	err := r.Access.StepDown(ctx, vault, pod)
 	if !errors.Is(err, login.ErrNoAccess) {
 		// One that fails may have had its effect, and need not be made again at once.
-		r.noteAsked(key, request{pod, now})
+		r.noteStepDown(key, request{pod, now})
 	}
 	if err != nil {
 		log.FromContext(ctx).V(1).Info("The active node does not step down", "error", err.Error())
@@ -373,13 +373,13 @@ func (r *Reconciler) ask(ctx context.Context, vault *v1alpha1.Vault, pod types.U
 	return true
 }
 
-func (r *Reconciler) noteAsked(vault types.NamespacedName, asked request) {
+func (r *Reconciler) noteStepDown(vault types.NamespacedName, made request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.asked == nil {
-		r.asked = map[types.NamespacedName]request{}
+	if r.stepDowns == nil {
+		r.stepDowns = map[types.NamespacedName]request{}
 	}
-	r.asked[vault] = asked
+	r.stepDowns[vault] = made
 }
 
 // handsOver says that the pod to delete is active and was just asked to step down. It is deleted
@@ -389,12 +389,12 @@ func (r *Reconciler) handsOver(ctx context.Context, vault *v1alpha1.Vault, c *cl
 	if i < 0 || len(d.Without) == 0 || c.nodes[i].State != probe.Active {
 		return false
 	}
-	if r.ask(ctx, vault, d.Delete, c.nodes[i].Name) {
+	if r.requestStepDown(ctx, vault, d.Delete, c.nodes[i].Name) {
 		return true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last := r.asked[client.ObjectKeyFromObject(vault)]
+	last := r.stepDowns[client.ObjectKeyFromObject(vault)]
 	return last.pod == d.Delete && r.Clock.Now().Sub(last.at) < handoverTime
 }
 

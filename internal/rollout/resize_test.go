@@ -165,7 +165,7 @@ func TestNodesAreTakenAway(t *testing.T) {
 	f.scale(t, 1)
 	for range 20 {
 		before := len(a.peers)
-		f.r.views, f.r.asked = nil, nil
+		f.r.views, f.r.stepDowns = nil, nil
 		f.reconcile(t)
 		f.follow(t)
 		if pods := len(strings.Fields(f.reconcilePods(t))); before > pods && before-pods > 1 || len(a.peers) > pods {

@@ -94,7 +94,7 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 		"get *v1alpha1.Vault default", "get *v1.PartialObjectMetadata default", "get *v1.Secret default",
 		"list default", "list labelled default", "-a", "+b",
 	}
-	for name, answer := range apiErrors {
+	for name, apiErr := range apiErrors {
 		for _, request := range requests {
 			t.Run(name+" to "+request, func(t *testing.T) {
 				t.Parallel()
@@ -103,10 +103,10 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 					newPod(vault, "b", b.IP, false))
 				f.neverTwo(t)
 				const failures = 4
-				var asked atomic.Int32
+				var refusals atomic.Int32
 				refuse := func(what string) error {
-					if what == request && asked.Add(1) <= failures {
-						return answer
+					if what == request && refusals.Add(1) <= failures {
+						return apiErr
 					}
 					return nil
 				}
@@ -117,8 +117,8 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 				if got, want := f.patched(), []string{"-a", "+b"}; !slices.Equal(got, want) {
 					t.Errorf("patches %v, want %v", got, want)
 				}
-				if asked.Load() <= failures {
-					t.Errorf("asked %d times, so nothing was made up for", asked.Load())
+				if refusals.Load() <= failures {
+					t.Errorf("asked %d times, so nothing was made up for", refusals.Load())
 				}
 			})
 		}
@@ -162,7 +162,7 @@ func TestNothingIsDoneWithoutTheAPIServer(t *testing.T) {
 }
 
 // The answer to a patch may be lost after the patch was made.
-func TestLostAnswersDoNoHarm(t *testing.T) {
+func TestLostResponsesDoNoHarm(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
 	ca := fakevault.NewCA(t)
@@ -264,9 +264,9 @@ func TestSecretThatHangsDoesNotHoldUpTheLabels(t *testing.T) {
 }
 
 // A Vault that cannot be read is not one that is gone.
-func TestNodesAreStillAskedWhenTheVaultCannotBeRead(t *testing.T) {
+func TestNodesAreStillProbedWhenTheVaultCannotBeRead(t *testing.T) {
 	t.Parallel()
-	for name, answer := range apiErrors {
+	for name, apiErr := range apiErrors {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			vault := newVault()
@@ -275,7 +275,7 @@ func TestNodesAreStillAskedWhenTheVaultCannotBeRead(t *testing.T) {
 			// Without an address it cannot be asked, which is known at once.
 			f.Engine.SetTargets(key, []probe.Target{{UID: "uid-of-a"}}, false)
 			eventually(t, "the node is known", func() bool { return len(f.Engine.Observations(key)) == 1 })
-			f.failRead = func(context.Context, string) error { return answer }
+			f.failRead = func(context.Context, string) error { return apiErr }
 			if _, err := f.Reconcile(t.Context(), requestFor(vault)); err == nil {
 				t.Error("the error is lost")
 			}

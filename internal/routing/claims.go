@@ -28,7 +28,7 @@ type followed struct {
 
 // lastFollowed is the node that a majority followed a moment ago, or empty.
 func (r *Reconciler) lastFollowed(vault types.NamespacedName) types.UID {
-	if last, found := r.followed.Load(vault); found && time.Since(last.(followed).when) < followedFor {
+	if last, found := r.followed.Load(vault); found && r.Clock.Since(last.(followed).when) < followedFor {
 		return last.(followed).uid
 	}
 	return ""
@@ -53,7 +53,7 @@ func (r *Reconciler) settleClaims(
 	uid := majority(nodes, r.leaders(ctx, vault, nodes))
 	switch {
 	case uid != "":
-		r.followed.Store(vault, followed{uid, time.Now()})
+		r.followed.Store(vault, followed{uid, r.Clock.Now()})
 	case last != "":
 		uid = last
 	default:

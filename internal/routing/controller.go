@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -65,6 +66,7 @@ type Reconciler struct {
 	// APIReader reads from the API server and not from a cache.
 	APIReader client.Reader
 	Engine    *probe.Engine
+	Clock     clock.PassiveClock
 	// Confirm probes a node right before it is promoted; the engine does, if not set.
 	Confirm func(ctx context.Context, vault types.NamespacedName, uid types.UID) probe.Observation
 	// SilenceCounts says that it is the node's fault when one of the namespace does not answer; the
@@ -211,7 +213,7 @@ func (r *Reconciler) forget(vault types.NamespacedName) {
 	r.lastActive.forget(vault)
 	r.followed.Delete(vault)
 	r.contested.forget(vault)
-	r.starts.Observe(vault, nil, time.Now())
+	r.starts.Observe(vault, nil, r.Clock.Now())
 	r.problems.Delete(vault)
 }
 
@@ -228,7 +230,7 @@ func (r *Reconciler) LabelProblem(vault types.NamespacedName) string {
 func (r *Reconciler) complete(
 	vault types.NamespacedName, nodes []vaultNode, list []corev1.Pod, observations map[types.UID]probe.Observation,
 ) {
-	starting := r.starts.Observe(vault, list, time.Now())
+	starting := r.starts.Observe(vault, list, r.Clock.Now())
 	vouched := r.vouchers.vouched(vault, list, func(uid types.UID) bool {
 		return observations[uid].State <= probe.Unreachable // this replica has not reached the node since
 	})
@@ -264,7 +266,7 @@ func (r *Reconciler) recheck(ctx context.Context, vault types.NamespacedName, no
 					node.observe(o)
 				}
 			})
-		case node.Labelled && node.State.Answered() && node.State != probe.Active:
+		case node.Labelled && node.State.Responded() && node.State != probe.Active:
 			wait.Go(func() { r.lastChance(ctx, vault, node) })
 		}
 	}
@@ -379,7 +381,7 @@ func (r *Reconciler) promote(ctx context.Context, vault *v1alpha1.Vault, pod *co
 	if err := r.setActive(ctx, pod, true); err != nil {
 		return err
 	}
-	if took, failedOver := r.lastActive.promoted(client.ObjectKeyFromObject(vault), pod.UID, time.Now()); failedOver {
+	if took, failedOver := r.lastActive.promoted(client.ObjectKeyFromObject(vault), pod.UID, r.Clock.Now()); failedOver {
 		failoverDuration.Observe(took.Seconds())
 		log.FromContext(ctx).Info("Failed over", "pod", pod.Name, "seconds", took.Seconds())
 	}

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -30,6 +31,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 var podResource = schema.GroupResource{Resource: "pods"}
@@ -44,9 +46,9 @@ type fixture struct {
 	patches []string
 	// uids are those in the patches.
 	uids []types.UID
-	// fail is asked before each patch, and failAfter when its effect has happened.
+	// fail is called before each patch, and failAfter when its effect has happened.
 	fail, failAfter func(patch string) error
-	// failRead is asked before each read.
+	// failRead is called before each read.
 	failRead func(ctx context.Context, what string) error
 	// secretReads counts how often the content of a Secret was read.
 	secretReads int
@@ -70,7 +72,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 			if err := c.Patch(ctx, obj, patch, opts...); err != nil {
 				return err
 			}
-			return ask(f, &f.failAfter, text)
+			return call(f, &f.failAfter, text)
 		},
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
 			if err := f.read(ctx, whatIsListed(opts)); err != nil {
@@ -91,7 +93,9 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 			return c.Get(ctx, key, obj, opts...)
 		},
 	})
-	f.Reconciler = &Reconciler{Client: recorded, APIReader: recorded, Engine: probe.NewEngine()}
+	f.Reconciler = &Reconciler{
+		Client: recorded, APIReader: recorded, Engine: probe.NewEngine(), Clock: clock.RealClock{},
+	}
 	f.useEngine()
 	t.Cleanup(func() {
 		ended, end := context.WithCancel(context.Background())
@@ -101,8 +105,8 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	return f
 }
 
-// ask asks one of the fixture's functions, if it is set.
-func ask(f *fixture, fail *func(string) error, text string) error {
+// call calls one of the fixture's functions, if it is set.
+func call(f *fixture, fail *func(string) error, text string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if *fail == nil {
@@ -146,7 +150,7 @@ func (f *fixture) record(t *testing.T, obj client.Object, patch client.Patch) (s
 	if content.Metadata.Labels[v1alpha1.ActiveLabel] != nil {
 		text = "+" + obj.GetName()
 	}
-	if err := ask(f, &f.fail, text); err != nil {
+	if err := call(f, &f.fail, text); err != nil {
 		return text, err
 	}
 	f.mu.Lock()
@@ -246,14 +250,12 @@ func newCASecret(vault *v1alpha1.Vault, pem string) *corev1.Secret {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if ok() {
-			return
+	poll.Eventually(t, what, 20*time.Second, 5*time.Millisecond, func() error {
+		if !ok() {
+			return errors.New("it is not so yet")
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited too long until %s", what)
-		}
-	}
+		return nil
+	})
 }
 
 func TestApply(t *testing.T) {

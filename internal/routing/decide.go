@@ -89,8 +89,8 @@ type tally struct {
 	// claims are the pods that say they are active and stay.
 	claims int
 	// terminatingClaims are the pods that say they are active and are being deleted.
-	terminatingClaims  int
-	answered, unsealed int
+	terminatingClaims   int
+	responded, unsealed int
 	// undecided says that a labelled pod was not probed yet.
 	undecided bool
 	// starting says that a young pod has not answered yet.
@@ -116,7 +116,7 @@ func (t tally) mustLeave(node vaultNode, nodes []vaultNode, silenceCounts bool) 
 	switch {
 	case node.State == probe.Unknown:
 		return false
-	case node.State.Answered(), node.Ended, t.served:
+	case node.State.Responded(), node.Ended, t.served:
 		return true
 	case node.State == probe.Unverified, node.Vouched:
 		return false
@@ -159,8 +159,8 @@ func count(nodes []vaultNode) tally {
 		if node.State == probe.Active || node.State == probe.Standby {
 			t.unsealed++
 		}
-		if node.State.Answered() {
-			t.answered++
+		if node.State.Responded() {
+			t.responded++
 		} else if node.Starting {
 			t.starting = true
 		}

@@ -79,7 +79,7 @@ func TestDecideInvariants(t *testing.T) {
 				theseLoseTheLabel(nodes, d, silenceCounts),
 				isStable(nodes, d, silenceCounts),
 				dependsOnNothingElse(nodes, d, silenceCounts),
-				asksFastWhileTheActiveIsNotKnown(nodes, d),
+				probesFastWhileTheActiveIsNotKnown(nodes, d),
 			} {
 				if violated != "" {
 					t.Fatalf("%s\n nodes %+v\n silence counts %t\n decision %+v", violated, nodes, silenceCounts, d)
@@ -163,7 +163,7 @@ func onlyTheseLoseTheLabel(nodes []vaultNode, d decision, silenceCounts bool) st
 		anotherIsServed := number(nodes, isClaimant) == 1 && node.State != probe.Active && number(nodes, isServed) == 1 ||
 			number(nodes, isClaimant) == 0 && number(nodes, isTerminatingServed) == 1
 		switch {
-		case node.State.Answered() && (node.State != probe.Active || number(nodes, isClaimant) > 1):
+		case node.State.Responded() && (node.State != probe.Active || number(nodes, isClaimant) > 1):
 		case node.Ended:
 		case node.State == probe.Unknown:
 			return "demotes a pod that was not asked"
@@ -192,7 +192,7 @@ func theseLoseTheLabel(nodes []vaultNode, d decision, silenceCounts bool) string
 		case !isReady(*node) || slices.Contains(d.Demote, node.UID):
 		case node.Ended:
 			return fmt.Sprintf("pod %s has ended and keeps its label", node.UID)
-		case node.State.Answered() && node.State != probe.Active:
+		case node.State.Responded() && node.State != probe.Active:
 			return fmt.Sprintf("pod %s is not active and keeps its label", node.UID)
 		case node.State == probe.Active && number(nodes, isClaimant) > 1:
 			return fmt.Sprintf("pod %s keeps its label although others are active too", node.UID)
@@ -250,9 +250,9 @@ func dependsOnNothingElse(nodes []vaultNode, d decision, silenceCounts bool) str
 	return ""
 }
 
-func asksFastWhileTheActiveIsNotKnown(nodes []vaultNode, d decision) string {
+func probesFastWhileTheActiveIsNotKnown(nodes []vaultNode, d decision) string {
 	unsealed := number(nodes, func(n vaultNode) bool { return n.State == probe.Active || n.State == probe.Standby })
-	startingNodes := number(nodes, func(n vaultNode) bool { return n.Starting && !n.State.Answered() })
+	startingNodes := number(nodes, func(n vaultNode) bool { return n.Starting && !n.State.Responded() })
 	switch {
 	case unsealed > 0 && number(nodes, isClaimant) != 1 && !d.ExpectChange:
 		return "does not ask fast while it looks for the active node"

@@ -50,7 +50,7 @@ type lastActive struct {
 // while its pod is labelled counts, or has said before its pod went: an active
 // node that the Service does not point at serves nobody.
 func (s lastActive) next(nodes []vaultNode, observations map[types.UID]probe.Observation) lastActive {
-	if f := count(nodes); f.answered > 0 && f.unsealed == 0 {
+	if f := count(nodes); f.responded > 0 && f.unsealed == 0 {
 		return lastActive{} // nobody can take over before an administrator unseals a node
 	}
 	next, gone := s, true

@@ -54,7 +54,7 @@ func (f *fixture) sees(pod, ip string) {
 
 // A replica that has not heard yet that a node is active does not undo what another one did,
 // which has: it probes the node again.
-func TestReplicaWithAnOldAnswer(t *testing.T) {
+func TestReplicaWithAnOldResponse(t *testing.T) {
 	t.Parallel()
 	vault := newVault()
 	ca := fakevault.NewCA(t)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -50,7 +51,7 @@ func secret(name string, data map[string]string) *corev1.Secret {
 }
 
 func TestCheckSecrets(t *testing.T) {
-	ca, err := certs.NewCA("root")
+	ca, err := certs.NewCA("root", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

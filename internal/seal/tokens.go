@@ -42,8 +42,8 @@ const (
 	lookups     = 8
 	// yieldFor is for how long a lookup waits at most while the operator is short of CPU.
 	yieldFor = 10 * time.Second
-	// maxToken and maxAnswer bound what is sent and what is read.
-	maxToken, maxAnswer = 8 << 10, 64 << 10
+	// maxToken and maxResponse bound what is sent and what is read.
+	maxToken, maxResponse = 8 << 10, 64 << 10
 	// Of a token that ends is warned when it has less than shortLife left, or less than the
 	// shortShare of its life if that is shorter. Vault renews its token when less than a third
 	// is left, and more than a quarter.
@@ -300,7 +300,7 @@ func (t *Tokens) read(ctx context.Context, vault *v1alpha1.Vault) (life, error) 
 		TLSClientConfig:        &tls.Config{RootCAs: pool, ServerName: transit.TLSServerName, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxAnswer,
+		MaxResponseHeaderBytes: maxResponse,
 	}, transit, token)
 }
 
@@ -340,7 +340,7 @@ func lookUp(
 		return life{}, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxResponse))
 	if err != nil {
 		return life{}, err
 	}

@@ -21,8 +21,8 @@ import (
 
 var lookedAt = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// answer is a response about a token that ends after left.
-func answer(left time.Duration, fields string) string {
+// response is one about a token that ends after left.
+func response(left time.Duration, fields string) string {
 	return fmt.Sprintf(`{"data": {"id": "hvs.MARKER", "expire_time": %q, "creation_time": %d%s}}`,
 		lookedAt.Add(left).Format(time.RFC3339Nano), lookedAt.Add(-time.Hour).Unix(), fields)
 }
@@ -36,29 +36,29 @@ func TestReadLife(t *testing.T) {
 		fails  bool
 	}{
 		"a root token": {200, `{"data": {"expire_time": null, "ttl": 0, "creation_ttl": 0}}`, Token{Known: true}, false},
-		"periodic": {200, answer(20*day, `, "period": 2592000, "renewable": true`), Token{Known: true,
+		"periodic": {200, response(20*day, `, "period": 2592000, "renewable": true`), Token{Known: true,
 			Expires: lookedAt.Add(20 * day)}, false},
-		"periodic, right before it is renewed": {200, answer(23*time.Hour/4, `, "period": 86400, "renewable": true`),
+		"periodic, right before it is renewed": {200, response(23*time.Hour/4, `, "period": 86400, "renewable": true`),
 			Token{Known: true, Expires: lookedAt.Add(23 * time.Hour / 4)}, false},
-		"periodic, and not renewed": {200, answer(4*time.Hour, `, "period": 86400, "renewable": true`), Token{Known: true,
+		"periodic, and not renewed": {200, response(4*time.Hour, `, "period": 86400, "renewable": true`), Token{Known: true,
 			Expires: lookedAt.Add(4 * time.Hour), Near: lookedAt.Add(4 * time.Hour)}, false},
-		"a long period, and not renewed": {200, answer(6*day, `, "period": 31536000, "renewable": true`), Token{
+		"a long period, and not renewed": {200, response(6*day, `, "period": 31536000, "renewable": true`), Token{
 			Known: true, Expires: lookedAt.Add(6 * day), Near: lookedAt.Add(6 * day)}, false},
-		"not renewable": {200, answer(20*day, `, "creation_ttl": 2592000, "renewable": false`), Token{Known: true,
+		"not renewable": {200, response(20*day, `, "creation_ttl": 2592000, "renewable": false`), Token{Known: true,
 			Expires: lookedAt.Add(20 * day), Ends: true, End: lookedAt.Add(20 * day)}, false},
-		"not renewable, and short": {200, answer(6*day, `, "creation_ttl": 7776000`), Token{Known: true,
+		"not renewable, and short": {200, response(6*day, `, "creation_ttl": 7776000`), Token{Known: true,
 			Expires: lookedAt.Add(6 * day), Ends: true, End: lookedAt.Add(6 * day), Near: lookedAt.Add(6 * day)}, false},
-		"not periodic": {200, answer(20*day, `, "creation_ttl": 2592000, "renewable": true`), Token{Known: true,
+		"not periodic": {200, response(20*day, `, "creation_ttl": 2592000, "renewable": true`), Token{Known: true,
 			Expires: lookedAt.Add(20 * day), Ends: true}, false},
-		"of a role, whose period is not told": {200, answer(20*day, `, "creation_ttl": 2592000, "renewable": true, `+
+		"of a role, whose period is not told": {200, response(20*day, `, "creation_ttl": 2592000, "renewable": true, `+
 			`"role": "unseal"`), Token{Known: true, Expires: lookedAt.Add(20 * day)}, false},
-		"periodic with a last day": {200, answer(20*day, `, "period": 2592000, "renewable": true, "explicit_max_ttl": `+
+		"periodic with a last day": {200, response(20*day, `, "period": 2592000, "renewable": true, "explicit_max_ttl": `+
 			`31536000`), Token{Known: true, Expires: lookedAt.Add(20 * day), Ends: true,
 			End: lookedAt.Add(365*day - time.Hour)}, false},
-		"periodic on its last day": {200, answer(50*time.Minute, `, "period": 3600, "renewable": true, `+
+		"periodic on its last day": {200, response(50*time.Minute, `, "period": 3600, "renewable": true, `+
 			`"explicit_max_ttl": 7200`), Token{Known: true, Expires: lookedAt.Add(50 * time.Minute), Ends: true,
 			End: lookedAt.Add(time.Hour)}, false},
-		"it is over": {200, answer(-time.Hour, `, "period": 3600, "renewable": true`), Token{Known: true,
+		"it is over": {200, response(-time.Hour, `, "period": 3600, "renewable": true`), Token{Known: true,
 			Expires: lookedAt.Add(-time.Hour), Near: lookedAt.Add(-time.Hour)}, false},
 		"unknown to the key service": {403, `{"errors": ["2 errors occurred:\n\t* permission denied\n\t* invalid ` +
 			`token\n\n"]}`, Token{Known: true, Refused: true}, false},
@@ -68,9 +68,9 @@ func TestReadLife(t *testing.T) {
 		"not a Vault":               {200, `<html>`, Token{}, true},
 		"no data":                   {200, `{}`, Token{}, true},
 		"no time":                   {200, `{"data": {"expire_time": "never hvs.MARKER"}}`, Token{}, true},
-		"a number that is too large": {200, answer(day, `, "period": 9223372036854775807, "renewable": true`), Token{},
+		"a number that is too large": {200, response(day, `, "period": 9223372036854775807, "renewable": true`), Token{},
 			true},
-		"a number below zero": {200, answer(day, `, "creation_ttl": -1`), Token{}, true},
+		"a number below zero": {200, response(day, `, "creation_ttl": -1`), Token{}, true},
 		"a creation long after this": {200, `{"data": {"expire_time": "2030-01-01T00:00:00Z", "creation_time": ` +
 			`900000000000000000}}`, Token{}, true},
 	} {
@@ -182,13 +182,13 @@ func TestTokens(t *testing.T) {
 	k.says(503, `{"errors": ["Vault is sealed"]}`)
 	step("it is sealed", 0, 1, true, Token{})
 	step("not again at once", round, 0, false, Token{})
-	k.says(200, answer(time.Hour, `, "period": 3600, "renewable": true`))
+	k.says(200, response(time.Hour, `, "period": 3600, "renewable": true`))
 	step("again soon", 2*retryAfter, 1, true, lasts)
 	step("at rest", lookEvery-time.Second, 0, false, lasts)
 	step("now and then", lookEvery, 1, false, lasts)
 	k.says(503, `{"errors": ["Vault is sealed"]}`)
 	step("it is away", 2*lookEvery, 1, false, lasts)
-	k.says(200, answer(time.Hour, `, "period": 3600, "renewable": true`))
+	k.says(200, response(time.Hour, `, "period": 3600, "renewable": true`))
 	step("it is back", 2*retryAfter, 1, false, lasts)
 	clock = end.Add(-12*time.Minute - time.Second)
 	step("right before it is short", 0, 1, false, lasts)
@@ -197,7 +197,7 @@ func TestTokens(t *testing.T) {
 	step("it has ended", end.Sub(clock), 1, true, Token{Known: true, Refused: true})
 
 	later := lookedAt.Add(24 * time.Hour)
-	k.says(200, answer(24*time.Hour, `, "period": 86400, "renewable": true`))
+	k.says(200, response(24*time.Hour, `, "period": 86400, "renewable": true`))
 	replaced := secret("token", map[string]string{"token": "hvs.other"})
 	if err := c.Update(t.Context(), replaced); err != nil {
 		t.Fatal(err)
@@ -245,7 +245,7 @@ func TestTokenRequest(t *testing.T) {
 		requests[0].Header.Get("X-Vault-Token") != "hvs.secret" || requests[0].Header.Get("X-Vault-Namespace") != "team" {
 		t.Errorf("requests %+v", requests)
 	}
-	k.says(200, `{"data": {}, "x": "`+strings.Repeat("x", maxAnswer)+`"}`)
+	k.says(200, `{"data": {}, "x": "`+strings.Repeat("x", maxResponse)+`"}`)
 	if _, err := tokens.read(t.Context(), vault); err == nil {
 		t.Error("a response without end is read")
 	}
@@ -313,7 +313,7 @@ func TestTokensHaveTurns(t *testing.T) {
 
 // FuzzReadLife reads what a key service may respond, which is anything.
 func FuzzReadLife(f *testing.F) {
-	f.Add(200, []byte(answer(time.Hour, `, "period": 3600, "renewable": true`)))
+	f.Add(200, []byte(response(time.Hour, `, "period": 3600, "renewable": true`)))
 	f.Add(403, []byte(`{"errors": ["invalid token"]}`))
 	f.Add(200, []byte(`{"data": {"expire_time": "0000-01-01T00:00:00Z"}}`))
 	f.Fuzz(func(t *testing.T, status int, body []byte) {

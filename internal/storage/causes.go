@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -32,6 +33,7 @@ const (
 type Causes struct {
 	// APIReader reads events, which are not cached.
 	APIReader client.Reader
+	Clock     clock.PassiveClock
 
 	mu    sync.Mutex
 	known map[types.UID]cause
@@ -54,13 +56,13 @@ func (c *Causes) Of(ctx context.Context, namespace string, uid types.UID) ([]str
 	if err != nil {
 		return nil, fmt.Errorf("reading events: %w", err)
 	}
-	messages := failures(list.Items, time.Now())
+	messages := failures(list.Items, c.Clock.Now())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil || len(c.known) > maxCauses {
 		c.known = map[types.UID]cause{}
 	}
-	c.known[uid] = cause{messages, time.Now()}
+	c.known[uid] = cause{messages, c.Clock.Now()}
 	return messages, nil
 }
 
@@ -68,7 +70,7 @@ func (c *Causes) recent(uid types.UID) ([]string, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known, ok := c.known[uid]
-	return known.messages, ok && time.Since(known.read) < causeFor
+	return known.messages, ok && c.Clock.Since(known.read) < causeFor
 }
 
 // failures are the messages of events that tell what still fails: the controllers

@@ -21,12 +21,12 @@ import (
 // there is the size that the volume of a claim has, as far as it was asked for: a volume may be
 // larger than its claim, and smaller while it is being made larger.
 func there(claim *corev1.PersistentVolumeClaim) resource.Quantity {
-	asked := request(claim)
+	requested := request(claim)
 	has, known := claim.Status.Capacity[corev1.ResourceStorage]
-	if known && has.Cmp(asked) < 0 {
+	if known && has.Cmp(requested) < 0 {
 		return has
 	}
-	return asked
+	return requested
 }
 
 // VolumeSize is the size of the smallest volume of a member, or nil while none is bound.
@@ -78,16 +78,16 @@ func (s *State) grows() bool {
 	if template := request(claimTemplate(s.Set)); template.IsZero() || layout.volumeSize.Cmp(template) != 0 {
 		return !template.IsZero()
 	}
-	return slices.ContainsFunc(s.memberVolumes(), func(ordinal int) bool { return s.mustAsk(s.Claims[ordinal]) })
+	return slices.ContainsFunc(s.memberVolumes(), func(ordinal int) bool { return s.mustRequest(s.Claims[ordinal]) })
 }
 
-// mustAsk says that another size has to be asked for in a claim. What has been made larger stays, and a claim cannot
-// ask for less than it did, unless that is more than what is there.
+// mustRequest says that another size has to be asked for in a claim. What has been made larger stays, and a claim
+// cannot ask for less than it did, unless that is more than what is there.
 // https://kubernetes.io/docs/concepts/storage/persistent-volumes/#recovering-from-failure-when-expanding-volumes
-func (s *State) mustAsk(claim *corev1.PersistentVolumeClaim) bool {
-	wanted, asked := s.layout().volumeSize, request(claim)
-	if wanted.Cmp(asked) >= 0 {
-		return wanted.Cmp(asked) > 0
+func (s *State) mustRequest(claim *corev1.PersistentVolumeClaim) bool {
+	wanted, requested := s.layout().volumeSize, request(claim)
+	if wanted.Cmp(requested) >= 0 {
+		return wanted.Cmp(requested) > 0
 	}
 	has, known := claim.Status.Capacity[corev1.ResourceStorage]
 	return known && wanted.Cmp(has) > 0
@@ -103,7 +103,7 @@ func (s *State) small() []string {
 			return c.Type == corev1.PersistentVolumeClaimFileSystemResizePending && c.Status == corev1.ConditionTrue
 		})
 		has := there(claim)
-		if s.mustAsk(claim) || has.Cmp(*s.layout().volumeSize) < 0 && !pending {
+		if s.mustRequest(claim) || has.Cmp(*s.layout().volumeSize) < 0 && !pending {
 			small = append(small, fmt.Sprintf("%s (%s)", claim.Name, has.String()))
 		}
 	}
@@ -134,7 +134,7 @@ func (r *Reconciler) Expansion(vault *v1alpha1.Vault) error {
 func (r *Reconciler) grow(ctx context.Context, s *State) (reconcile.Result, error) {
 	for _, ordinal := range s.memberVolumes() {
 		claim, wanted := s.Claims[ordinal], s.layout().volumeSize
-		if !s.mustAsk(claim) {
+		if !s.mustRequest(claim) {
 			continue
 		}
 		patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"resources":{"requests":{"storage":%q}}}}`,

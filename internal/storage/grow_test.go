@@ -60,8 +60,8 @@ func TestGrowing(t *testing.T) {
 				if sizes == "" {
 					continue
 				}
-				asked, has, _ := strings.Cut(sizes, " ")
-				c := claim(vault, i, "bound", asked, "fast")
+				requested, has, _ := strings.Cut(sizes, " ")
+				c := claim(vault, i, "bound", requested, "fast")
 				c.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(has)}
 				if tt.pending {
 					c.Status.Conditions = []corev1.PersistentVolumeClaimCondition{

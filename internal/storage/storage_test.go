@@ -559,15 +559,15 @@ func TestMissing(t *testing.T) {
 				tt.change(&p)
 				s.Members = []corev1.Pod{p}
 			}
-			asked := s.Unexplained()
+			unexplained := s.Unexplained()
 			got := s.Missing(now, func(uid types.UID) []string { return tt.causes[uid] })
 			want := []Member{{Name: "example-etcd-0", Why: tt.why, Failing: tt.failing}}
 			if !slices.Equal(got, want) {
 				t.Errorf("%+v, want %+v", got, want)
 			}
 			for uid := range tt.causes {
-				if !slices.Contains(asked, uid) {
-					t.Errorf("asks %v", asked)
+				if !slices.Contains(unexplained, uid) {
+					t.Errorf("asks %v", unexplained)
 				}
 			}
 		})

@@ -148,7 +148,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	answer := func() {
+	respond := func() {
 		state := s.node.State()
 		if s.seal != nil {
 			_ = json.NewEncoder(w).Encode(s.seal)
@@ -163,7 +163,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) bool {
 	}
 	switch r.Method + " " + r.URL.Path {
 	case "GET /v1/sys/seal-status":
-		answer()
+		respond()
 	case "PUT /v1/sys/unseal":
 		var request struct {
 			Key   string
@@ -176,7 +176,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) bool {
 		case request.Reset:
 			s.resets++
 			s.given = nil
-			answer()
+			respond()
 		case s.fails > 0 && len(s.given) > 0:
 			s.fails--
 			fail(http.StatusInternalServerError, "the storage does not respond")
@@ -198,7 +198,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) bool {
 					s.node.Set(fakevault.Active)
 				}
 			}
-			answer()
+			respond()
 		}
 	default:
 		return false

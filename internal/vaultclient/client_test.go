@@ -47,7 +47,7 @@ func TestOneRequest(t *testing.T) {
 	ca := fakevault.NewCA(t)
 	node := fakevault.Start(t, ca.Certificate(t, name), fakevault.Sealed)
 	client := New(probe.Target{Address: node.Address, ServerName: name, CA: ca.PEM})
-	for what, answer := range map[string]func(http.ResponseWriter){
+	for what, respond := range map[string]func(http.ResponseWriter){
 		"the connection ends": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
 		"no response of HTTP": func(w http.ResponseWriter) {
 			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
@@ -81,7 +81,7 @@ func TestOneRequest(t *testing.T) {
 				if r.Header.Get("X-Vault-No-Request-Forwarding") == "" {
 					t.Error("a standby node passes the request on")
 				}
-				answer(w)
+				respond(w)
 				return true
 			})
 			response, err := client.Init(t.Context(), &InitRequest{SecretShares: 1, SecretThreshold: 1})

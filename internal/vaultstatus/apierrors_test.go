@@ -67,7 +67,7 @@ func never(string) error { return nil }
 // Whatever the API server answers, and to which request: nothing is written or
 // told from missing facts, the error leads to another try, and that catches up.
 func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
-	for name, answer := range apiErrors {
+	for name, apiErr := range apiErrors {
 		for _, request := range []string{
 			"get *v1alpha1.Vault", "list *v1.PodList", "get *v1.Deployment", "list *v1.PartialObjectMetadataList",
 			"get *v1.StatefulSet", "apply status",
@@ -76,23 +76,23 @@ func TestErrorsOfTheAPIServerAreMadeUpFor(t *testing.T) {
 				f := newFixture(t,
 					&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "deployment-uid"}})
 				f.run(t, "a", fakevault.Active)
-				broken, asked := true, 0
+				broken, requests := true, 0
 				f.intercept(func(r string) error {
 					if r != request {
 						return nil
 					}
-					asked++
+					requests++
 					if broken {
-						return answer
+						return apiErr
 					}
 					return nil
 				}, never)
 				for range 3 {
-					if _, events, err := f.reconcile(t); !errors.Is(err, answer) || len(events) > 0 || f.writes > 0 {
+					if _, events, err := f.reconcile(t); !errors.Is(err, apiErr) || len(events) > 0 || f.writes > 0 {
 						t.Errorf("error %v, %d writes, events %q", err, f.writes, events)
 					}
 				}
-				if asked == 0 {
+				if requests == 0 {
 					t.Fatal("that is never asked")
 				}
 				broken = false
@@ -124,7 +124,7 @@ func TestStatusStaysWhileTheAPIServerIsAway(t *testing.T) {
 }
 
 // The answer to a write may be lost after the write was made.
-func TestLostAnswersDoNoHarm(t *testing.T) {
+func TestLostResponsesDoNoHarm(t *testing.T) {
 	f := newFixture(t)
 	f.run(t, "a", fakevault.Active)
 	f.intercept(never, func(string) error { return apiErrors["deadline has passed"] })

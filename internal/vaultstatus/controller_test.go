@@ -30,6 +30,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/seal"
 	"github.com/vault-operator/vault-operator/internal/storage"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+	"github.com/vault-operator/vault-operator/internal/testing/poll"
 )
 
 var errAPI = errors.New("the API server is unavailable")
@@ -64,7 +65,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 			return []string{string(obj.(*corev1.Event).InvolvedObject.UID)}
 		}).
 		WithObjects(append(objects, f.vault)...).Build()
-	clients := certs.Clients{Client: f.api, Cache: f.api, APIReader: f.api}
+	clients := certs.Clients{Client: f.api, Cache: f.api, APIReader: f.api, Clock: f.clock}
 	if _, err := certs.Ensure(t.Context(), clients, f.vault); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,7 @@ func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	})
 	f.Reconciler = &Reconciler{
 		Client: intercepted, Engine: probe.NewEngine(), Alarms: etcd.NewAlarms(intercepted), Tokens: &seal.Tokens{},
-		Causes: &storage.Causes{APIReader: intercepted}, Recorder: f.recorder, Clock: f.clock,
+		Causes: &storage.Causes{APIReader: intercepted, Clock: f.clock}, Recorder: f.recorder, Clock: f.clock,
 		Inputs: &references.Inputs{Cache: intercepted, APIReader: intercepted},
 	}
 	t.Cleanup(func() {
@@ -177,22 +178,20 @@ func (f *fixture) probe(t *testing.T, target probe.Target) {
 	key := client.ObjectKeyFromObject(f.vault)
 	f.Engine.SetTargets(key, []probe.Target{target}, true)
 	f.waitFor(t, func(o probe.Observation) bool {
-		return o.State != probe.Unknown && (o.Seal.Read || !o.State.Answered())
+		return o.State != probe.Unknown && (o.Seal.Read || !o.State.Responded())
 	})
 }
 
 func (f *fixture) waitFor(t *testing.T, ok func(probe.Observation) bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	poll.Eventually(t, "the node is seen in that state", 20*time.Second, 2*time.Millisecond, func() error {
 		for _, o := range f.Engine.Observations(client.ObjectKeyFromObject(f.vault)) {
 			if ok(o) {
-				return
+				return nil
 			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the node was not seen in that state")
-		}
-	}
+		return errors.New("it is in another one")
+	})
 }
 
 // newPod returns a pod that runs, with the active label: routing is not at work here.
@@ -398,7 +397,7 @@ func TestReconcileTellsNothingThatIsNotWritten(t *testing.T) {
 }
 
 // Just after a start the operator knows of pods that it has not asked.
-func TestReconcileWaitsUntilAllWereAsked(t *testing.T) {
+func TestReconcileWaitsUntilAllWereProbed(t *testing.T) {
 	f := newFixture(t)
 	f.create(t, newPod(f.vault, "a", "127.0.0.1"))
 	if events := f.mustReconcile(t); f.writes != 0 || len(events) != 0 {
@@ -443,7 +442,7 @@ func TestOwnedIsWhatThisControllerWrites(t *testing.T) {
 		got.Conditions[0].Type != v1alpha1.AvailableCondition || got.Conditions[1].Type != v1alpha1.UnsealedCondition {
 		t.Errorf("owned() = %+v", got)
 	}
-	if len(status.Conditions) != 4 || status.Conditions[0].Type != "Deployed" {
+	if len(status.Conditions) != 4 || status.Conditions[0].Type != v1alpha1.DeployedCondition {
 		t.Error("the status itself was changed")
 	}
 }

@@ -35,29 +35,29 @@ func transitions(before, after *v1alpha1.VaultStatus) []event {
 	add := func(kind, reason, format string, args ...any) {
 		events = append(events, event{kind, reason, fmt.Sprintf(format, args...)})
 	}
-	was, is := &before.VaultStatus, &after.VaultStatus
+	old, current := &before.VaultStatus, &after.VaultStatus
 	events = append(events, initializationEvents(before, after)...)
-	if is.Active != "" && is.Active != was.Active {
-		add(corev1.EventTypeNormal, eventBecameActive, "Pod %s became active", is.Active)
+	if current.Active != "" && current.Active != old.Active {
+		add(corev1.EventTypeNormal, eventBecameActive, "Pod %s became active", current.Active)
 	}
-	if len(is.ActiveClaims) > 0 && len(was.ActiveClaims) == 0 {
+	if len(current.ActiveClaims) > 0 && len(old.ActiveClaims) == 0 {
 		add(corev1.EventTypeWarning, v1alpha1.ReasonMultipleActiveNodes, "Pods %s all say that they are active",
-			join(is.ActiveClaims))
+			join(current.ActiveClaims))
 	}
-	if is.Active == "" && was.Active != "" && len(is.ActiveClaims) == 0 {
-		add(corev1.EventTypeWarning, eventNoActiveNode, "Pod %s is not active any more, and no other is yet", was.Active)
+	if current.Active == "" && old.Active != "" && len(current.ActiveClaims) == 0 {
+		add(corev1.EventTypeWarning, eventNoActiveNode, "Pod %s is not active any more, and no other is yet", old.Active)
 	}
-	for _, pod := range added(was.Standby, is.Standby) {
+	for _, pod := range added(old.Standby, current.Standby) {
 		add(corev1.EventTypeNormal, eventBecameStandby, "Pod %s became standby", pod)
 	}
-	for _, pod := range added(was.Sealed, is.Sealed) {
+	for _, pod := range added(old.Sealed, current.Sealed) {
 		kind := corev1.EventTypeNormal
-		if pod == was.Active || slices.Contains(was.Standby, pod) {
+		if pod == old.Active || slices.Contains(old.Standby, pod) {
 			kind = corev1.EventTypeWarning // a new node is always sealed at first, this one was not
 		}
 		add(kind, eventSealed, "Pod %s is sealed", pod)
 	}
-	for _, pod := range added(was.Unreachable, is.Unreachable) {
+	for _, pod := range added(old.Unreachable, current.Unreachable) {
 		add(corev1.EventTypeWarning, eventUnreachable, "Pod %s does not answer", pod)
 	}
 	events = append(events, releaseEvents(before, after)...)
@@ -81,32 +81,32 @@ func initializationEvents(before, after *v1alpha1.VaultStatus) []event {
 // releaseEvents tells that the spec cannot be deployed, which the Helm reconciler says
 // in its condition alone.
 func releaseEvents(before, after *v1alpha1.VaultStatus) []event {
-	was := meta.FindStatusCondition(before.Conditions, v1alpha1.ReadyCondition)
-	is := meta.FindStatusCondition(after.Conditions, v1alpha1.ReadyCondition)
-	if is == nil || was != nil && was.Message == is.Message ||
-		!strings.HasPrefix(is.Message, v1alpha1.ReleaseFailedCondition+": ") {
+	old := meta.FindStatusCondition(before.Conditions, v1alpha1.ReadyCondition)
+	current := meta.FindStatusCondition(after.Conditions, v1alpha1.ReadyCondition)
+	if current == nil || old != nil && old.Message == current.Message ||
+		!strings.HasPrefix(current.Message, v1alpha1.ReleaseFailedCondition+": ") {
 		return nil
 	}
-	return []event{{corev1.EventTypeWarning, is.Reason, is.Message}}
+	return []event{{corev1.EventTypeWarning, current.Reason, current.Message}}
 }
 
 // rolloutEvents tells of a rollout what somebody has to act on, and its end. A
 // Vault that comes up for the first time is no rollout.
 func rolloutEvents(before, after *v1alpha1.VaultStatus) []event {
-	was := meta.FindStatusCondition(before.Conditions, v1alpha1.UpdatedCondition)
-	is := meta.FindStatusCondition(after.Conditions, v1alpha1.UpdatedCondition)
-	if is == nil || was != nil && was.Reason == is.Reason && was.Message == is.Message {
+	old := meta.FindStatusCondition(before.Conditions, v1alpha1.UpdatedCondition)
+	current := meta.FindStatusCondition(after.Conditions, v1alpha1.UpdatedCondition)
+	if current == nil || old != nil && old.Reason == current.Reason && old.Message == current.Message {
 		return nil
 	}
-	switch is.Reason {
+	switch current.Reason {
 	case v1alpha1.ReasonNodeFailing, v1alpha1.ReasonRolloutStalled, v1alpha1.ReasonDowngradeRefused,
 		v1alpha1.ReasonExpansionRefused:
-		return []event{{corev1.EventTypeWarning, is.Reason, is.Message}}
+		return []event{{corev1.EventTypeWarning, current.Reason, current.Message}}
 	case v1alpha1.ReasonAwaitingUnseal, v1alpha1.ReasonAwaitingSealMigration:
-		return []event{{corev1.EventTypeNormal, is.Reason, is.Message}}
+		return []event{{corev1.EventTypeNormal, current.Reason, current.Message}}
 	case v1alpha1.ReasonUpdated:
-		if before.Initialized && was != nil {
-			return []event{{corev1.EventTypeNormal, is.Reason, is.Message}}
+		if before.Initialized && old != nil {
+			return []event{{corev1.EventTypeNormal, current.Reason, current.Message}}
 		}
 	}
 	return nil
@@ -123,15 +123,15 @@ var eventConditions = slices.Concat(
 func conditionEvents(before, after []metav1.Condition) []event {
 	var events []event
 	for _, conditionType := range eventConditions {
-		was, is := meta.FindStatusCondition(before, conditionType), meta.FindStatusCondition(after, conditionType)
-		if is == nil {
+		old, current := meta.FindStatusCondition(before, conditionType), meta.FindStatusCondition(after, conditionType)
+		if current == nil {
 			continue
 		}
-		if was == nil {
-			was = &metav1.Condition{}
+		if old == nil {
+			old = &metav1.Condition{}
 		}
-		if kind := conditionEvent(was, is); kind != "" {
-			events = append(events, event{kind, is.Reason, is.Message})
+		if kind := conditionEvent(old, current); kind != "" {
+			events = append(events, event{kind, current.Reason, current.Message})
 		}
 	}
 	return events
@@ -139,24 +139,25 @@ func conditionEvents(before, after []metav1.Condition) []event {
 
 // conditionEvent is the type of the event that tells of what a condition has
 // become; it is empty when there is nothing to tell.
-func conditionEvent(was, is *metav1.Condition) string {
-	wasBroken := was.Status == metav1.ConditionFalse
+func conditionEvent(before, after *metav1.Condition) string {
+	wasBroken := before.Status == metav1.ConditionFalse
 	switch {
 	// It is False for as long as it takes. What is refused the condition SealReady tells.
-	case is.Type == v1alpha1.SealMigratedCondition:
-		if is.Reason != v1alpha1.ReasonSealChangeRefused && (was.Status != is.Status || was.Message != is.Message) {
+	case after.Type == v1alpha1.SealMigratedCondition:
+		if after.Reason != v1alpha1.ReasonSealChangeRefused &&
+			(before.Status != after.Status || before.Message != after.Message) {
 			return corev1.EventTypeNormal
 		}
 	// The message tells of each member that comes back.
-	case is.Type == v1alpha1.StorageReadyCondition && was.Reason == is.Reason:
+	case after.Type == v1alpha1.StorageReadyCondition && before.Reason == after.Reason:
 	// A message that changes tells of another mistake, or of the next one.
-	case wasBroken && was.Message == is.Message:
-	case is.Status == metav1.ConditionFalse:
+	case wasBroken && before.Message == after.Message:
+	case after.Status == metav1.ConditionFalse:
 		return corev1.EventTypeWarning
-	case wasBroken && is.Status == metav1.ConditionTrue && !ends[is.Reason]:
+	case wasBroken && after.Status == metav1.ConditionTrue && !ends[after.Reason]:
 		return corev1.EventTypeNormal
 	default:
-		return marginEvent(was, is)
+		return marginEvent(before, after)
 	}
 	return ""
 }
@@ -168,16 +169,16 @@ var ends = map[string]bool{
 
 // marginEvent is the type of the event about what works, but not for long or with
 // less to spare.
-func marginEvent(was, is *metav1.Condition) string {
+func marginEvent(before, after *metav1.Condition) string {
 	switch {
-	case ends[is.Reason] && (was.Reason != is.Reason || was.Message != is.Message):
+	case ends[after.Reason] && (before.Reason != after.Reason || before.Message != after.Message):
 		return corev1.EventTypeWarning
-	case was.Reason == v1alpha1.ReasonCertificateExpiring && is.Reason == v1alpha1.ReasonSecretsValid,
-		is.Reason == v1alpha1.ReasonKeyServiceWorks && ends[was.Reason]:
+	case before.Reason == v1alpha1.ReasonCertificateExpiring && after.Reason == v1alpha1.ReasonSecretsValid,
+		after.Reason == v1alpha1.ReasonKeyServiceWorks && ends[before.Reason]:
 		return corev1.EventTypeNormal
-	case was.Reason == v1alpha1.ReasonQuorum && is.Reason == v1alpha1.ReasonMembersNotReady:
+	case before.Reason == v1alpha1.ReasonQuorum && after.Reason == v1alpha1.ReasonMembersNotReady:
 		return corev1.EventTypeWarning
-	case was.Reason == v1alpha1.ReasonMembersNotReady && is.Reason == v1alpha1.ReasonQuorum:
+	case before.Reason == v1alpha1.ReasonMembersNotReady && after.Reason == v1alpha1.ReasonQuorum:
 		return corev1.EventTypeNormal
 	}
 	return ""

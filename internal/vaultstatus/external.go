@@ -20,20 +20,20 @@ func (in *storageInputs) external() storageView {
 
 func (in *storageInputs) externalReady() metav1.Condition {
 	kind := in.vault.Spec.Storage.External.Type
-	answered := map[string]bool{}
+	responded := map[string]bool{}
 	for _, node := range in.states {
 		switch node.State {
 		case v1alpha1.NodeActive:
 			return isTrue(v1alpha1.ReasonStorageUsed, "%s is active with the %s storage", node.Name, kind)
 		case v1alpha1.NodeStandby, v1alpha1.NodeSealed, v1alpha1.NodeUninitialized:
-			answered[node.Name] = true
+			responded[node.Name] = true
 		}
 	}
-	if reason, names := storageRefusals(in.nodes, answered); reason != "" {
+	if reason, names := storageRefusals(in.nodes, responded); reason != "" {
 		return isFalse(reason, "%s: %s. 'kubectl logs --previous' says more; what leads to the storage is in Secret %q",
 			storageSentences[reason], join(names), in.vault.Spec.Storage.External.ConfigSecretName)
 	}
-	if len(answered) > 0 {
+	if len(responded) > 0 {
 		// They have read there whether Vault is initialized.
 		return isTrue(v1alpha1.ReasonStorageUsed, "Nodes have started with the %s storage, and none is active", kind)
 	}
@@ -71,10 +71,10 @@ var storageCauses = []struct {
 // storageRefusals returns why nodes end when they start, as far as that is the storage, and
 // which: the first reason in the order of the pods' names. Those that have answered have come
 // further since.
-func storageRefusals(list []corev1.Pod, answered map[string]bool) (reason string, names []string) {
+func storageRefusals(list []corev1.Pod, responded map[string]bool) (reason string, names []string) {
 	for i := range list {
 		pod := &list[i]
-		if pods.Terminating(pod) || pods.Ended(pod) || answered[pod.Name] {
+		if pods.Terminating(pod) || pods.Ended(pod) || responded[pod.Name] {
 			continue
 		}
 		for j := range pod.Status.ContainerStatuses {

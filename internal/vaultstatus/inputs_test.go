@@ -18,7 +18,7 @@ import (
 // A Secret that could not be read says nothing of the certificates, holds up
 // nothing else, and is read again.
 func TestSecretsThatCannotBeReadAreReadAgain(t *testing.T) {
-	for name, answer := range apiErrors {
+	for name, apiErr := range apiErrors {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.run(t, "a", fakevault.Active)
@@ -27,7 +27,7 @@ func TestSecretsThatCannotBeReadAreReadAgain(t *testing.T) {
 				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object,
 					opts ...client.GetOption) error {
 					if _, content := obj.(*corev1.Secret); content {
-						return answer
+						return apiErr
 					}
 					return c.Get(ctx, key, obj, opts...)
 				},
@@ -35,7 +35,7 @@ func TestSecretsThatCannotBeReadAreReadAgain(t *testing.T) {
 			tls := func() metav1.ConditionStatus {
 				return meta.FindStatusCondition(f.status(t).Conditions, v1alpha1.TLSReadyCondition).Status
 			}
-			if _, _, err := f.reconcile(t); !errors.Is(err, answer) {
+			if _, _, err := f.reconcile(t); !errors.Is(err, apiErr) {
 				t.Errorf("error %v, want one that leads to another try", err)
 			}
 			if status := f.status(t); status.VaultStatus.Active != "a" || tls() != metav1.ConditionUnknown {

@@ -67,17 +67,17 @@ func measure(vault *v1alpha1.Vault, status *v1alpha1.VaultStatus) {
 		sealHealthy.WithLabelValues(namespace, name, kind).Set(value)
 	}
 	for _, conditionType := range v1alpha1.VaultConditions {
-		is := metav1.ConditionFalse // Stalled is absent then
+		current := metav1.ConditionFalse // Stalled is absent then
 		if conditionType == v1alpha1.SealMigratedCondition && vault.Spec.SealMigration == nil {
 			conditionStatus.DeletePartialMatch(prometheus.Labels{"namespace": namespace, "name": name, "type": conditionType})
 			continue
 		}
 		if c := meta.FindStatusCondition(status.Conditions, conditionType); c != nil {
-			is = c.Status
+			current = c.Status
 		}
 		for _, value := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown} {
 			held := 0.0
-			if value == is {
+			if value == current {
 				held = 1
 			}
 			conditionStatus.WithLabelValues(namespace, name, conditionType, string(value)).Set(held)

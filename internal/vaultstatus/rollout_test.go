@@ -80,7 +80,7 @@ func TestUpdated(t *testing.T) {
 	}{
 		{
 			name: "nothing is deployed yet", facts: newSituation(), want: "False ReleasePending",
-			message: "not deployed yet", not: "Irreconcilable",
+			message: "not deployed yet", not: v1alpha1.IrreconcilableCondition,
 		},
 		{
 			name:  "the spec was changed and is not deployed yet",

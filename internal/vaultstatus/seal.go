@@ -161,7 +161,7 @@ func sealedByKeyService(f *facts) (failing []string, working bool) {
 func sealPending(f *facts) bool {
 	return slices.ContainsFunc(f.pods, func(pod corev1.Pod) bool {
 		o := f.observations[pod.UID]
-		return pods.Running(&pod) && o.State.Answered() && !o.Seal.Read
+		return pods.Running(&pod) && o.State.Responded() && !o.Seal.Read
 	})
 }
 
@@ -313,7 +313,7 @@ var sentences = map[string]string{
 func startsFailing(f *facts) (reason string, names []string) {
 	for i := range f.pods {
 		pod := &f.pods[i]
-		if pods.Terminating(pod) || pods.Ended(pod) || pods.Running(pod) && f.observations[pod.UID].State.Answered() {
+		if pods.Terminating(pod) || pods.Ended(pod) || pods.Running(pod) && f.observations[pod.UID].State.Responded() {
 			continue
 		}
 		for j := range pod.Status.ContainerStatuses {

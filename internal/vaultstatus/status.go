@@ -221,7 +221,7 @@ func initialized(f *facts) bool {
 		case pods.Terminating(&f.pods[i]):
 		case o.State == probe.Uninitialized:
 			uninitialized++
-		case o.State.Answered():
+		case o.State.Responded():
 			return true
 		}
 	}

@@ -70,7 +70,7 @@ func (s *situation) pod(name string, state probe.State, changes ...func(*corev1.
 	}
 	if state != probe.Unknown {
 		o := probe.Observation{State: state}
-		if state.Answered() {
+		if state.Responded() {
 			o.Version = "1.21.0"
 		}
 		s.observations[pod.UID] = o
@@ -492,7 +492,7 @@ func checkNodeStatuses(t *testing.T, name string, s *situation, status v1alpha1.
 		case v1alpha1.NodeUnreachable, v1alpha1.NodeUnverified:
 			unreachable = append(unreachable, node.Name)
 		}
-		if answers := !slices.Contains(silentStates, node.State); answers != (node.Version != "") {
+		if responds := !slices.Contains(silentStates, node.State); responds != (node.Version != "") {
 			t.Errorf("%s: node %+v", name, node)
 		}
 	}

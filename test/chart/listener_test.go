@@ -35,11 +35,11 @@ func TestVaultListensOnIPv6(t *testing.T) {
 			clusterAddress = strings.NewReplacer("$(POD_IP)", "::1", ":8201", ":"+clusterPort).Replace(env.Value)
 		}
 	}
-	ca, err := certs.NewCA("test CA")
+	ca, err := certs.NewCA("test CA", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := certs.Sign(ca, "example", nil, []string{"localhost"})
+	leaf, err := certs.Sign(ca, "example", nil, []string{"localhost"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

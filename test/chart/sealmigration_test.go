@@ -284,9 +284,9 @@ func (v *realVault) start(binary string, args ...string) (stop func()) {
 			v.t.Log(log.String())
 		}
 	}
-	answers := false
+	responds := false
 	defer func() {
-		if !answers {
+		if !responds {
 			stop()
 		}
 	}()
@@ -294,7 +294,7 @@ func (v *realVault) start(binary string, args ...string) (stop func()) {
 		_, err := v.try(http.MethodGet, "sys/seal-status", nil)
 		return err
 	})
-	answers = true
+	responds = true
 	return stop
 }
 
@@ -314,32 +314,32 @@ func (v *realVault) try(method, path string, body any) (map[string]any, error) {
 		return nil, err
 	}
 	defer response.Body.Close()
-	var answer map[string]any
+	var result map[string]any
 	if response.StatusCode != http.StatusNoContent {
-		err = json.NewDecoder(response.Body).Decode(&answer)
+		err = json.NewDecoder(response.Body).Decode(&result)
 	}
 	if response.StatusCode >= http.StatusBadRequest {
-		err = fmt.Errorf("%s %s: %d %v", method, path, response.StatusCode, answer["errors"])
+		err = fmt.Errorf("%s %s: %d %v", method, path, response.StatusCode, result["errors"])
 	}
-	return answer, err
+	return result, err
 }
 
 // call makes a request until it is served: a node becomes active a moment after it was
 // unsealed.
-func (v *realVault) call(method, path string, body any) (answer map[string]any) {
+func (v *realVault) call(method, path string, body any) (result map[string]any) {
 	v.t.Helper()
 	poll.Eventually(v.t, method+" "+path, 30*time.Second, 200*time.Millisecond, func() (err error) {
-		answer, err = v.try(method, path, body)
+		result, err = v.try(method, path, body)
 		return err
 	})
-	return answer
+	return result
 }
 
 func (v *realVault) unseal(share string, migrate bool) {
 	v.t.Helper()
-	if answer := v.call(http.MethodPut, "sys/unseal", map[string]any{"key": share,
-		"migrate": migrate}); answer["sealed"] != false {
-		v.t.Fatalf("it stays sealed: %v", answer)
+	if result := v.call(http.MethodPut, "sys/unseal", map[string]any{"key": share,
+		"migrate": migrate}); result["sealed"] != false {
+		v.t.Fatalf("it stays sealed: %v", result)
 	}
 }
 

@@ -42,14 +42,14 @@ func setCapacity(t *testing.T, claim *corev1.PersistentVolumeClaim, size string)
 	}
 }
 
-// awaitAsked waits until the claims ask for a size.
-func awaitAsked(t *testing.T, claims []*corev1.PersistentVolumeClaim, size string) {
+// awaitRequested waits until the claims ask for a size.
+func awaitRequested(t *testing.T, claims []*corev1.PersistentVolumeClaim, size string) {
 	t.Helper()
 	eventually(t, "the claims ask for "+size, func() error {
 		for _, claim := range claims {
-			asked := get(t, claim.Namespace, claim.Name, claim).Spec.Resources.Requests[corev1.ResourceStorage]
-			if asked.Cmp(resource.MustParse(size)) != 0 {
-				return fmt.Errorf("%s asks for %s", claim.Name, asked.String())
+			requested := get(t, claim.Namespace, claim.Name, claim).Spec.Resources.Requests[corev1.ResourceStorage]
+			if requested.Cmp(resource.MustParse(size)) != 0 {
+				return fmt.Errorf("%s asks for %s", claim.Name, requested.String())
 			}
 		}
 		return nil
@@ -91,7 +91,7 @@ func TestLargerVolumes(t *testing.T) {
 	expandClass(t, true)
 	before := setOf(t, vault)
 	change(t, vault, `{"spec": {"configMapName": "late", "storage": {"etcd": {"volumeSize": "4Gi"}}}}`)
-	awaitAsked(t, claims, "4Gi")
+	awaitRequested(t, claims, "4Gi")
 	awaitVault(t, vault, "it waits for the volumes", all(has("StorageReady=True Quorum", "Updated=False ReleasePending"),
 		says("StorageReady", "volumes are being made larger: data-example-etcd-0 (2Gi)"),
 		says("Irreconcilable", "data-example-etcd-0 (2Gi)")))

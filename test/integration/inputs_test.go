@@ -209,11 +209,11 @@ func TestStaticTLS(t *testing.T) {
 	vault := createVault(t, namespace, `spec: {tls: {static: {serverSecret: my-server, clientSecret: my-ca}}}`)
 	newPair := func(name string) (certs.KeyPair, []byte) {
 		t.Helper()
-		ca, err := certs.NewCA("mine")
+		ca, err := certs.NewCA("mine", time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		pair, err := certs.Sign(ca, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
+		pair, err := certs.Sign(ca, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -140,11 +140,11 @@ func TestLongMessagesDoNotFreezeTheStatus(t *testing.T) {
 	for i := range 4000 {
 		names = append(names, fmt.Sprintf("name-%d.example.com", i))
 	}
-	ca, err := certs.NewCA("mine")
+	ca, err := certs.NewCA("mine", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	pair, err := certs.Sign(ca, "mine", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, names)
+	pair, err := certs.Sign(ca, "mine", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, names, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -221,7 +221,7 @@ func (n *Node) listen() error {
 		return err
 	}
 	server := &http.Server{
-		Handler:           http.HandlerFunc(n.answer),
+		Handler:           http.HandlerFunc(n.respond),
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{n.cert}, MinVersion: tls.VersionTLS12},
 		ErrorLog:          log.New(io.Discard, "", 0), // refused handshakes are what tests want
 		ReadHeaderTimeout: time.Minute,
@@ -233,16 +233,16 @@ func (n *Node) listen() error {
 	return nil
 }
 
-// answer is Vault's /v1/sys/health: the status code tells the state, and the
+// respond is Vault's /v1/sys/health: the status code tells the state, and the
 // client may choose the codes.
 // https://developer.hashicorp.com/vault/api-docs/system/health
-func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
+func (n *Node) respond(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/v1/sys/health" {
 		n.mu.Lock()
 		handle := n.handle
 		n.mu.Unlock()
 		if handle == nil || !handle(w, r) {
-			n.answerSeal(w, r)
+			n.respondSeal(w, r)
 		}
 		return
 	}
@@ -268,30 +268,30 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request) {
 	}{state, version})
 }
 
-// answerSeal is Vault's /v1/sys/seal-status and /v1/sys/seal-backend-status.
-func (n *Node) answerSeal(w http.ResponseWriter, r *http.Request) {
+// respondSeal is Vault's /v1/sys/seal-status and /v1/sys/seal-backend-status.
+func (n *Node) respondSeal(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
 	n.sealReads++
 	state, seal := n.state, n.seal
 	n.mu.Unlock()
-	var answer any
+	var response any
 	switch {
 	case seal.Type == "":
 	case r.URL.Path == "/v1/sys/seal-status":
-		answer = map[string]any{"type": seal.Type, "initialized": state.Initialized, "sealed": state.Sealed,
+		response = map[string]any{"type": seal.Type, "initialized": state.Initialized, "sealed": state.Sealed,
 			"migration": seal.Migration}
 	case r.URL.Path == "/v1/sys/seal-backend-status":
-		answer = map[string]any{
+		response = map[string]any{
 			"healthy": !seal.Unhealthy, "fully_wrapped": false,
 			"backends": []map[string]any{{"name": seal.Type, "healthy": !seal.Unhealthy}},
 		}
 	}
-	if answer == nil {
+	if response == nil {
 		http.NotFound(w, r)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(answer)
+	_ = json.NewEncoder(w).Encode(response)
 }
 
 func statusCode(r *http.Request, parameter string, fallback int) int {
@@ -349,7 +349,7 @@ type CA struct {
 // NewCA makes a CA.
 func NewCA(t testing.TB) CA {
 	t.Helper()
-	pair, err := certs.NewCA("test CA")
+	pair, err := certs.NewCA("test CA", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func NewCA(t testing.TB) CA {
 // Certificate makes a server certificate for the DNS name.
 func (ca CA) Certificate(t testing.TB, name string) tls.Certificate {
 	t.Helper()
-	leaf, err := certs.Sign(ca.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
+	leaf, err := certs.Sign(ca.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +369,7 @@ func (ca CA) Certificate(t testing.TB, name string) tls.Certificate {
 // Secrets are those that spec.tls.static names, with a certificate for the DNS name.
 func (ca CA) Secrets(t testing.TB, namespace, name string) (server, client *corev1.Secret) {
 	t.Helper()
-	leaf, err := certs.Sign(ca.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name})
+	leaf, err := certs.Sign(ca.pair, name, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []string{name}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,12 +128,13 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type issuer struct{ pair certs.KeyPair }
 
 func newIssuer() (*issuer, error) {
-	pair, err := certs.NewCA("scale CA")
+	pair, err := certs.NewCA("scale CA", time.Now())
 	return &issuer{pair}, err
 }
 
 // certificate makes one that is valid for all Vaults of a namespace.
 func (a *issuer) certificate(_ context.Context, namespace string) (certs.KeyPair, error) {
 	names := []string{"*." + namespace + ".svc", "localhost"}
-	return certs.Sign(a.pair, names[0], []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, names, net.IPv4(127, 0, 0, 1))
+	usage := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	return certs.Sign(a.pair, names[0], usage, names, time.Now(), net.IPv4(127, 0, 0, 1))
 }

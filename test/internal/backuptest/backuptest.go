@@ -58,7 +58,7 @@ type Machine struct {
 // New makes a CA for all that runs on the machine.
 func New(t shell.T, bin, dir string) *Machine {
 	t.Helper()
-	ca, err := certs.NewCA("backuptest")
+	ca, err := certs.NewCA("backuptest", time.Now())
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -88,7 +88,7 @@ func (m *Machine) write(dir string, files map[string]string) string {
 // certificate is one for this machine.
 func (m *Machine) certificate() map[string]string {
 	usage := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	pair, err := certs.Sign(m.ca, "backuptest", usage, []string{"localhost"}, net.IPv4(127, 0, 0, 1))
+	pair, err := certs.Sign(m.ca, "backuptest", usage, []string{"localhost"}, time.Now(), net.IPv4(127, 0, 0, 1))
 	if err != nil {
 		m.T.Fatalf("%v", err)
 	}
