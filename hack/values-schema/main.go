@@ -121,6 +121,9 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	properties["ipv6"] = map[string]any{
 		"type": "boolean", "description": "ipv6 says that pods have addresses of IPv6 first.",
 	}
+	properties["ipv6Services"] = map[string]any{
+		"type": "boolean", "description": "ipv6Services says that Services have addresses of IPv6 first.",
+	}
 	properties["images"] = map[string]any{
 		"type": "object", "description": "images are used in place of baseImage and version.", "additionalProperties": false,
 		"properties": map[string]any{"vault": map[string]any{"type": "string"}, "etcd": map[string]any{"type": "string"}},

@@ -5,6 +5,7 @@
 package helm
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -206,10 +207,11 @@ func newReconciler(
 			client: mgr.GetClient(), cache: mgr.GetCache(), apiReader: mgr.GetAPIReader(),
 			inputs: inputs, clock: clock.RealClock{}, records: records, openshift: openshift,
 			namespace: namespace,
-			// Kubernetes tells each pod the address of the API server's Service, which is of
-			// the family that pods have first.
+			// All pods have addresses of one family first, and so have all Services; it need not be
+			// the same. Kubernetes tells a pod the address of the API server's Service.
 			// https://kubernetes.io/docs/concepts/services-networking/dual-stack/
-			ipv6: strings.Contains(os.Getenv("KUBERNETES_SERVICE_HOST"), ":"),
+			ipv6:         isIPv6(cmp.Or(os.Getenv("POD_IP"), os.Getenv("KUBERNETES_SERVICE_HOST"))),
+			ipv6Services: isIPv6(os.Getenv("KUBERNETES_SERVICE_HOST")),
 		}),
 		//nolint:staticcheck // deprecated, but called, so it may not be nil
 		reconciler.WithValueMapper(identityMapper),
@@ -221,3 +223,5 @@ func newReconciler(
 	}
 	return reconciler.New(opts...)
 }
+
+func isIPv6(address string) bool { return strings.Contains(address, ":") }

@@ -56,8 +56,9 @@ type translator struct {
 	// constraints choose users and groups. It is found out once: a discovery that
 	// fails now and then would replace all pods.
 	openshift bool
-	// ipv6 says that pods have addresses of IPv6 first.
-	ipv6  bool
+	// ipv6 says that pods have addresses of IPv6 first, and ipv6Services that Services have.
+	ipv6, ipv6Services bool
+
 	clock clock.PassiveClock
 	// records tells of a foreign release.
 	records *releases.Store
@@ -141,7 +142,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	spec["operatorNamespace"] = t.namespace
 	setIsolation(spec, &vault)
 	spec["openshift"] = t.openshift
-	spec["ipv6"] = t.ipv6
+	spec["ipv6"], spec["ipv6Services"] = t.ipv6, t.ipv6Services
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
 }
 

@@ -115,7 +115,7 @@ func TestTranslate(t *testing.T) {
 	}
 	want := map[string]any{
 		"version": "1.21.0", "generation": "12345678", "operated": true, "operatorNamespace": "operators",
-		"openshift": false, "ipv6": false,
+		"openshift": false, "ipv6": false, "ipv6Services": false,
 		"minReadySeconds": int64(5),
 		"storage":         map[string]any{"etcd": map[string]any{"version": v1alpha1.DefaultEtcdVersion}},
 		"images":          map[string]any{}, "ownerUID": "vault-uid",

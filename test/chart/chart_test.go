@@ -191,7 +191,7 @@ func TestDefaultsAreTheResources(t *testing.T) {
 	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 	want := defaults(t, &spec).(map[string]any)
 	want["config"], want["generation"], want["operated"], want["imagePullSecrets"] = "", "", false, []any{}
-	want["images"], want["ownerUID"], want["ipv6"] = map[string]any{}, "", false
+	want["images"], want["ownerUID"], want["ipv6"], want["ipv6Services"] = map[string]any{}, "", false, false
 	want["operatorNamespace"], want["isolated"] = "", false
 	want["sealKey"], want["sealCAKey"], want["minReadySeconds"] = "", "ca.crt", 0
 	want["runningNodes"] = 0
@@ -341,6 +341,8 @@ func TestIPv6(t *testing.T) {
 			"https://$(POD_IP):8201"},
 		`{operated: true, ipv6: true}`: {"https://[::]:2379", "https://[::]:2380", "http://[::]:2381",
 			"https://[$(POD_IP)]:8201"},
+		`{operated: true, ipv6Services: true}`: {"https://[::]:2379", "https://[::]:2380", "http://[::]:2381",
+			"https://$(POD_IP):8201"},
 	} {
 		out := release{values: values}.render(t)
 		text := strings.Join(out.etcd.Spec.Template.Spec.Containers[0].Command, "\n")
