@@ -111,12 +111,21 @@ func decide(nodes []node, wanted, voters int) decision {
 	if why := missing(nodes, next, max(wanted, voters)); why != "" {
 		return decision{Why: why}
 	}
-	if next.State == probe.Active {
-		if i := slices.IndexFunc(nodes, func(n node) bool { return n.Fresh && n.reliable() && n.UID != next.UID }); i >= 0 {
-			return decision{Why: nodes[i].Name + " is not ready, or has just become so"}
-		}
+	if fresh := becameReady(nodes, next); fresh != "" && next.State == probe.Active {
+		return decision{Why: fresh + " is not ready, or has just become so"}
 	}
 	return decision{Delete: next.UID, Without: others(nodes, next)}
+}
+
+// becameReady is one of the nodes that the cluster relies on without that one, and that clients
+// may not be able to go to yet, or nothing.
+func becameReady(nodes []node, without node) string {
+	for _, n := range nodes {
+		if n.Fresh && n.reliable() && n.UID != without.UID {
+			return n.Name
+		}
+	}
+	return ""
 }
 
 // missing is what the cluster would lack without the node, or nothing.
