@@ -310,7 +310,8 @@ type PodPolicy struct {
 	// affinity of the pods. When it is not set, pods of one Vault prefer
 	// different Kubernetes nodes. With a required podAntiAffinity an updated pod may
 	// find no room beside the others, so a standby node is taken away before one is
-	// added in a rollout.
+	// added in a rollout. So it is when the spec does not require that any more, until
+	// no pod runs that does.
 	// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#affinity-and-anti-affinity
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Affinity",order=8,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional

@@ -121,6 +121,9 @@ func Generate(crdYAML []byte) ([]byte, error) {
 	properties["ipv6"] = map[string]any{
 		"type": "boolean", "description": "ipv6 says that pods have addresses of IPv6 first.",
 	}
+	properties["noSurge"] = map[string]any{
+		"type": "boolean", "description": "noSurge says that pods that run may leave no room for one more.",
+	}
 	properties["ipv6Services"] = map[string]any{
 		"type": "boolean", "description": "ipv6Services says that Services have addresses of IPv6 first.",
 	}

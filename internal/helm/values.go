@@ -143,6 +143,9 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	setIsolation(spec, &vault)
 	spec["openshift"] = t.openshift
 	spec["ipv6"], spec["ipv6Services"] = t.ipv6, t.ipv6Services
+	if err := setNoSurge(ctx, t.client, &vault, spec); err != nil {
+		return nil, err
+	}
 	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
 }
 
@@ -230,6 +233,24 @@ func runsWithoutLock(ctx context.Context, reader client.Reader, vault *v1alpha1.
 	return slices.ContainsFunc(nodes, func(pod corev1.Pod) bool {
 		return !pods.Ended(&pod) && !living.Updated(&pod)
 	}), err
+}
+
+// setNoSurge says that no updated pod may fit beside those that run. These keep others away as long as they run,
+// also when the spec does not require that any more.
+// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity
+func setNoSurge(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault, spec map[string]any) error {
+	if vault.HasRaft() { // never has one more
+		return nil
+	}
+	nodes, err := pods.List(ctx, reader, vault)
+	if slices.ContainsFunc(nodes, func(pod corev1.Pod) bool {
+		affinity := pod.Spec.Affinity
+		return affinity != nil && affinity.PodAntiAffinity != nil &&
+			len(affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution) > 0
+	}) {
+		spec["noSurge"] = true
+	}
+	return err
 }
 
 // check refuses what would harm what runs, and what cannot be deployed. Certificates are

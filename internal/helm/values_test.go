@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -352,5 +353,43 @@ func TestProxiesAreAddresses(t *testing.T) {
 		if !good && (err == nil || !strings.Contains(err.Error(), "spec.listener.xForwardedForAuthorizedAddrs[1]")) {
 			t.Errorf("%q: error %v", text, err)
 		}
+	}
+}
+
+// Pods keep others away for as long as they run, whatever the spec says by then.
+func TestNoSurgeBesidePodsThatKeepOthersAway(t *testing.T) {
+	vault := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example"}}
+	onRaft := vault.DeepCopy()
+	onRaft.Spec.Storage.Raft = &v1alpha1.RaftStorage{}
+	terms := []corev1.PodAffinityTerm{{TopologyKey: corev1.LabelHostname}}
+	required := &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: terms}
+	preferred := &corev1.PodAntiAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{
+		{Weight: 1, PodAffinityTerm: terms[0]},
+	}}
+	for name, tt := range map[string]struct {
+		vault *v1alpha1.Vault
+		pods  []*corev1.Affinity
+		want  map[string]any
+	}{
+		"no pods":            {vault, nil, map[string]any{}},
+		"pods anywhere":      {vault, []*corev1.Affinity{nil, {}, {PodAntiAffinity: preferred}}, map[string]any{}},
+		"one is of before":   {vault, []*corev1.Affinity{nil, {PodAntiAffinity: required}}, map[string]any{"noSurge": true}},
+		"integrated storage": {onRaft, []*corev1.Affinity{{PodAntiAffinity: required}}, map[string]any{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			translator, values := newTranslator(t, ""), map[string]any{}
+			for i, affinity := range tt.pods {
+				pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+					Namespace: "default", Name: strconv.Itoa(i), Labels: tt.vault.PodLabels(),
+				}, Spec: corev1.PodSpec{Affinity: affinity}}
+				if err := translator.client.Create(t.Context(), pod); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := setNoSurge(t.Context(), translator.client, tt.vault, values)
+			if err != nil || !reflect.DeepEqual(values, tt.want) {
+				t.Errorf("values %v, error %v", values, err)
+			}
+		})
 	}
 }

@@ -303,6 +303,7 @@ func TestRolloutNeedsNoRoomWhereThereMayBeNone(t *testing.T) {
 		`{operated: true, pod: {affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: ` + term +
 			`}}}}`: 1,
 		`{operated: true, pod: {affinity: {podAntiAffinity: {}}}}`: 1,
+		`{operated: true, noSurge: true}`:                          0,
 	} {
 		rolling := release{values: values}.render(t).vault.Spec.Strategy.RollingUpdate
 		if rolling.MaxSurge.IntValue() != surge || rolling.MaxUnavailable.IntValue() != 1-surge {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ func TestUpgrade(t *testing.T) {
 }
 
 // TestUpgradeWithoutRoomForOneMore upgrades a Vault whose pods need a Kubernetes node each, on
-// as many nodes: a standby node goes first, and the active one last.
+// as many nodes: a standby node goes first, and the active one last. Then they need none any more.
 func TestUpgradeWithoutRoomForOneMore(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "spread"}
@@ -60,6 +61,35 @@ func TestUpgradeWithoutRoomForOneMore(t *testing.T) {
 		t.Errorf("the nodes run %q", status.Version)
 	}
 	requireSilence(t, v)
+	t.Run("the affinity is weakened in the same change", func(t *testing.T) { weakenAffinity(t, v, keys) })
+}
+
+// weakenAffinity takes the required podAntiAffinity away together with another change of the pods. Those that run
+// still require it, and keep the new ones off their Kubernetes nodes.
+// https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity
+func weakenAffinity(t *testing.T, v vaulttest.Vault, keys vaulttest.Keys) {
+	setSpec(t, v, `{"pod": {"affinity": null, "env": [{"name": "CHANGED", "value": "yes"}]}}`)
+	shell.Eventually(t, "all nodes are of the new spec", 3*time.Minute, func() error {
+		var vault v1alpha1.Vault
+		if err := vaulttest.Get(v.Namespace, v.Name, &vault); err != nil {
+			return err
+		}
+		status := &vault.Status
+		for _, pod := range status.VaultStatus.Sealed {
+			if err := v.TryUnseal(pod, keys); err != nil {
+				t.Log(err)
+			}
+		}
+		c := meta.FindStatusCondition(status.Conditions, v1alpha1.UpdatedCondition)
+		if c == nil || c.Status != metav1.ConditionTrue || c.ObservedGeneration != vault.Generation ||
+			len(status.UpdatedNodes) != 3 || status.ReadyNodes != 3 {
+			return fmt.Errorf("%q are updated, of the nodes %+v; the condition is %+v", status.UpdatedNodes,
+				status.NodeStatuses, c)
+		}
+		return nil
+	})
+	v.AwaitHA(t, 2)
+	awaitReported(t, v, v1alpha1.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonReady, "")
 }
 
 // requireSilence asserts that Vault logs nothing at rest: probes look like no client that
