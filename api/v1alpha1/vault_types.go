@@ -50,6 +50,7 @@ type Vault struct {
 	Spec VaultSpec `json:"spec,omitempty"`
 
 	// status is the Vault that was last observed.
+	// +kubebuilder:default={}
 	// +optional
 	Status VaultStatus `json:"status,omitempty"`
 }
@@ -1004,8 +1005,11 @@ type VaultStatus struct {
 	Storage *StorageStatus `json:"storage,omitempty"`
 
 	// observedGeneration is the metadata.generation that this status was
-	// computed from.
+	// computed from, and -1 before there is one: tools such as kstatus then know that
+	// the Vault is not looked at yet.
+	// https://github.com/kubernetes-sigs/cli-utils/blob/v0.37.2/pkg/kstatus/README.md
 	// +operator-sdk:csv:customresourcedefinitions:type=status,displayName="Observed generation",order=21,xDescriptors={"urn:alm:descriptor:text"}
+	// +kubebuilder:default=-1
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
