@@ -104,27 +104,12 @@ func InService(pod *corev1.Pod) bool {
 
 // Ready says that the pod is among the ready endpoints of its Services.
 func Ready(pod *corev1.Pod) bool {
-	ready := readyCondition(pod)
-	return ready != nil && ready.Status == corev1.ConditionTrue
-}
-
-// ReadyFor says that the pod is ready, and has been for that long. A time that is to come says
-// nothing: the clock of the pod's Kubernetes node is wrong then.
-func ReadyFor(pod *corev1.Pod, now time.Time, long time.Duration) bool {
-	if !Ready(pod) {
-		return false
-	}
-	age := now.Sub(readyCondition(pod).LastTransitionTime.Time)
-	return age < 0 || age >= long
-}
-
-func readyCondition(pod *corev1.Pod) *corev1.PodCondition {
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == corev1.PodReady {
-			return &pod.Status.Conditions[i]
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady {
+			return condition.Status == corev1.ConditionTrue
 		}
 	}
-	return nil
+	return false
 }
 
 // FastRetries is a rate limiter for work that must not wait: retries begin at

@@ -58,11 +58,6 @@ const (
 	joinTime = 45 * time.Second
 	// requestTime is how long a request to initialize Vault may still be worked on.
 	requestTime = 2 * time.Minute
-	// written is after how long kube-proxy has written that a pod is ready. It pauses for a second
-	// between two writes, which the next active node would have to wait for. The time of a condition
-	// is in whole seconds.
-	// https://kubernetes.io/docs/reference/networking/virtual-ips/#optimizing-iptables-mode-performance
-	written = 3 * time.Second
 	// settle is how long nodes have to apply what the leader has committed. The leader tells
 	// them with its next heartbeat.
 	settle = time.Second
@@ -210,7 +205,7 @@ func (r *Reconciler) cluster(
 			NewSeal: seal.Differs(&pod.Spec, &set.Template.Spec),
 			Down:    !pods.Running(pod), State: o.State, Removed: o.Removed,
 			VolumeLost: claim != nil && claim.Status.Phase == corev1.ClaimLost,
-			Fresh:      !pods.ReadyFor(pod, r.Clock.Now(), written),
+			Ready:      pods.Ready(pod),
 			Old:        claim != nil && r.Clock.Now().Sub(claim.CreationTimestamp.Time) >= healAfter,
 		})
 	}

@@ -34,9 +34,8 @@ type node struct {
 	// Settled says that the node was first seen unsealed with its volume so long ago that it
 	// votes.
 	Settled bool
-	// Fresh says that the pod is not ready, or that it became so so short ago that kube-proxy may not
-	// have written that yet.
-	Fresh bool
+	// Ready says that Services send requests to the pod.
+	Ready bool
 
 	// Peer is its ID as a member of the cluster, and Leader says that it leads that; both are
 	// told by the active node, if that is known.
@@ -72,8 +71,8 @@ type decision struct {
 //     template is set back, or fixed;
 //   - without the pod a majority of the nodes is unsealed, has caught up and votes, and one
 //     of them or the pod itself is active. A pod that does not vote can go without that;
-//   - before the active one goes the others are ready, and kube-proxy has had time to write
-//     that: it writes once a second at most, and clients would wait for that as well;
+//   - before the active one goes the others are ready: clients would wait for that in addition
+//     to the handover;
 //   - of a Vault with one node that one can go at any time: it cannot be replaced
 //     otherwise.
 //
@@ -111,17 +110,17 @@ func decide(nodes []node, wanted, voters int) decision {
 	if why := missing(nodes, next, max(wanted, voters)); why != "" {
 		return decision{Why: why}
 	}
-	if fresh := becameReady(nodes, next); fresh != "" && next.State == probe.Active {
-		return decision{Why: fresh + " is not ready, or has just become so"}
+	if other := notReady(nodes, next); other != "" && next.State == probe.Active {
+		return decision{Why: other + " is not ready"}
 	}
 	return decision{Delete: next.UID, Without: others(nodes, next)}
 }
 
-// becameReady is one of the nodes that the cluster relies on without that one, and that clients
-// may not be able to go to yet, or nothing.
-func becameReady(nodes []node, without node) string {
+// notReady is one of the nodes that the cluster relies on without that one, and that no
+// Service sends requests to, or nothing.
+func notReady(nodes []node, without node) string {
 	for _, n := range nodes {
-		if n.Fresh && n.reliable() && n.UID != without.UID {
+		if !n.Ready && n.reliable() && n.UID != without.UID {
 			return n.Name
 		}
 	}

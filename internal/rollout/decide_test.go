@@ -15,7 +15,7 @@ import (
 func parse(text ...string) []node {
 	var nodes []node
 	for i, words := range text {
-		n := node{Name: fmt.Sprint(i), UID: types.UID(fmt.Sprint(i)), Ordinal: i, CaughtUp: true, Settled: true}
+		n := node{Name: fmt.Sprint(i), UID: types.UID(fmt.Sprint(i)), Ordinal: i, CaughtUp: true, Settled: true, Ready: true}
 		for _, word := range strings.Fields(words) {
 			switch word {
 			case "old":
@@ -37,8 +37,8 @@ func parse(text ...string) []node {
 				n.State, n.CaughtUp = probe.Unknown, false
 			case "joined":
 				n.Settled = false
-			case "fresh":
-				n.Fresh = true
+			case "unready":
+				n.Ready = false
 			case "behind":
 				n.CaughtUp = false
 			case "down":
@@ -76,10 +76,11 @@ func TestDecide(t *testing.T) {
 			nodes: parse("old standby", "old standby", "old active"), delete: "1"},
 		{name: "then the next", nodes: parse("old active", "old standby", "new standby"), delete: "1"},
 		{name: "the active one last", nodes: parse("old active", "new standby", "new standby"), delete: "0"},
-		{name: "and not before clients can go to the others", nodes: parse("old active", "new standby", "new standby fresh"),
-			why: "2 is not ready, or has just become so"},
-		{name: "which no standby waits for", nodes: parse("old active", "old standby", "new standby fresh"), delete: "1"},
-		{name: "nor for the active one itself", nodes: parse("old active fresh", "new standby", "new standby"),
+		{name: "and not before the others are ready", nodes: parse("old active", "new standby", "new standby unready"),
+			why: "2 is not ready"},
+		{name: "which a standby does not wait for", nodes: parse("old active", "old standby", "new standby unready"),
+			delete: "1"},
+		{name: "nor for the active one itself", nodes: parse("old active unready", "new standby", "new standby"),
 			delete: "0"},
 		{name: "one that is sealed before", nodes: parse("old active", "old sealed", "old standby"), delete: "1"},
 		{name: "one that is down before", nodes: parse("old active", "old down", "old standby"), delete: "1"},
@@ -155,10 +156,10 @@ func TestDecide(t *testing.T) {
 
 // FuzzDecide checks what must be true of each decision, whatever the nodes say.
 func FuzzDecide(f *testing.F) {
-	f.Add([]byte{0x61, 0x51, 0x51}, 3, byte(0x7f), byte(0))
-	f.Add([]byte{0x61, 0xd1, 0xc1}, 3, byte(0x7f), byte(0))
+	f.Add([]byte{0x61, 0x51, 0x51}, 3, byte(0x7f), byte(0x7f))
+	f.Add([]byte{0x61, 0xd1, 0xc1}, 3, byte(0x7f), byte(0x7f))
 	f.Add([]byte{0x60, 0x50, 0x50, 0x40, 0x10}, 5, byte(0x55), byte(0x02))
-	f.Fuzz(func(t *testing.T, bytes []byte, wanted int, settled, fresh byte) {
+	f.Fuzz(func(t *testing.T, bytes []byte, wanted int, settled, ready byte) {
 		if len(bytes) > 7 || wanted < 1 || wanted > 7 {
 			return
 		}
@@ -168,7 +169,7 @@ func FuzzDecide(f *testing.F) {
 				Name: fmt.Sprint(i), UID: types.UID(fmt.Sprint(i)), Ordinal: i,
 				CaughtUp: b&1 != 0, Down: b&2 != 0, Terminating: b&4 != 0, Removed: b&8 != 0,
 				State: probe.State(b>>4&7) % (probe.Active + 1), Updated: b&128 != 0,
-				Settled: settled>>i&1 != 0, Fresh: fresh>>i&1 != 0,
+				Settled: settled>>i&1 != 0, Ready: ready>>i&1 != 0,
 			})
 		}
 		d := decide(nodes, wanted, 0)
@@ -210,7 +211,7 @@ func FuzzDecide(f *testing.F) {
 			if chosen.State == probe.Active && mayVote && !n.Updated && n.UID != chosen.UID {
 				t.Errorf("%+v: the active node is not the last of %+v", d, nodes)
 			}
-			if chosen.State == probe.Active && wanted > 1 && n.Fresh && n.UID != chosen.UID && n.reliable() {
+			if chosen.State == probe.Active && wanted > 1 && !n.Ready && n.UID != chosen.UID && n.reliable() {
 				t.Errorf("%+v: clients cannot go to another one yet: %+v", d, nodes)
 			}
 		}
