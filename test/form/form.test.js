@@ -307,7 +307,9 @@ test('the form makes the Vault that was filled in', async () => {
       storage: { etcd: { volumeSize: '4Gi', whenDeleted: 'Delete' } },
     },
   };
-  assert.deepEqual(created, withDefaults(schema, filled));
+  // A form has no status, and the API server takes none from who creates an object.
+  const { status, ...expected } = withDefaults(schema, filled);
+  assert.deepEqual(created, expected);
   if (process.env.FORM_OUTPUT) {
     await writeFile(process.env.FORM_OUTPUT, JSON.stringify(created, null, 2) + '\n');
   }
