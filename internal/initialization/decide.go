@@ -59,7 +59,7 @@ type facts struct {
 	nodes nodes
 	// active says that a node is active.
 	active bool
-	// unsealed says that a node is unsealed whose key shares people have: it does not unseal itself.
+	// unsealed says that a node is unsealed whose key shares administrators have: it does not unseal itself.
 	unsealed bool
 	// storageReady says that the storage can be relied on.
 	storageReady bool

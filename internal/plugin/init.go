@@ -46,7 +46,7 @@ nobody sees the shares of others.`,
 		Example: `  # Five key shares, three of which unseal
   kubectl vault init example
 
-  # A share for each of three people, whose public keys are in files
+  # A share for each of three administrators, whose public keys are in files
   kubectl vault init example --key-shares=3 --key-threshold=2 \
     --pgp-keys=ann.asc,ben.asc,cleo.asc --root-token-pgp-key=ann.asc`,
 		Args:              cobra.ExactArgs(1),

@@ -92,7 +92,7 @@ func TestUnsealEndsWithoutEnoughShares(t *testing.T) {
 	node := &fakeNode{initialized: true, sealed: true}
 	h.pods(map[string]string{"a": h.serve(node)})
 	h.run(lines(good[0]), "unseal", "example").expect(t, exitSealed, "2 more key share(s) needed; still sealed: a")
-	// The next person goes on.
+	// The next administrator goes on.
 	h.run(lines(good[1], good[2]), "unseal", "example").expect(t, 0, "a: unsealed")
 }
 

@@ -43,7 +43,7 @@ While nodes start, or a rollout replaces them one by one, it waits for them and 
 them as well, so that an upgrade needs one run.
 
 Key shares that others have given count: who holds one share gives it, presses Enter
-instead of the next one, and the next person runs the command. The code 2 tells that nodes
+instead of the next one, and the next administrator runs the command. The code 2 tells that nodes
 are still sealed.`,
 		Example: `  # Asks for key shares without echo
   kubectl vault unseal example

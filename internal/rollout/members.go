@@ -239,7 +239,7 @@ func (m *membership) heal() change {
 		return change{}
 	}
 	for _, n := range m.nodes {
-		// Where the operator may not remove peers people do, several one after the other.
+		// Where the operator may not remove peers administrators do, several one after the other.
 		goes := n.Ordinal >= m.wanted && (n.Ordinal == m.running-1 || m.refused && n.Removed)
 		why := n.lost()
 		if why == "" || !n.Old || goes || n.State == probe.Active || n.Leader {

@@ -48,7 +48,7 @@ func TestDecideMembers(t *testing.T) {
 			change: func(m *membership) { m.nodes[4].Peer, m.voters = "", 4 }, want: "run nodes 4"},
 		{name: "also one that never learned of it", m: members(3, "active", "standby", "standby", "standby", "silent"),
 			change: func(m *membership) { m.nodes[4].Peer, m.voters = "", 4 }, want: "run nodes 4"},
-		{name: "people take out several", m: members(3, "active", "standby", "standby", "removed", "standby"),
+		{name: "administrators take out several", m: members(3, "active", "standby", "standby", "removed", "standby"),
 			change: func(m *membership) { m.refused = true }, want: "refused", why: "may not remove 4"},
 		{name: "and it waits for that", m: members(3, "active", "standby", "standby", "standby", "removed"),
 			change: func(m *membership) { m.running = 4 }, why: "5 pods are there and 4"},

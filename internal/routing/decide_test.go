@@ -259,7 +259,7 @@ func probesFastWhileTheActiveIsNotKnown(nodes []vaultNode, d decision) string {
 	case number(nodes, isUndecided) > 0 && !d.ExpectChange:
 		return "does not ask fast while a labelled pod was not asked"
 	case unsealed == 0 && startingNodes == 0 && number(nodes, isUndecided) == 0 && d.ExpectChange:
-		return "asks fast although only people can change something"
+		return "asks fast although only administrators can change something"
 	case number(nodes, isClaimant) == 1 && startingNodes == 0 && number(nodes, isUndecided) == 0 && d.ExpectChange:
 		return "asks fast although the active node is known"
 	}
@@ -361,7 +361,7 @@ func TestDecide(t *testing.T) {
 			want:  decision{Demote: []types.UID{"a"}, ExpectChange: true},
 		},
 		{
-			name:  "all nodes are sealed: people are waited for, not asked for in a burst",
+			name:  "all nodes are sealed: administrators are waited for, not asked for in a burst",
 			nodes: []vaultNode{node("a", probe.Sealed), node("b", probe.Uninitialized)},
 		},
 		{

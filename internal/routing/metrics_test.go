@@ -67,7 +67,7 @@ func TestSightingNext(t *testing.T) {
 			want:         lastActive{"b", at(4)},
 		},
 		{
-			name: "people have to unseal a node first", before: lastActive{"a", at(1)},
+			name: "administrators have to unseal a node first", before: lastActive{"a", at(1)},
 			labelled:     []types.UID{"a"},
 			observations: map[types.UID]probe.Observation{"a": was(probe.Sealed, 2), "b": {State: probe.Sealed}},
 		},

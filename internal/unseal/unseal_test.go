@@ -608,7 +608,7 @@ func TestImpossibleSeals(t *testing.T) {
 	}
 }
 
-// Keys that people give are not taken away from under their hands.
+// Keys that administrators give are not taken away from under their hands.
 func TestOthersAreAtIt(t *testing.T) {
 	f := newFixture(t, good())
 	f.server.given = []string{encoded("c")}

@@ -125,7 +125,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// What a node says is told to people: it is short, and quotes no secret.
+// What a node says is told to administrators: it is short, and quotes no secret.
 func TestReasons(t *testing.T) {
 	ca := fakevault.NewCA(t)
 	node := fakevault.Start(t, ca.Certificate(t, name), fakevault.Sealed)

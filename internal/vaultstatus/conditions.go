@@ -348,7 +348,7 @@ func initHint(f *facts, status *v1alpha1.VaultStatus) string {
 // unsealHint is the reason and the message for nodes that are sealed. Recovery keys cannot
 // do what the key service does, so whoever has them is not sent to the nodes with them.
 func unsealHint(f *facts, status *v1alpha1.VaultStatus) (reason, hint string) {
-	if reason, hint := peopleUnseal(f, status, status.VaultStatus.Sealed); reason != "" {
+	if reason, hint := administratorsUnseal(f, status, status.VaultStatus.Sealed); reason != "" {
 		return reason, "Sealed, " + hint
 	}
 	names := join(status.VaultStatus.Sealed)

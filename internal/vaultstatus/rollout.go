@@ -138,7 +138,7 @@ func rollout(f *facts, status *v1alpha1.VaultStatus) metav1.Condition {
 
 // rolloutOfSealed tells what a rollout waits for while updated nodes are sealed.
 func rolloutOfSealed(f *facts, status *v1alpha1.VaultStatus, sealed []string) metav1.Condition {
-	reason, hint := peopleUnseal(f, status, sealed)
+	reason, hint := administratorsUnseal(f, status, sealed)
 	switch {
 	case !status.Initialized:
 		return isFalse(v1alpha1.ReasonAwaitingInit, "%s", initHint(f, status))

@@ -50,12 +50,12 @@ func oldShares(vault *v1alpha1.Vault) string {
 	}
 }
 
-// peopleUnseal is the reason and what people have to do about those of the named nodes that
+// administratorsUnseal is the reason and what administrators have to do about those of the named nodes that
 // are sealed although the Vault has a key service, or is to get one; empty when they have to do
 // nothing. A Vault that was started with two seals does not unseal itself, not even after
 // the data was moved.
 // https://github.com/hashicorp/vault/blob/v1.21.0/command/server.go#L1517
-func peopleUnseal(f *facts, status *v1alpha1.VaultStatus, names []string) (reason, hint string) {
+func administratorsUnseal(f *facts, status *v1alpha1.VaultStatus, names []string) (reason, hint string) {
 	if waiting := within(names, awaitingMigrate(f)); len(waiting) > 0 {
 		return v1alpha1.ReasonAwaitingSealMigration, migrateHint(f, waiting)
 	}

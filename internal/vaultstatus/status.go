@@ -265,7 +265,7 @@ func dataVersion(f *facts) string {
 	return f.previous.DataVersion
 }
 
-// phase is a word for people that sums the nodes up. Nothing is decided by it.
+// phase is a word for administrators that sums the nodes up. Nothing is decided by it.
 func phase(status *v1alpha1.VaultStatus) v1alpha1.Phase {
 	switch {
 	case status.VaultStatus.Active != "":

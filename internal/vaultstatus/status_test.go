@@ -446,7 +446,7 @@ func checkInvariants(t *testing.T, name string, s *situation, status v1alpha1.Va
 			t.Errorf("%s: incomplete condition %+v", name, *condition)
 		}
 		for _, pod := range s.pods {
-			// No pod is asked of people that is not there for them.
+			// No pod is asked of administrators that is not there for them.
 			words := strings.Fields(strings.ReplaceAll(condition.Message, ",", ""))
 			if conditionType == v1alpha1.UnsealedCondition && condition.Status == metav1.ConditionFalse &&
 				slices.Contains(words, pod.Name) && !slices.Contains(nodes.Sealed, pod.Name) {

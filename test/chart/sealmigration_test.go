@@ -218,15 +218,15 @@ func TestVaultMovesItsData(t *testing.T) {
 	})
 	for _, step := range []struct {
 		values, kind string
-		// moved are the values that do without the old seal, and people and peopleMoved say that
+		// moved are the values that do without the old seal, and byHand and byHandMoved say that
 		// a node with these does not unseal itself.
 		moved               string
-		people, peopleMoved bool
+		byHand, byHandMoved bool
 	}{
 		{values: transit("seal", "one"), kind: "transit", moved: transit("seal", "one")},
 		{values: transit("seal", "two") + transit("oldSeal", "one"), kind: "transit", moved: transit("seal", "two"),
-			people: true},
-		{values: transit("oldSeal", "two"), kind: "shamir", people: true, peopleMoved: true},
+			byHand: true},
+		{values: transit("oldSeal", "two"), kind: "shamir", byHand: true, byHandMoved: true},
 	} {
 		for range 2 { // it is restarted before somebody has given the key share
 			with(step.values, func() { v.await(step.kind, true, true) })
@@ -236,9 +236,9 @@ func TestVaultMovesItsData(t *testing.T) {
 			v.unseal(share, true)
 			v.await(step.kind, false, false)
 		})
-		for values, people := range map[string]bool{step.values: step.people, step.moved: step.peopleMoved} {
+		for values, byHand := range map[string]bool{step.values: step.byHand, step.moved: step.byHandMoved} {
 			with(values, func() {
-				if people {
+				if byHand {
 					v.await(step.kind, true, false)
 					v.unseal(share, false)
 				}

@@ -75,7 +75,7 @@ func TestInitialization(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t)
 	v := vaulttest.Vault{Namespace: namespace, Name: "example"}
-	t.Run("to the PGP keys of three people", func(t *testing.T) { initializeEncrypted(t, v) })
+	t.Run("to the PGP keys of three administrators", func(t *testing.T) { initializeEncrypted(t, v) })
 	t.Run("and a node is sealed by hand", func(t *testing.T) {
 		sealByHand(t, vaulttest.Vault{Namespace: namespace, Name: "sealed"})
 	})
@@ -92,19 +92,19 @@ func initializeEncrypted(t *testing.T, v vaulttest.Vault) {
 	// Nothing happens before the keys are there.
 	awaitReported(t, v, v1alpha1.InitializationSucceededCondition, metav1.ConditionFalse, v1alpha1.ReasonPGPKeysNotFound,
 		`"keepers"`)
-	people := newKeepers(t, v, "ann", "ben", "cleo")
+	keepers := newKeepers(t, v, "ann", "ben", "cleo")
 	awaitReported(t, v, v1alpha1.InitializationSucceededCondition, metav1.ConditionTrue, v1alpha1.ReasonKeysStored,
 		"example-vault-keys")
 	stored := keysOf(t, v)
 	var keys vaulttest.Keys
 	for i, name := range []string{"ann", "ben", "cleo"} {
 		key := fmt.Sprintf("unseal-key-%d", i+1)
-		keys.UnsealKeys = append(keys.UnsealKeys, people.decrypt(t, stored[key]))
+		keys.UnsealKeys = append(keys.UnsealKeys, keepers.decrypt(t, stored[key]))
 		if !strings.Contains(string(stored["pgp-keys"]), name+".asc") {
 			t.Errorf("pgp-keys does not name %s.asc:\n%s", name, stored["pgp-keys"])
 		}
 	}
-	keys.RootToken = people.decrypt(t, stored["root-token"])
+	keys.RootToken = keepers.decrypt(t, stored["root-token"])
 	v.Unseal(t, v.AwaitSealed(t, 1).VaultStatus.Sealed[0], keys)
 	active := v.AwaitHA(t, 0).VaultStatus.Active
 	v.Do(t, active, keys.RootToken, "vault secrets enable -path=secret -version=1 kv && vault write secret/foo value=bar")

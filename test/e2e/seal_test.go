@@ -47,7 +47,7 @@ func newKeyService(t *testing.T, namespace, variables string) keyService {
 }
 
 // TestAutoUnseal follows docs/auto-unseal.md: a Vault unseals itself by another one, which
-// people unseal, through the loss of all of its nodes and of that other one.
+// administrators unseal, through the loss of all of its nodes and of that other one.
 func TestAutoUnseal(t *testing.T) {
 	requireLocalCluster(t)
 	t.Parallel()

@@ -144,7 +144,7 @@ func (m *migrated) giveUp(t *testing.T, begin string) {
 	}
 }
 
-// move runs the commands of the page that begin a migration, and those that people run in it.
+// move runs the commands of the page that begin a migration, and those that administrators run in it.
 func (m *migrated) move(t *testing.T, begin, kind, key string) {
 	r := m.underLoad(t, func(active string) {
 		shell.Run(t, m.variables+begin)
@@ -180,7 +180,7 @@ func (m *migrated) refuseMeanwhile(t *testing.T) {
 	}
 }
 
-// named are the pods that the condition SealMigrated sends people to.
+// named are the pods that the condition SealMigrated sends administrators to.
 func named(s v1alpha1.VaultStatus) []string {
 	c := meta.FindStatusCondition(s.Conditions, v1alpha1.SealMigratedCondition)
 	if c == nil || c.Reason != v1alpha1.ReasonMigrating || !strings.Contains(c.Message, "unseal -migrate' on each") {
@@ -191,7 +191,7 @@ func named(s v1alpha1.VaultStatus) []string {
 	})
 }
 
-// awaitNamed waits until people are sent to a pod, and returns it.
+// awaitNamed waits until administrators are sent to a pod, and returns it.
 func (m *migrated) awaitNamed(t *testing.T) string {
 	t.Helper()
 	return named(m.Await(t, "names a pod that waits for unseal -migrate", func(s v1alpha1.VaultStatus) bool {
