@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
@@ -23,6 +25,9 @@ const slack = 4 * time.Second
 
 // failovers injects every fault that the active node can have.
 func failovers(t *testing.T, f *fixture) {
+	// First of all, while no pod that is being deleted has the label.
+	t.Run("the active node is told to step down", func(t *testing.T) { f.takeAway(t, "step-down") })
+	t.Run("the active node is sealed by hand", func(t *testing.T) { f.takeAway(t, "seal") })
 	t.Run("the active pod is deleted", func(t *testing.T) {
 		r := f.underLoad(t, func(active string) {
 			shell.Run(t, f.Kubectl("delete pod %s", active))
@@ -79,6 +84,25 @@ const handover = lockTimeout * 2 / 3
 
 // election is how long etcd takes to replace a leader that was lost.
 const election = 2 * time.Second
+
+// takeAway has an administrator take its place from the active node, by a command of "vault operator". The node
+// gives up the lock, and its pod stays.
+func (f *fixture) takeAway(t *testing.T, command string) {
+	label := f.watchLabel(t)
+	r := f.underLoad(t, func(active string) {
+		f.Do(t, active, f.keys.RootToken, "vault operator "+command)
+		f.awaitOther(t, active)
+		if command == "seal" {
+			awaitCondition(t, f.Vault, time.Minute, v1alpha1.UnsealedCondition, metav1.ConditionFalse,
+				v1alpha1.ReasonAwaitingUnseal, "vault operator unseal", active)
+		}
+	})
+	t.Logf("clients were not served for %s", max(r.Writes.Outage, r.Reads.Outage))
+	requireOutage(t, r, handover)
+	if most := label.most(); most != 1 {
+		t.Errorf("%d pods had the active label at one time, want 1", most)
+	}
+}
 
 // hang stops the process of the active node. Its label, its readiness and its
 // port look alive for longer than the Service may point at it.

@@ -89,7 +89,9 @@ func watch(t *testing.T, v vaulttest.Vault, what string, each func(event string,
 type labelWatch struct {
 	mu       sync.Mutex
 	labelled map[string]bool
-	count    int
+	// peak is how many have had it at one time, at most.
+	peak  int
+	count int
 	// since is when the last pod lost it, and gaps for how long none had it.
 	since time.Time
 	gaps  []time.Duration
@@ -125,6 +127,7 @@ func (w *labelWatch) observe(pod string, labelled, written bool) {
 	} else {
 		delete(w.labelled, pod)
 	}
+	w.peak = max(w.peak, len(w.labelled))
 	switch {
 	case len(w.labelled) == 0:
 		w.since = time.Now()
@@ -139,6 +142,13 @@ func (w *labelWatch) changes() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.count
+}
+
+// most is how many pods have had the label at one time, at most. One that is being deleted keeps it.
+func (w *labelWatch) most() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.peak
 }
 
 // absences are for how long no pod had the label, each time.
