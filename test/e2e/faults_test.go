@@ -34,7 +34,10 @@ func TestFaults(t *testing.T) {
 		onlyInAll(t, "it is with etcd above")
 		t.Run("control plane outage", func(t *testing.T) { controlPlaneOutage(t, raft()) })
 		t.Run("drain", func(t *testing.T) { drains(t, raft(), f) })
+		// Where all others are sealed, the third fault of the routing, no node leads.
+		t.Run("one replica of the operator cannot reach the active node", func(t *testing.T) { raft().blindReplica(t) })
 		t.Run("the label cannot be set", func(t *testing.T) { raft().denyLabel(t) })
+		t.Run("an attack delays nobody's failover", func(t *testing.T) { newTenant(t).attack(t, raft()) })
 	})
 	t.Run("chaos", func(t *testing.T) { chaosAtRandom(t, f, raft()) })
 }
