@@ -143,10 +143,7 @@ func (t *translator) Translate(ctx context.Context, obj *unstructured.Unstructur
 	setIsolation(spec, &vault)
 	spec["openshift"] = t.openshift
 	spec["ipv6"], spec["ipv6Services"] = t.ipv6, t.ipv6Services
-	if err := setNoSurge(ctx, t.client, &vault, spec); err != nil {
-		return nil, err
-	}
-	return spec, storage.SetPlacement(ctx, t.client, &vault, spec)
+	return spec, errors.Join(setNoSurge(ctx, t.client, &vault, spec), storage.SetPlacement(ctx, t.client, &vault, spec))
 }
 
 // setIsolation closes a Vault that proves a backup to all but the operator and its Jobs.
