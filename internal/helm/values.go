@@ -242,7 +242,7 @@ func setNoSurge(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault
 	nodes, err := pods.List(ctx, reader, vault)
 	if slices.ContainsFunc(nodes, func(pod corev1.Pod) bool {
 		affinity := pod.Spec.Affinity
-		return affinity != nil && affinity.PodAntiAffinity != nil &&
+		return !pods.Ended(&pod) && affinity != nil && affinity.PodAntiAffinity != nil &&
 			len(affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution) > 0
 	}) {
 		spec["noSurge"] = true

@@ -386,6 +386,14 @@ func TestNoSurgeBesidePodsThatKeepOthersAway(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			// One that was evicted keeps nobody away.
+			evicted := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+				Namespace: "default", Name: "evicted", Labels: tt.vault.PodLabels(),
+			}, Spec: corev1.PodSpec{Affinity: &corev1.Affinity{PodAntiAffinity: required}},
+				Status: corev1.PodStatus{Phase: corev1.PodFailed}}
+			if err := translator.client.Create(t.Context(), evicted); err != nil {
+				t.Fatal(err)
+			}
 			err := setNoSurge(t.Context(), translator.client, tt.vault, values)
 			if err != nil || !reflect.DeepEqual(values, tt.want) {
 				t.Errorf("values %v, error %v", values, err)

@@ -71,8 +71,7 @@ type decision struct {
 //     template is set back, or fixed;
 //   - without the pod a majority of the nodes is unsealed, has caught up and votes, and one
 //     of them or the pod itself is active. A pod that does not vote can go without that;
-//   - before the active one goes the others are ready: clients would wait for that in addition
-//     to the handover;
+//   - those others are ready, so that clients can go there;
 //   - of a Vault with one node that one can go at any time: it cannot be replaced
 //     otherwise.
 //
@@ -110,7 +109,7 @@ func decide(nodes []node, wanted, voters int) decision {
 	if why := missing(nodes, next, max(wanted, voters)); why != "" {
 		return decision{Why: why}
 	}
-	if other := notReady(nodes, next); other != "" && next.State == probe.Active {
+	if other := notReady(nodes, next); other != "" {
 		return decision{Why: other + " is not ready"}
 	}
 	return decision{Delete: next.UID, Without: others(nodes, next)}

@@ -78,8 +78,9 @@ func TestDecide(t *testing.T) {
 		{name: "the active one last", nodes: parse("old active", "new standby", "new standby"), delete: "0"},
 		{name: "and not before the others are ready", nodes: parse("old active", "new standby", "new standby unready"),
 			why: "2 is not ready"},
-		{name: "which a standby does not wait for", nodes: parse("old active", "old standby", "new standby unready"),
-			delete: "1"},
+		{name: "and neither does a standby", nodes: parse("old active", "old standby", "new standby unready"),
+			why: "2 is not ready"},
+		{name: "but one that does not vote", nodes: parse("old active", "old sealed", "old standby unready"), delete: "1"},
 		{name: "nor for the active one itself", nodes: parse("old active unready", "new standby", "new standby"),
 			delete: "0"},
 		{name: "one that is sealed before", nodes: parse("old active", "old sealed", "old standby"), delete: "1"},
@@ -211,7 +212,7 @@ func FuzzDecide(f *testing.F) {
 			if chosen.State == probe.Active && mayVote && !n.Updated && n.UID != chosen.UID {
 				t.Errorf("%+v: the active node is not the last of %+v", d, nodes)
 			}
-			if chosen.State == probe.Active && wanted > 1 && !n.Ready && n.UID != chosen.UID && n.reliable() {
+			if mayVote && wanted > 1 && !n.Ready && n.UID != chosen.UID && n.reliable() {
 				t.Errorf("%+v: clients cannot go to another one yet: %+v", d, nodes)
 			}
 		}

@@ -236,22 +236,28 @@ func build(folder string) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-// bindRole makes a ClusterRole of config/rbac, and binds it to a subject.
-func bindRole(ctx context.Context, file string, subject rbacv1.Subject) error {
+// bindRole makes a ClusterRole of config/rbac, and binds it to a ServiceAccount until the test ends.
+func bindRole(t *testing.T, file, namespace, account string) {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(repository, "config", "rbac", file))
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	var role rbacv1.ClusterRole
-	if err := yaml.UnmarshalStrict(text, &role); err != nil {
-		return fmt.Errorf("config/rbac/%s: %w", file, err)
+	role, binding := &rbacv1.ClusterRole{}, &rbacv1.ClusterRoleBinding{}
+	if err := yaml.UnmarshalStrict(text, role); err != nil {
+		t.Fatalf("config/rbac/%s: %v", file, err)
 	}
-	if err := admin.Create(ctx, &role); err != nil {
-		return err
+	binding.Name = role.Name
+	binding.RoleRef = rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name}
+	binding.Subjects = []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account}}
+	for _, obj := range []client.Object{role, binding} {
+		if err := admin.Create(t.Context(), obj); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := admin.Delete(context.Background(), obj); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	return admin.Create(ctx, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{subject},
-	})
 }

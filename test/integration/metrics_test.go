@@ -11,7 +11,6 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,11 +28,7 @@ func TestMetrics(t *testing.T) {
 	startOperator(t)
 	vault := deployVault(t, namespace)
 	reader, other := newToken(t, namespace, "reader"), newToken(t, namespace, "other")
-	err := bindRole(t.Context(), "metrics_reader_role.yaml", rbacv1.Subject{Kind: rbacv1.ServiceAccountKind,
-		Namespace: namespace, Name: "reader"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	bindRole(t, "metrics_reader_role.yaml", namespace, "reader")
 	has := func(lines ...string) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("the metrics have %q", lines), func() error {
