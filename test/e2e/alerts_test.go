@@ -19,14 +19,15 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
-// TestAlerts loads the alerts of docs/metrics.md into a real Prometheus, and makes each of
-// them fire by the fault that it is for, and end.
+// TestAlerts loads the alerts of docs/metrics.md and docs/audit.md into a real Prometheus, and
+// makes each of them fire by the fault that it is for, and end.
 func TestAlerts(t *testing.T) {
 	onlyInAll(t, "")
 	requireLocalCluster(t)
 	v := vaulttest.Vault{Namespace: newNamespace(t), Name: "watched"}
-	// A failover takes longer than the alert allows.
-	shell.Apply(t, manifest(v, `{nodes: 2, storage: {etcd: {lockTimeoutSeconds: 25, whenDeleted: Delete}}}`))
+	// A failover takes longer than the alert allows: a lock has two thirds of its time to live at least when its
+	// node is killed.
+	shell.Apply(t, manifest(v, `{nodes: 2, storage: {etcd: {lockTimeoutSeconds: 35, whenDeleted: Delete}}}`))
 	f := fixtureOf(t, v, 2)
 	p := startPrometheus(t, v.Namespace)
 	mine := fmt.Sprintf("%s/%s", v.Namespace, v.Name)
@@ -122,6 +123,60 @@ func TestAlerts(t *testing.T) {
 		shell.Run(t, v.Kubectl("delete vaultbackupschedule often"))
 		p.awaitEnd(t, "VaultBackupNotRestored")
 	})
+	t.Run("an audit volume that is full", func(t *testing.T) { fillAuditVolume(t, p, v.Namespace) })
+}
+
+// volumeStats is for how long the kubelet may take until it tells how full a volume is: it looks for pods that
+// are new each minute, and at the volumes of each every one or two.
+const volumeStats = 4 * time.Minute
+
+// fillAuditVolume fills one by what is not rotated, since it is no file of an audit device.
+func fillAuditVolume(t *testing.T, p prometheus, namespace string) {
+	v := vaulttest.Vault{Namespace: namespace, Name: "audited"}
+	shell.Apply(t, manifest(v, fmt.Sprintf(`{nodes: 1, audit: {volumeSize: 64Mi, storageClassName: %s}, %s}`,
+		newSizedVolume(t, namespace), smallEtcd)))
+	pod := v.AwaitSealed(t, 1).VaultStatus.Sealed[0]
+	// What is in no folder is rotated away.
+	shell.Run(t, v.Kubectl("exec %s -- sh -c 'mkdir /vault/audit/folder && head -c %d /dev/zero "+
+		">/vault/audit/folder/another'", pod, auditVolume*95/100))
+	p.awaitFiringWithin(t, volumeStats, "VaultAuditVolumeFull", namespace+"/"+pod+"-audit")
+	shell.Run(t, v.Kubectl("exec %s -- rm -r /vault/audit/folder", pod))
+	p.awaitEnd(t, "VaultAuditVolumeFull")
+	shell.Run(t, v.Kubectl("delete vault %s", v.Name))
+	p.awaitEnd(t, "VaultNotReady", "VaultNodeSealed")
+}
+
+// newSizedVolume makes a volume with a size of its own, and a StorageClass of that name for it alone. The other
+// volumes of the local cluster are directories, of which the kubelet tells how full the machine's disk is.
+func newSizedVolume(t *testing.T, name string) (class string) {
+	t.Helper()
+	dir := t.TempDir()
+	shell.Run(t, fmt.Sprintf("mount -t tmpfs -o size=%d tmpfs %s", auditVolume, dir))
+	t.Cleanup(func() { shell.Run(t, "umount "+dir) })
+	node := shell.Run(t, "kubectl get nodes -o jsonpath='{.items[0].metadata.name}'")
+	shell.Apply(t, fmt.Sprintf(`
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: %[1]s}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: %[1]s}
+spec:
+  storageClassName: %[1]s
+  capacity: {storage: 64Mi}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  local: {path: %[2]s}
+  nodeAffinity:
+    required:
+      nodeSelectorTerms:
+      - matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [%[3]s]}]
+`, name, dir, node))
+	t.Cleanup(func() { shell.Run(t, "kubectl delete --wait=false storageclass,persistentvolume "+name) })
+	return name
 }
 
 // prometheus is one that scrapes the operator from a node of the cluster.
@@ -130,23 +185,18 @@ type prometheus struct {
 	inNode string
 }
 
-// startPrometheus starts a Prometheus with the alerts of docs/metrics.md, which wait for
-// seconds where these wait for minutes.
+// startPrometheus starts a Prometheus with the alerts of docs/metrics.md and docs/audit.md, which
+// wait for seconds where these wait for minutes. It scrapes the operator, and kubelets.
 func startPrometheus(t *testing.T, namespace string) prometheus {
 	t.Helper()
-	page, err := os.ReadFile("../../docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rules strings.Builder
-	rules.WriteString("groups:\n- name: vault\n  rules:\n")
-	for _, block := range regexp.MustCompile("(?s)```yaml\n(- alert: .*?)```").FindAllStringSubmatch(string(page), -1) {
-		text := regexp.MustCompile(`for: \w+`).ReplaceAllString(block[1], "for: 5s")
-		for line := range strings.Lines(strings.ReplaceAll(text, "[10m]", "[1m]")) {
-			rules.WriteString("  " + line)
-		}
-	}
-	dir := t.TempDir()
+	dir, token := t.TempDir(), newMetricsReader(t, namespace)
+	// https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/
+	shell.Run(t, fmt.Sprintf("kubectl create clusterrole %[1]s-kubelet --verb=get --resource=nodes/metrics && kubectl "+
+		"create clusterrolebinding %[1]s-kubelet --clusterrole=%[1]s-kubelet --serviceaccount=%[1]s:metrics-reader",
+		namespace))
+	t.Cleanup(func() { shell.Run(t, "kubectl delete clusterrole,clusterrolebinding "+namespace+"-kubelet") })
+	kubelets := strings.Fields(shell.Run(t, `kubectl get nodes -o jsonpath='{range .items[*]}{.status.addresses`+
+		`[?(@.type=="InternalIP")].address}:10250 {end}'`))
 	var targets strings.Builder
 	replicas := shell.Run(t,
 		"kubectl -n "+operatorNamespace+` get pods -l app.kubernetes.io/name=vault-operator -o jsonpath='{range `+
@@ -156,8 +206,8 @@ func startPrometheus(t *testing.T, namespace string) prometheus {
 		fmt.Fprintf(&targets, "  - {targets: ['%s:8443'], labels: {pod: %s}}\n", address, name)
 	}
 	for name, content := range map[string]string{
-		"rules.yaml": rules.String(),
-		"token":      newMetricsReader(t, namespace),
+		"rules.yaml": documentedAlerts(t),
+		"token":      token,
 		"prometheus.yaml": fmt.Sprintf(`
 global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [%[1]s/rules.yaml]
@@ -168,7 +218,18 @@ scrape_configs:
   tls_config: {insecure_skip_verify: true}
   honor_labels: true
   static_configs:
-%[2]s`, dir, targets.String()),
+%[2]s
+- job_name: kubelet
+  scheme: https
+  authorization: {credentials_file: %[1]s/token}
+  tls_config: {insecure_skip_verify: true}
+  scrape_interval: 10s
+  scrape_timeout: 10s
+  static_configs:
+  - {targets: ['%[3]s']}
+  metric_relabel_configs:
+  - {source_labels: [__name__], regex: kubelet_volume_stats_.*, action: keep}
+`, dir, targets.String(), strings.Join(kubelets, "', '")),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -193,11 +254,35 @@ scrape_configs:
 	return p
 }
 
+// documentedAlerts are the alerts of the pages, as a file for Prometheus.
+func documentedAlerts(t *testing.T) string {
+	t.Helper()
+	var rules strings.Builder
+	rules.WriteString("groups:\n- name: vault\n  rules:\n")
+	for _, file := range []string{"../../docs/metrics.md", "../../docs/audit.md"} {
+		page, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := regexp.MustCompile("(?s)```yaml\n(- alert: .*?)```").FindAllStringSubmatch(string(page), -1)
+		if len(blocks) == 0 {
+			t.Fatalf("%s has no alert", file)
+		}
+		for _, block := range blocks {
+			text := regexp.MustCompile(`for: \w+`).ReplaceAllString(block[1], "for: 5s")
+			for line := range strings.Lines(strings.ReplaceAll(text, "[10m]", "[1m]")) {
+				rules.WriteString("  " + line)
+			}
+		}
+	}
+	return rules.String()
+}
+
 func (p prometheus) get(path string) (string, error) {
 	return shell.Try(p.inNode + "curl --silent --fail --max-time 5 'http://127.0.0.1:9090/api/v1/" + path + "'")
 }
 
-// firing are the alerts that fire: the name, and the Vault where it is of one.
+// firing are the alerts that fire: the name, and the Vault or the volume where it is of one.
 func (p prometheus) firing(t *testing.T) []string {
 	t.Helper()
 	out, err := p.get("alerts")
@@ -221,8 +306,8 @@ func (p prometheus) firing(t *testing.T) []string {
 			continue
 		}
 		name := alert.Labels["alertname"]
-		if vault := alert.Labels["name"]; vault != "" {
-			name += " " + alert.Labels["namespace"] + "/" + vault
+		if of := alert.Labels["name"] + alert.Labels["persistentvolumeclaim"]; of != "" {
+			name += " " + alert.Labels["namespace"] + "/" + of
 		}
 		firing = append(firing, name)
 	}
@@ -232,8 +317,13 @@ func (p prometheus) firing(t *testing.T) []string {
 // awaitFiring waits until an alert fires, for the Vault if one is given.
 func (p prometheus) awaitFiring(t *testing.T, alert, vault string) {
 	t.Helper()
-	want := strings.TrimSpace(alert + " " + vault)
-	shell.Eventually(t, want+" fires", 2*time.Minute, func() error {
+	p.awaitFiringWithin(t, 2*time.Minute, alert, vault)
+}
+
+func (p prometheus) awaitFiringWithin(t *testing.T, timeout time.Duration, alert, of string) {
+	t.Helper()
+	want := strings.TrimSpace(alert + " " + of)
+	shell.Eventually(t, want+" fires", timeout, func() error {
 		if firing := p.firing(t); !slices.Contains(firing, want) {
 			return fmt.Errorf("%q fire", firing)
 		}
