@@ -29,7 +29,7 @@ func TestDefragmentation(t *testing.T) {
 	const etcdctl = "exec grown-etcd-0 -- etcdctl "
 	shell.Run(t, r.Kubectl(etcdctl+"compaction --physical $(")+
 		r.Kubectl(etcdctl+"endpoint status --write-out=json")+` | grep -o '"revision":[0-9]*' | cut -d: -f2)`)
-	awaitCondition(t, r.Vault, 15*time.Minute, v1alpha1.StorageReadyCondition, metav1.ConditionTrue,
+	awaitCondition(t, r.Vault, 20*time.Minute, v1alpha1.StorageReadyCondition, metav1.ConditionTrue,
 		v1alpha1.ReasonQuorum, "3 of 3")
 	awaitEvent(t, r.Vault, "AlarmDisarmed", "written to", r.began)
 	out := shell.Run(t, r.Kubectl("get events --field-selector reason=Defragmented --sort-by=.lastTimestamp "+
