@@ -211,14 +211,14 @@ func change(t *testing.T, api client.Client, how func(*unstructured.Unstructured
 // What the Helm reconciler writes of a condition, by what is applied of it.
 func TestConditionsAreCompleted(t *testing.T) {
 	for name, tt := range map[string]struct{ conditionType, status, reason, want string }{
-		"initialized":                {initializedCondition, "True", "", reasonInitialized},
+		"initialized":                {initializedCondition, "True", "", "Initialized"},
 		"deployed":                   {v1alpha1.DeployedCondition, "True", "InstallSuccessful", "InstallSuccessful"},
-		"not deployed":               {v1alpha1.DeployedCondition, "False", "", reasonNotDeployed},
-		"deployed, without a reason": {v1alpha1.DeployedCondition, "True", "", reasonUnknown},
-		"no release has failed":      {v1alpha1.ReleaseFailedCondition, "False", "", reasonReleased},
+		"not deployed":               {v1alpha1.DeployedCondition, "False", "", "NotDeployed"},
+		"deployed, without a reason": {v1alpha1.DeployedCondition, "True", "", "Unknown"},
+		"no release has failed":      {v1alpha1.ReleaseFailedCondition, "False", "", "Released"},
 		"a release has failed":       {v1alpha1.ReleaseFailedCondition, "True", "UpgradeError", "UpgradeError"},
-		"reconciled":                 {v1alpha1.IrreconcilableCondition, "False", "", reasonReconciled},
-		"unknown":                    {v1alpha1.IrreconcilableCondition, "Unknown", "", reasonUnknown},
+		"reconciled":                 {v1alpha1.IrreconcilableCondition, "False", "", "Reconciled"},
+		"unknown":                    {v1alpha1.IrreconcilableCondition, "Unknown", "", "Unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			condition := map[string]any{
@@ -269,7 +269,7 @@ func TestOnlyTheStatusOfHelmIsApplied(t *testing.T) {
 	want.Object["status"] = map[string]any{
 		"deployedRelease": map[string]any{"name": "vault-uid"},
 		"conditions": []any{map[string]any{
-			"type": v1alpha1.IrreconcilableCondition, "status": "False", "reason": reasonReconciled, "message": "",
+			"type": v1alpha1.IrreconcilableCondition, "status": "False", "reason": "Reconciled", "message": "",
 			"observedGeneration": int64(3),
 		}},
 	}
