@@ -130,13 +130,12 @@ func TestAlerts(t *testing.T) {
 // are new each minute, and at the volumes of each every one or two.
 const volumeStats = 4 * time.Minute
 
-// fillAuditVolume fills one by what is not rotated, since it is no file of an audit device.
+// fillAuditVolume fills one by what is in a folder: what is beside the files of the audit devices is rotated away.
 func fillAuditVolume(t *testing.T, p prometheus, namespace string) {
 	v := vaulttest.Vault{Namespace: namespace, Name: "audited"}
 	shell.Apply(t, manifest(v, fmt.Sprintf(`{nodes: 1, audit: {volumeSize: 64Mi, storageClassName: %s}, %s}`,
 		newSizedVolume(t, namespace), smallEtcd)))
 	pod := v.AwaitSealed(t, 1).VaultStatus.Sealed[0]
-	// What is in no folder is rotated away.
 	shell.Run(t, v.Kubectl("exec %s -- sh -c 'mkdir /vault/audit/folder && head -c %d /dev/zero "+
 		">/vault/audit/folder/another'", pod, auditVolume*95/100))
 	p.awaitFiringWithin(t, volumeStats, "VaultAuditVolumeFull", namespace+"/"+pod+"-audit")

@@ -121,11 +121,7 @@ func (f *fixture) restore(t *testing.T) {
 	f.Await(t, "is whole", func(s v1alpha1.VaultStatus) bool {
 		f.replaceSilent(t, s.VaultStatus.Unreachable, silent)
 		replaceBackingOff(t, f.Namespace, operatorNamespace)
-		for _, pod := range s.VaultStatus.Sealed {
-			if err := f.TryUnseal(pod, f.keys); err != nil {
-				t.Log(err)
-			}
-		}
+		f.TryUnsealAll(t, s.VaultStatus.Sealed, f.keys)
 		endpoints, err := f.Endpoints()
 		if err != nil || s.VaultStatus.Active == "" || len(s.VaultStatus.Standby) != f.nodes-1 || int(s.Nodes) != f.nodes ||
 			!slices.Equal(endpoints, []string{s.VaultStatus.Active}) {
@@ -180,11 +176,7 @@ func (f *fixture) finishRollout(t *testing.T) {
 	t.Helper()
 	f.restore(t)
 	f.Await(t, "is updated", func(s v1alpha1.VaultStatus) bool {
-		for _, pod := range s.VaultStatus.Sealed {
-			if err := f.TryUnseal(pod, f.keys); err != nil {
-				t.Log(err)
-			}
-		}
+		f.TryUnsealAll(t, s.VaultStatus.Sealed, f.keys)
 		return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.UpdatedCondition) && len(s.UpdatedNodes) == f.nodes
 	})
 	f.restore(t)

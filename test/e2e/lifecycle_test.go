@@ -205,13 +205,7 @@ func TestRemovalWithoutOperator(t *testing.T) {
 	shell.Run(t, "kubectl delete namespace --wait=false "+inside.Namespace)
 	scaleOperator(t, 2)
 	awaitNothingLeft(t, gone, 0)
-	shell.Eventually(t, "the namespace is gone", 2*time.Minute, func() error {
-		out, err := shell.Try("kubectl get namespace --ignore-not-found " + inside.Namespace)
-		if err == nil && out != "" {
-			err = errors.New(out)
-		}
-		return err
-	})
+	shell.Run(t, "kubectl wait --for=delete --timeout=2m namespace/"+inside.Namespace)
 }
 
 // TestOperatorKilled kills the operator's processes at random moments of a

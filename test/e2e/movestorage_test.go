@@ -100,11 +100,7 @@ func (v *moving) serves(t *testing.T, since time.Time, first string, nodes int) 
 	}
 	t.Logf("Vault did not serve for %s", time.Since(since).Round(time.Second))
 	v.Await(t, "is whole", func(s v1alpha1.VaultStatus) bool {
-		for _, pod := range s.VaultStatus.Sealed {
-			if err := v.TryUnseal(pod, v.keys); err != nil {
-				t.Log(err)
-			}
-		}
+		v.TryUnsealAll(t, s.VaultStatus.Sealed, v.keys)
 		return s.VaultStatus.Active != "" && len(s.VaultStatus.Standby) == nodes-1
 	})
 }

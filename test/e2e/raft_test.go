@@ -90,11 +90,7 @@ func (f *fixture) changeRaft(t *testing.T) {
 		if s.VaultStatus.Active != "" && s.VaultStatus.Active != last {
 			changes, last = changes+1, s.VaultStatus.Active
 		}
-		for _, pod := range s.VaultStatus.Sealed {
-			if err := f.TryUnseal(pod, f.keys); err != nil {
-				t.Log(err)
-			}
-		}
+		f.TryUnsealAll(t, s.VaultStatus.Sealed, f.keys)
 		return len(s.UpdatedNodes) == 3 && s.ReadyNodes == 3 && s.VaultStatus.Active != ""
 	})
 	if changes != 1 {

@@ -185,11 +185,7 @@ func (r *recovery) readBack(t *testing.T) {
 func (r *recovery) unseal(t *testing.T) {
 	t.Helper()
 	r.Await(t, "is unsealed", func(s v1alpha1.VaultStatus) bool {
-		for _, pod := range s.VaultStatus.Sealed {
-			if err := r.TryUnseal(pod, r.keys); err != nil {
-				t.Log(err)
-			}
-		}
+		r.TryUnsealAll(t, s.VaultStatus.Sealed, r.keys)
 		return s.VaultStatus.Active != "" && len(s.VaultStatus.Standby) == 1
 	})
 }

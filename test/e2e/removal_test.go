@@ -3,11 +3,9 @@
 package e2e
 
 import (
-	"errors"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vault-operator/vault-operator/test/internal/docs"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
@@ -34,13 +32,7 @@ func TestRemovalOfTheOperatorAlone(t *testing.T) {
 	// One that still runs may remove the Vault before it goes.
 	scaleOperator(t, 0)
 	shell.Run(t, "kubectl delete -k ../../config/default --wait=false")
-	shell.Eventually(t, "the operator is gone", 2*time.Minute, func() error {
-		out, err := shell.Try("kubectl get namespace --ignore-not-found -o name " + operatorNamespace)
-		if err == nil && out != "" {
-			err = errors.New(out)
-		}
-		return err
-	})
+	shell.Run(t, "kubectl wait --for=delete --timeout=2m namespace/"+operatorNamespace)
 	if out, err := shell.Try("kubectl wait --for=delete --timeout=10s " + crd); err == nil {
 		t.Errorf("the CustomResourceDefinition is gone, although there was a Vault: %s", out)
 	}

@@ -230,11 +230,7 @@ func (m *migrated) restartAll(t *testing.T) {
 	shell.Run(t, m.Kubectl("delete pod %s", strings.Join(gone, " ")))
 	m.Await(t, "has come back", func(s v1alpha1.VaultStatus) bool {
 		if s.Seal.Type == v1alpha1.ShamirSeal {
-			for _, pod := range s.VaultStatus.Sealed {
-				if err := m.TryUnseal(pod, m.keys); err != nil {
-					t.Log(err)
-				}
-			}
+			m.TryUnsealAll(t, s.VaultStatus.Sealed, m.keys)
 		}
 		// A status of before may name pods that have the same names now.
 		ready, err := shell.Try(m.Kubectl(`get pod %s -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}'`,

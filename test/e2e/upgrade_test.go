@@ -75,11 +75,7 @@ func weakenAffinity(t *testing.T, v vaulttest.Vault, keys vaulttest.Keys) {
 			return err
 		}
 		status := &vault.Status
-		for _, pod := range status.VaultStatus.Sealed {
-			if err := v.TryUnseal(pod, keys); err != nil {
-				t.Log(err)
-			}
-		}
+		v.TryUnsealAll(t, status.VaultStatus.Sealed, keys)
 		c := meta.FindStatusCondition(status.Conditions, v1alpha1.UpdatedCondition)
 		if c == nil || c.Status != metav1.ConditionTrue || c.ObservedGeneration != vault.Generation ||
 			len(status.UpdatedNodes) != 3 || status.ReadyNodes != 3 {

@@ -171,6 +171,16 @@ var joins sync.Map
 // more when it is not active.
 const JoinTime = time.Minute
 
+// TryUnsealAll unseals the nodes, as far as that goes now, and logs why it does not.
+func (v Vault) TryUnsealAll(t shell.T, pods []string, keys Keys) {
+	t.Helper()
+	for _, pod := range pods {
+		if err := v.TryUnseal(pod, keys); err != nil {
+			t.Logf("%v", err)
+		}
+	}
+}
+
 // TryUnseal unseals a node from inside its pod, which may go away meanwhile. A node that
 // gets no response from its storage takes the key and does not respond. One that joins the others
 // is left alone meanwhile.
