@@ -51,7 +51,7 @@ func NewMember(pod *corev1.Pod, config *tls.Config) (*Member, error) {
 // serves nothing meanwhile, and goes on with it when nobody waits anymore.
 // https://etcd.io/docs/v3.6/op-guide/maintenance/#defragmentation
 func (m *Member) Defragment(ctx context.Context) error {
-	return m.post(ctx, defragmentTimeout, "defragment", struct{}{}, nil)
+	return m.post(ctx, defragmentTimeout, "maintenance/defragment", struct{}{}, nil)
 }
 
 // MoveLeader has the member, which leads, hand over to the one with that ID.
@@ -60,7 +60,7 @@ func (m *Member) MoveLeader(ctx context.Context, to string) error {
 	if err != nil {
 		return fmt.Errorf("the ID of a member: %w", err)
 	}
-	return m.post(ctx, timeout, "transfer-leadership", map[string]string{"targetID": strconv.FormatUint(id, 10)}, nil)
+	return m.post(ctx, timeout, "maintenance/transfer-leadership", map[string]string{"targetID": strconv.FormatUint(id, 10)}, nil)
 }
 
 // alarms are those that members have raised.
@@ -75,7 +75,7 @@ type alarms struct {
 // Disarm takes the alarm NoSpace back, which all members have raised that had no room.
 func (m *Member) Disarm(ctx context.Context) error {
 	var raised alarms
-	if err := m.post(ctx, timeout, "alarm", map[string]string{"action": "GET"}, &raised); err != nil {
+	if err := m.post(ctx, timeout, "maintenance/alarm", map[string]string{"action": "GET"}, &raised); err != nil {
 		return err
 	}
 	if len(raised.Alarms) > 2*maxMembers {
@@ -88,7 +88,7 @@ func (m *Member) Disarm(ctx context.Context) error {
 		if _, err := strconv.ParseUint(alarm.MemberID, 10, 64); err != nil {
 			return errors.New("the alarm has no member")
 		}
-		err := m.post(ctx, timeout, "alarm",
+		err := m.post(ctx, timeout, "maintenance/alarm",
 			map[string]string{"action": "DEACTIVATE", "memberID": alarm.MemberID, "alarm": NoSpace}, nil)
 		if err != nil {
 			return err
@@ -97,8 +97,36 @@ func (m *Member) Disarm(ctx context.Context) error {
 	return nil
 }
 
-// post makes a request of etcd's maintenance API. What a member says in a response that is an
-// error is not told: it could be anything.
+// CountAgain has all members write to their databases, whether there is room or not: etcd counts
+// what a write has freed as in use until it writes again, which with the alarm NoSpace it may
+// never do. What is written is the addresses of this member, as they are; that is no change.
+// https://etcd.io/docs/v3.6/op-guide/runtime-configuration/#update-advertise-peer-urls
+func (m *Member) CountAgain(ctx context.Context, name string) error {
+	var list struct {
+		Members []struct {
+			ID       string   `json:"ID"`
+			Name     string   `json:"name"`
+			PeerURLs []string `json:"peerURLs"`
+		} `json:"members"`
+	}
+	if err := m.post(ctx, timeout, "cluster/member/list", struct{}{}, &list); err != nil {
+		return err
+	}
+	for _, member := range list.Members {
+		if member.Name != name {
+			continue
+		}
+		if _, err := strconv.ParseUint(member.ID, 10, 64); err != nil || len(member.PeerURLs) == 0 {
+			return errors.New("the member has no ID or no addresses")
+		}
+		return m.post(ctx, timeout, "cluster/member/update",
+			map[string]any{"ID": member.ID, "peerURLs": member.PeerURLs}, nil)
+	}
+	return errors.New("the member does not list itself")
+}
+
+// post makes a request of etcd's API. What a member says in a response that is an error is not
+// told: it could be anything.
 func (m *Member) post(ctx context.Context, limit time.Duration, what string, body, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -106,7 +134,7 @@ func (m *Member) post(ctx context.Context, limit time.Duration, what string, bod
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, m.address+"/v3/maintenance/"+what,
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, m.address+"/v3/"+what,
 		bytes.NewReader(text))
 	if err != nil {
 		return err

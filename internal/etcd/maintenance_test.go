@@ -15,7 +15,7 @@ func serve(t *testing.T, status int, response string) (*Member, *[]string) {
 	var requests []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		requests = append(requests, strings.TrimPrefix(r.URL.Path, "/v3/maintenance/")+" "+string(body))
+		requests = append(requests, strings.TrimPrefix(r.URL.Path, "/v3/")+" "+string(body))
 		w.Header().Set("Location", "/elsewhere")
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, response)
@@ -39,9 +39,9 @@ func TestMaintenance(t *testing.T) {
 		}
 	}
 	want := []string{
-		`defragment {}`, `transfer-leadership {"targetID":"18374686479671623681"}`, `alarm {"action":"GET"}`,
-		`alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"12"}`,
-		`alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"18446744073709551615"}`,
+		`maintenance/defragment {}`, `maintenance/transfer-leadership {"targetID":"18374686479671623681"}`, `maintenance/alarm {"action":"GET"}`,
+		`maintenance/alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"12"}`,
+		`maintenance/alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"18446744073709551615"}`,
 	}
 	if !slices.Equal(*requests, want) {
 		t.Errorf("asked %q, want %q", *requests, want)
@@ -61,6 +61,32 @@ func TestMaintenanceFails(t *testing.T) {
 	} {
 		m, requests := serve(t, status, response)
 		err := m.Disarm(t.Context())
+		if err == nil || strings.Contains(err.Error(), "MARKER") || len(*requests) != 1 {
+			t.Errorf("%.40s: error %v, asked %d times", response, err, len(*requests))
+		}
+	}
+}
+
+func TestCountAgain(t *testing.T) {
+	const list = `{"members": [{"ID": "7", "name": "a-etcd-1", "peerURLs": ["https://a-etcd-1:2380"]}, ` +
+		`{"ID": "18446744073709551615", "name": "a-etcd-0", "peerURLs": ["https://a-etcd-0:2380"]}]}`
+	m, requests := serve(t, http.StatusOK, list)
+	if err := m.CountAgain(t.Context(), "a-etcd-0"); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`cluster/member/list {}`,
+		`cluster/member/update {"ID":"18446744073709551615","peerURLs":["https://a-etcd-0:2380"]}`,
+	}
+	if !slices.Equal(*requests, want) {
+		t.Errorf("asked %q, want %q", *requests, want)
+	}
+	for _, response := range []string{
+		list, `{"members": [{"ID": "MARKER", "name": "a-etcd-2", "peerURLs": ["u"]}]}`,
+		`{"members": [{"ID": "7", "name": "a-etcd-2"}]}`, "{",
+	} {
+		m, requests := serve(t, http.StatusOK, response)
+		err := m.CountAgain(t.Context(), "a-etcd-2")
 		if err == nil || strings.Contains(err.Error(), "MARKER") || len(*requests) != 1 {
 			t.Errorf("%.40s: error %v, asked %d times", response, err, len(*requests))
 		}

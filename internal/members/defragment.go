@@ -170,7 +170,7 @@ func (d *Defragmenter) look(
 func (d *Defragmenter) do(
 	ctx context.Context, vault *v1alpha1.Vault, next step, found map[types.UID]*corev1.Pod, config *tls.Config,
 ) error {
-	pod := found[cmp.Or(next.Defragment, next.From, next.Disarm)]
+	pod := found[cmp.Or(next.Defragment, next.From, next.Disarm, next.CountAgain)]
 	member, err := etcd.NewMember(pod, config)
 	if err != nil {
 		return err
@@ -182,6 +182,10 @@ func (d *Defragmenter) do(
 		log.FromContext(ctx).Info("The leader of etcd hands over, to be defragmented", "pod", pod.Name)
 		if err := member.MoveLeader(ctx, next.To); err != nil {
 			return fmt.Errorf("the leader %s could not hand over before it is defragmented: %w", pod.Name, err)
+		}
+	case next.CountAgain != "":
+		if err := member.CountAgain(ctx, pod.Name); err != nil {
+			return fmt.Errorf("etcd has no room, and could not be asked to count again what is in use: %w", err)
 		}
 	default:
 		log.FromContext(ctx).Info("Taking an alarm of etcd back, for there is room again")

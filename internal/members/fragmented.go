@@ -28,6 +28,8 @@ type step struct {
 	To   string
 	// Disarm is the pod of a member that is asked to take the alarm back; empty for none.
 	Disarm types.UID
+	// CountAgain is the pod of a member that has all of them count anew what is in use.
+	CountAgain types.UID
 }
 
 // nextStep says what to do about the databases, of what is known of all members of one etcd, and
@@ -39,7 +41,8 @@ type step struct {
 //     highest number first. The leader is the last, and hands over before: while a leader is
 //     away no lease is renewed, and Vault's lock could run out.
 //   - When no member is left whose defragmentation is worth it, and all have room, an alarm that
-//     says that there is none is taken back.
+//     says that there is none is taken back. When one has none, what they tell to be in use may be
+//     from before it was freed.
 func nextStep(members []member, wanted int) step {
 	var leader *member
 	leaders := 0
@@ -68,10 +71,13 @@ func nextStep(members []member, wanted int) step {
 		return step{Defragment: leader.UID}
 	case leader.fragmented():
 		return step{From: leader.UID, To: others[len(others)-1].Report.ID}
-	case leader.Report.Alarm == etcd.NoSpace && !slices.ContainsFunc(members, member.crowded):
+	case leader.Report.Alarm != etcd.NoSpace:
+		return step{}
+	case slices.ContainsFunc(members, member.crowded):
+		return step{CountAgain: leader.UID}
+	default:
 		return step{Disarm: leader.UID}
 	}
-	return step{}
 }
 
 // fragmented says that a defragmentation of the member is worth it: most of the database is free,

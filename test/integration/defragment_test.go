@@ -172,12 +172,6 @@ func TestDefragmentation(t *testing.T) {
 	}
 	e.leader(t, look)
 
-	const spare = 100
-	for i := range spare {
-		if err := e.put(t, fmt.Sprintf("spare-%d", i), 1); err != nil {
-			t.Fatal(err)
-		}
-	}
 	var err error
 	for i := 0; err == nil && i < 200; i++ {
 		err = e.put(t, fmt.Sprintf("key-%d", i), mebibyte)
@@ -209,28 +203,22 @@ func TestDefragmentation(t *testing.T) {
 	// Everything goes: from "key-" to "key.".
 	e.forget(t, "key-", "key.")
 	first := e.leader(t, look)
-	deleted := 0
-	eventually(t, "all members have removed what was deleted", func() error {
-		// Pages are free when something was written after them.
-		if deleted < spare {
-			e.forget(t, fmt.Sprintf("spare-%d", deleted), "")
-			deleted++
-		}
-		for i := range e.ips {
-			if report, err := look(i); err != nil || report.InUse > 10*mebibyte || report.Alarm != etcd.NoSpace {
-				return fmt.Errorf("member %d: %+v %w", i, report, err)
-			}
-		}
-		return nil
-	})
 	if err := e.put(t, "more", 1); err == nil {
 		t.Fatal("etcd takes writes before it is defragmented")
 	}
+	// Some members tell that all is in use until they write again, and nothing but the operator has
+	// them do so.
 	var order []string
-	for range 2 {
+	eventually(t, "the members that do not lead are defragmented", func() error {
 		step()
-		order = append(order, defragmented(t, recorder))
-	}
+		if len(recorder.Events) > 0 {
+			order = append(order, defragmented(t, recorder))
+		}
+		if len(order) < 2 {
+			return fmt.Errorf("so far %v", order)
+		}
+		return nil
+	})
 	step() // the leader hands over
 	eventually(t, "another one leads", func() error {
 		if report, err := look(first); err != nil || report.Leader || !report.HasLeader {
@@ -240,7 +228,7 @@ func TestDefragmentation(t *testing.T) {
 	})
 	step()
 	order = append(order, defragmented(t, recorder))
-	if want := vault.EtcdMemberName(first); order[2] != want || slices.Contains(order[:2], want) || order[0] < order[1] {
+	if want := vault.EtcdMemberName(first); order[2] != want || slices.Contains(order[:2], want) {
 		t.Errorf("defragmented in the order %v, and %s led", order, want)
 	}
 	for _, file := range e.files {
