@@ -44,22 +44,27 @@ func awaitCondition(t *testing.T, v vaulttest.Vault, timeout time.Duration,
 // awaitEvent waits for an event of a Vault since a moment that mentions the text.
 func awaitEvent(t *testing.T, v vaulttest.Vault, reason, text string, since time.Time) {
 	t.Helper()
-	which := client.MatchingFields{"reason": reason, "involvedObject.name": v.Name}
 	shell.Eventually(t, fmt.Sprintf("an event %s of %s mentions %q", reason, v.Name, text), 20*time.Second, func() error {
-		var events corev1.EventList
-		if err := vaulttest.List(v.Namespace, &events, which); err != nil {
-			return err
-		}
-		var others []string
-		for _, e := range events.Items {
-			// An event says no more than the second.
-			if !e.LastTimestamp.Time.Before(since.Truncate(time.Second)) && strings.Contains(e.Message, text) {
-				return nil
-			}
-			others = append(others, e.LastTimestamp.String()+" "+e.Message)
-		}
-		return fmt.Errorf("events: %q", others)
+		return findEvent(v, reason, text, since)
 	})
+}
+
+// findEvent returns an error when there is no such event.
+func findEvent(v vaulttest.Vault, reason, text string, since time.Time) error {
+	which := client.MatchingFields{"reason": reason, "involvedObject.name": v.Name}
+	var events corev1.EventList
+	if err := vaulttest.List(v.Namespace, &events, which); err != nil {
+		return err
+	}
+	var others []string
+	for _, e := range events.Items {
+		// An event says no more than the second.
+		if !e.LastTimestamp.Time.Before(since.Truncate(time.Second)) && strings.Contains(e.Message, text) {
+			return nil
+		}
+		others = append(others, e.LastTimestamp.String()+" "+e.Message)
+	}
+	return fmt.Errorf("events: %q", others)
 }
 
 // awaitReported waits for a condition, and for its event when it is bad.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -66,10 +68,7 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 	token := loginAsOperator(t, v, active)
 	requireNarrow(t, v, active, token)
 
-	since := time.Now()
-	setSpec(t, v, `{"version": "1.21.1"}`)
-	awaitUpdated(t, v, "1.21.1", several)
-	awaitEvent(t, v, "SteppedDown", active, since)
+	requireStepDown(t, v)
 	awaitCondition(t, v, time.Minute, v1alpha1.AuthorizedCondition, metav1.ConditionTrue, v1alpha1.ReasonAuthorized)
 
 	active = v.AwaitHA(t, several-1).VaultStatus.Active
@@ -91,6 +90,31 @@ func authorizeByPlugin(t *testing.T, v vaulttest.Vault) {
 		}
 		return err
 	})
+}
+
+// requireStepDown asserts that the active node steps down in a rollout. The Deployment gives the operator
+// five seconds for that, which a busy machine may take for something else; then there is another rollout.
+func requireStepDown(t *testing.T, v vaulttest.Vault) {
+	t.Helper()
+	for _, change := range []string{
+		`{"version": "1.21.1"}`, `{"pod": {"env": [{"name": "CHANGED", "value": "yes"}]}}`, `{"pod": {"env": null}}`,
+	} {
+		active := v.AwaitHA(t, several-1).VaultStatus.Active
+		since := time.Now()
+		setSpec(t, v, change)
+		shell.Eventually(t, active+" is replaced", time.Minute, func() error {
+			if err := vaulttest.Get(v.Namespace, active, &corev1.Pod{}); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("it is there, error %w", err)
+			}
+			return nil
+		})
+		awaitUpdated(t, v, "1.21.1", several)
+		if err := findEvent(v, "SteppedDown", active, since); err == nil {
+			return
+		}
+		t.Logf("%s was deleted before it stepped down", active)
+	}
+	t.Error("in no rollout the active node stepped down")
 }
 
 // grantingToken is a token with the rights that docs/operator-login.md gives for authorize and
