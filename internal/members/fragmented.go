@@ -41,8 +41,8 @@ type step struct {
 //     highest number first. The leader is the last, and hands over before: while a leader is
 //     away no lease is renewed, and Vault's lock could run out.
 //   - When no member is left whose defragmentation is worth it, and all have room, an alarm that
-//     says that there is none is taken back. When one has none, what they tell to be in use may be
-//     from before it was freed.
+//     says that there is none is taken back. When one has none, what it tells to be in use may be
+//     from before that was freed: all have the same data, so the leader does not hand over before.
 func nextStep(members []member, wanted int) step {
 	var leader *member
 	leaders := 0
@@ -66,18 +66,20 @@ func nextStep(members []member, wanted int) step {
 			return step{Defragment: m.UID}
 		}
 	}
+	full := leader.Report.Alarm == etcd.NoSpace
 	switch {
+	case full && slices.ContainsFunc(others, member.crowded):
+		return step{CountAgain: leader.UID}
 	case leader.fragmented() && len(others) == 0:
 		return step{Defragment: leader.UID}
 	case leader.fragmented():
 		return step{From: leader.UID, To: others[len(others)-1].Report.ID}
-	case leader.Report.Alarm != etcd.NoSpace:
-		return step{}
-	case slices.ContainsFunc(members, member.crowded):
+	case full && leader.crowded():
 		return step{CountAgain: leader.UID}
-	default:
+	case full:
 		return step{Disarm: leader.UID}
 	}
+	return step{}
 }
 
 // fragmented says that a defragmentation of the member is worth it: most of the database is free,

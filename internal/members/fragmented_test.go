@@ -78,8 +78,10 @@ func TestNextStep(t *testing.T) {
 
 		"the alarm waits for the last member": {alarmed(ofSizes(full, full, half)), step{Defragment: "2"}},
 		"there is room again":                 {alarmed(ofSizes(full, full, full)), step{Disarm: "0"}},
-		"there is none":                       {alarmed(ofSizes(full, full, [2]int64{850, 840})), step{CountAgain: "0"}},
-		"whether there is room is not known":  {alarmed(ofSizes(full, full, [2]int64{0, 0})), step{CountAgain: "0"}},
+		"only the leader counts what was freed": {alarmed(ofSizes([2]int64{850, 1}, [2]int64{850, 840}, full)),
+			step{CountAgain: "0"}},
+		"there is none":                      {alarmed(ofSizes(full, full, [2]int64{850, 840})), step{CountAgain: "0"}},
+		"whether there is room is not known": {alarmed(ofSizes(full, full, [2]int64{0, 0})), step{CountAgain: "0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wanted := 3
