@@ -60,7 +60,8 @@ func (m *Member) MoveLeader(ctx context.Context, to string) error {
 	if err != nil {
 		return fmt.Errorf("the ID of a member: %w", err)
 	}
-	return m.post(ctx, timeout, "maintenance/transfer-leadership", map[string]string{"targetID": strconv.FormatUint(id, 10)}, nil)
+	return m.post(ctx, timeout, "maintenance/transfer-leadership",
+		map[string]string{"targetID": strconv.FormatUint(id, 10)}, nil)
 }
 
 // alarms are those that members have raised.

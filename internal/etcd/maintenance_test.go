@@ -39,7 +39,8 @@ func TestMaintenance(t *testing.T) {
 		}
 	}
 	want := []string{
-		`maintenance/defragment {}`, `maintenance/transfer-leadership {"targetID":"18374686479671623681"}`, `maintenance/alarm {"action":"GET"}`,
+		`maintenance/defragment {}`, `maintenance/transfer-leadership {"targetID":"18374686479671623681"}`,
+		`maintenance/alarm {"action":"GET"}`,
 		`maintenance/alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"12"}`,
 		`maintenance/alarm {"action":"DEACTIVATE","alarm":"NOSPACE","memberID":"18446744073709551615"}`,
 	}

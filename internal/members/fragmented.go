@@ -66,6 +66,11 @@ func nextStep(members []member, wanted int) step {
 			return step{Defragment: m.UID}
 		}
 	}
+	return lastStep(leader, others)
+}
+
+// lastStep says what to do when all but the leader are well.
+func lastStep(leader *member, others []member) step {
 	full := leader.Report.Alarm == etcd.NoSpace
 	switch {
 	case full && slices.ContainsFunc(others, member.crowded):
