@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr/funcr"
+	"golang.org/x/sys/unix"
 
 	"github.com/vault-operator/vault-operator/internal/backup"
 	"github.com/vault-operator/vault-operator/test/internal/backuptest"
@@ -189,10 +190,12 @@ func (b *bench) compare(
 		"a bucket": b.s3.Location(), "a directory": {Directory: b.dir, Prefix: name},
 	}
 	for n := range b.repetitions {
+		unix.Sync() // what ran before leaves nothing to write to the disk
 		results["other"] = append(results["other"], other())
 		for where, location := range locations {
 			task := &backup.Task{Action: backup.Backup, Name: fmt.Sprintf("%s-%d", name, n), Source: source, Location: location,
 				Vault: backup.Description{UID: name}}
+			unix.Sync()
 			made := b.run(task, files)
 			results[where] = append(results[where], made)
 			results[where+" sent"] = append(results[where+" sent"], cost{took: made.sent, peak: made.peak})
@@ -201,8 +204,10 @@ func (b *bench) compare(
 				restore.Action = backup.Restore
 				var into *backup.Files
 				restore.Source, into = fresh()
+				unix.Sync()
 				results["restore"] = append(results["restore"], b.run(&restore, into))
 			}
+			b.remove(task, files)
 		}
 	}
 	than := medianOf(results["other"])
@@ -292,16 +297,17 @@ func (b *bench) etcd() {
 
 // busy is what is done while clients are measured.
 func (b *bench) busy(name string, other func() cost, source *backup.Storage, files *backup.Files) map[string]func() {
-	n := 0
-	return map[string]func(){
-		"snapshot save": func() { other() },
-		"backup": func() {
-			n++
-			task := &backup.Task{Action: backup.Backup, Name: fmt.Sprintf("%s-busy-%d", name, n), Source: source,
-				Location: b.s3.Location(), Vault: backup.Description{UID: name}}
-			b.run(task, files)
-		},
-	}
+	// Each takes the place of the one before.
+	task := &backup.Task{Action: backup.Backup, Name: name + "-busy", Source: source, Location: b.s3.Location(),
+		Vault: backup.Description{UID: name}}
+	return map[string]func(){"snapshot save": func() { other() }, "backup": func() { b.run(task, files) }}
+}
+
+// remove deletes a backup, so that there is room for the next one.
+func (b *bench) remove(made *backup.Task, files *backup.Files) {
+	task := *made
+	task.Action = backup.Delete
+	b.run(&task, files)
 }
 
 func (b *bench) vault() {
