@@ -186,7 +186,7 @@ func (in *storageInputs) etcdReady(state *storage.State, m *etcdMembers) metav1.
 		return isFalse(v1alpha1.ReasonNoSpace,
 			"etcd has used up the space that its volumes allow: Vault can read and delete, but not write, "+
 				"and no other node can become active. Delete what is not needed: then etcd is compacted, "+
-				"defragmented and its alarm disarmed in a quarter of an hour, or sooner by hand. Where more than 512 MiB "+
+				"defragmented and its alarm disarmed within half an hour, or sooner by hand. Where more than 512 MiB "+
 				"are in use it is not defragmented: make the volumes larger, or do it by hand as docs/recovery.md says")
 	case len(m.missing) == 0:
 		return isTrue(v1alpha1.ReasonQuorum, "%d of %d etcd members are ready%s", ready, m.all, shared)
