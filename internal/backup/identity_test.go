@@ -46,14 +46,15 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.requests = append(c.requests, fmt.Sprintf("%s %s %s %s",
 			r.Host, r.Form.Get("Action"), r.Form.Get("RoleArn"), r.Form.Get("WebIdentityToken")))
 		_, _ = fmt.Fprintf(w, `<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">`+
-			`<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA%d</AccessKeyId><SecretAccessKey>s</SecretAccessKey>`+
-			`<SessionToken>%s</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration></Credentials>`+
+			`<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA%d</AccessKeyId>`+
+			`<SecretAccessKey>s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration></Credentials>`+
 			`</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`, c.sessions, sessionToken)
 		return
 	}
 	_, credential, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
 	key, _, _ := strings.Cut(credential, "/")
-	c.requests = append(c.requests, fmt.Sprintf("%s %s %s %s", r.Host, r.Method, key, r.Header.Get("X-Amz-Security-Token")))
+	session := r.Header.Get("X-Amz-Security-Token")
+	c.requests = append(c.requests, fmt.Sprintf("%s %s %s %s", r.Host, r.Method, key, session))
 	w.WriteHeader(http.StatusNotFound)
 }
 
@@ -129,7 +130,8 @@ func TestWorkloadIdentity(t *testing.T) {
 	}
 	// The variables of proxies are read once in a process.
 	job := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWorkloadIdentity$", "-test.v")
-	job.Env = append(os.Environ(), asIdentity+"="+dir, "HTTPS_PROXY="+proxyTo(t, server.Listener.Addr().String()), "NO_PROXY=",
+	proxy := proxyTo(t, server.Listener.Addr().String())
+	job.Env = append(os.Environ(), asIdentity+"="+dir, "HTTPS_PROXY="+proxy, "NO_PROXY=",
 		"AWS_WEB_IDENTITY_TOKEN_FILE="+token, "AWS_ROLE_ARN=arn:aws:iam::1:role/backup", "AWS_REGION=eu-west-1",
 		"AWS_STS_REGIONAL_ENDPOINTS=regional")
 	out, err := job.CombinedOutput()
