@@ -47,7 +47,8 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			r.Host, r.Form.Get("Action"), r.Form.Get("RoleArn"), r.Form.Get("WebIdentityToken")))
 		_, _ = fmt.Fprintf(w, `<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">`+
 			`<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA%d</AccessKeyId>`+
-			`<SecretAccessKey>s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration></Credentials>`+
+			`<SecretAccessKey>s</SecretAccessKey><SessionToken>%s</SessionToken>`+
+			`<Expiration>2999-01-01T00:00:00Z</Expiration></Credentials>`+
 			`</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`, c.sessions, sessionToken)
 		return
 	}

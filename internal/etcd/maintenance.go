@@ -21,6 +21,9 @@ import (
 // for as long as that.
 const defragmentTimeout = 2 * time.Minute
 
+// updateTimeout is how long etcd may take to agree on a change of a member.
+const updateTimeout = 10 * time.Second
+
 // Member is a member of etcd that is asked to do something, as Vault would be: by its
 // certificate. It speaks the JSON that etcd has beside gRPC.
 // https://etcd.io/docs/v3.6/dev-guide/api_grpc_gateway/
@@ -110,7 +113,7 @@ func (m *Member) CountAgain(ctx context.Context, name string) error {
 			PeerURLs []string `json:"peerURLs"`
 		} `json:"members"`
 	}
-	if err := m.post(ctx, timeout, "cluster/member/list", struct{}{}, &list); err != nil {
+	if err := m.post(ctx, timeout, "cluster/member/list", map[string]bool{"linearizable": true}, &list); err != nil {
 		return err
 	}
 	for _, member := range list.Members {
@@ -120,7 +123,7 @@ func (m *Member) CountAgain(ctx context.Context, name string) error {
 		if _, err := strconv.ParseUint(member.ID, 10, 64); err != nil || len(member.PeerURLs) == 0 {
 			return errors.New("the member has no ID or no addresses")
 		}
-		return m.post(ctx, timeout, "cluster/member/update",
+		return m.post(ctx, updateTimeout, "cluster/member/update",
 			map[string]any{"ID": member.ID, "peerURLs": member.PeerURLs}, nil)
 	}
 	return errors.New("the member does not list itself")

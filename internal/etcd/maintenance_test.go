@@ -76,7 +76,7 @@ func TestCountAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		`cluster/member/list {}`,
+		`cluster/member/list {"linearizable":true}`,
 		`cluster/member/update {"ID":"18446744073709551615","peerURLs":["https://a-etcd-0:2380"]}`,
 	}
 	if !slices.Equal(*requests, want) {

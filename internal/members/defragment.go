@@ -129,6 +129,10 @@ func (d *Defragmenter) Reconcile(ctx context.Context, req reconcile.Request) (re
 		return reconcile.Result{}, err
 	}
 	if err := d.do(ctx, &vault, next, found, config); err != nil {
+		if next.CountAgain != "" { // nothing was touched
+			d.leave(req.NamespacedName, pause)
+			return reconcile.Result{}, err
+		}
 		d.leave(req.NamespacedName, pauseFailed)
 		if errors.Is(err, context.Canceled) {
 			return reconcile.Result{}, err // the operator ends
@@ -184,6 +188,7 @@ func (d *Defragmenter) do(
 			return fmt.Errorf("the leader %s could not hand over before it is defragmented: %w", pod.Name, err)
 		}
 	case next.CountAgain != "":
+		log.FromContext(ctx).Info("Having etcd, which has no room, count again what is in use")
 		if err := member.CountAgain(ctx, pod.Name); err != nil {
 			return fmt.Errorf("etcd has no room, and could not be asked to count again what is in use: %w", err)
 		}

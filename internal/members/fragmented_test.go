@@ -81,6 +81,8 @@ func TestNextStep(t *testing.T) {
 		"only the leader counts what was freed": {alarmed(ofSizes([2]int64{850, 1}, [2]int64{850, 840}, full)),
 			step{CountAgain: "0"}},
 		"there is none":                      {alarmed(ofSizes(full, full, [2]int64{850, 840})), step{CountAgain: "0"}},
+		"the leader has none":                {alarmed(ofSizes([2]int64{850, 840}, full, full)), step{CountAgain: "0"}},
+		"a single one has none":              {alarmed(ofSizes([2]int64{850, 840})), step{CountAgain: "0"}},
 		"whether there is room is not known": {alarmed(ofSizes(full, full, [2]int64{0, 0})), step{CountAgain: "0"}},
 	} {
 		t.Run(name, func(t *testing.T) {

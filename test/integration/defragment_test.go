@@ -219,9 +219,9 @@ func TestDefragmentation(t *testing.T) {
 		}
 		return nil
 	})
-	step() // the leader hands over
-	eventually(t, "another one leads", func() error {
+	eventually(t, "the leader hands over", func() error {
 		if report, err := look(first); err != nil || report.Leader || !report.HasLeader {
+			step()
 			return fmt.Errorf("%+v %w", report, err)
 		}
 		return nil
