@@ -1,15 +1,10 @@
 package backup
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vault-operator/vault-operator/internal/certs"
 )
 
 // asIdentity makes this test's process the Job, which finds its CA in that directory.
@@ -81,23 +78,6 @@ func proxyTo(t *testing.T, address string) string {
 	return proxy.URL
 }
 
-func selfSigned(t *testing.T, names ...string) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: names, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 // Without a Secret the Job shows the token of its ServiceAccount to the cloud, and uses what it gets for
 // that. The variables are those that the webhook of the cloud sets in a pod.
 func TestWorkloadIdentity(t *testing.T) {
@@ -116,15 +96,30 @@ func TestWorkloadIdentity(t *testing.T) {
 	}
 	c := &cloud{}
 	server := httptest.NewUnstartedServer(c)
-	certificate := selfSigned(t, "sts.eu-west-1.amazonaws.com", "backups.s3.eu-west-1.amazonaws.com",
-		"backups.s3.dualstack.eu-west-1.amazonaws.com")
+	ca, err := certs.NewCA("cloud", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{
+		"sts.eu-west-1.amazonaws.com", "backups.s3.eu-west-1.amazonaws.com",
+		"backups.s3.dualstack.eu-west-1.amazonaws.com",
+	}
+	pair, err := certs.Sign(ca, "cloud", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, names, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	dir := t.TempDir()
 	token := filepath.Join(dir, "token")
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})
-	for name, content := range map[string][]byte{filepath.Join(dir, "ca.crt"): ca, token: []byte("token-of-the-pod")} {
+	for name, content := range map[string][]byte{
+		filepath.Join(dir, "ca.crt"): ca.Cert, token: []byte("token-of-the-pod"),
+	} {
 		if err := os.WriteFile(name, content, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -28,8 +28,8 @@ const updateTimeout = 10 * time.Second
 // certificate. It speaks the JSON that etcd has beside gRPC.
 // https://etcd.io/docs/v3.6/dev-guide/api_grpc_gateway/
 type Member struct {
-	address string
-	client  *http.Client
+	name, address string
+	client        *http.Client
 }
 
 // NewMember returns the member of a pod. The configuration has the certificate to show, and what
@@ -39,6 +39,7 @@ func NewMember(pod *corev1.Pod, config *tls.Config) (*Member, error) {
 		return nil, fmt.Errorf("pod %s has no address", pod.Name)
 	}
 	return &Member{
+		name:    pod.Name,
 		address: "https://" + net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.EtcdClientPort)),
 		client: &http.Client{
 			// Pods are reached directly, whatever the operator's environment says of proxies.
@@ -105,7 +106,7 @@ func (m *Member) Disarm(ctx context.Context) error {
 // what a write has freed as in use until it writes again, which with the alarm NoSpace it may
 // never do. What is written is the addresses of this member, as they are; that is no change.
 // https://etcd.io/docs/v3.6/op-guide/runtime-configuration/#update-advertise-peer-urls
-func (m *Member) CountAgain(ctx context.Context, name string) error {
+func (m *Member) CountAgain(ctx context.Context) error {
 	var list struct {
 		Members []struct {
 			ID       string   `json:"ID"`
@@ -117,7 +118,7 @@ func (m *Member) CountAgain(ctx context.Context, name string) error {
 		return err
 	}
 	for _, member := range list.Members {
-		if member.Name != name {
+		if member.Name != m.name {
 			continue
 		}
 		if _, err := strconv.ParseUint(member.ID, 10, 64); err != nil || len(member.PeerURLs) == 0 {

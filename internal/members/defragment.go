@@ -189,7 +189,7 @@ func (d *Defragmenter) do(
 		}
 	case next.CountAgain != "":
 		log.FromContext(ctx).Info("Having etcd, which has no room, count again what is in use")
-		if err := member.CountAgain(ctx, pod.Name); err != nil {
+		if err := member.CountAgain(ctx); err != nil {
 			return fmt.Errorf("etcd has no room, and could not be asked to count again what is in use: %w", err)
 		}
 	default:

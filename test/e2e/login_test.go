@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
@@ -102,12 +100,7 @@ func requireStepDown(t *testing.T, v vaulttest.Vault) {
 		active := v.AwaitHA(t, several-1).VaultStatus.Active
 		since := time.Now()
 		setSpec(t, v, change)
-		shell.Eventually(t, active+" is replaced", time.Minute, func() error {
-			if err := vaulttest.Get(v.Namespace, active, &corev1.Pod{}); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("it is there, error %w", err)
-			}
-			return nil
-		})
+		shell.Run(t, v.Kubectl("wait --for=delete --timeout=1m pod/%s", active))
 		awaitUpdated(t, v, "1.21.1", several)
 		if err := findEvent(v, "SteppedDown", active, since); err == nil {
 			return
