@@ -136,6 +136,47 @@ type BackupProofPolicy struct {
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Canary",order=28,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Canary *BackupCanary `json:"canary,omitempty"`
+
+	// keyService is where what was restored may reach the key service of a Vault that has spec.seal, and
+	// that alone: a NetworkPolicy allows it nothing else but DNS. Name nothing that Vault manages, such as
+	// a database. Without it the backups of such a Vault are not proven. A Vault without spec.seal needs
+	// none.
+	// https://kubernetes.io/docs/concepts/services-networking/network-policies/#networkpolicy-resource
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Key service",order=29,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
+	// +optional
+	KeyService []KeyServicePeer `json:"keyService,omitempty"`
+}
+
+// KeyServicePeer is a port of the addresses, or of the pods, of a key service. The addresses are those that pods
+// connect to after the cluster has replaced that of a Service, so that a key service in the cluster is named by its
+// pods.
+// https://kubernetes.io/docs/concepts/services-networking/network-policies/#behavior-of-to-and-from-selectors
+//
+// +kubebuilder:validation:XValidation:rule="has(self.cidr) != has(self.podSelector)",message="exactly one of cidr and podSelector must be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.cidr) || !has(self.namespaceSelector)",message="namespaceSelector is for podSelector only"
+// +kubebuilder:validation:XValidation:rule="!has(self.podSelector) || has(self.podSelector.matchLabels) && self.podSelector.matchLabels.size() > 0",message="podSelector.matchLabels must not be empty: what was restored would reach all pods"
+type KeyServicePeer struct {
+	// cidr is a range of addresses, of at least /16 (IPv4) or /48 (IPv6), such as "10.1.2.3/32".
+	// +kubebuilder:validation:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9.]+/(1[6-9]|2[0-9]|3[0-2])|[0-9a-fA-F:.]+:[0-9a-fA-F:.]*/(4[89]|[5-9][0-9]|1[01][0-9]|12[0-8]))$')",message="must be a range of addresses, of at least /16 (IPv4) or /48 (IPv6), such as 10.1.2.3/32"
+	// +optional
+	CIDR string `json:"cidr,omitempty"`
+
+	// podSelector selects pods by their labels, in the namespace of the schedule.
+	// +optional
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+
+	// namespaceSelector has podSelector select pods of the namespaces that it selects.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// port of the key service, by TCP, where its pods or addresses serve it.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
 }
 
 // BackupCanary is a value that was written into Vault before it was backed up.
@@ -286,7 +327,7 @@ const ProvenCondition = "Proven"
 const (
 	// ReasonProvenRestored: the backup was restored, and was not unsealed; the message says why.
 	ReasonProvenRestored = "Restored"
-	// ReasonProvenUnsealed: the backup was restored, and unsealed by the keys of its Vault.
+	// ReasonProvenUnsealed: the backup was restored, and unsealed by the keys or the key service of its Vault.
 	ReasonProvenUnsealed = "Unsealed"
 	// ReasonProvenCanary: the backup was restored and unsealed, and the canary was read.
 	ReasonProvenCanary = "Canary"
@@ -294,10 +335,13 @@ const (
 	ReasonNotProvenYet = "NotProvenYet"
 	// ReasonNoBackup: a proof is due, and there is no backup that has succeeded.
 	ReasonNoBackup = "NoBackup"
-	// ReasonSealNotProvable: the Vault is unsealed by a key service, which what is restored must not
-	// reach.
+	// ReasonSealNotProvable: the Vault is unsealed by a key service, and spec.proof does not say where that
+	// is, or its seal is being migrated.
 	ReasonSealNotProvable = "SealNotProvable"
-	// ReasonNotIsolated: what was restored and given keys is not isolated any more.
+	// ReasonKeyServiceInvalid: spec.proof.keyService cannot be a part of a NetworkPolicy.
+	ReasonKeyServiceInvalid = "KeyServiceInvalid"
+	// ReasonNotIsolated: what was restored and given keys is not isolated any more, or what a key service
+	// would unseal cannot be isolated.
 	ReasonNotIsolated = "NotIsolated"
 	// ReasonNameConflict: somebody else has an object of a name that the proof needs.
 	ReasonNameConflict = "NameConflict"

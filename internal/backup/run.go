@@ -73,8 +73,11 @@ func Run(ctx context.Context, task *Task, files *Files, log logr.Logger) (Result
 }
 
 func (j *job) run(ctx context.Context) error {
-	if j.task.Action == Isolation {
-		return j.isolation(ctx)
+	switch j.task.Action {
+	case Reach:
+		return j.reach(ctx, 1)
+	case Isolation:
+		return j.reach(ctx, settleTries)
 	}
 	if !safeName(j.task.Name) {
 		return fail(Failed, nil, "%q is not a name of a backup", printable(j.task.Name))

@@ -17,12 +17,18 @@ const (
 	Restore Action = "Restore"
 	// Delete removes a backup. It is not an error that there is none.
 	Delete Action = "Delete"
-	// Isolation tries to connect to the API server, and tells whether that was possible.
+	// Reach tries to connect to the API server, and tells whether that was possible.
+	Reach Action = "Reach"
+	// Isolation does so for as long as a NetworkPolicy may need to take effect, and tells as well whether it was
+	// possible at first.
 	Isolation Action = "Isolation"
 )
 
-// IsolationTask is the Task of an Isolation, in JSON: the same for all.
-const IsolationTask = `{"action":"Isolation"}`
+// The Tasks of a Reach and of an Isolation, in JSON: the same for all.
+const (
+	ReachTask     = `{"action":"Reach"}`
+	IsolationTask = `{"action":"Isolation"}`
+)
 
 // TaskVariable is the environment variable that has the Task, in JSON.
 const TaskVariable = "BACKUP_TASK"
@@ -149,8 +155,10 @@ type Result struct {
 	// RestoredTime is when a storage had taken the backup.
 	RestoredTime *time.Time `json:"restoredTime,omitempty"`
 
-	// Reached says whether an Isolation could connect to the API server.
+	// Reached says whether a Reach or, at last, an Isolation could connect to the API server.
 	Reached *bool `json:"reached,omitempty"`
+	// Late says that an Isolation could connect before it could not any more.
+	Late bool `json:"late,omitempty"`
 
 	// Vault that the backup is of, as far as is known.
 	Vault *Description `json:"vault,omitempty"`

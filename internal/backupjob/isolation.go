@@ -11,28 +11,30 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
-	"github.com/vault-operator/vault-operator/internal/backup"
 )
 
 // isolationDeadline is after how many seconds a Job is given up that finds out what its pod can reach.
-// It takes ten when its pod has started.
+// It takes ten to forty when its pod has started.
 const isolationDeadline = 5 * 60
 
 // Isolation is what such a Job has found out, or why that is not known.
 type Isolation struct {
 	// Done says that the Job has ended.
 	Done bool
-	// Reached says that its pod could connect to the API server; nil when it did not say.
+	// Reached says that its pod could connect to the API server; nil when it did not say. Late says that it could at
+	// first, before its NetworkPolicy took effect.
 	Reached *bool
+	Late    bool
 	// Why says what is waited for, or why nothing is known.
 	Why string
 }
 
 // FindOut makes a Job that finds out whether its pod, which has the labels of the object, can connect to the API
 // server, and the ServiceAccount of backups of its instance that it runs as. Both have the owner of the object. It runs
-// where pods of a Vault with that spec do, and on a machine if one is named.
+// where pods of a Vault with that spec do, and on a machine if one is named. The task is a backup.ReachTask or a
+// backup.IsolationTask.
 func (r *Reconciler) FindOut(
-	ctx context.Context, object metav1.ObjectMeta, vault *v1alpha1.VaultSpec, machine string,
+	ctx context.Context, object metav1.ObjectMeta, task string, vault *v1alpha1.VaultSpec, machine string,
 ) error {
 	instance := object.Labels[v1alpha1.InstanceLabel]
 	image, err := r.Image(ctx)
@@ -49,16 +51,16 @@ func (r *Reconciler) FindOut(
 	if err := r.Create(ctx, account); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	if err := r.Create(ctx, r.newIsolationJob(object, image, vault, machine)); !apierrors.IsAlreadyExists(err) {
+	if err := r.Create(ctx, r.newIsolationJob(object, task, image, vault, machine)); !apierrors.IsAlreadyExists(err) {
 		return err
 	}
 	return nil // it is looked at when the cache has it
 }
 
 func (r *Reconciler) newIsolationJob(
-	object metav1.ObjectMeta, image string, vault *v1alpha1.VaultSpec, machine string,
+	object metav1.ObjectMeta, task, image string, vault *v1alpha1.VaultSpec, machine string,
 ) *batchv1.Job {
-	pod := r.podSpec(backup.IsolationTask, image, v1alpha1.BackupAccountName(object.Labels[v1alpha1.InstanceLabel]))
+	pod := r.podSpec(task, image, v1alpha1.BackupAccountName(object.Labels[v1alpha1.InstanceLabel]))
 	pod.ImagePullSecrets = vault.ImagePullSecrets
 	pod.NodeSelector, pod.Tolerations, pod.Affinity = vault.Pod.NodeSelector, vault.Pod.Tolerations, vault.Pod.Affinity
 	if machine != "" {
@@ -87,7 +89,7 @@ func IsolationOf(job *batchv1.Job, pods []corev1.Pod, now time.Time) Isolation {
 		if err != nil || result == nil || result.Reached == nil || result.Reason != "" {
 			return Isolation{Done: true, Why: fmt.Sprintf("the Job %s did not say what it found", job.Name)}
 		}
-		return Isolation{Done: true, Reached: result.Reached}
+		return Isolation{Done: true, Reached: result.Reached, Late: result.Late}
 	case ended(job, batchv1.JobFailed):
 		_, why := whyFailed(job, pods, now)
 		return Isolation{Done: true, Why: why}

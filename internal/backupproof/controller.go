@@ -120,7 +120,7 @@ func (r *Reconciler) facts(ctx context.Context, s *v1alpha1.VaultBackupSchedule)
 	if !s.Proving() || f.Origin == nil {
 		return f, nil
 	}
-	if f.Origin.Spec.Unseal != nil {
+	if unseals(f.Origin) || f.Vault != nil && unseals(f.Vault) {
 		if f.LetsOut, err = r.letsOut(ctx, f); err != nil {
 			return nil, err
 		}
@@ -134,6 +134,9 @@ func (r *Reconciler) readNodes(ctx context.Context, f *facts) (err error) {
 		return nil
 	}
 	if f.Seal, f.Active, err = r.seal(ctx, f.Vault); err != nil || !f.Active {
+		return err
+	}
+	if f.Mounts, err = r.mounts(ctx, f.Vault); err != nil {
 		return err
 	}
 	// What the Vault of this name is now is nothing to compare with if it is another one.
@@ -259,6 +262,17 @@ func (r *Reconciler) seal(ctx context.Context, vault *v1alpha1.Vault) (*vaultcli
 	return status, active, nil
 }
 
+// mounts says whether the active node of a Vault reads what is mounted in it.
+func (r *Reconciler) mounts(ctx context.Context, vault *v1alpha1.Vault) (bool, error) {
+	node, active, err := r.node(ctx, vault)
+	if node == nil || !active || err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, canaryTimeout)
+	defer cancel()
+	return node.Mounts(ctx) == nil, nil
+}
+
 // node is a client of a node of the Vault that responds, the active one if there is one, and whether it is that.
 // It is nil when none responds.
 func (r *Reconciler) node(ctx context.Context, vault *v1alpha1.Vault) (*vaultclient.Client, bool, error) {
@@ -343,7 +357,7 @@ func (r *Reconciler) create(ctx context.Context, f *facts, d decision) error {
 		return nil // it is looked at when the cache has it
 	}
 	if d.FindOut != nil {
-		if err := r.Jobs.FindOut(ctx, *d.FindOut, &newVault(s, f.Origin, false).Spec, d.Machine); err != nil {
+		if err := r.Jobs.FindOut(ctx, *d.FindOut, d.Task, &newVault(s, f.Origin, false).Spec, d.Machine); err != nil {
 			return fmt.Errorf("finding out whether NetworkPolicies are enforced: %w", err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backup"
 	"github.com/vault-operator/vault-operator/internal/backupjob"
 	"github.com/vault-operator/vault-operator/internal/backupschedule"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
@@ -55,8 +56,8 @@ type facts struct {
 	LetsOut string
 	// Seal is what the node of the Vault says of its seal; nil when it did not say, or was not asked.
 	Seal *vaultclient.SealStatus
-	// Active says that the node is active.
-	Active bool
+	// Active says that the node is active, and Mounts that it reads what is mounted in it.
+	Active, Mounts bool
 	// ClusterID is what the Vault that was backed up says that it is; empty when that is not known.
 	ClusterID string
 	// Canary is what is known of the canary; nil where none is wanted.
@@ -69,11 +70,11 @@ type facts struct {
 
 // decision is what to do next, and what to tell. One with nothing in it waits.
 type decision struct {
-	// Create are objects to make, and FindOut is a Job that finds out what its pod can reach, on Machine if that is not
-	// empty; nil when there is none to make.
-	Create  []client.Object
-	FindOut *metav1.ObjectMeta
-	Machine string
+	// Create are objects to make, and FindOut is a Job that finds out by Task what its pod can reach, on Machine if that
+	// is not empty; nil when there is none to make.
+	Create        []client.Object
+	FindOut       *metav1.ObjectMeta
+	Task, Machine string
 	// Delete are objects to delete.
 	Delete []client.Object
 	// Finalizer has the finalizer put on the schedule, and Release has it taken away.
@@ -194,25 +195,37 @@ func (f *facts) conflict() string {
 }
 
 // refusal is why the Vault's backups cannot be proven however often it is tried, or nothing.
-func refusal(origin *v1alpha1.Vault) (reason, message string) {
+func refusal(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault) (reason, message string) {
 	switch {
 	case origin == nil:
 		return "", ""
 	case origin.HasExternal():
 		return v1alpha1.ReasonStorageNotSupported, "The storage of the Vault is not run by the operator: prove its " +
 			"backups with its own tools, and remove spec.proof"
-	case origin.Spec.Seal != nil, origin.Spec.SealMigration != nil,
-		origin.Status.Seal != nil && origin.Status.Seal.Type != "" && origin.Status.Seal.Type != v1alpha1.ShamirSeal:
-		return v1alpha1.ReasonSealNotProvable, "The Vault is unsealed by a key service, which a copy of it must not " +
-			"reach: restore a backup by hand now and then, as docs/restore.md says, and remove spec.proof"
+	case origin.Spec.SealMigration != nil, origin.Spec.Seal == nil && hasKeyService(origin.Status.Seal):
+		return v1alpha1.ReasonSealNotProvable, "The seal of the Vault is another one than its spec.seal, or is being " +
+			"migrated: backups are proven again when spec.sealMigration is removed"
+	case origin.Spec.Seal == nil:
+		return "", ""
+	case len(s.Spec.Proof.KeyService) == 0:
+		return v1alpha1.ReasonSealNotProvable, "The Vault is unsealed by a key service, which a copy of it would reach: say " +
+			"in spec.proof.keyService where that is; or restore a backup by hand now and then, as docs/restore.md says, and " +
+			"remove spec.proof"
+	}
+	if err := checkKeyService(s.Spec.Proof.KeyService); err != nil {
+		return v1alpha1.ReasonKeyServiceInvalid, err.Error()
 	}
 	return "", ""
+}
+
+func hasKeyService(seal *v1alpha1.SealStatus) bool {
+	return seal != nil && seal.Type != "" && seal.Type != v1alpha1.ShamirSeal
 }
 
 // next says whether a proof begins.
 func next(f *facts) decision {
 	s := f.Schedule
-	if reason, message := refusal(f.Origin); reason != "" {
+	if reason, message := refusal(s, f.Origin); reason != "" {
 		return decision{Condition: told(metav1.ConditionFalse, reason, "%s", message), Again: lookAgain}
 	}
 	plan, err := backupschedule.NewPlan(s.Spec.Proof.Schedule, s.Spec.TimeZone, s.UID)
@@ -267,7 +280,8 @@ func unknown(s *v1alpha1.VaultBackupSchedule) *metav1.Condition {
 	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ProvenCondition)
 	if c != nil {
 		switch c.Reason {
-		case v1alpha1.ReasonSealNotProvable, v1alpha1.ReasonStorageNotSupported, v1alpha1.ReasonScheduleInvalid:
+		case v1alpha1.ReasonSealNotProvable, v1alpha1.ReasonKeyServiceInvalid, v1alpha1.ReasonStorageNotSupported,
+			v1alpha1.ReasonScheduleInvalid:
 		default:
 			return nil
 		}
@@ -308,7 +322,7 @@ func goOn(f *facts) decision {
 	if conflict := f.conflict(); conflict != "" {
 		return failed(f, v1alpha1.ReasonNameConflict, "%s", conflict)
 	}
-	reason, message := refusal(f.Origin)
+	reason, message := refusal(s, f.Origin)
 	switch {
 	case f.Origin == nil || f.Origin.DeletionTimestamp != nil:
 		return failed(f, v1alpha1.ReasonBackupVaultNotFound, "The Vault %s was deleted meanwhile", s.Spec.Vault)
@@ -349,7 +363,7 @@ func step(f *facts) decision {
 	switch {
 	// What isolates the Vault is there before it, and is made again if somebody deletes it.
 	case f.Policy == nil:
-		return decision{Create: []client.Object{newPolicy(s)}}
+		return decision{Create: []client.Object{newPolicy(s, f.Origin)}}
 	case f.Policy.DeletionTimestamp != nil:
 		return decision{}
 	case f.Vault == nil:
@@ -371,15 +385,16 @@ func step(f *facts) decision {
 	return judge(f)
 }
 
-// letOut is why a Vault that was given keys is not isolated any more, or nothing.
+// letOut is why a Vault that was given what unseals it is not isolated any more, or nothing.
 func (f *facts) letOut() string {
 	switch {
-	case f.Vault == nil || f.Vault.Spec.Unseal == nil:
+	case f.Vault == nil || !unseals(f.Vault):
 		return ""
 	case f.Policy == nil || f.Policy.DeletionTimestamp != nil:
 		return "somebody has deleted the NetworkPolicy that isolates it"
-	case !equality.Semantic.DeepEqual(f.Policy.Spec, newPolicy(f.Schedule).Spec):
-		return fmt.Sprintf("somebody has changed the NetworkPolicy %s, which isolates it", f.Policy.Name)
+	case !equality.Semantic.DeepEqual(f.Policy.Spec, newPolicy(f.Schedule, f.Origin).Spec):
+		return fmt.Sprintf("somebody has changed spec.proof, spec.seal of the Vault, or the NetworkPolicy %s, which isolates "+
+			"it", f.Policy.Name)
 	case f.LetsOut != "":
 		return fmt.Sprintf("there is a NetworkPolicy %s now", f.LetsOut)
 	}
@@ -390,22 +405,27 @@ func (f *facts) letOut() string {
 // comes first, and the other one on its machine, where all is known to work then.
 func begin(f *facts) decision {
 	s := f.Schedule
-	if f.Origin.Spec.Unseal == nil {
+	if !unseals(f.Origin) {
 		return decision{Create: []client.Object{newVault(s, f.Origin, false)}}
 	}
 	var d decision
 	switch {
 	case f.Control == nil:
-		d.FindOut = new(objectMeta(s, reachSuffix, v1alpha1.BackupComponent))
+		d.FindOut, d.Task = new(objectMeta(s, reachSuffix, v1alpha1.BackupComponent)), backup.ReachTask
 		return d
 	case !backupjob.IsolationOf(f.Control, f.Pods, f.Now).Done:
 		return d
 	case f.Isolated == nil:
-		d.FindOut, d.Machine = new(objectMeta(s, isolationSuffix, v1alpha1.ProofComponent)), f.machine()
+		d.FindOut, d.Task = new(objectMeta(s, isolationSuffix, v1alpha1.ProofComponent)), backup.IsolationTask
+		d.Machine = f.machine()
 		return d
 	}
-	isolated, _, known := f.isolation()
-	if known {
+	isolated, why, known := f.isolation()
+	switch {
+	case known && !isolated && f.Origin.Spec.Seal != nil:
+		return failed(f, v1alpha1.ReasonNotIsolated, "The backup %s is not restored, since its key service would unseal it: %s",
+			f.Backup.Name, why)
+	case known:
 		d.Create = []client.Object{newVault(s, f.Origin, isolated)}
 	}
 	return d
@@ -432,7 +452,7 @@ func (f *facts) isolation() (isolated bool, why string, known bool) {
 	case !inside.Done:
 		return false, inside.Why, false
 	case inside.Reached != nil && *inside.Reached:
-		return false, "the cluster does not enforce NetworkPolicies, so the proof ends at Restored", true
+		return false, "the cluster does not enforce NetworkPolicies", true
 	case inside.Reached == nil:
 		return false, "it is not known whether the cluster enforces NetworkPolicies: " + inside.Why, true
 	case outside.Reached == nil:
@@ -442,6 +462,9 @@ func (f *facts) isolation() (isolated bool, why string, known bool) {
 			"the API server in any case", true
 	case f.LetsOut != "":
 		return false, fmt.Sprintf("the NetworkPolicy %s may let it out", f.LetsOut), true
+	case inside.Late && f.Origin.Spec.Seal != nil: // nobody waits with the keys
+		return false, "pods reach the API server for a moment after they have started, before their NetworkPolicies take " +
+			"effect", true
 	}
 	return true, "", true
 }
@@ -472,7 +495,7 @@ func judge(f *facts) decision {
 		}
 		return failed(f, v1alpha1.ReasonSealDiffers, "The node that has the data of backup %s tells another seal than was "+
 			"recorded: %s, with %d of %d keys", b.Name, cmp.Or(want.SealType, "any"), want.Threshold, want.Shares)
-	case f.Vault.Spec.Unseal == nil:
+	case !unseals(f.Vault):
 		d := ended(f, v1alpha1.ProofSucceeded, told(metav1.ConditionTrue, v1alpha1.ReasonProvenRestored,
 			"The backup %s was restored into another Vault, whose node tells the seal that was recorded. It was not "+
 				"unsealed: %s", b.Name, whySealed(f)))
@@ -504,9 +527,10 @@ func (f *facts) ofOrigin() bool {
 	return f.Backup != nil && f.Backup.Status.Vault != nil && f.Backup.Status.Vault.UID == f.Origin.UID
 }
 
-// unsealed says that what was restored is active, by keys that the operator has given it.
+// unsealed says that what was restored is active and reads its mounts, by keys that the operator has given it, or by
+// its key service.
 func (f *facts) unsealed() bool {
-	return f.Vault != nil && f.Vault.Spec.Unseal != nil && f.Active && f.Seal != nil && !f.Seal.Sealed
+	return f.Vault != nil && unseals(f.Vault) && f.Active && f.Mounts && f.Seal != nil && !f.Seal.Sealed
 }
 
 // sameCluster says that what was unsealed is, as far as that is known, the Vault that was backed up.
@@ -515,8 +539,11 @@ func (f *facts) sameCluster() bool { return f.ClusterID == "" || f.Seal.ClusterI
 // judgeUnsealed says what a Vault shows that was restored and unsealed, and nothing while its canary is to be read.
 func judgeUnsealed(f *facts) decision {
 	d, c := decision{}, f.Canary
-	shown := fmt.Sprintf("The backup %s was restored into another Vault, and unsealed with the keys of Secret %s",
-		f.Backup.Name, f.Vault.Spec.Unseal.KeysSecretName)
+	by := "by its key service"
+	if keys := f.Vault.Spec.Unseal; keys != nil {
+		by = fmt.Sprintf("with the keys of Secret %s", keys.KeysSecretName)
+	}
+	shown := fmt.Sprintf("The backup %s was restored into another Vault, and unsealed %s", f.Backup.Name, by)
 	if f.ClusterID == "" {
 		shown += fmt.Sprintf(" (its cluster ID is compared with nothing, since Vault %s told none)", f.Backup.Spec.Vault)
 	}
@@ -565,10 +592,15 @@ func awaited(f *facts) string {
 			return c.Message
 		}
 		return "the VaultRestore has not begun"
+	case f.Seal == nil && f.Vault.Spec.Seal != nil:
+		return "the node with the restored data does not tell its seal, as one does not that cannot reach what " +
+			"spec.proof.keyService names, or is refused by it"
 	case f.Seal == nil:
 		return "the node with the restored data does not tell its seal"
 	case f.unsealed() && f.Canary != nil:
 		return "the canary could not be read: " + cmp.Or(f.Canary.failure, "no node was active any more")
+	case f.Active:
+		return "the Vault with the restored data was active, and did not say what is mounted in it"
 	}
 	return "the Vault with the restored data was not active"
 }

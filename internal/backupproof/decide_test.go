@@ -51,7 +51,7 @@ func begun() *facts {
 // foundOut are those of one whose Jobs have ended, and said something.
 func foundOut(isolated, control string) *facts {
 	f := begun()
-	f.Policy = newPolicy(f.Schedule)
+	f.Policy = newPolicy(f.Schedule, f.Origin)
 	job := func(suffix, message string) *batchv1.Job {
 		job := &batchv1.Job{ObjectMeta: objectMeta(f.Schedule, suffix, v1alpha1.ProofComponent)}
 		job.UID = types.UID(suffix)
@@ -71,7 +71,7 @@ func foundOut(isolated, control string) *facts {
 	return f
 }
 
-const yes, no = `{"reached":true}`, `{"reached":false}`
+const yes, no, late = `{"reached":true}`, `{"reached":false}`, `{"reached":false,"late":true}`
 
 // restored are those of one whose backup is restored, into a Vault with keys or without.
 func restored(f *facts, keys bool) *facts {
@@ -108,6 +108,8 @@ func summary(d decision) string {
 		name := fmt.Sprintf("+%T", object)
 		if vault, ok := object.(*v1alpha1.Vault); ok && vault.Spec.Unseal != nil {
 			name += "(keys)"
+		} else if ok && vault.Spec.Seal != nil {
+			name += "(key service)"
 		}
 		words = append(words, strings.NewReplacer("*v1alpha1.", "", "*v1.", "").Replace(name))
 	}
@@ -154,6 +156,13 @@ func TestNext(t *testing.T) {
 			f.Schedule.Status.Proof.LastScheduleTime = at(-time.Minute)
 			f.Origin.Spec.Seal = &v1alpha1.SealPolicy{}
 		}), "False SealNotProvable"},
+		"a key service that is named": {withKeyService(due()), "finalizer =Running Unknown NotProvenYet"},
+		"a key service that cannot be": {with(withKeyService(due()), func(f *facts) {
+			f.Schedule.Spec.Proof.KeyService[0].CIDR = "10.1.2.300/32"
+		}), "False KeyServiceInvalid"},
+		"a seal that is migrated": {with(withKeyService(due()), func(f *facts) {
+			f.Origin.Spec.SealMigration = &v1alpha1.SealMigrationPolicy{}
+		}), "False SealNotProvable"},
 		"a key service of the user's configuration": {with(due(), func(f *facts) {
 			f.Origin.Status.Seal = &v1alpha1.SealStatus{Type: "awskms"}
 		}), "False SealNotProvable"},
@@ -180,7 +189,7 @@ func TestNext(t *testing.T) {
 			f.Schedule.UID = "another"
 		}), "False NameConflict"},
 		"a NetworkPolicy of the name": {with(due(), func(f *facts) {
-			f.Policy = newPolicy(f.Schedule)
+			f.Policy = newPolicy(f.Schedule, f.Origin)
 			f.Policy.Labels = nil
 		}), "False NameConflict"},
 		"a volume claim is left": {with(due(), func(f *facts) { f.Claims = make([]corev1.PersistentVolumeClaim, 1) }),
@@ -210,7 +219,7 @@ func TestGoOn(t *testing.T) {
 		}), "=Failed False NotIsolated"},
 		"another one was made": {withKeys(func(f *facts) { f.LetsOut = "x" }), "=Failed False NotIsolated"},
 		"the policy is going":  {with(foundOut(no, yes), func(f *facts) { deleting(f.Policy) }), ""},
-		"what pods reach is found out": {with(begun(), func(f *facts) { f.Policy = newPolicy(f.Schedule) }),
+		"what pods reach is found out": {with(begun(), func(f *facts) { f.Policy = newPolicy(f.Schedule, f.Origin) }),
 			"?nightly-proof-reach"},
 		"and then on the same machine": {with(foundOut(no, yes), func(f *facts) {
 			f.Isolated, f.Pods[1].Spec.NodeName = nil, "machine-1"
@@ -223,19 +232,33 @@ func TestGoOn(t *testing.T) {
 			f.Isolated, f.Control.Status.Conditions = nil, nil
 		}), ""},
 		"not without keys": {with(begun(), func(f *facts) {
-			f.Policy, f.Origin.Spec.Unseal = newPolicy(f.Schedule), nil
+			f.Policy, f.Origin.Spec.Unseal = newPolicy(f.Schedule, f.Origin), nil
 		}), "+Vault"},
 		"one Job runs": {with(foundOut(no, yes), func(f *facts) {
 			f.Control.Status.Conditions = nil
 		}), ""},
-		"isolated":                      {foundOut(no, yes), "+Vault(keys)"},
-		"not isolated":                  {foundOut(yes, yes), "+Vault"},
-		"nobody reaches the API server": {foundOut(no, no), "+Vault"},
-		"the Job said nothing":          {foundOut("", yes), "+Vault"},
-		"the Job said what cannot be":   {foundOut("{", yes), "+Vault"},
-		"the other Job said nothing":    {foundOut(no, ""), "+Vault"},
-		"the Job is of something else":  {foundOut(`{"storedTime":"2026-01-01T00:00:00Z"}`, yes), "+Vault"},
-		"another policy lets it out":    {with(foundOut(no, yes), func(f *facts) { f.LetsOut = "x" }), "+Vault"},
+		"isolated":                                    {foundOut(no, yes), "+Vault(keys)"},
+		"not isolated":                                {foundOut(yes, yes), "+Vault"},
+		"nobody reaches the API server":               {foundOut(no, no), "+Vault"},
+		"isolated after a moment":                     {foundOut(late, yes), "+Vault(keys)"},
+		"isolated after a moment, with a key service": {withKeyService(foundOut(late, yes)), "=Failed False NotIsolated"},
+		"isolated, with a key service":                {withKeyService(foundOut(no, yes)), "+Vault(key service)"},
+		"not isolated, with a key service":            {withKeyService(foundOut(yes, yes)), "=Failed False NotIsolated"},
+		"another policy lets it out, with a key service": {with(withKeyService(foundOut(no, yes)), func(f *facts) {
+			f.LetsOut = "x"
+		}), "=Failed False NotIsolated"},
+		"unsealed by its key service": {unsealedByService(), "=Succeeded restored unsealed True Unsealed"},
+		"not unsealed yet by its key service": {with(unsealedByService(), func(f *facts) {
+			f.Seal.Sealed, f.Active = true, false
+		}), ""},
+		"another key service is named meanwhile": {with(unsealedByService(), func(f *facts) {
+			f.Schedule.Spec.Proof.KeyService[0].Port = 1
+		}), "=Failed False NotIsolated"},
+		"the Job said nothing":         {foundOut("", yes), "+Vault"},
+		"the Job said what cannot be":  {foundOut("{", yes), "+Vault"},
+		"the other Job said nothing":   {foundOut(no, ""), "+Vault"},
+		"the Job is of something else": {foundOut(`{"storedTime":"2026-01-01T00:00:00Z"}`, yes), "+Vault"},
+		"another policy lets it out":   {with(foundOut(no, yes), func(f *facts) { f.LetsOut = "x" }), "+Vault"},
 		"the Job is another's": {with(foundOut(no, yes), func(f *facts) {
 			f.Isolated.OwnerReferences = nil
 		}), "=Failed False NameConflict"},
@@ -261,8 +284,12 @@ func TestGoOn(t *testing.T) {
 		"restored, and the node has no data": {withoutKeys(func(f *facts) {
 			f.Seal.Initialized = false
 		}), "=Failed False SealDiffers"},
-		"it is unsealed":           {restored(foundOut(no, yes), true), ""},
-		"unsealed":                 {withKeys(unseal), "=Succeeded restored unsealed True Unsealed"},
+		"it is unsealed": {restored(foundOut(no, yes), true), ""},
+		"unsealed":       {withKeys(unseal), "=Succeeded restored unsealed True Unsealed"},
+		"unsealed, and its mounts are not readable": {withKeys(func(f *facts) {
+			unseal(f)
+			f.Mounts = false
+		}), ""},
 		"unsealed, and not active": {withKeys(func(f *facts) { f.Seal.Sealed = false }), ""},
 		"unsealed, the same Vault": {withKeys(func(f *facts) {
 			unseal(f)
@@ -333,7 +360,29 @@ func failRestore(f *facts) {
 	}}
 }
 
-func unseal(f *facts) { f.Seal.Sealed, f.Seal.ClusterID, f.Active = false, "c", true }
+func unseal(f *facts) { f.Seal.Sealed, f.Seal.ClusterID, f.Active, f.Mounts = false, "c", true, true }
+
+// withKeyService changes facts into those of a Vault that a key service unseals.
+func withKeyService(f *facts) *facts {
+	f.Origin.Spec.Unseal, f.Origin.Spec.Seal = nil, &v1alpha1.SealPolicy{AWSKMS: &v1alpha1.AWSKMSSeal{Region: "r"}}
+	f.Origin.Status.Seal = &v1alpha1.SealStatus{Type: "awskms"}
+	f.Backup.Status.Vault.SealType = "awskms"
+	f.Schedule.Spec.Proof.KeyService = []v1alpha1.KeyServicePeer{{
+		CIDR: "10.1.2.3/32", Port: 443,
+	}}
+	if f.Policy != nil {
+		f.Policy = newPolicy(f.Schedule, f.Origin)
+	}
+	return f
+}
+
+// unsealedByService are the facts of a backup that was restored into a Vault which a key service has unsealed.
+func unsealedByService() *facts {
+	f := restored(withKeyService(foundOut(no, yes)), true)
+	f.Seal.Type = "awskms"
+	unseal(f)
+	return f
+}
 
 // withCanary are the facts of a backup that was unsealed, of which the canary was asked for.
 func withCanary(c canary) *facts {
@@ -404,6 +453,9 @@ func TestNoKeysWithoutIsolation(t *testing.T) {
 		if got := summary(decide(with(complete(), forget))); strings.Contains(got, "keys") {
 			t.Errorf("without %s: %q", name, got)
 		}
+		if got := summary(decide(with(withKeyService(complete()), forget))); strings.Contains(got, "key service") {
+			t.Errorf("without %s, with a key service: %q", name, got)
+		}
 	}
 }
 
@@ -414,6 +466,8 @@ func TestMessagesTellWhyItIsSealed(t *testing.T) {
 		"policy-x may let it out": restored(with(foundOut(no, yes), func(f *facts) {
 			f.LetsOut = "policy-x"
 		}), false),
+		"its key service would unseal it: the cluster does not enforce": withKeyService(foundOut(yes, yes)),
+		"for a moment after they have started":                          withKeyService(foundOut(late, yes)),
 		"no spec.unseal": restored(with(foundOut(no, yes), func(f *facts) { f.Origin.Spec.Unseal = nil }),
 			false),
 	} {

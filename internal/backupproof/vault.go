@@ -1,6 +1,9 @@
 package backupproof
 
 import (
+	"errors"
+	"fmt"
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +26,12 @@ const (
 	// dnsPort is where DNS is served, and openshiftDNSPort where OpenShift's pods serve it.
 	dnsPort          = 53
 	openshiftDNSPort = 5353
+	// auditDirectory is where the chart mounts the volume of spec.audit.
+	auditDirectory = "/vault/audit"
+	// roomName is the name of the empty directory that what was restored writes to, and maxMounts is how many mounts a
+	// Vault may have.
+	roomName  = "room"
+	maxMounts = 16
 )
 
 // objectMeta is that of all objects of a proof. They go with the schedule.
@@ -39,11 +48,14 @@ func objectMeta(s *v1alpha1.VaultBackupSchedule, suffix, component string) metav
 	}
 }
 
+// unseals says that a Vault is given what unseals it: keys, or its key service.
+func unseals(vault *v1alpha1.Vault) bool { return vault.Spec.Unseal != nil || vault.Spec.Seal != nil }
+
 // newVault is the Vault that a backup of another one is restored into. It has what that one needs to run its
-// data: the same version and kind of storage, once. It has nothing by which it would be used, or reach what the
-// other one reaches: no configuration or certificates of users, no annotations, labels or volumes of pods, no
-// login of the operator.
-func newVault(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault, withKeys bool) *v1alpha1.Vault {
+// data: the same version and kind of storage, once, and what unseals it if it can be isolated. It has nothing by
+// which it would be used, or reach what the other one reaches: no configuration or certificates of users, no
+// annotations, labels or volumes of pods, no login of the operator.
+func newVault(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault, isolated bool) *v1alpha1.Vault {
 	from := &origin.Spec
 	vault := &v1alpha1.Vault{ObjectMeta: objectMeta(s, "", v1alpha1.ProofComponent), Spec: v1alpha1.VaultSpec{
 		Nodes: new(int32(1)), Version: from.Version, BaseImage: from.BaseImage, ImageDigest: from.ImageDigest,
@@ -58,8 +70,12 @@ func newVault(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault, withKeys 
 			vault.Spec.Pod.Env = append(vault.Spec.Pod.Env, variable)
 		}
 	}
-	if withKeys {
-		vault.Spec.Unseal = from.Unseal.DeepCopy()
+	if isolated {
+		vault.Spec.Unseal, vault.Spec.Seal = from.Unseal, from.Seal
+		if from.Seal != nil { // the identity of the nodes for the key service
+			vault.Spec.Pod.ServiceAccountAnnotations = from.Pod.ServiceAccountAnnotations
+		}
+		giveRoom(&vault.Spec.Pod, from)
 	}
 	if raft := from.Storage.Raft; raft != nil {
 		vault.Spec.Storage.Raft = &v1alpha1.RaftStorage{
@@ -69,6 +85,27 @@ func newVault(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault, withKeys 
 		vault.Spec.Storage.Etcd = newEtcd(origin)
 	}
 	return vault.DeepCopy()
+}
+
+// giveRoom mounts empty directories where the nodes of the other Vault may have files of audit devices: one of whose
+// devices none can write does not become active.
+// https://github.com/hashicorp/vault/blob/v1.21.1/vault/audit.go
+func giveRoom(pod *v1alpha1.PodPolicy, of *v1alpha1.VaultSpec) {
+	if of.Audit != nil {
+		pod.VolumeMounts = append(pod.VolumeMounts, v1alpha1.PodVolumeMount{Name: roomName, MountPath: auditDirectory})
+	}
+	for _, mount := range of.Pod.VolumeMounts {
+		i := slices.IndexFunc(of.Pod.Volumes, func(v v1alpha1.PodVolume) bool { return v.Name == mount.Name })
+		if i < 0 || mount.ReadOnly || of.Pod.Volumes[i].EmptyDir == nil && of.Pod.Volumes[i].PersistentVolumeClaim == nil {
+			continue
+		}
+		pod.VolumeMounts = append(pod.VolumeMounts, v1alpha1.PodVolumeMount{Name: roomName, MountPath: mount.MountPath})
+	}
+	if len(pod.VolumeMounts) == 0 {
+		return
+	}
+	pod.VolumeMounts = pod.VolumeMounts[:min(len(pod.VolumeMounts), maxMounts)]
+	pod.Volumes = []v1alpha1.PodVolume{{Name: roomName, EmptyDir: &corev1.EmptyDirVolumeSource{}}}
 }
 
 func newEtcd(origin *v1alpha1.Vault) *v1alpha1.EtcdStorage {
@@ -106,15 +143,34 @@ func newRestore(s *v1alpha1.VaultBackupSchedule, backup string) *v1alpha1.VaultR
 	}
 }
 
-// newPolicy keeps what is restored from reaching anything but itself and DNS: once it is unsealed it
-// revokes leases and changes passwords, as the Vault that was backed up does. The Job that restores has to
+// newPolicy keeps what is restored from reaching anything but itself, DNS and the key service: once it is unsealed
+// it revokes leases and changes passwords, as the Vault that was backed up does. The Job that restores has to
 // reach the store. Who may come in is limited by the chart.
-func newPolicy(s *v1alpha1.VaultBackupSchedule) *networkingv1.NetworkPolicy {
+func newPolicy(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault) *networkingv1.NetworkPolicy {
 	same := map[string]string{v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: s.ProofName()}
 	var dns []networkingv1.NetworkPolicyPort
 	for _, port := range []int{dnsPort, openshiftDNSPort} {
 		for _, protocol := range []corev1.Protocol{corev1.ProtocolUDP, corev1.ProtocolTCP} {
 			dns = append(dns, networkingv1.NetworkPolicyPort{Protocol: new(protocol), Port: new(intstr.FromInt(port))})
+		}
+	}
+	egress := []networkingv1.NetworkPolicyEgressRule{
+		{To: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: same}}}},
+		{Ports: dns},
+	}
+	if origin.Spec.Seal != nil {
+		for i := range s.Spec.Proof.KeyService {
+			at := s.Spec.Proof.KeyService[i].DeepCopy()
+			peer := networkingv1.NetworkPolicyPeer{PodSelector: at.PodSelector, NamespaceSelector: at.NamespaceSelector}
+			if at.CIDR != "" {
+				peer.IPBlock = &networkingv1.IPBlock{CIDR: at.CIDR}
+			}
+			egress = append(egress, networkingv1.NetworkPolicyEgressRule{
+				To: []networkingv1.NetworkPolicyPeer{peer},
+				Ports: []networkingv1.NetworkPolicyPort{{
+					Protocol: new(corev1.ProtocolTCP), Port: new(intstr.FromInt32(at.Port)),
+				}},
+			})
 		}
 	}
 	object := objectMeta(s, isolationSuffix, v1alpha1.ProofComponent)
@@ -131,12 +187,30 @@ func newPolicy(s *v1alpha1.VaultBackupSchedule) *networkingv1.NetworkPolicy {
 				}},
 			},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
-			Egress: []networkingv1.NetworkPolicyEgressRule{
-				{To: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: same}}}},
-				{Ports: dns},
-			},
+			Egress:      egress,
 		},
 	}
+}
+
+// checkKeyService refuses what the API server would refuse in a NetworkPolicy, and the schema of a schedule does not.
+// https://github.com/kubernetes/kubernetes/blob/v1.34.2/pkg/apis/networking/validation/validation.go
+func checkKeyService(peers []v1alpha1.KeyServicePeer) error {
+	for i := range peers {
+		peer := &peers[i]
+		var invalid []error
+		if peer.CIDR != "" {
+			_, err := netip.ParsePrefix(peer.CIDR)
+			invalid = append(invalid, err)
+		}
+		for _, selector := range []*metav1.LabelSelector{peer.PodSelector, peer.NamespaceSelector} {
+			_, err := metav1.LabelSelectorAsSelector(selector)
+			invalid = append(invalid, err)
+		}
+		if err := errors.Join(invalid...); err != nil {
+			return fmt.Errorf("spec.proof.keyService[%d]: %w", i, err)
+		}
+	}
+	return nil
 }
 
 // letsOut says that a NetworkPolicy may allow the nodes of a Vault to reach something: policies add up. Of the

@@ -67,7 +67,13 @@ baseImage: set
 imageDigest: set
 imagePullSecrets: [{name: set}]
 unseal: {keysSecretName: set}
-pod: {env: [{name: VAULT_LICENSE, value: key}]}
+pod:
+  env: [{name: VAULT_LICENSE, value: key}]
+  serviceAccountAnnotations: {set: set}
+  volumes: [{name: room, emptyDir: {}}]
+  volumeMounts:
+  - {name: room, mountPath: /vault/audit}
+  - {name: room, mountPath: /var/log/vault}
 service: {}
 storage: {raft: {volumeSize: 3Gi, storageClassName: set, whenDeleted: Delete}}
 `,
@@ -78,7 +84,13 @@ baseImage: set
 imageDigest: set
 imagePullSecrets: [{name: set}]
 unseal: {keysSecretName: set}
-pod: {env: [{name: VAULT_LICENSE, value: key}]}
+pod:
+  env: [{name: VAULT_LICENSE, value: key}]
+  serviceAccountAnnotations: {set: set}
+  volumes: [{name: room, emptyDir: {}}]
+  volumeMounts:
+  - {name: room, mountPath: /vault/audit}
+  - {name: room, mountPath: /var/log/vault}
 service: {}
 storage:
   etcd:
@@ -99,6 +111,11 @@ storage:
 			origin.Spec.Storage.Raft = nil
 		}
 		origin.Spec.Pod.Env = append(origin.Spec.Pod.Env, corev1.EnvVar{Name: "VAULT_LICENSE", Value: "key"})
+		origin.Spec.Pod.VolumeMounts = append(origin.Spec.Pod.VolumeMounts,
+			v1alpha1.PodVolumeMount{Name: "set", MountPath: "/var/log/vault"},
+			v1alpha1.PodVolumeMount{Name: "of-a-config-map", MountPath: "/etc/more"})
+		origin.Spec.Pod.Volumes = append(origin.Spec.Pod.Volumes,
+			v1alpha1.PodVolume{Name: "of-a-config-map", ConfigMap: &corev1.ConfigMapVolumeSource{}})
 		got := newVault(schedule("nightly"), origin, true)
 		// These say where the pods may run, and are compared as they are.
 		where := func(vault *v1alpha1.Vault) []any {
@@ -115,7 +132,15 @@ storage:
 		if pod := got.Spec.Pod.Affinity; pod.PodAffinity != nil || pod.PodAntiAffinity != nil {
 			t.Errorf("%s: affinity to other pods %+v", storage, pod)
 		}
-		got.Spec.Pod = v1alpha1.PodPolicy{Env: got.Spec.Pod.Env}
+		if !reflect.DeepEqual(got.Spec.Seal, origin.Spec.Seal) {
+			t.Errorf("%s: the seal is %+v", storage, got.Spec.Seal)
+		}
+		got.Spec.Seal = nil
+		pod := got.Spec.Pod
+		got.Spec.Pod = v1alpha1.PodPolicy{
+			Env: pod.Env, Volumes: pod.Volumes, VolumeMounts: pod.VolumeMounts,
+			ServiceAccountAnnotations: pod.ServiceAccountAnnotations,
+		}
 		if etcd := got.Spec.Storage.Etcd; etcd != nil {
 			etcd.Resources, etcd.Pod = corev1.ResourceRequirements{}, &v1alpha1.EtcdPodPolicy{}
 		}
@@ -130,8 +155,8 @@ storage:
 		if !schedule("nightly").IsOf(got) || !got.OfProof() || got.Name != "nightly-proof" {
 			t.Errorf("%s: %+v", storage, got.ObjectMeta)
 		}
-		if without := newVault(schedule("nightly"), origin, false); without.Spec.Unseal != nil {
-			t.Errorf("%s: it has keys", storage)
+		if without := newVault(schedule("nightly"), origin, false); unseals(without) {
+			t.Errorf("%s: it has keys, or a key service", storage)
 		}
 	}
 }
@@ -162,7 +187,7 @@ func TestProofNames(t *testing.T) {
 }
 
 func TestPolicySelects(t *testing.T) {
-	policy := newPolicy(schedule("nightly"))
+	policy := newPolicy(schedule("nightly"), &v1alpha1.Vault{})
 	selector, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
 	if err != nil {
 		t.Fatal(err)
@@ -177,6 +202,67 @@ func TestPolicySelects(t *testing.T) {
 		pod[v1alpha1.InstanceLabel] = "example"
 		if selector.Matches(pod) {
 			t.Errorf("%s of another Vault is selected", component)
+		}
+	}
+}
+
+// A Vault that a key service unseals reaches that as well, and no other does.
+func TestPolicyAllows(t *testing.T) {
+	s, origin := schedule("nightly"), &v1alpha1.Vault{}
+	var proof v1alpha1.BackupProofPolicy
+	if err := yaml.UnmarshalStrict([]byte(`
+schedule: "0 5 * * 0"
+keyService:
+- {cidr: 10.1.2.3/32, port: 443}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: security}}
+  podSelector: {matchLabels: {app.kubernetes.io/instance: root}}
+  port: 8200
+`), &proof); err != nil {
+		t.Fatal(err)
+	}
+	s.Spec.Proof = &proof
+	without := newPolicy(s, origin).Spec.Egress
+	if len(without) != 2 {
+		t.Errorf("without a key service it allows %s", asYAML(t, without))
+	}
+	origin.Spec.Seal = &v1alpha1.SealPolicy{}
+	const want = `- ports:
+  - port: 443
+    protocol: TCP
+  to:
+  - ipBlock:
+      cidr: 10.1.2.3/32
+- ports:
+  - port: 8200
+    protocol: TCP
+  to:
+  - namespaceSelector:
+      matchLabels:
+        kubernetes.io/metadata.name: security
+    podSelector:
+      matchLabels:
+        app.kubernetes.io/instance: root
+`
+	if got := asYAML(t, newPolicy(s, origin).Spec.Egress[len(without):]); got != want {
+		t.Errorf("with a key service it allows\n%s\nas well", got)
+	}
+}
+
+func TestCheckKeyService(t *testing.T) {
+	for peer, want := range map[string]string{
+		`{cidr: "2001:db8::/64", port: 443}`:              "",
+		`{cidr: 10.1.2.300/32, port: 443}`:                "ParseAddr",
+		`{podSelector: {matchLabels: {a: b}}, port: 443}`: "",
+		`{podSelector: {matchLabels: {a: b}, matchExpressions: [{key: c, operator: Sometimes}]}, port: 443}`: `"Sometimes"`,
+		`{podSelector: {matchLabels: {a: b}}, namespaceSelector: {matchLabels: {a: "b c"}}, port: 443}`:      "b c",
+	} {
+		peers := make([]v1alpha1.KeyServicePeer, 1)
+		if err := yaml.UnmarshalStrict([]byte(peer), &peers[0]); err != nil {
+			t.Fatal(err)
+		}
+		err := checkKeyService(peers)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: error %v, want %q", peer, err, want)
 		}
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backup"
 	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
@@ -42,6 +43,8 @@ const (
 	nodesFirst = 200 * time.Millisecond
 	// afterRestore is when a Vault is looked at again that is restored.
 	afterRestore = 5 * time.Second
+	// settleReserve is for how much longer than one of the same machine a pod may need until it is isolated.
+	settleReserve = 15 * time.Second
 	// concurrency is how many Vaults are worked on at the same time.
 	concurrency = 2 * perNamespace
 	// perNamespace is how many of these may be of one namespace.
@@ -139,11 +142,30 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.tell(ctx, &vault, m, p.unsealed, condition); err != nil || len(p.sealed) == 0 {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
+	if wait := isolating(&vault, p.sealed, r.Clock.Now()); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
 	// A node has other keys for a moment while it is restored, and keys that are wrong are not given again.
 	if under, err := restore.Into(ctx, r.APIReader, &vault); err != nil || under != "" {
 		return reconcile.Result{RequeueAfter: afterRestore}, err
 	}
 	return r.unsealAll(ctx, &vault, m, p)
+}
+
+// isolating is for how long no node of a Vault that proves a backup is given keys yet. When it is unsealed it must not
+// reach anything, and its NetworkPolicy may take effect some time after its pod has started: less than was tried before.
+func isolating(vault *v1alpha1.Vault, sealed []corev1.Pod, now time.Time) (wait time.Duration) {
+	if !vault.OfProof() {
+		return 0
+	}
+	for i := range sealed {
+		runs := time.Duration(0)
+		if started := pods.StartedAt(&sealed[i]); !started.IsZero() && started.Before(now) {
+			runs = now.Sub(started)
+		}
+		wait = max(wait, backup.SettleTime+settleReserve-runs)
+	}
+	return wait
 }
 
 // observations are what the nodes say. Whether one that was unsealed is sealed has to be newer

@@ -640,3 +640,39 @@ func TestUnsealIsRemoved(t *testing.T) {
 		t.Errorf("the status is %+v, %v", vault.Status, err)
 	}
 }
+
+// A node of a Vault that proves a backup is not given keys before its NetworkPolicy has surely taken effect.
+func TestIsolating(t *testing.T) {
+	now := time.Date(2026, 1, 4, 12, 0, 0, 0, time.UTC)
+	started := func(ago time.Duration) corev1.Pod {
+		return corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+			Name: "vault", State: corev1.ContainerState{
+				Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(now.Add(-ago))},
+			},
+		}}}}
+	}
+	proof := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{
+		Labels: map[string]string{v1alpha1.ProofLabel: "nightly"},
+		OwnerReferences: []metav1.OwnerReference{{
+			APIVersion: v1alpha1.GroupVersion.String(), Kind: "VaultBackupSchedule", Name: "nightly", Controller: new(true),
+		}},
+	}}
+	for name, tt := range map[string]struct {
+		vault *v1alpha1.Vault
+		pods  []corev1.Pod
+		want  time.Duration
+	}{
+		"any other Vault":           {&v1alpha1.Vault{}, []corev1.Pod{started(0)}, 0},
+		"just started":              {proof, []corev1.Pod{started(0)}, 45 * time.Second},
+		"started a while ago":       {proof, []corev1.Pod{started(44 * time.Second)}, time.Second},
+		"started long ago":          {proof, []corev1.Pod{started(time.Hour)}, 0},
+		"of a clock that is ahead":  {proof, []corev1.Pod{started(-time.Hour)}, 45 * time.Second},
+		"not told when it started":  {proof, []corev1.Pod{{}}, 45 * time.Second},
+		"the one that started last": {proof, []corev1.Pod{started(time.Hour), started(5 * time.Second)}, 40 * time.Second},
+		"none that is sealed":       {proof, nil, 0},
+	} {
+		if got := isolating(tt.vault, tt.pods, now); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+}

@@ -297,6 +297,12 @@ func (c *Client) RemovePeer(ctx context.Context, token, id string) error {
 	return c.Write(ctx, token, "sys/storage/raft/remove-peer", map[string]string{"server_id": id})
 }
 
+// Mounts reads what Vault tells of its mounts without a token, and fails when that cannot be read.
+// https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
+func (c *Client) Mounts(ctx context.Context) error {
+	return c.do(ctx, http.MethodGet, "/v1/sys/internal/ui/mounts", "", nil, nil)
+}
+
 // Read reads the data at a path.
 func (c *Client) Read(ctx context.Context, token, path string, into any) error {
 	response := struct {

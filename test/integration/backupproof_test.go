@@ -152,9 +152,13 @@ func awaitTidy(t *testing.T, namespace string) {
 	gone(proofName+"-backup", &corev1.ServiceAccount{})
 }
 
-// tellSeal responds as a node does that has the seal of the backup.
+// tellSeal responds as a node does that has the seal of the backup, and its mounts.
 func tellSeal(node *fakevault.Node, w http.ResponseWriter, r *http.Request) bool {
-	if r.URL.Path != "/v1/sys/seal-status" {
+	switch r.URL.Path {
+	case "/v1/sys/internal/ui/mounts":
+		return true
+	case "/v1/sys/seal-status":
+	default:
 		return false
 	}
 	state := node.State()

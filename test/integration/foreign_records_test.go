@@ -31,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backup"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
 )
 
@@ -594,6 +595,10 @@ func TestAdmissionPolicies(t *testing.T) {
 			p.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: new(true)}
 		}), true},
 		{"a Job of a proof", job(isolationJob), false},
+		{"the other Job of a proof", job(func(j *batchv1.Job) {
+			isolationJob(j)
+			j.Spec.Template.Spec.Containers[0].Env[0].Value = backup.ReachTask
+		}), false},
 		{"a Job of a proof of another schedule", job(func(j *batchv1.Job) {
 			isolationJob(j)
 			j.OwnerReferences[0].Name = "other"
@@ -640,7 +645,7 @@ func isolationJob(j *batchv1.Job) {
 	j.Labels[v1alpha1.ComponentLabel], j.Labels[v1alpha1.ProofLabel] = v1alpha1.ProofComponent, "nightly"
 	j.OwnerReferences[0].Kind, j.OwnerReferences[0].Name = "VaultBackupSchedule", "nightly"
 	pod := &j.Spec.Template.Spec
-	pod.Volumes, pod.Containers[0].Env[0].Value = nil, `{"action":"Isolation"}`
+	pod.Volumes, pod.Containers[0].Env[0].Value = nil, backup.IsolationTask
 }
 
 // backupJobOf is a Job as the operator makes it for a backup.

@@ -280,6 +280,24 @@ func TestBadBackupsAreRefusedWithTheNameOfTheField(t *testing.T) {
 			want: []string{"spec.retention.count"}},
 		"an age in days": {kind: "VaultBackupSchedule", spec: nightly + `, retention: {age: 30d}`,
 			want: []string{"spec.retention.age", "720h"}},
+		"a key service": {kind: "VaultBackupSchedule", spec: nightly + keyService(`cidr: 10.1.2.3/32`) +
+			` {port: 8200, namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: security}}, ` +
+			`podSelector: {matchLabels: {app: root}}}, {port: 443, cidr: "2001:db8::/64"}]}`},
+		"a key service of all addresses": {kind: "VaultBackupSchedule", spec: nightly + keyService(`cidr: 0.0.0.0/0`) +
+			`]}`, want: []string{"spec.proof.keyService[0].cidr", "at least /16 (IPv4) or /48 (IPv6)"}},
+		"a key service of all addresses of IPv6": {kind: "VaultBackupSchedule", spec: nightly +
+			keyService(`cidr: "::/0"`) + `]}`, want: []string{"spec.proof.keyService[0].cidr", "at least /16"}},
+		"a key service of all pods": {kind: "VaultBackupSchedule", spec: nightly + keyService(`podSelector: {}`) + `]}`,
+			want: []string{"spec.proof.keyService[0]", "matchLabels must not be empty"}},
+		"a key service of all pods but some": {kind: "VaultBackupSchedule", spec: nightly +
+			keyService(`podSelector: {matchExpressions: [{key: a, operator: DoesNotExist}]}`) + `]}`,
+			want: []string{"spec.proof.keyService[0]", "matchLabels must not be empty"}},
+		"a key service of a namespace": {kind: "VaultBackupSchedule", spec: nightly +
+			keyService(`namespaceSelector: {matchLabels: {a: b}}`) + `]}`,
+			want: []string{"spec.proof.keyService[0]", "exactly one of cidr and podSelector"}},
+		"a key service without a port": {kind: "VaultBackupSchedule", spec: nightly +
+			`, proof: {schedule: "0 5 * * 0", keyService: [{cidr: 10.1.2.3/32}]}`,
+			want: []string{"spec.proof.keyService[0].port", "Required"}},
 		"a canary without a Secret": {kind: "VaultBackupSchedule",
 			spec: nightly + `, proof: {schedule: "0 5 * * 0", canary: {path: secret/canary}}`,
 			want: []string{"spec.proof.canary.secretName", "Required"}},
@@ -392,4 +410,9 @@ func awaitBackupBeforeUpgrade(t *testing.T, namespace, failed string) *v1alpha1.
 		return nil
 	})
 	return found
+}
+
+// keyService begins a proof with a key service at a place.
+func keyService(at string) string {
+	return `, proof: {schedule: "0 5 * * 0", keyService: [{port: 443, ` + at + `},`
 }
