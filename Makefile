@@ -107,7 +107,7 @@ integration: cluster s3 ## Run the tests against a real kube-apiserver and etcd.
 E2E_TIMEOUT ?= 70m
 
 .PHONY: e2e
-e2e: cluster deploy newer-vault kms s3 olm previous ## Run the end-to-end tests in the cluster.
+e2e: cluster deploy newer-vault kms s3 network-policies olm previous ## Run the end-to-end tests in the cluster.
 	@mkdir -p $(BUILD)
 	$(call step,installing a browser,test/form/install.sh)
 	$(call step,installing PostgreSQL,test/postgresql/install.sh)
@@ -179,7 +179,7 @@ in_cluster = eval "$$($(CLUSTER) env)" &&
 .PHONY: cluster
 cluster: cluster-up
 
-.PHONY: load newer-vault kms s3 olm previous
+.PHONY: load newer-vault kms s3 network-policies olm previous
 load: image
 	$(call step,giving the image of the operator to the cluster,$(CLUSTER) load "$(CURDIR)/$(BUILD)/image.tar")
 
@@ -192,6 +192,9 @@ kms: cluster
 s3: cluster
 	$(call step,building an S3 server,$(CLUSTER) s3)
 
+network-policies: cluster
+	$(call step,having NetworkPolicies enforced,$(CLUSTER) network-policies)
+
 olm: cluster
 	$(call step,installing OLM in the cluster,$(CLUSTER) olm)
 
@@ -201,8 +204,8 @@ else
 # The user's cluster, by KUBECONFIG. It pulls the image.
 in_cluster =
 
-.PHONY: cluster load newer-vault kms s3 olm previous
-cluster load newer-vault kms s3 olm previous: ;
+.PHONY: cluster load newer-vault kms s3 network-policies olm previous
+cluster load newer-vault kms s3 network-policies olm previous: ;
 endif
 
 .PHONY: deploy

@@ -44,6 +44,7 @@ func ensureCertificates() error {
 		{name: "system:kube-scheduler", usage: client},
 		{name: "system:kube-proxy", usage: client},
 		{name: "coredns", usage: client},
+		{name: kubeRouter, usage: client},
 	}
 	for _, n := range nodes {
 		certificates = append(certificates, request{name: n.name, usage: server, names: []string{n.name},

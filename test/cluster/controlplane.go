@@ -102,7 +102,7 @@ var corefile = clusterDomain + `:53 in-addr.arpa:53 ip6.arpa:53 {
 `
 
 // manifests are the DNS Service, whose only endpoint is the CoreDNS process (so
-// that DNS stays when a test takes a node away), and the default StorageClass.
+// that DNS stays when a test takes a node away), what processes of the cluster may read, and the default StorageClass.
 const manifests = `
 apiVersion: v1
 kind: Service
@@ -138,6 +138,20 @@ kind: ClusterRoleBinding
 metadata: {name: coredns}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: coredns}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: coredns}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: ` + kubeRouter + `}
+rules:
+- {apiGroups: [""], resources: [endpoints, namespaces, nodes, pods, services], verbs: [get, list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+- {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: ` + kubeRouter + `}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: ` + kubeRouter + `}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: ` + kubeRouter + `}]
 ---
 apiVersion: storage.k8s.io/v1
 kind: StorageClass

@@ -20,6 +20,7 @@ const usage = `usage: cluster COMMAND
   newer-vault                make the image of a newer Vault, for upgrades
   kms                        make the image of a fake of AWS KMS
   s3                         make the image of an S3 server
+  network-policies           enforce NetworkPolicies from now on
   olm                        make the images of the Operator Lifecycle Manager, and print where its chart is
   node NAME cut|join         take a node off the network, or put it back
   netns NAME                 print the path of the network namespace of a node, or of "control", the control plane
@@ -60,6 +61,8 @@ func run(ctx context.Context, args []string) error {
 		return prepareKMS(ctx)
 	case command == "s3" && len(args) == 0:
 		return prepareS3(ctx)
+	case command == "network-policies" && len(args) == 0:
+		return enforcePolicies(ctx)
 	case command == "olm" && len(args) == 0:
 		return prepareOLM(ctx)
 	case command == "node" && len(args) == 2:

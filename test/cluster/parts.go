@@ -214,6 +214,7 @@ var debianPackages = map[string]string{
 	"/usr/lib/cni/ptp":    "containernetworking-plugins",
 	"/usr/sbin/iptables":  "iptables",
 	"/usr/sbin/conntrack": "conntrack",
+	"/usr/sbin/ipset":     "ipset",
 	"/usr/sbin/nft":       "nftables",
 	"/bin/ip":             "iproute2",
 	"/bin/busybox":        "busybox-static",

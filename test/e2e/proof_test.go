@@ -18,30 +18,51 @@ import (
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
 
-// TestBackupProof has backups of a Vault on etcd and of one with integrated storage proven by restoring them, one
-// that is lost, and one while the operator is killed. The cluster does not enforce NetworkPolicies, so that
-// nothing is unsealed.
+// TestBackupProof has backups of a Vault on etcd and of one with integrated storage proven by restoring them: what was
+// restored reaches nothing, is active all the same, and has the canary. And by one that is lost, one while the operator
+// is killed, and one whose keys the operator has not any more.
 func TestBackupProof(t *testing.T) {
 	requireLocalCluster(t)
 	t.Parallel()
-	both := startProofs(t, false, func(string) {})
+	both := startProofs(t)
 	etcd, raft := both[0], both[1]
 	for _, p := range both {
-		p.await(t, metav1.ConditionTrue, v1alpha1.ReasonProvenRestored, "does not enforce NetworkPolicies")
+		p.await(t, metav1.ConditionTrue, v1alpha1.ReasonProvenCanary, "unsealed with the keys of Secret")
 		p.suspend(t, true)
 	}
 	for _, p := range both {
 		p.requireTidy(t)
 		b := p.backups(t, p.schedule())[0]
-		if proof := b.Status.Proven; proof == nil || proof.Restored == nil || proof.Unsealed != nil {
+		if proof := b.Status.Proven; proof == nil || proof.Restored == nil || proof.Unsealed == nil || proof.Canary == nil {
 			t.Errorf("the backup %s is proven %+v", b.Name, proof)
+		}
+		p.asRoot(t, "vault token lookup "+p.canaryToken(t)+" | grep last_renewal")
+		if active := p.of.AwaitHA(t, 0).VaultStatus.Active; active == "" {
+			t.Errorf("%s is not active any more", p.of.Name)
 		}
 	}
 	list := newAdministrator(t, etcd.of).run(t, 0, "", "backups")
-	if !strings.Contains(list, "stored, intact, restored") {
+	if !strings.Contains(list, "stored, intact, restored, unsealed, canary") {
 		t.Errorf("the backups are:\n%s", list)
 	}
 
+	t.Run("another canary", func(t *testing.T) {
+		onlyInAll(t, "a test of internal/backupproof has another value")
+		shell.Run(t, etcd.Kubectl(`patch secret canary-of-%s --type=merge -p '{"stringData": {"value": "hawk"}}'`,
+			etcd.of.Name))
+		etcd.again(t, metav1.ConditionFalse, v1alpha1.ReasonCanaryDiffers, "has another value at secret/data/canary")
+		out := shell.Run(t, etcd.Kubectl("get vaultbackupschedules,vaultbackups,events -o yaml"))
+		for _, secret := range []string{"tweet", "hawk", etcd.canaryToken(t)} {
+			if strings.Contains(out, secret) {
+				t.Errorf("%s is told", secret)
+			}
+		}
+	})
+	t.Run("without keys", func(t *testing.T) {
+		onlyInAll(t, "an integration test ends at Restored")
+		setSpec(t, etcd.of, `{"unseal": null}`)
+		etcd.again(t, metav1.ConditionTrue, v1alpha1.ReasonProvenRestored, "the Vault has no spec.unseal")
+	})
 	t.Run("a backup that is lost", func(t *testing.T) {
 		onlyInAll(t, "a test of internal/backupproof has a restore that fails")
 		b := etcd.backups(t, etcd.schedule())[0]
@@ -49,10 +70,7 @@ func TestBackupProof(t *testing.T) {
 		etcd.reach(t, func(client *minio.Client) error {
 			return client.RemoveObject(t.Context(), s3Bucket, key, minio.RemoveObjectOptions{})
 		})
-		etcd.suspend(t, false)
-		etcd.await(t, metav1.ConditionFalse, "NotFound", "cannot be restored")
-		etcd.suspend(t, true)
-		etcd.requireTidy(t)
+		etcd.again(t, metav1.ConditionFalse, "NotFound", "cannot be restored")
 	})
 	t.Run("the operator is killed", func(t *testing.T) {
 		onlyInAll(t, "an integration test kills it at each step")
@@ -67,7 +85,7 @@ func TestBackupProof(t *testing.T) {
 			raft.suspend(t, true)
 			killOperator(t)
 		}
-		shell.Eventually(t, "the proof ends", 6*time.Minute, func() error {
+		shell.Eventually(t, "the proof ends", 8*time.Minute, func() error {
 			after := raft.status(t).Status.Proof
 			if after.Phase != v1alpha1.ProofSucceeded || !before.CompletionTime.Before(after.CompletionTime) {
 				return fmt.Errorf("it is %+v", after)
@@ -78,41 +96,74 @@ func TestBackupProof(t *testing.T) {
 	})
 }
 
-// TestBackupProofUnsealed has backups proven in a cluster that enforces the NetworkPolicies of the proofs. What
-// was restored reaches nothing of what it was backed up from, is active all the same, and has the canary. It runs
-// alone: pods that start meanwhile do not reach the API server.
-func TestBackupProofUnsealed(t *testing.T) {
+// again awaits what comes of another proof.
+func (p proven) again(t *testing.T, is metav1.ConditionStatus, reason, text string) {
+	t.Helper()
+	p.suspend(t, false)
+	p.await(t, is, reason, text)
+	p.suspend(t, true)
+	p.requireTidy(t)
+}
+
+// TestBackupProofByKeyService has a backup of a Vault proven that another one unseals: what was restored reaches that and
+// no other. It runs alone, since it holds up what pods send that start.
+func TestBackupProofByKeyService(t *testing.T) {
 	requireLocalCluster(t)
-	onlyInAll(t, "")
-	both := startProofs(t, true, func(namespace string) {
-		enforcePolicies(t, namespace)
-	})
-	for _, p := range both {
-		p.await(t, metav1.ConditionTrue, v1alpha1.ReasonProvenCanary, "unsealed with the keys of Secret")
-		p.suspend(t, true)
-		p.requireTidy(t)
-		b := p.backups(t, p.schedule())[0]
-		if proof := b.Status.Proven; proof == nil || proof.Restored == nil || proof.Unsealed == nil || proof.Canary == nil {
-			t.Errorf("the backup %s is proven %+v", b.Name, proof)
-		}
-		p.asRoot(t, "vault token lookup "+p.canaryToken(t)+" | grep last_renewal")
-		if active := p.of.AwaitHA(t, 0).VaultStatus.Active; active == "" {
-			t.Errorf("%s is not active any more", p.of.Name)
+	s3 := startS3(t, newNamespace(t))
+	namespace := s3.Namespace
+	p := proven{objectStore: s3, of: vaulttest.Vault{Namespace: namespace, Name: "example"}}
+	newKeyService(t, namespace, fmt.Sprintf("set -e\nnamespace=%[1]s\nroot=%[1]s\n", namespace))
+	shell.Apply(t, manifest(p.of, `{nodes: 1, storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}, seal: {transit: {`+
+		`address: "https://root.`+namespace+`.svc:8200", keyName: example, caSecretName: transit-ca, `+
+		`credentialsSecretName: transit-token}}, initialization: {shares: 1, threshold: 1, rootToken: Secret, `+
+		`allowPlaintext: true}}`))
+	p.of.AwaitHA(t, 0)
+	p.prove(t)
+	p.await(t, metav1.ConditionFalse, v1alpha1.ReasonSealNotProvable, "spec.proof.keyService")
+
+	// kube-router alone has policies take effect some time after a pod has started.
+	keyService := `{"keyService": [{"port": 8200, "podSelector": {"matchLabels": {"app.kubernetes.io/instance": "root", ` +
+		`"app.kubernetes.io/component": "server"}}}]}`
+	shell.Run(t, p.Kubectl(`patch vaultbackupschedule %s --type=merge -p '{"spec": {"proof": %s}}'`, p.schedule(),
+		keyService))
+	p.await(t, metav1.ConditionFalse, v1alpha1.ReasonNotIsolated, "for a moment after they have started")
+	p.suspend(t, true)
+	p.requireTidy(t)
+
+	holdBack(t)
+	p.again(t, metav1.ConditionTrue, v1alpha1.ReasonProvenCanary, "unsealed by its key service")
+	if proof := p.backups(t, p.schedule())[0].Status.Proven; proof.Unsealed == nil || proof.Canary == nil {
+		t.Errorf("the backup is proven %+v", proof)
+	}
+	if active := p.of.AwaitHA(t, 0).VaultStatus.Active; active == "" {
+		t.Errorf("%s is not active any more", p.of.Name)
+	}
+}
+
+// holdBack has nothing of what a pod sends pass in its first seconds, as network plugins do that let pods start only when
+// they have their policies. What pods send within a node of theirs passes by the same chain.
+func holdBack(t *testing.T) {
+	t.Helper()
+	known := strings.Fields(shell.Run(t, "kubectl get pods -A -o jsonpath='{.items[*].status.podIP}'"))
+	nft := func(commands string) {
+		for node := range strings.FieldsSeq(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'")) {
+			if out, err := shell.Try(inNode(t, node) + "nft -f - <<'EOF'\n" + commands + "\nEOF"); err != nil {
+				t.Errorf("nft on %s: %v: %s", node, err, out)
+			}
 		}
 	}
-	etcd := both[0]
-	shell.Run(t, etcd.Kubectl(`patch secret canary-of-%s --type=merge -p '{"stringData": {"value": "hawk"}}'`,
-		etcd.of.Name))
-	etcd.suspend(t, false)
-	etcd.await(t, metav1.ConditionFalse, v1alpha1.ReasonCanaryDiffers, "has another value at secret/data/canary")
-	etcd.suspend(t, true)
-	etcd.requireTidy(t)
-	out := shell.Run(t, etcd.Kubectl("get vaultbackupschedules,vaultbackups,events -o yaml"))
-	for _, secret := range []string{"tweet", "hawk", etcd.canaryToken(t)} {
-		if strings.Contains(out, secret) {
-			t.Errorf("%s is told", secret)
-		}
+	t.Cleanup(func() { nft("delete table inet hold_back") })
+	nft(`table inet hold_back {
+	set known { type ipv4_addr; flags dynamic; elements = { ` + strings.Join(known, ", ") + ` } }
+	set young { type ipv4_addr; flags dynamic, timeout; timeout 5s; }
+	chain forward {
+		type filter hook forward priority -10; policy accept;
+		ip saddr != 10.244.0.0/16 accept
+		ip saddr @young drop
+		ip saddr @known accept
+		add @known { ip saddr } add @young { ip saddr } drop
 	}
+}`)
 }
 
 // writeCanary writes a canary as docs/backup.md does.
@@ -139,100 +190,38 @@ func (p proven) canaryToken(t *testing.T) string {
 	return shell.Run(t, p.Kubectl("get secret canary-of-%s -o go-template='{{.data.token | base64decode}}'", p.of.Name))
 }
 
-// enforcePolicies plays the network plugin for the policies of proofs: on each node the pods that they select reach
-// themselves and DNS. Pods that are not known yet do not reach the API server.
-func enforcePolicies(t *testing.T, namespace string) {
-	t.Helper()
-	nodes := strings.Fields(shell.Run(t, "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'"))
-	ips := strings.Fields(shell.Run(t, "kubectl get pods -A -o jsonpath='{.items[*].status.podIP}'"))
-	nft := func(commands string) {
-		for _, node := range nodes {
-			if out, err := shell.Try(inNode(t, node) + "nft -f - <<'EOF'\n" + commands + "\nEOF"); err != nil {
-				t.Errorf("nft on %s: %v: %s", node, err, out)
-			}
-		}
-	}
-	nft(`table inet proof {
-	set known { type ipv4_addr; elements = { ` + strings.Join(ips, ", ") + ` } }
-	set inside { type ipv4_addr; }
-	chain forward {
-		type filter hook forward priority -10; policy accept;
-		ct state established,related accept
-		ip saddr @inside ip daddr @inside accept
-		ip saddr @inside meta l4proto { tcp, udp } th dport 53 accept
-		ip saddr @inside drop
-		ip saddr != @known tcp dport 6443 drop
-	}
-}`)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(300 * time.Millisecond):
-			}
-			// All pods of proofs: those of the Job that the policy does not select are known, the others inside.
-			out, err := shell.Try("kubectl -n " + namespace + " get pods -l app.kubernetes.io/name=vault -o " +
-				`jsonpath='{range .items[*]}{.metadata.labels.app\.kubernetes\.io/instance} ` +
-				`{.metadata.labels.app\.kubernetes\.io/component} {.status.podIP}{"\n"}{end}'`)
-			if err != nil {
-				continue
-			}
-			commands := ""
-			for line := range strings.Lines(out) {
-				fields := strings.Fields(line)
-				if len(fields) != 3 || !strings.HasSuffix(fields[0], "-proof") {
-					continue
-				}
-				set := "inside"
-				if fields[1] == v1alpha1.BackupComponent {
-					set = "known"
-				}
-				commands += fmt.Sprintf("add element inet proof %s { %s }\n", set, fields[2])
-			}
-			if commands != "" {
-				nft(commands)
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		close(stop)
-		<-stopped
-		nft("delete table inet proof")
-	})
-}
-
-// startProofs makes a Vault on etcd and one with integrated storage, each with a backup and a proof of that in the
-// next minute, with a canary or without.
-func startProofs(t *testing.T, canary bool, before func(namespace string)) []proven {
+// startProofs makes a Vault on etcd and one with integrated storage, each with files of an audit device, a canary, a
+// backup, and a proof of that in the next minute.
+func startProofs(t *testing.T) []proven {
 	t.Helper()
 	s3 := startS3(t, newNamespace(t))
 	etcd := proven{objectStore: s3, of: vaulttest.Vault{Namespace: s3.Namespace, Name: "remote"}}
 	raft := proven{objectStore: s3, of: vaulttest.Vault{Namespace: s3.Namespace, Name: "local"}}
 	both := []proven{etcd, raft}
-	const unattended = `, nodes: 1, initialization: {shares: 5, threshold: 2, rootToken: Secret, allowPlaintext: true}, ` +
-		`unseal: {keysSecretName: `
+	const unattended = `, nodes: 1, audit: {volumeSize: 64Mi}, initialization: {shares: 5, threshold: 2, ` +
+		`rootToken: Secret, allowPlaintext: true}, unseal: {keysSecretName: `
 	shell.Apply(t, manifest(etcd.of, `{`+smallEtcd+unattended+`remote-vault-keys}}`))
 	shell.Apply(t, manifest(raft.of, `{storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}`+unattended+
 		`local-vault-keys}}`))
 	for _, p := range both {
 		p.of.AwaitHA(t, 0)
+		p.asRoot(t, "vault audit enable file file_path=/vault/audit/audit.log")
 	}
-	before(s3.Namespace)
 	for _, p := range both {
-		of := ""
-		if canary {
-			p.writeCanary(t)
-			of = ", canary: {path: secret/data/canary, secretName: canary-of-" + p.of.Name + "}"
-		}
-		shell.Run(t, s3.Kubectl("create secret generic token-%s --from-literal=token=%s", p.of.Name,
-			keysOf(t, p.of)["root-token"]))
-		shell.Apply(t, s3.schedule(p.schedule(), p.of.Name, fmt.Sprintf(`schedule: "0 3 1 1 *", immediate: true, `+
-			`tokenSecretName: token-%s, proof: {schedule: "* * * * *"%s}`, p.of.Name, of)))
+		p.prove(t)
 	}
 	return both
+}
+
+// prove writes a canary, and makes a schedule with a backup at once, and a proof of that in the next minute.
+func (p proven) prove(t *testing.T) {
+	t.Helper()
+	p.writeCanary(t)
+	shell.Run(t, p.Kubectl("create secret generic token-%s --from-literal=token=%s", p.of.Name,
+		keysOf(t, p.of)["root-token"]))
+	shell.Apply(t, p.objectStore.schedule(p.schedule(), p.of.Name, fmt.Sprintf(`schedule: "0 3 1 1 *", immediate: true, `+
+		`tokenSecretName: token-%[1]s, proof: {schedule: "* * * * *", canary: {path: secret/data/canary, `+
+		`secretName: canary-of-%[1]s}}`, p.of.Name)))
 }
 
 // proven is a Vault whose backups are proven.
@@ -263,7 +252,7 @@ func (p proven) suspend(t *testing.T, suspend bool) {
 
 func (p proven) await(t *testing.T, is metav1.ConditionStatus, reason, text string) {
 	t.Helper()
-	shell.Eventually(t, p.of.Name+" is proven "+reason, 6*time.Minute, func() error {
+	shell.Eventually(t, p.of.Name+" is proven "+reason, 8*time.Minute, func() error {
 		s := p.status(t)
 		c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ProvenCondition)
 		if c == nil || c.Status != is || c.Reason != reason || !strings.Contains(c.Message, text) {
