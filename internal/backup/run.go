@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -19,6 +20,8 @@ var errStalled = fmt.Errorf("nothing was sent or received for %s", stallAfter)
 // Files are the directories that a Job reads from.
 type Files struct {
 	Etcd, Vault, Login, S3, S3CA, Scratch string
+	// dial connects to an S3 server; nil for the network of the machine.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // DefaultFiles are where the Job mounts them.
@@ -57,12 +60,19 @@ type job struct {
 
 // Run does a task. It returns an error together with a Result that explains it.
 func Run(ctx context.Context, task *Task, files *Files, log logr.Logger) (Result, error) {
+	return runWith(ctx, task, files, log, func(ctx context.Context, j *job) error { return j.run(ctx) })
+}
+
+// runWith has a job done, and ends it when nothing moves.
+func runWith(
+	ctx context.Context, task *Task, files *Files, log logr.Logger, do func(context.Context, *job) error,
+) (Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	j := &job{task: task, files: files, log: log, cancel: cancel}
 	j.alive = time.AfterFunc(stallAfter, func() { cancel(errStalled) })
 	defer j.alive.Stop()
-	err := j.run(ctx)
+	err := do(ctx, j)
 	if err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
 			err = fail(Unreachable, cause, "The Job gave up")

@@ -48,9 +48,13 @@ func newS3Store(s3 *S3, prefix string, files *Files) (*s3Store, error) {
 	if err != nil || endpoint.Host == "" || strings.Trim(endpoint.Path, "/") != "" {
 		return nil, fail(Failed, nil, "%q is not the URL of an S3 server", printable(s3.Endpoint))
 	}
+	dial := files.dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	}
 	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		DialContext:           dial,
 		TLSHandshakeTimeout:   10 * time.Second,
 		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
 		ResponseHeaderTimeout: stallAfter,
