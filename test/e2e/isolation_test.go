@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -45,13 +46,32 @@ func requireConfined(t *testing.T, from, other vaulttest.Vault) {
 		if out, err := tryEtcd(t, pid, from, from); err != nil {
 			t.Fatalf("its own storage does not respond: %s", out)
 		}
-		if out, err := tryEtcd(t, pid, from, other); err == nil {
+		if out, err := tryEtcd(t, pid, other, other); err == nil {
+			t.Errorf("the storage of %s/%s can be reached: %s", other.Namespace, other.Name, out)
+		}
+		// Where the network allows it, it is the certificate that is refused: by TLS 1.3 a client may see no more of
+		// that than a connection that is closed.
+		_, there := podOf(t, other, "server")
+		if out, err := tryEtcd(t, there, from, other); err == nil {
 			t.Errorf("the storage of %s/%s responds: %s", other.Namespace, other.Name, out)
 		}
-		// It is the certificate that is refused: by TLS 1.3 a client may see no more of
-		// that than a connection that is closed.
-		if out, err := tryEtcd(t, pid, other, other); err != nil {
+		if out, err := tryEtcd(t, there, other, other); err != nil {
 			t.Errorf("the storage of another Vault does not accept its own certificate either: %s", out)
+		}
+	})
+	t.Run("NetworkPolicies let others in where clients and metrics are served", func(t *testing.T) {
+		_, pid := podOf(t, from, "server")
+		for component, ports := range map[string]map[int]bool{
+			"server": {v1alpha1.ClientPort: true, 8201: false}, "etcd": {2379: false, 2380: false, 2381: true},
+		} {
+			pod, _ := podOf(t, other, component)
+			ip := shell.Run(t, other.Kubectl("get pod %s -o jsonpath='{.status.podIP}'", pod))
+			for port, want := range ports {
+				_, err := shell.Try(fmt.Sprintf("nsenter --net --target=%s timeout 3 bash -c '</dev/tcp/%s/%d'", pid, ip, port))
+				if open := err == nil; open != want {
+					t.Errorf("port %d of %s: open %t, want %t: %v", port, pod, open, want, err)
+				}
+			}
 		}
 	})
 }
