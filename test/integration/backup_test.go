@@ -544,6 +544,38 @@ func TestBackupInBucketWithVersions(t *testing.T) {
 	}
 }
 
+// TestServerSideEncryption checks that the S3 server is asked to encrypt each object when it is begun. The server of the
+// tests has no encryption, and leaves it at that.
+// https://docs.aws.amazon.com/AmazonS3/latest/userguide/specifying-kms-encryption.html
+func TestServerSideEncryption(t *testing.T) {
+	t.Parallel()
+	machine := newMachine(t)
+	etcd, s3 := machine.StartEtcd(), machine.StartS3()
+	fill(t, etcd, 100)
+	for encryption, keyID := range map[string]string{"": "", "AES256": "", "aws:kms": "alias/backups"} {
+		var begun atomic.Int32
+		location := startProxy(t, machine, s3, func(_ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+			if r.Method == http.MethodPost && r.URL.Query().Has("uploads") || r.Method == http.MethodPut && !isPart(r) {
+				begun.Add(1)
+				if r.Header.Get("X-Amz-Server-Side-Encryption") != encryption ||
+					r.Header.Get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id") != keyID {
+					t.Errorf("%q: %s %s has the headers %v", encryption, r.Method, r.URL, r.Header)
+				}
+			}
+			return false
+		})
+		location.S3.ServerSideEncryption, location.S3.KMSKeyID = encryption, keyID
+		task := backupTask(etcd.Storage(), location)
+		task.Name = "encrypted" + strings.ReplaceAll(encryption, ":", "-")
+		if result := run(t.Context(), t, task, machine.Files(), backup.Backup); result.Reason != "" {
+			t.Errorf("%q: %+v", encryption, result)
+		}
+		if n := begun.Load(); n != 2 { // the snapshot, and what is known of it
+			t.Errorf("%q: %d objects were begun", encryption, n)
+		}
+	}
+}
+
 // TestBackupOfRaft backs up a real Vault, restores into a new one of three nodes, and reads what was
 // written.
 func TestBackupOfRaft(t *testing.T) {
