@@ -159,9 +159,9 @@ type BackupProofPolicy struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.cidr) || !has(self.namespaceSelector)",message="namespaceSelector is for podSelector only"
 // +kubebuilder:validation:XValidation:rule="!has(self.podSelector) || has(self.podSelector.matchLabels) && self.podSelector.matchLabels.size() > 0",message="podSelector.matchLabels must not be empty: what was restored would reach all pods"
 type KeyServicePeer struct {
-	// cidr is a range of addresses, of at least /16 (IPv4) or /48 (IPv6), such as "10.1.2.3/32".
+	// cidr is a range of addresses, such as "10.1.2.3/32", and no wider than /16 (IPv4) or /48 (IPv6).
 	// +kubebuilder:validation:MaxLength=43
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9.]+/(1[6-9]|2[0-9]|3[0-2])|[0-9a-fA-F:.]+:[0-9a-fA-F:.]*/(4[89]|[5-9][0-9]|1[01][0-9]|12[0-8]))$')",message="must be a range of addresses, of at least /16 (IPv4) or /48 (IPv6), such as 10.1.2.3/32"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9.]+/(1[6-9]|2[0-9]|3[0-2])|[0-9a-fA-F:.]+:[0-9a-fA-F:.]*/(4[89]|[5-9][0-9]|1[01][0-9]|12[0-8]))$')",message="must be a range of addresses, such as 10.1.2.3/32, and no wider than /16 (IPv4) or /48 (IPv6)"
 	// +optional
 	CIDR string `json:"cidr,omitempty"`
 
@@ -343,6 +343,8 @@ const (
 	// ReasonNotIsolated: what was restored and given keys is not isolated any more, or what a key service
 	// would unseal cannot be isolated.
 	ReasonNotIsolated = "NotIsolated"
+	// ReasonProofRefused: the API server refuses what the proof needs, as a quota or a webhook does.
+	ReasonProofRefused = "Refused"
 	// ReasonNameConflict: somebody else has an object of a name that the proof needs.
 	ReasonNameConflict = "NameConflict"
 	// ReasonVolumesLeft: volumes of an earlier proof are still there.

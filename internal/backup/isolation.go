@@ -8,48 +8,71 @@ import (
 )
 
 const (
-	// reachTries is how often in a row no connection may be made until the API server is taken for out of reach, and
-	// reachTimeout is how long each try takes, at least and at most.
-	reachTries   = 10
-	reachTimeout = time.Second
-	// settleTries is how many connections may be made until a NetworkPolicy is taken for one that is not enforced.
+	// tryEvery is how long each try to connect takes, at least and at most.
+	tryEvery = time.Second
+	// enough is how many tries in a row must fail until the API server is taken for out of reach.
+	enough = 10
+	// settleTries is how many tries may succeed until a NetworkPolicy is taken for one that is not enforced.
 	settleTries = 30
+	// reachTries is how many tries a Reach makes: more than an Isolation that begins some time after it.
+	reachTries = 75
 )
 
 // SettleTime is for how long an Isolation lets a pod reach the API server before its NetworkPolicy takes effect. Plugins
 // that do not keep a pod from starting until they have its policies take some seconds.
-const SettleTime = settleTries * reachTimeout
+const SettleTime = settleTries * tryEvery
 
-// reach tries to connect to the API server, whose address each pod has in its environment, and needs no rights
-// there. It ends after that many connections.
+// attempts are how many were made, how many of them were successful, and the last row of those that all were, or all were
+// not.
+type attempts struct {
+	made, connected int
+	row             int
+	reached         bool
+	since, until    time.Time
+}
+
+// reach tries to connect to the API server, whose address each pod has in its environment, and needs no rights there.
 // https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
-func (j *job) reach(ctx context.Context, connections int) error {
+func (j *job) reach(ctx context.Context, ended func(*attempts) bool) error {
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
 		return fail(Failed, nil, "The environment does not tell where the API server is")
 	}
-	made, failed := 0, 0
-	for made < connections && failed < reachTries {
-		next := time.After(reachTimeout)
-		dialer := net.Dialer{Timeout: reachTimeout}
+	var a attempts
+	for {
+		start := time.Now()
+		dialer := net.Dialer{Timeout: tryEvery}
 		connection, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
 		if err == nil {
-			made, failed = made+1, 0
 			_ = connection.Close() // that it was made is all
-			if made == connections {
-				break
-			}
 		} else {
-			failed++
 			j.log.Info("Not connected", "reason", err.Error())
+		}
+		a.add(err == nil, start, time.Now())
+		if ended(&a) {
+			break
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-next:
+		case <-time.After(time.Until(start.Add(tryEvery))):
 		}
 	}
-	j.result.Reached = new(made == connections)
-	j.result.Late = made > 0 && made < connections
+	j.result.Reached, j.result.Since, j.result.Until = &a.reached, &a.since, &a.until
+	j.result.Late = !a.reached && a.connected > 0
 	return nil
 }
+
+func (a *attempts) add(connected bool, from, to time.Time) {
+	if a.made == 0 || connected != a.reached {
+		a.row, a.reached, a.since = 0, connected, from.UTC()
+	}
+	a.made, a.row, a.until = a.made+1, a.row+1, to.UTC()
+	if connected {
+		a.connected++
+	}
+}
+
+func reachEnds(a *attempts) bool { return a.made == reachTries }
+
+func isolationEnds(a *attempts) bool { return a.connected == settleTries || !a.reached && a.row == enough }

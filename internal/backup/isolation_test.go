@@ -1,14 +1,17 @@
 package backup
 
 import (
+	"context"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr/testr"
 )
 
-func reachAt(t *testing.T, action Action, address string) (Result, error) {
+// reachAt tries to connect to an address that is in the environment as that of the API server.
+func reachAt(t *testing.T, address string, ended func(*attempts) bool) (Result, error) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -16,57 +19,89 @@ func reachAt(t *testing.T, action Action, address string) (Result, error) {
 	}
 	t.Setenv("KUBERNETES_SERVICE_HOST", host)
 	t.Setenv("KUBERNETES_SERVICE_PORT", port)
-	return Run(t.Context(), &Task{Action: action}, &Files{}, testr.New(t))
+	return runWith(t.Context(), &Task{}, &Files{}, testr.New(t), func(ctx context.Context, j *job) error {
+		return j.reach(ctx, ended)
+	})
 }
 
+func listen(t *testing.T, address string) net.Listener {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
+}
+
+// All tries from since to until had the result.
 func TestReach(t *testing.T) {
-	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Logf("%s: %v", address, err)
-			continue
-		}
-		result, err := reachAt(t, Reach, listener.Addr().String())
-		if err != nil || result.Reached == nil || !*result.Reached || result.Late {
-			t.Errorf("%s: %+v, %v", address, result, err)
-		}
-		if err := listener.Close(); err != nil {
-			t.Error(err)
-		}
+	listener := listen(t, "127.0.0.1:0")
+	defer func() { _ = listener.Close() }()
+	before := time.Now()
+	result, err := reachAt(t, listener.Addr().String(), func(a *attempts) bool { return a.made == 2 })
+	if err != nil || result.Reached == nil || !*result.Reached || result.Late {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	if result.Since.Before(before) || result.Until.Sub(*result.Since) < tryEvery || result.Until.After(time.Now()) {
+		t.Errorf("from %s to %s", result.Since, result.Until)
 	}
 }
 
-// Nothing listens, be it from the beginning or after a while: whether that is refused or dropped, no connection is made.
-func TestIsolation(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes twelve seconds")
-	}
-	for name, open := range map[string]time.Duration{"at once": 0, "late": 1500 * time.Millisecond} {
-		t.Run(name, func(t *testing.T) {
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			closed := make(chan error, 1)
-			time.AfterFunc(open, func() { closed <- listener.Close() })
-			if open == 0 {
-				closed <- <-closed
-			}
-			result, err := reachAt(t, Isolation, listener.Addr().String())
-			if err != nil || result.Reached == nil || *result.Reached || result.Late != (open > 0) {
-				t.Errorf("%+v, %v", result, err)
-			}
-			if err := <-closed; err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-func TestIsolationWithoutAddress(t *testing.T) {
-	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	result, err := Run(t.Context(), &Task{Action: Isolation}, &Files{}, testr.New(t))
-	if err == nil || result.Reached != nil || result.Reason != Failed {
+// Nothing listens after a while: whether that is refused or dropped, no connection is made.
+func TestReachEnds(t *testing.T) {
+	listener := listen(t, "127.0.0.1:0")
+	closed := make(chan time.Time, 1)
+	time.AfterFunc(1500*time.Millisecond, func() {
+		_ = listener.Close()
+		closed <- time.Now()
+	})
+	result, err := reachAt(t, listener.Addr().String(), func(a *attempts) bool { return !a.reached && a.row == 2 })
+	if err != nil || result.Reached == nil || *result.Reached || !result.Late || result.Since.Before(<-closed) {
 		t.Errorf("%+v, %v", result, err)
+	}
+}
+
+func TestReachWithoutAddress(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	for _, action := range []Action{Reach, Isolation} {
+		result, err := Run(t.Context(), &Task{Action: action}, &Files{}, testr.New(t))
+		if err == nil || result.Reached != nil || result.Reason != Failed {
+			t.Errorf("%s: %+v, %v", action, result, err)
+		}
+	}
+}
+
+// What an Isolation and a Reach find out of tries that were successful (+) and were not (-), and after how many of them.
+func TestAttempts(t *testing.T) {
+	const tenPlus, tenMinus = "++++++++++", "----------"
+	for name, tt := range map[string]struct {
+		tries   string
+		ends    func(*attempts) bool
+		after   int
+		reached bool
+		// since is the number of the try since when.
+		since int
+	}{
+		"isolated at once":                 {tenMinus, isolationEnds, 10, false, 0},
+		"isolated after a moment":          {"+++" + tenMinus, isolationEnds, 13, false, 3},
+		"a failure is none":                {"+--+" + tenMinus, isolationEnds, 14, false, 4},
+		"not isolated":                     {tenPlus + tenPlus + tenPlus + "+", isolationEnds, 30, true, 0},
+		"not isolated, with failures":      {tenPlus + "---------" + tenPlus + tenPlus + "+", isolationEnds, 39, true, 19},
+		"reached":                          {strings.Repeat("+", 80), reachEnds, 75, true, 0},
+		"reached, but for a failure":       {strings.Repeat("+", 40) + "-" + strings.Repeat("+", 40), reachEnds, 75, true, 41},
+		"not reached":                      {strings.Repeat("+", 74) + "-", reachEnds, 75, false, 74},
+		"an Isolation ends before a Reach": {strings.Repeat("+", 29) + tenMinus, isolationEnds, 39, false, 29},
+	} {
+		var a attempts
+		start := time.Date(2026, 1, 4, 12, 0, 0, 0, time.UTC)
+		for i := 0; !tt.ends(&a) && i < len(tt.tries); i++ {
+			at := start.Add(time.Duration(i) * tryEvery)
+			a.add(tt.tries[i] == '+', at, at.Add(tryEvery))
+		}
+		if a.made != tt.after || !tt.ends(&a) || a.reached != tt.reached ||
+			!a.since.Equal(start.Add(time.Duration(tt.since)*tryEvery)) ||
+			!a.until.Equal(start.Add(time.Duration(a.made)*tryEvery)) {
+			t.Errorf("%s: %+v", name, a)
+		}
 	}
 }

@@ -17,10 +17,9 @@ const (
 	Restore Action = "Restore"
 	// Delete removes a backup. It is not an error that there is none.
 	Delete Action = "Delete"
-	// Reach tries to connect to the API server, and tells whether that was possible.
+	// Reach tries to connect to the API server for a while, and tells whether that was possible, and when.
 	Reach Action = "Reach"
-	// Isolation does so for as long as a NetworkPolicy may need to take effect, and tells as well whether it was
-	// possible at first.
+	// Isolation does so until it is not possible any more, or for as long as a NetworkPolicy may need to take effect.
 	Isolation Action = "Isolation"
 )
 
@@ -155,8 +154,11 @@ type Result struct {
 	// RestoredTime is when a storage had taken the backup.
 	RestoredTime *time.Time `json:"restoredTime,omitempty"`
 
-	// Reached says whether a Reach or, at last, an Isolation could connect to the API server.
-	Reached *bool `json:"reached,omitempty"`
+	// Reached says whether a Reach or an Isolation could connect to the API server, at last. All tries from Since to Until
+	// had this result.
+	Reached *bool      `json:"reached,omitempty"`
+	Since   *time.Time `json:"since,omitempty"`
+	Until   *time.Time `json:"until,omitempty"`
 	// Late says that an Isolation could connect before it could not any more.
 	Late bool `json:"late,omitempty"`
 

@@ -14,17 +14,18 @@ import (
 )
 
 // isolationDeadline is after how many seconds a Job is given up that finds out what its pod can reach.
-// It takes ten to forty when its pod has started.
+// It takes up to 75 when its pod has started.
 const isolationDeadline = 5 * 60
 
 // Isolation is what such a Job has found out, or why that is not known.
 type Isolation struct {
 	// Done says that the Job has ended.
 	Done bool
-	// Reached says that its pod could connect to the API server; nil when it did not say. Late says that it could at
-	// first, before its NetworkPolicy took effect.
-	Reached *bool
-	Late    bool
+	// Reached says that its pod could connect to the API server, from Since to Until at least; nil when it did not say.
+	Reached      *bool
+	Since, Until time.Time
+	// Late says that it could at first, before its NetworkPolicy took effect.
+	Late bool
 	// Why says what is waited for, or why nothing is known.
 	Why string
 }
@@ -64,17 +65,22 @@ func (r *Reconciler) newIsolationJob(
 	pod.ImagePullSecrets = vault.ImagePullSecrets
 	pod.NodeSelector, pod.Tolerations, pod.Affinity = vault.Pod.NodeSelector, vault.Pod.Tolerations, vault.Pod.Affinity
 	if machine != "" {
-		pod.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
-				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{
-					Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{machine},
-				}}}},
-			},
-		}}
+		pod.Affinity = OnMachine(machine)
 	}
 	job := jobFor(object, pod)
 	job.Spec.ActiveDeadlineSeconds = new(int64(isolationDeadline))
 	return job
+}
+
+// OnMachine is the affinity of pods that run on one machine.
+func OnMachine(name string) *corev1.Affinity {
+	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+			NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{
+				Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{name},
+			}}}},
+		},
+	}}
 }
 
 // IsolationOf reads what such a Job has found out.
@@ -86,10 +92,13 @@ func IsolationOf(job *batchv1.Job, pods []corev1.Pod, now time.Time) Isolation {
 		return Isolation{Why: "its result is not there yet"}
 	case ended(job, batchv1.JobComplete):
 		result, err := resultOf(job, pods, now)
-		if err != nil || result == nil || result.Reached == nil || result.Reason != "" {
+		if err != nil || result == nil || result.Reached == nil || result.Since == nil || result.Until == nil ||
+			result.Reason != "" {
 			return Isolation{Done: true, Why: fmt.Sprintf("the Job %s did not say what it found", job.Name)}
 		}
-		return Isolation{Done: true, Reached: result.Reached, Late: result.Late}
+		return Isolation{
+			Done: true, Reached: result.Reached, Since: *result.Since, Until: *result.Until, Late: result.Late,
+		}
 	case ended(job, batchv1.JobFailed):
 		_, why := whyFailed(job, pods, now)
 		return Isolation{Done: true, Why: why}

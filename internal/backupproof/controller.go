@@ -9,6 +9,7 @@ package backupproof
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -337,7 +338,11 @@ func (r *Reconciler) act(ctx context.Context, f *facts, d decision) error {
 	if len(d.Create) == 0 && d.FindOut == nil {
 		return nil
 	}
-	return r.create(ctx, f, d)
+	err := r.create(ctx, f, d)
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) { // it would be refused again
+		return errors.Join(err, r.tell(ctx, s, failed(f, v1alpha1.ReasonProofRefused, "%v", err)))
+	}
+	return err
 }
 
 func (r *Reconciler) patch(ctx context.Context, s, before *v1alpha1.VaultBackupSchedule) error {
@@ -357,7 +362,7 @@ func (r *Reconciler) create(ctx context.Context, f *facts, d decision) error {
 		return nil // it is looked at when the cache has it
 	}
 	if d.FindOut != nil {
-		if err := r.Jobs.FindOut(ctx, *d.FindOut, d.Task, &newVault(s, f.Origin, false).Spec, d.Machine); err != nil {
+		if err := r.Jobs.FindOut(ctx, *d.FindOut, d.Task, &newVault(s, f.Origin, "").Spec, d.Machine); err != nil {
 			return fmt.Errorf("finding out whether NetworkPolicies are enforced: %w", err)
 		}
 	}

@@ -30,6 +30,8 @@ const (
 	// waitAgain how often while one is due and cannot begin.
 	lookAgain = 5 * time.Minute
 	waitAgain = 20 * time.Second
+	// minTogether is for how long one pod has to reach at least what the other one does not: several tries of each.
+	minTogether = 5 * time.Second
 )
 
 // facts are what is known of a schedule and of its proof.
@@ -202,9 +204,13 @@ func refusal(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault) (reason, m
 	case origin.HasExternal():
 		return v1alpha1.ReasonStorageNotSupported, "The storage of the Vault is not run by the operator: prove its " +
 			"backups with its own tools, and remove spec.proof"
-	case origin.Spec.SealMigration != nil, origin.Spec.Seal == nil && hasKeyService(origin.Status.Seal):
-		return v1alpha1.ReasonSealNotProvable, "The seal of the Vault is another one than its spec.seal, or is being " +
-			"migrated: backups are proven again when spec.sealMigration is removed"
+	case origin.Spec.SealMigration != nil:
+		return v1alpha1.ReasonSealNotProvable, "The seal of the Vault is being migrated: backups are proven again when " +
+			"spec.sealMigration is removed"
+	case origin.Spec.Seal == nil && hasKeyService(origin.Status.Seal):
+		return v1alpha1.ReasonSealNotProvable, "The Vault is unsealed by a key service of its own configuration, which a copy " +
+			"of it does not have: name it in spec.seal, as docs/auto-unseal.md says, and in spec.proof.keyService; or remove " +
+			"spec.proof"
 	case origin.Spec.Seal == nil:
 		return "", ""
 	case len(s.Spec.Proof.KeyService) == 0:
@@ -401,19 +407,19 @@ func (f *facts) letOut() string {
 	return ""
 }
 
-// begin makes the Vault, and before that finds out whether it can be given keys. The pod that can reach the API server
-// comes first, and the other one on its machine, where all is known to work then.
+// begin makes the Vault, and before that finds out whether it can be given what unseals it. The pod that can reach the API
+// server comes first, and while it tries, the other one on its machine.
 func begin(f *facts) decision {
 	s := f.Schedule
 	if !unseals(f.Origin) {
-		return decision{Create: []client.Object{newVault(s, f.Origin, false)}}
+		return decision{Create: []client.Object{newVault(s, f.Origin, "")}}
 	}
 	var d decision
 	switch {
 	case f.Control == nil:
 		d.FindOut, d.Task = new(objectMeta(s, reachSuffix, v1alpha1.BackupComponent)), backup.ReachTask
 		return d
-	case !backupjob.IsolationOf(f.Control, f.Pods, f.Now).Done:
+	case f.machine() == "" && !backupjob.IsolationOf(f.Control, f.Pods, f.Now).Done:
 		return d
 	case f.Isolated == nil:
 		d.FindOut, d.Task = new(objectMeta(s, isolationSuffix, v1alpha1.ProofComponent)), backup.IsolationTask
@@ -425,24 +431,27 @@ func begin(f *facts) decision {
 	case known && !isolated && f.Origin.Spec.Seal != nil:
 		return failed(f, v1alpha1.ReasonNotIsolated, "The backup %s is not restored, since its key service would unseal it: %s",
 			f.Backup.Name, why)
+	case known && !isolated:
+		d.Create = []client.Object{newVault(s, f.Origin, "")}
 	case known:
-		d.Create = []client.Object{newVault(s, f.Origin, isolated)}
+		d.Create = []client.Object{newVault(s, f.Origin, f.machine())}
 	}
 	return d
 }
 
-// machine is where the Job has run that reaches the API server; empty when that is not known.
+// machine is where the Job runs, or has run, that reaches the API server; empty when it has not begun.
 func (f *facts) machine() string {
 	for i := range f.Pods {
-		if metav1.IsControlledBy(&f.Pods[i], f.Control) {
-			return f.Pods[i].Spec.NodeName
+		pod := &f.Pods[i]
+		if metav1.IsControlledBy(pod, f.Control) && pod.Status.Phase != corev1.PodPending {
+			return pod.Spec.NodeName
 		}
 	}
 	return ""
 }
 
 // isolation says whether it was shown that what is restored can reach nothing, or why it was not. A pod that the
-// policy does not select has to reach what the other does not: else that could have any cause.
+// policy does not select has to reach at that time what the other does not: else that could have any cause.
 func (f *facts) isolation() (isolated bool, why string, known bool) {
 	inside := backupjob.IsolationOf(f.Isolated, f.Pods, f.Now)
 	outside := backupjob.IsolationOf(f.Control, f.Pods, f.Now)
@@ -451,6 +460,9 @@ func (f *facts) isolation() (isolated bool, why string, known bool) {
 		return false, outside.Why, false
 	case !inside.Done:
 		return false, inside.Why, false
+	case inside.Reached != nil && *inside.Reached && f.Origin.Spec.Seal != nil:
+		return false, "the cluster does not enforce NetworkPolicies, or the API server is of what spec.proof.keyService allows",
+			true
 	case inside.Reached != nil && *inside.Reached:
 		return false, "the cluster does not enforce NetworkPolicies", true
 	case inside.Reached == nil:
@@ -460,6 +472,11 @@ func (f *facts) isolation() (isolated bool, why string, known bool) {
 	case !*outside.Reached:
 		return false, "it is not known whether the cluster enforces NetworkPolicies: pods of this namespace do not reach " +
 			"the API server in any case", true
+	case together(&inside, &outside) < minTogether:
+		return false, "it is not known whether the cluster enforces NetworkPolicies: no pod of this namespace has reached the " +
+			"API server meanwhile", true
+	case f.machine() == "":
+		return false, "it is not known on which machine the cluster enforces NetworkPolicies", true
 	case f.LetsOut != "":
 		return false, fmt.Sprintf("the NetworkPolicy %s may let it out", f.LetsOut), true
 	case inside.Late && f.Origin.Spec.Seal != nil: // nobody waits with the keys
@@ -467,6 +484,18 @@ func (f *facts) isolation() (isolated bool, why string, known bool) {
 			"effect", true
 	}
 	return true, "", true
+}
+
+// together is for how long the one pod has reached the API server while the other one has not.
+func together(inside, outside *backupjob.Isolation) time.Duration {
+	since, until := inside.Since, inside.Until
+	if outside.Since.After(since) {
+		since = outside.Since
+	}
+	if outside.Until.Before(until) {
+		until = outside.Until
+	}
+	return until.Sub(since)
 }
 
 // sealed says whether the node with the restored data has told its seal, and that it is that of the backup, as far
@@ -581,10 +610,21 @@ func whySealed(f *facts) string {
 
 // awaited is what a proof waits for.
 func awaited(f *facts) string {
-	switch {
-	case f.Vault == nil:
+	if f.Vault == nil {
 		_, why, _ := f.isolation()
 		return cmp.Or(why, "there is no Vault to restore into")
+	}
+	for i := range f.Pods {
+		for _, c := range f.Pods[i].Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+				return fmt.Sprintf("the pod %s waits for a machine: %s", f.Pods[i].Name, c.Message)
+			}
+		}
+	}
+	seal := meta.FindStatusCondition(f.Vault.Status.Conditions, v1alpha1.SealReadyCondition)
+	switch {
+	case f.Vault.Spec.Seal != nil && seal != nil && seal.Status == metav1.ConditionFalse:
+		return "the copy has to reach its key service, by what spec.proof.keyService allows, and be let in: " + seal.Message
 	case f.Restore == nil:
 		return "there is no VaultRestore"
 	case !f.Restore.Completed():
@@ -592,9 +632,6 @@ func awaited(f *facts) string {
 			return c.Message
 		}
 		return "the VaultRestore has not begun"
-	case f.Seal == nil && f.Vault.Spec.Seal != nil:
-		return "the node with the restored data does not tell its seal, as one does not that cannot reach what " +
-			"spec.proof.keyService names, or is refused by it"
 	case f.Seal == nil:
 		return "the node with the restored data does not tell its seal"
 	case f.unsealed() && f.Canary != nil:

@@ -61,6 +61,7 @@ func foundOut(isolated, control string) *facts {
 		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{
 			*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job")),
 		}}}
+		pod.Spec.NodeName, pod.Status.Phase = "machine-1", corev1.PodSucceeded
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{
 			Terminated: &corev1.ContainerStateTerminated{Message: message},
 		}}}
@@ -71,11 +72,20 @@ func foundOut(isolated, control string) *facts {
 	return f
 }
 
-const yes, no, late = `{"reached":true}`, `{"reached":false}`, `{"reached":false,"late":true}`
+// What pods say that reach the API server, that do not meanwhile, and that do not any more.
+const (
+	yes  = `{"reached":true,"since":"2026-01-04T11:57:00Z","until":"2026-01-04T11:58:15Z"}`
+	no   = `{"reached":false,"since":"2026-01-04T11:57:10Z","until":"2026-01-04T11:57:20Z"}`
+	late = `{"reached":false,"late":true,"since":"2026-01-04T11:57:20Z","until":"2026-01-04T11:57:30Z"}`
+)
 
 // restored are those of one whose backup is restored, into a Vault with keys or without.
 func restored(f *facts, keys bool) *facts {
-	f.Vault = newVault(f.Schedule, f.Origin, keys)
+	machine := ""
+	if keys {
+		machine = f.machine()
+	}
+	f.Vault = newVault(f.Schedule, f.Origin, machine)
 	f.Restore = newRestore(f.Schedule, "nightly-1")
 	f.Restore.Status.Phase, f.Restore.Status.CompletionTime = v1alpha1.RestoreSucceeded, at(-time.Second)
 	f.Seal = &vaultclient.SealStatus{Type: "shamir", Initialized: true, Sealed: true, Shares: 5, Threshold: 3}
@@ -114,7 +124,8 @@ func summary(d decision) string {
 		words = append(words, strings.NewReplacer("*v1alpha1.", "", "*v1.", "").Replace(name))
 	}
 	if d.FindOut != nil {
-		words = append(words, strings.TrimSpace("?"+d.FindOut.Name+" "+d.Machine))
+		task := strings.NewReplacer(`{"action":"`, "", `"}`, "").Replace(d.Task)
+		words = append(words, strings.TrimSpace("?"+d.FindOut.Name+" "+task+" "+d.Machine))
 	}
 	for _, object := range d.Delete {
 		words = append(words, strings.NewReplacer("*v1alpha1.", "", "*v1.", "").Replace(fmt.Sprintf("-%T", object)))
@@ -181,11 +192,11 @@ func TestNext(t *testing.T) {
 			}}
 		}), "finalizer =Running"},
 		"a Vault of the name, with the label alone": {with(due(), func(f *facts) {
-			f.Vault = newVault(f.Schedule, f.Origin, false)
+			f.Vault = newVault(f.Schedule, f.Origin, "")
 			f.Vault.OwnerReferences = nil
 		}), "False NameConflict"},
 		"a Vault of the name, of an earlier schedule": {with(due(), func(f *facts) {
-			f.Vault = newVault(f.Schedule, f.Origin, false)
+			f.Vault = newVault(f.Schedule, f.Origin, "")
 			f.Schedule.UID = "another"
 		}), "False NameConflict"},
 		"a NetworkPolicy of the name": {with(due(), func(f *facts) {
@@ -220,17 +231,31 @@ func TestGoOn(t *testing.T) {
 		"another one was made": {withKeys(func(f *facts) { f.LetsOut = "x" }), "=Failed False NotIsolated"},
 		"the policy is going":  {with(foundOut(no, yes), func(f *facts) { deleting(f.Policy) }), ""},
 		"what pods reach is found out": {with(begun(), func(f *facts) { f.Policy = newPolicy(f.Schedule, f.Origin) }),
-			"?nightly-proof-reach"},
-		"and then on the same machine": {with(foundOut(no, yes), func(f *facts) {
-			f.Isolated, f.Pods[1].Spec.NodeName = nil, "machine-1"
-		}), "?nightly-proof-isolation machine-1"},
+			"?nightly-proof-reach Reach"},
+		"and on the same machine meanwhile": {with(foundOut(no, yes), func(f *facts) {
+			f.Isolated, f.Control.Status.Conditions, f.Pods[1].Status.Phase = nil, nil, corev1.PodRunning
+		}), "?nightly-proof-isolation Isolation machine-1"},
+		"not before the first pod runs": {with(foundOut(no, yes), func(f *facts) {
+			f.Isolated, f.Control.Status.Conditions, f.Pods[1].Status.Phase = nil, nil, corev1.PodPending
+		}), ""},
+		"the first pod has never run": {with(foundOut(no, ""), func(f *facts) {
+			f.Isolated, f.Pods[1].Status.Phase = nil, corev1.PodPending
+		}), "?nightly-proof-isolation Isolation"},
+		"an outage meanwhile": {foundOut(no, `{"reached":true,"since":"2026-01-04T11:57:16Z","until":"2026-01-04T11:58:15Z"}`),
+			"+Vault"},
+		"nobody has looked to the end": {
+			foundOut(no, `{"reached":true,"since":"2026-01-04T11:57:00Z","until":"2026-01-04T11:57:14Z"}`), "+Vault"},
+		"a Job of the version before": {foundOut(`{"reached":false}`, `{"reached":true}`), "+Vault"},
+		"an outage meanwhile, with a key service": {
+			withKeyService(foundOut(no, `{"reached":true,"since":"2026-01-04T11:57:16Z","until":"2026-01-04T11:58:15Z"}`)),
+			"=Failed False NotIsolated"},
+		"isolated on a machine that is not known": {with(foundOut(no, yes), func(f *facts) {
+			f.Pods[1].Spec.NodeName = ""
+		}), "+Vault"},
 		"a clock was ahead when it began": {with(foundOut(no, yes), func(f *facts) {
 			f.Schedule.Status.Proof.StartTime = at(time.Hour)
 			f.Isolated.Status.Conditions = nil
 		}), "=Running"},
-		"that Job runs": {with(foundOut(no, yes), func(f *facts) {
-			f.Isolated, f.Control.Status.Conditions = nil, nil
-		}), ""},
 		"not without keys": {with(begun(), func(f *facts) {
 			f.Policy, f.Origin.Spec.Unseal = newPolicy(f.Schedule, f.Origin), nil
 		}), "+Vault"},
@@ -459,15 +484,39 @@ func TestNoKeysWithoutIsolation(t *testing.T) {
 	}
 }
 
-func TestMessagesTellWhyItIsSealed(t *testing.T) {
+func TestMessagesTellWhy(t *testing.T) {
 	for want, f := range map[string]*facts{
 		"does not enforce NetworkPolicies": restored(foundOut(yes, yes), false),
-		"in any case":                      restored(foundOut(no, no), false),
+		"not known on which machine": restored(with(foundOut(no, yes), func(f *facts) {
+			f.Pods[1].Spec.NodeName = ""
+		}), false),
+		"in any case": restored(foundOut(no, no), false),
 		"policy-x may let it out": restored(with(foundOut(no, yes), func(f *facts) {
 			f.LetsOut = "policy-x"
 		}), false),
 		"its key service would unseal it: the cluster does not enforce": withKeyService(foundOut(yes, yes)),
-		"for a moment after they have started":                          withKeyService(foundOut(late, yes)),
+		"or the API server is of what spec.proof.keyService allows":     withKeyService(foundOut(yes, yes)),
+		"is being migrated": with(withKeyService(due()), func(f *facts) {
+			f.Origin.Spec.SealMigration = &v1alpha1.SealMigrationPolicy{}
+		}),
+		"key service of its own configuration": with(due(), func(f *facts) {
+			f.Origin.Status.Seal = &v1alpha1.SealStatus{Type: "awskms"}
+		}),
+		"what spec.proof.keyService allows, and be let in: refused": with(unsealedByService(), func(f *facts) {
+			f.Restore.Status, f.Schedule.Status.Proof.StartTime = v1alpha1.VaultRestoreStatus{}, at(-time.Hour)
+			f.Vault.Status.Conditions = []metav1.Condition{{
+				Type: v1alpha1.SealReadyCondition, Status: metav1.ConditionFalse, Message: "refused",
+			}}
+		}),
+		"nightly-proof-0 waits for a machine: 0/3 nodes": with(unsealedByService(), func(f *facts) {
+			f.Restore.Status, f.Schedule.Status.Proof.StartTime = v1alpha1.VaultRestoreStatus{}, at(-time.Hour)
+			pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "nightly-proof-0"}}
+			pod.Status.Conditions = []corev1.PodCondition{{
+				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes",
+			}}
+			f.Pods = append(f.Pods, pod)
+		}),
+		"for a moment after they have started": withKeyService(foundOut(late, yes)),
 		"no spec.unseal": restored(with(foundOut(no, yes), func(f *facts) { f.Origin.Spec.Unseal = nil }),
 			false),
 	} {

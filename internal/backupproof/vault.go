@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backupjob"
 )
 
 const (
@@ -54,8 +55,9 @@ func unseals(vault *v1alpha1.Vault) bool { return vault.Spec.Unseal != nil || va
 // newVault is the Vault that a backup of another one is restored into. It has what that one needs to run its
 // data: the same version and kind of storage, once, and what unseals it if it can be isolated. It has nothing by
 // which it would be used, or reach what the other one reaches: no configuration or certificates of users, no
-// annotations, labels or volumes of pods, no login of the operator.
-func newVault(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault, isolated bool) *v1alpha1.Vault {
+// annotations, labels or volumes of pods, no login of the operator. The machine is the one where pods were found to be
+// isolated; empty when they were not, or that is not known.
+func newVault(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault, machine string) *v1alpha1.Vault {
 	from := &origin.Spec
 	vault := &v1alpha1.Vault{ObjectMeta: objectMeta(s, "", v1alpha1.ProofComponent), Spec: v1alpha1.VaultSpec{
 		Nodes: new(int32(1)), Version: from.Version, BaseImage: from.BaseImage, ImageDigest: from.ImageDigest,
@@ -70,8 +72,9 @@ func newVault(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault, isolated 
 			vault.Spec.Pod.Env = append(vault.Spec.Pod.Env, variable)
 		}
 	}
-	if isolated {
+	if machine != "" {
 		vault.Spec.Unseal, vault.Spec.Seal = from.Unseal, from.Seal
+		vault.Spec.Pod.Affinity = backupjob.OnMachine(machine)
 		if from.Seal != nil { // the identity of the nodes for the key service
 			vault.Spec.Pod.ServiceAccountAnnotations = from.Pod.ServiceAccountAnnotations
 		}
@@ -199,8 +202,7 @@ func checkKeyService(peers []v1alpha1.KeyServicePeer) error {
 		peer := &peers[i]
 		var invalid []error
 		if peer.CIDR != "" {
-			_, err := netip.ParsePrefix(peer.CIDR)
-			invalid = append(invalid, err)
+			invalid = append(invalid, checkCIDR(peer.CIDR))
 		}
 		for _, selector := range []*metav1.LabelSelector{peer.PodSelector, peer.NamespaceSelector} {
 			_, err := metav1.LabelSelectorAsSelector(selector)
@@ -209,6 +211,27 @@ func checkKeyService(peers []v1alpha1.KeyServicePeer) error {
 		if err := errors.Join(invalid...); err != nil {
 			return fmt.Errorf("spec.proof.keyService[%d]: %w", i, err)
 		}
+	}
+	return nil
+}
+
+// nat64 are all addresses of IPv4.
+// https://www.rfc-editor.org/rfc/rfc6052#section-2.1
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// checkCIDR refuses also what has more bits than its length, since API servers take it for one address or for a range.
+// https://github.com/kubernetes/enhancements/tree/master/keps/sig-network/4858-ip-cidr-validation
+func checkCIDR(text string) error {
+	cidr, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		return err
+	case cidr != cidr.Masked():
+		return fmt.Errorf("%q is not a range of addresses: that is %s", text, cidr.Masked())
+	case cidr.Addr().Is4In6():
+		return fmt.Errorf("%q is to be written as a range of IPv4", text)
+	case cidr.Overlaps(nat64) && cidr.Bits() < nat64.Bits()+16:
+		return fmt.Errorf("%q has too many addresses of IPv4: it may be no wider than /%d", text, nat64.Bits()+16)
 	}
 	return nil
 }

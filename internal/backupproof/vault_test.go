@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backupjob"
 )
 
 func schedule(name string) *v1alpha1.VaultBackupSchedule {
@@ -116,11 +117,11 @@ storage:
 			v1alpha1.PodVolumeMount{Name: "of-a-config-map", MountPath: "/etc/more"})
 		origin.Spec.Pod.Volumes = append(origin.Spec.Pod.Volumes,
 			v1alpha1.PodVolume{Name: "of-a-config-map", ConfigMap: &corev1.ConfigMapVolumeSource{}})
-		got := newVault(schedule("nightly"), origin, true)
+		got := newVault(schedule("nightly"), origin, "machine-1")
 		// These say where the pods may run, and are compared as they are.
 		where := func(vault *v1alpha1.Vault) []any {
 			pod := vault.Spec.Pod
-			parts := []any{pod.Resources, pod.NodeSelector, pod.Tolerations, pod.Affinity.NodeAffinity}
+			parts := []any{pod.Resources, pod.NodeSelector, pod.Tolerations}
 			if etcd := vault.Spec.Storage.Etcd; storage == "etcd" {
 				parts = append(parts, etcd.Resources, etcd.Pod.NodeSelector, etcd.Pod.Tolerations, etcd.Pod.Affinity.NodeAffinity)
 			}
@@ -129,8 +130,8 @@ storage:
 		if !reflect.DeepEqual(where(got), where(origin)) {
 			t.Errorf("%s: pods run at %+v, want %+v", storage, where(got), where(origin))
 		}
-		if pod := got.Spec.Pod.Affinity; pod.PodAffinity != nil || pod.PodAntiAffinity != nil {
-			t.Errorf("%s: affinity to other pods %+v", storage, pod)
+		if got := got.Spec.Pod.Affinity; !reflect.DeepEqual(got, backupjob.OnMachine("machine-1")) {
+			t.Errorf("%s: affinity %+v", storage, got)
 		}
 		if !reflect.DeepEqual(got.Spec.Seal, origin.Spec.Seal) {
 			t.Errorf("%s: the seal is %+v", storage, got.Spec.Seal)
@@ -155,8 +156,9 @@ storage:
 		if !schedule("nightly").IsOf(got) || !got.OfProof() || got.Name != "nightly-proof" {
 			t.Errorf("%s: %+v", storage, got.ObjectMeta)
 		}
-		if without := newVault(schedule("nightly"), origin, false); unseals(without) {
-			t.Errorf("%s: it has keys, or a key service", storage)
+		if without := newVault(schedule("nightly"), origin, ""); unseals(without) ||
+			!reflect.DeepEqual(without.Spec.Pod.Affinity, &corev1.Affinity{NodeAffinity: origin.Spec.Pod.Affinity.NodeAffinity}) {
+			t.Errorf("%s: not isolated it is %+v", storage, without.Spec)
 		}
 	}
 }
@@ -251,6 +253,11 @@ keyService:
 func TestCheckKeyService(t *testing.T) {
 	for peer, want := range map[string]string{
 		`{cidr: "2001:db8::/64", port: 443}`:              "",
+		`{cidr: 10.1.2.3/24, port: 443}`:                  "that is 10.1.2.0/24",
+		`{cidr: "::ffff:10.1.2.0/120", port: 443}`:        "as a range of IPv4",
+		`{cidr: "64:ff9b::/96", port: 443}`:               "no wider than /112",
+		`{cidr: "64:ff9b::/64", port: 443}`:               "no wider than /112",
+		`{cidr: "64:ff9b::a01:203/128", port: 443}`:       "",
 		`{cidr: 10.1.2.300/32, port: 443}`:                "ParseAddr",
 		`{podSelector: {matchLabels: {a: b}}, port: 443}`: "",
 		`{podSelector: {matchLabels: {a: b}, matchExpressions: [{key: c, operator: Sometimes}]}, port: 443}`: `"Sometimes"`,

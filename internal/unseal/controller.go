@@ -159,10 +159,12 @@ func isolating(vault *v1alpha1.Vault, sealed []corev1.Pod, now time.Time) (wait 
 		return 0
 	}
 	for i := range sealed {
-		runs := time.Duration(0)
-		if started := pods.StartedAt(&sealed[i]); !started.IsZero() && started.Before(now) {
-			runs = now.Sub(started)
+		started := pods.StartedAt(&sealed[i])
+		if started.IsZero() {
+			started = now
 		}
+		// The clock of a machine may be behind: no container has started before its pod was made.
+		runs := max(0, min(now.Sub(started), now.Sub(sealed[i].CreationTimestamp.Time)))
 		wait = max(wait, backup.SettleTime+settleReserve-runs)
 	}
 	return wait

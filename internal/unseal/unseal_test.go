@@ -651,6 +651,10 @@ func TestIsolating(t *testing.T) {
 			},
 		}}}}
 	}
+	made := func(ago time.Duration, pod corev1.Pod) corev1.Pod {
+		pod.CreationTimestamp = metav1.NewTime(now.Add(-ago))
+		return pod
+	}
 	proof := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{
 		Labels: map[string]string{v1alpha1.ProofLabel: "nightly"},
 		OwnerReferences: []metav1.OwnerReference{{
@@ -667,6 +671,7 @@ func TestIsolating(t *testing.T) {
 		"started a while ago":       {proof, []corev1.Pod{started(44 * time.Second)}, time.Second},
 		"started long ago":          {proof, []corev1.Pod{started(time.Hour)}, 0},
 		"of a clock that is ahead":  {proof, []corev1.Pod{started(-time.Hour)}, 45 * time.Second},
+		"of a clock that is behind": {proof, []corev1.Pod{made(10*time.Second, started(time.Hour))}, 35 * time.Second},
 		"not told when it started":  {proof, []corev1.Pod{{}}, 45 * time.Second},
 		"the one that started last": {proof, []corev1.Pod{started(time.Hour), started(5 * time.Second)}, 40 * time.Second},
 		"none that is sealed":       {proof, nil, 0},

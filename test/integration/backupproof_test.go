@@ -114,6 +114,12 @@ func awaitProof(t *testing.T, s *v1alpha1.VaultBackupSchedule, is metav1.Conditi
 	})
 }
 
+// reached is what a pod says that has reached the API server, or has not, for a while until now, and on from now.
+func reached(is bool, around time.Duration) string {
+	at := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(time.RFC3339Nano) }
+	return fmt.Sprintf(`{"reached":%t,"since":%q,"until":%q}`, is, at(-around), at(around))
+}
+
 func awaitObject(t *testing.T, namespace, name string, object client.Object) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%T %s", object, name), func() error {
@@ -183,7 +189,7 @@ func TestBackupProof(t *testing.T) {
 	// The cluster does not enforce NetworkPolicies.
 	awaitObject(t, namespace, proofName+"-isolation", &networkingv1.NetworkPolicy{})
 	restart()
-	endJob(t, namespace, proofName+"-reach", `{"reached":true}`)
+	endJob(t, namespace, proofName+"-reach", reached(true, time.Minute))
 	isolated := awaitJob(t, namespace, proofName+"-isolation")
 	if pod := isolated.Spec.Template; pod.Labels[v1alpha1.ComponentLabel] != v1alpha1.ProofComponent ||
 		len(pod.Spec.Volumes) > 0 {
@@ -192,7 +198,7 @@ func TestBackupProof(t *testing.T) {
 	if exists(t, namespace, proofName, &v1alpha1.Vault{}) {
 		t.Error("there is a Vault before it is known whether it can be isolated")
 	}
-	endJob(t, namespace, proofName+"-isolation", `{"reached":true}`)
+	endJob(t, namespace, proofName+"-isolation", reached(true, time.Second))
 	scratch := &v1alpha1.Vault{}
 	awaitObject(t, namespace, proofName, scratch)
 	restart()
@@ -231,8 +237,8 @@ func TestBackupProof(t *testing.T) {
 	proveIsolated := func() {
 		t.Helper()
 		proofIsDue(t, s)
-		endJob(t, namespace, proofName+"-reach", `{"reached":true}`)
-		endJob(t, namespace, proofName+"-isolation", `{"reached":false}`)
+		endJob(t, namespace, proofName+"-reach", reached(true, time.Minute))
+		endJob(t, namespace, proofName+"-isolation", reached(false, 5*time.Second))
 		awaitObject(t, namespace, proofName, scratch)
 	}
 	change(t, s, `{"spec": {"proof": {"canary": {"path": "secret/data/canary", "secretName": "canary"}}}}`)

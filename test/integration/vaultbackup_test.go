@@ -74,6 +74,7 @@ func endJob(t *testing.T, namespace, name, message string) *batchv1.Job {
 		},
 		Spec: job.Spec.Template.Spec,
 	}
+	pod.Spec.NodeName = "machine-1"
 	if err := admin.Create(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
@@ -284,9 +285,9 @@ func TestBadBackupsAreRefusedWithTheNameOfTheField(t *testing.T) {
 			` {port: 8200, namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: security}}, ` +
 			`podSelector: {matchLabels: {app: root}}}, {port: 443, cidr: "2001:db8::/64"}]}`},
 		"a key service of all addresses": {kind: "VaultBackupSchedule", spec: nightly + keyService(`cidr: 0.0.0.0/0`) +
-			`]}`, want: []string{"spec.proof.keyService[0].cidr", "at least /16 (IPv4) or /48 (IPv6)"}},
+			`]}`, want: []string{"spec.proof.keyService[0].cidr", "no wider than /16 (IPv4) or /48 (IPv6)"}},
 		"a key service of all addresses of IPv6": {kind: "VaultBackupSchedule", spec: nightly +
-			keyService(`cidr: "::/0"`) + `]}`, want: []string{"spec.proof.keyService[0].cidr", "at least /16"}},
+			keyService(`cidr: "::/0"`) + `]}`, want: []string{"spec.proof.keyService[0].cidr", "no wider than /16"}},
 		"a key service of all pods": {kind: "VaultBackupSchedule", spec: nightly + keyService(`podSelector: {}`) + `]}`,
 			want: []string{"spec.proof.keyService[0]", "matchLabels must not be empty"}},
 		"a key service of all pods but some": {kind: "VaultBackupSchedule", spec: nightly +

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr/funcr"
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 	"golang.org/x/sys/unix"
 
 	"github.com/vault-operator/vault-operator/internal/backup"
@@ -30,6 +32,8 @@ import (
 const (
 	// asJob makes this program do a task, as the Job does.
 	asJob = "BACKUP_BENCH_FILES"
+	// asUpload makes it put a file into a bucket, as a program of an administrator does.
+	asUpload = "BACKUP_BENCH_UPLOAD"
 	// pieces are how large the values are that the storages are filled with.
 	piece = 256 << 10
 	// clients send a request each, and then wait for pace.
@@ -62,6 +66,13 @@ func (c *console) Fatalf(format string, args ...any) {
 func main() {
 	if files := os.Getenv(asJob); files != "" {
 		if err := job(files); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if file := os.Getenv(asUpload); file != "" {
+		if err := upload(file); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -100,6 +111,18 @@ func job(encoded string) error {
 	log := funcr.NewJSON(func(line string) { fmt.Println(line) }, funcr.Options{})
 	backup.LimitMemory()
 	_, err := backup.Run(context.Background(), &task, &files, log)
+	return err
+}
+
+// upload puts a file into a bucket by minio-go, as it does by default.
+func upload(file string) error {
+	client, err := minio.New(os.Getenv("S3_HOST"), &minio.Options{
+		Creds: credentials.NewEnvAWS(), Secure: true, Region: os.Getenv("AWS_REGION"), BucketLookup: minio.BucketLookupPath,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = client.FPutObject(context.Background(), os.Getenv("S3_BUCKET"), "by-hand", file, minio.PutObjectOptions{})
 	return err
 }
 
@@ -180,9 +203,29 @@ func medianOf(costs []cost) time.Duration {
 	return took[len(took)/2]
 }
 
-// compare measures a storage: the other program, and backups and restores of ours.
+// byHand is what an administrator does without the operator: the other program, and then the upload of its file.
+func (b *bench) byHand(saved cost, file string, files *backup.Files) cost {
+	own, err := os.Executable()
+	if err != nil {
+		b.Fatalf("%v", err)
+	}
+	secret := func(name string) string {
+		content, err := os.ReadFile(filepath.Join(files.S3, name))
+		if err != nil {
+			b.Fatalf("%v", err)
+		}
+		return string(content)
+	}
+	s3 := b.s3.Location().S3
+	put := b.process(exec.Command(own), asUpload+"="+file, "S3_HOST="+b.s3.URL.Host, "S3_BUCKET="+s3.Bucket,
+		"AWS_REGION="+s3.Region, "AWS_ACCESS_KEY_ID="+secret("accessKeyID"),
+		"AWS_SECRET_ACCESS_KEY="+secret("secretAccessKey"), "SSL_CERT_FILE="+filepath.Join(files.S3CA, "ca.crt"))
+	return cost{took: saved.took + put.took, peak: max(saved.peak, put.peak)}
+}
+
+// compare measures a storage: the other program, which saves to a file, and backups and restores of ours.
 func (b *bench) compare(
-	name string, other func() cost, source *backup.Storage, files *backup.Files,
+	name string, other func() cost, file string, source *backup.Storage, files *backup.Files,
 	fresh func() (*backup.Storage, *backup.Files),
 ) {
 	results := map[string][]cost{}
@@ -191,7 +234,10 @@ func (b *bench) compare(
 	}
 	for n := range b.repetitions {
 		unix.Sync() // what ran before leaves nothing to write to the disk
-		results["other"] = append(results["other"], other())
+		saved := other()
+		results["other"] = append(results["other"], saved)
+		unix.Sync()
+		results["by hand"] = append(results["by hand"], b.byHand(saved, filepath.Join(b.dir, file), files))
 		for where, location := range locations {
 			task := &backup.Task{Action: backup.Backup, Name: fmt.Sprintf("%s-%d", name, n), Source: source, Location: location,
 				Vault: backup.Description{UID: name}}
@@ -212,6 +258,7 @@ func (b *bench) compare(
 	}
 	than := medianOf(results["other"])
 	row(name+": snapshot save", results["other"], than)
+	row(name+": snapshot save, and the file to a bucket", results["by hand"], than)
 	for _, where := range []string{"a bucket", "a directory"} {
 		row(name+": backup to "+where+", sent", results[where+" sent"], than)
 		row(name+": backup to "+where+", sent and read back", results[where], than)
@@ -280,12 +327,13 @@ func (b *bench) etcd() {
 			b.Fatalf("%v", err)
 		}
 	}
+	const file = "etcdctl.db"
 	other := func() cost {
-		path := filepath.Join(b.dir, "etcdctl.db")
+		path := filepath.Join(b.dir, file)
 		return b.process(exec.Command("etcdctl", "--endpoints="+etcd.Endpoint, "--cacert="+files.Etcd+"/ca.crt",
 			"--cert="+files.Etcd+"/tls.crt", "--key="+files.Etcd+"/tls.key", "snapshot", "save", path))
 	}
-	b.compare("etcd", other, etcd.Storage(), files, func() (*backup.Storage, *backup.Files) {
+	b.compare("etcd", other, file, etcd.Storage(), files, func() (*backup.Storage, *backup.Files) {
 		return b.machine.StartEtcd().Storage(), files
 	})
 	request := func(ctx context.Context) error {
@@ -325,11 +373,12 @@ func (b *bench) vault() {
 		}
 	}
 	files := b.filesOf(vault)
+	const file = "raft.snap"
 	other := func() cost {
-		return b.process(exec.Command("vault", "operator", "raft", "snapshot", "save", filepath.Join(b.dir, "raft.snap")),
+		return b.process(exec.Command("vault", "operator", "raft", "snapshot", "save", filepath.Join(b.dir, file)),
 			"VAULT_ADDR="+vault.Address, "VAULT_CACERT="+files.Vault+"/ca.crt", "VAULT_TOKEN="+vault.RootToken)
 	}
-	b.compare("raft", other, vault.Storage(), files, func() (*backup.Storage, *backup.Files) {
+	b.compare("raft", other, file, vault.Storage(), files, func() (*backup.Storage, *backup.Files) {
 		into := b.machine.StartNodes(1)[0]
 		return into.Storage(), b.machine.Files()
 	})
