@@ -139,23 +139,33 @@ func TestEndpointThatHangs(t *testing.T) {
 				go func() {
 					defer close(served)
 					if at == "connection" { // it is accepted, and that is all
+						var conns []net.Conn
 						for conn := range network {
-							defer func() { _ = conn.Close() }()
+							conns = append(conns, conn)
+						}
+						for _, conn := range conns {
+							_ = conn.Close()
 						}
 						return
 					}
 					_ = server.ServeTLS(network, "", "")
 				}()
 				start := time.Now()
-				result, err := runWith(t.Context(), &Task{
-					Location: Location{S3: &S3{Endpoint: "https://example.com", Region: "r", Bucket: "bucket", PathStyle: true}},
-					Name:     "b", Vault: Description{UID: "u"},
-				}, &Files{S3: files.S3, S3CA: files.S3CA, dial: network.dial}, testr.New(t), func(ctx context.Context, j *job) (err error) {
+				task := &Task{
+					Location: Location{S3: &S3{
+						Endpoint: "https://example.com", Region: "r", Bucket: "bucket", PathStyle: true,
+					}},
+					Name: "b", Vault: Description{UID: "u"},
+				}
+				onPipes := *files
+				onPipes.dial = network.dial
+				do := func(ctx context.Context, j *job) (err error) {
 					if j.store, err = openStore(&j.task.Location, j.files); err != nil {
 						return err
 					}
 					return tt.do(ctx, j)
-				})
+				}
+				result, err := runWith(t.Context(), task, &onPipes, testr.New(t), do)
 				took := time.Since(start)
 				if err == nil || result.Reason != Unreachable || took > tt.within+time.Second || took < 10*time.Second {
 					t.Errorf("after %s: %+v, %v", took, result, err)

@@ -18,12 +18,12 @@ const (
 	reachTries = 75
 )
 
-// SettleTime is for how long an Isolation lets a pod reach the API server before its NetworkPolicy takes effect. Plugins
-// that do not keep a pod from starting until they have its policies take some seconds.
+// SettleTime is for how long an Isolation lets a pod reach the API server before its NetworkPolicy takes effect.
+// Plugins that do not keep a pod from starting until they have its policies take some seconds.
 const SettleTime = settleTries * tryEvery
 
-// attempts are how many were made, how many of them were successful, and the last row of those that all were, or all were
-// not.
+// attempts are how many were made, how many of them were successful, and the last row of those that all were, or all
+// were not.
 type attempts struct {
 	made, connected int
 	row             int
@@ -75,4 +75,6 @@ func (a *attempts) add(connected bool, from, to time.Time) {
 
 func reachEnds(a *attempts) bool { return a.made == reachTries }
 
-func isolationEnds(a *attempts) bool { return a.connected == settleTries || !a.reached && a.row == enough }
+func isolationEnds(a *attempts) bool {
+	return a.connected == settleTries || !a.reached && a.row == enough
+}

@@ -71,7 +71,8 @@ func TestReachWithoutAddress(t *testing.T) {
 	}
 }
 
-// What an Isolation and a Reach find out of tries that were successful (+) and were not (-), and after how many of them.
+// What an Isolation and a Reach find out of tries that were successful (+) and were not (-), and after how many of
+// them.
 func TestAttempts(t *testing.T) {
 	const tenPlus, tenMinus = "++++++++++", "----------"
 	for name, tt := range map[string]struct {
@@ -86,9 +87,9 @@ func TestAttempts(t *testing.T) {
 		"isolated after a moment":          {"+++" + tenMinus, isolationEnds, 13, false, 3},
 		"a failure is none":                {"+--+" + tenMinus, isolationEnds, 14, false, 4},
 		"not isolated":                     {tenPlus + tenPlus + tenPlus + "+", isolationEnds, 30, true, 0},
-		"not isolated, with failures":      {tenPlus + "---------" + tenPlus + tenPlus + "+", isolationEnds, 39, true, 19},
+		"not isolated, with failures":      {tenPlus + tenMinus[1:] + tenPlus + tenPlus, isolationEnds, 39, true, 19},
 		"reached":                          {strings.Repeat("+", 80), reachEnds, 75, true, 0},
-		"reached, but for a failure":       {strings.Repeat("+", 40) + "-" + strings.Repeat("+", 40), reachEnds, 75, true, 41},
+		"reached, but for a failure":       {tenPlus + "-" + strings.Repeat("+", 70), reachEnds, 75, true, 11},
 		"not reached":                      {strings.Repeat("+", 74) + "-", reachEnds, 75, false, 74},
 		"an Isolation ends before a Reach": {strings.Repeat("+", 29) + tenMinus, isolationEnds, 39, false, 29},
 	} {

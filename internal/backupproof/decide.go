@@ -208,15 +208,15 @@ func refusal(s *v1alpha1.VaultBackupSchedule, origin *v1alpha1.Vault) (reason, m
 		return v1alpha1.ReasonSealNotProvable, "The seal of the Vault is being migrated: backups are proven again when " +
 			"spec.sealMigration is removed"
 	case origin.Spec.Seal == nil && hasKeyService(origin.Status.Seal):
-		return v1alpha1.ReasonSealNotProvable, "The Vault is unsealed by a key service of its own configuration, which a copy " +
-			"of it does not have: name it in spec.seal, as docs/auto-unseal.md says, and in spec.proof.keyService; or remove " +
-			"spec.proof"
+		return v1alpha1.ReasonSealNotProvable, "The Vault is unsealed by a key service of its own configuration, which a " +
+			"copy of it does not have: name it in spec.seal, as docs/auto-unseal.md says, and in spec.proof.keyService; or " +
+			"remove spec.proof"
 	case origin.Spec.Seal == nil:
 		return "", ""
 	case len(s.Spec.Proof.KeyService) == 0:
-		return v1alpha1.ReasonSealNotProvable, "The Vault is unsealed by a key service, which a copy of it would reach: say " +
-			"in spec.proof.keyService where that is; or restore a backup by hand now and then, as docs/restore.md says, and " +
-			"remove spec.proof"
+		return v1alpha1.ReasonSealNotProvable, "The Vault is unsealed by a key service, which a copy of it would reach: " +
+			"say in spec.proof.keyService where that is; or restore a backup by hand now and then, as docs/restore.md says, " +
+			"and remove spec.proof"
 	}
 	if err := checkKeyService(s.Spec.Proof.KeyService); err != nil {
 		return v1alpha1.ReasonKeyServiceInvalid, err.Error()
@@ -399,16 +399,16 @@ func (f *facts) letOut() string {
 	case f.Policy == nil || f.Policy.DeletionTimestamp != nil:
 		return "somebody has deleted the NetworkPolicy that isolates it"
 	case !equality.Semantic.DeepEqual(f.Policy.Spec, newPolicy(f.Schedule, f.Origin).Spec):
-		return fmt.Sprintf("somebody has changed spec.proof, spec.seal of the Vault, or the NetworkPolicy %s, which isolates "+
-			"it", f.Policy.Name)
+		return fmt.Sprintf("somebody has changed spec.proof, spec.seal of the Vault, or the NetworkPolicy %s, which "+
+			"isolates it", f.Policy.Name)
 	case f.LetsOut != "":
 		return fmt.Sprintf("there is a NetworkPolicy %s now", f.LetsOut)
 	}
 	return ""
 }
 
-// begin makes the Vault, and before that finds out whether it can be given what unseals it. The pod that can reach the API
-// server comes first, and while it tries, the other one on its machine.
+// begin makes the Vault, and before that finds out whether it can be given what unseals it. The pod that can reach the
+// API server comes first, and while it tries, the other one on its machine.
 func begin(f *facts) decision {
 	s := f.Schedule
 	if !unseals(f.Origin) {
@@ -429,8 +429,8 @@ func begin(f *facts) decision {
 	isolated, why, known := f.isolation()
 	switch {
 	case known && !isolated && f.Origin.Spec.Seal != nil:
-		return failed(f, v1alpha1.ReasonNotIsolated, "The backup %s is not restored, since its key service would unseal it: %s",
-			f.Backup.Name, why)
+		return failed(f, v1alpha1.ReasonNotIsolated, "The backup %s is not restored, since its key service would unseal it: "+
+			"%s", f.Backup.Name, why)
 	case known && !isolated:
 		d.Create = []client.Object{newVault(s, f.Origin, "")}
 	case known:
@@ -450,8 +450,7 @@ func (f *facts) machine() string {
 	return ""
 }
 
-// isolation says whether it was shown that what is restored can reach nothing, or why it was not. A pod that the
-// policy does not select has to reach at that time what the other does not: else that could have any cause.
+// isolation says whether it was shown that what is restored can reach nothing, or why it was not.
 func (f *facts) isolation() (isolated bool, why string, known bool) {
 	inside := backupjob.IsolationOf(f.Isolated, f.Pods, f.Now)
 	outside := backupjob.IsolationOf(f.Control, f.Pods, f.Now)
@@ -460,30 +459,46 @@ func (f *facts) isolation() (isolated bool, why string, known bool) {
 		return false, outside.Why, false
 	case !inside.Done:
 		return false, inside.Why, false
-	case inside.Reached != nil && *inside.Reached && f.Origin.Spec.Seal != nil:
-		return false, "the cluster does not enforce NetworkPolicies, or the API server is of what spec.proof.keyService allows",
-			true
-	case inside.Reached != nil && *inside.Reached:
-		return false, "the cluster does not enforce NetworkPolicies", true
-	case inside.Reached == nil:
-		return false, "it is not known whether the cluster enforces NetworkPolicies: " + inside.Why, true
-	case outside.Reached == nil:
-		return false, "it is not known whether the cluster enforces NetworkPolicies: " + outside.Why, true
-	case !*outside.Reached:
-		return false, "it is not known whether the cluster enforces NetworkPolicies: pods of this namespace do not reach " +
-			"the API server in any case", true
-	case together(&inside, &outside) < minTogether:
-		return false, "it is not known whether the cluster enforces NetworkPolicies: no pod of this namespace has reached the " +
-			"API server meanwhile", true
-	case f.machine() == "":
-		return false, "it is not known on which machine the cluster enforces NetworkPolicies", true
-	case f.LetsOut != "":
-		return false, fmt.Sprintf("the NetworkPolicy %s may let it out", f.LetsOut), true
-	case inside.Late && f.Origin.Spec.Seal != nil: // nobody waits with the keys
-		return false, "pods reach the API server for a moment after they have started, before their NetworkPolicies take " +
-			"effect", true
 	}
-	return true, "", true
+	if why = f.reaches(&inside); why == "" {
+		why = unknownBecause(&inside, &outside)
+	}
+	return why == "", why, true
+}
+
+// reaches is why what is restored can, or may, reach something, or nothing.
+func (f *facts) reaches(inside *backupjob.Isolation) string {
+	reached, keyService := inside.Reached != nil && *inside.Reached, f.Origin.Spec.Seal != nil
+	switch {
+	case reached && keyService:
+		return "the cluster does not enforce NetworkPolicies, or the API server is of what spec.proof.keyService allows"
+	case reached:
+		return "the cluster does not enforce NetworkPolicies"
+	case inside.Late && keyService: // nobody waits with the keys
+		return "pods reach the API server for a moment after they have started, before their NetworkPolicies take effect"
+	case f.LetsOut != "":
+		return fmt.Sprintf("the NetworkPolicy %s may let it out", f.LetsOut)
+	case f.machine() == "":
+		return "it is not known on which machine the cluster enforces NetworkPolicies"
+	}
+	return ""
+}
+
+// unknownBecause is why what the pods say shows nothing, or nothing. A pod that the policy does not select has to reach
+// at the same time what the other does not: else that could have any cause.
+func unknownBecause(inside, outside *backupjob.Isolation) string {
+	const unknown = "it is not known whether the cluster enforces NetworkPolicies: "
+	switch {
+	case inside.Reached == nil:
+		return unknown + inside.Why
+	case outside.Reached == nil:
+		return unknown + outside.Why
+	case !*outside.Reached:
+		return unknown + "pods of this namespace do not reach the API server in any case"
+	case together(inside, outside) < minTogether:
+		return unknown + "no pod of this namespace has reached the API server meanwhile"
+	}
+	return ""
 }
 
 // together is for how long the one pod has reached the API server while the other one has not.
@@ -614,12 +629,8 @@ func awaited(f *facts) string {
 		_, why, _ := f.isolation()
 		return cmp.Or(why, "there is no Vault to restore into")
 	}
-	for i := range f.Pods {
-		for _, c := range f.Pods[i].Status.Conditions {
-			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-				return fmt.Sprintf("the pod %s waits for a machine: %s", f.Pods[i].Name, c.Message)
-			}
-		}
+	if why := unscheduled(f.Pods); why != "" {
+		return why
 	}
 	seal := meta.FindStatusCondition(f.Vault.Status.Conditions, v1alpha1.SealReadyCondition)
 	switch {
@@ -640,6 +651,18 @@ func awaited(f *facts) string {
 		return "the Vault with the restored data was active, and did not say what is mounted in it"
 	}
 	return "the Vault with the restored data was not active"
+}
+
+// unscheduled is why a pod has no machine to run on, or nothing.
+func unscheduled(list []corev1.Pod) string {
+	for i := range list {
+		for _, c := range list[i].Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+				return fmt.Sprintf("the pod %s waits for a machine: %s", list[i].Name, c.Message)
+			}
+		}
+	}
+	return ""
 }
 
 // ended is the end of a proof.

@@ -241,8 +241,8 @@ func TestGoOn(t *testing.T) {
 		"the first pod has never run": {with(foundOut(no, ""), func(f *facts) {
 			f.Isolated, f.Pods[1].Status.Phase = nil, corev1.PodPending
 		}), "?nightly-proof-isolation Isolation"},
-		"an outage meanwhile": {foundOut(no, `{"reached":true,"since":"2026-01-04T11:57:16Z","until":"2026-01-04T11:58:15Z"}`),
-			"+Vault"},
+		"an outage meanwhile": {
+			foundOut(no, `{"reached":true,"since":"2026-01-04T11:57:16Z","until":"2026-01-04T11:58:15Z"}`), "+Vault"},
 		"nobody has looked to the end": {
 			foundOut(no, `{"reached":true,"since":"2026-01-04T11:57:00Z","until":"2026-01-04T11:57:14Z"}`), "+Vault"},
 		"a Job of the version before": {foundOut(`{"reached":false}`, `{"reached":true}`), "+Vault"},

@@ -156,8 +156,9 @@ storage:
 		if !schedule("nightly").IsOf(got) || !got.OfProof() || got.Name != "nightly-proof" {
 			t.Errorf("%s: %+v", storage, got.ObjectMeta)
 		}
+		ofMachines := &corev1.Affinity{NodeAffinity: origin.Spec.Pod.Affinity.NodeAffinity}
 		if without := newVault(schedule("nightly"), origin, ""); unseals(without) ||
-			!reflect.DeepEqual(without.Spec.Pod.Affinity, &corev1.Affinity{NodeAffinity: origin.Spec.Pod.Affinity.NodeAffinity}) {
+			!reflect.DeepEqual(without.Spec.Pod.Affinity, ofMachines) {
 			t.Errorf("%s: not isolated it is %+v", storage, without.Spec)
 		}
 	}

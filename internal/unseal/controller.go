@@ -153,7 +153,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 }
 
 // isolating is for how long no node of a Vault that proves a backup is given keys yet. When it is unsealed it must not
-// reach anything, and its NetworkPolicy may take effect some time after its pod has started: less than was tried before.
+// reach anything, and its NetworkPolicy may take effect some time after its pod has started: less than was tried
+// before.
 func isolating(vault *v1alpha1.Vault, sealed []corev1.Pod, now time.Time) (wait time.Duration) {
 	if !vault.OfProof() {
 		return 0

@@ -544,8 +544,8 @@ func TestBackupInBucketWithVersions(t *testing.T) {
 	}
 }
 
-// TestServerSideEncryption checks that the S3 server is asked to encrypt each object when it is begun. The server of the
-// tests has no encryption, and leaves it at that.
+// TestServerSideEncryption checks that the S3 server is asked to encrypt each object when it is begun. The server of
+// the tests has no encryption, and leaves it at that.
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/specifying-kms-encryption.html
 func TestServerSideEncryption(t *testing.T) {
 	t.Parallel()
