@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// kubeRouter enforces the NetworkPolicies on each node, and does nothing else here. Only the tests need it. It lets a pod
-// start before the pod's policies take effect, which is within a second or two.
+// kubeRouter enforces the NetworkPolicies on each node, and does nothing else here. Only the tests need it. It lets a
+// pod start before the pod's policies take effect, which is within a second or two.
 // https://www.kube-router.io/docs/user-guide/
 const kubeRouter = "kube-router"
 
