@@ -80,7 +80,7 @@ func TestRecovery(t *testing.T) {
 		shell.Run(t, r.Kubectl("delete pvc data-example-etcd-1 --wait=false"))
 		kill(t, "example-etcd-1")
 		r.awaitCondition(t, v1alpha1.StorageReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonMembersNotReady,
-			"has already been bootstrapped")
+			"its volume of claim data-example-etcd-1 is lost")
 		r.awaitEvent(t, v1alpha1.ReasonMembersNotReady)
 		r.awaitCondition(t, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, "")
 		r.look(t)
