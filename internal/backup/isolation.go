@@ -29,16 +29,19 @@ type attempts struct {
 	row             int
 	reached         bool
 	since, until    time.Time
+	// tolerant says that a row of successful ones does not end by a single one that was not, and missed is when that
+	// began.
+	tolerant bool
+	missed   time.Time
 }
 
 // reach tries to connect to the API server, whose address each pod has in its environment, and needs no rights there.
 // https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
-func (j *job) reach(ctx context.Context, ended func(*attempts) bool) error {
+func (j *job) reach(ctx context.Context, a attempts, ended func(*attempts) bool) error {
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
 		return fail(Failed, nil, "The environment does not tell where the API server is")
 	}
-	var a attempts
 	for {
 		start := time.Now()
 		dialer := net.Dialer{Timeout: tryEvery}
@@ -64,13 +67,24 @@ func (j *job) reach(ctx context.Context, ended func(*attempts) bool) error {
 }
 
 func (a *attempts) add(connected bool, from, to time.Time) {
-	if a.made == 0 || connected != a.reached {
-		a.row, a.reached, a.since = 0, connected, from.UTC()
-	}
-	a.made, a.row, a.until = a.made+1, a.row+1, to.UTC()
+	a.made++
 	if connected {
 		a.connected++
 	}
+	from, to = from.UTC(), to.UTC()
+	switch {
+	case a.made > 1 && connected == a.reached:
+	case a.made > 1 && a.reached && a.tolerant && a.missed.IsZero():
+		a.missed = from
+		return
+	default:
+		if !connected && !a.missed.IsZero() {
+			from = a.missed
+		}
+		a.row, a.reached, a.since = 0, connected, from
+	}
+	a.missed = time.Time{}
+	a.row, a.until = a.row+1, to
 }
 
 func reachEnds(a *attempts) bool { return a.made == reachTries }

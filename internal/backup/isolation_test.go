@@ -20,7 +20,7 @@ func reachAt(t *testing.T, address string, ended func(*attempts) bool) (Result, 
 	t.Setenv("KUBERNETES_SERVICE_HOST", host)
 	t.Setenv("KUBERNETES_SERVICE_PORT", port)
 	return runWith(t.Context(), &Task{}, &Files{}, testr.New(t), func(ctx context.Context, j *job) error {
-		return j.reach(ctx, ended)
+		return j.reach(ctx, attempts{}, ended)
 	})
 }
 
@@ -61,6 +61,27 @@ func TestReachEnds(t *testing.T) {
 	}
 }
 
+// What an Isolation does, and not a Reach: ten tries, at a port where nothing listens.
+func TestIsolation(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes ten seconds")
+	}
+	listener := listen(t, "127.0.0.1:0")
+	host, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil || listener.Close() != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", host)
+	t.Setenv("KUBERNETES_SERVICE_PORT", port)
+	result, err := Run(t.Context(), &Task{Action: Isolation}, &Files{}, testr.New(t))
+	if err != nil || result.Reached == nil || *result.Reached || result.Late {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	if took := result.Until.Sub(*result.Since).Round(tryEvery); took != (enough-1)*tryEvery {
+		t.Errorf("it took %s", took)
+	}
+}
+
 func TestReachWithoutAddress(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for _, action := range []Action{Reach, Isolation} {
@@ -89,11 +110,14 @@ func TestAttempts(t *testing.T) {
 		"not isolated":                     {tenPlus + tenPlus + tenPlus + "+", isolationEnds, 30, true, 0},
 		"not isolated, with failures":      {tenPlus + tenMinus[1:] + tenPlus + tenPlus, isolationEnds, 39, true, 19},
 		"reached":                          {strings.Repeat("+", 80), reachEnds, 75, true, 0},
-		"reached, but for a failure":       {tenPlus + "-" + strings.Repeat("+", 70), reachEnds, 75, true, 11},
-		"not reached":                      {strings.Repeat("+", 74) + "-", reachEnds, 75, false, 74},
+		"reached, but for a failure":       {tenPlus + "-" + strings.Repeat("+", 70), reachEnds, 75, true, 0},
+		"reached, but for two failures":    {tenPlus + "--" + strings.Repeat("+", 70), reachEnds, 75, true, 12},
+		"reached, but for two by turns":    {tenPlus + "-+-" + strings.Repeat("+", 70), reachEnds, 75, true, 0},
+		"not reached any more":             {strings.Repeat("+", 73) + "--", reachEnds, 75, false, 73},
 		"an Isolation ends before a Reach": {strings.Repeat("+", 29) + tenMinus, isolationEnds, 39, false, 29},
 	} {
-		var a attempts
+		isReach := strings.HasPrefix(name, "reached") || strings.HasPrefix(name, "not reached")
+		a := attempts{tolerant: isReach}
 		start := time.Date(2026, 1, 4, 12, 0, 0, 0, time.UTC)
 		for i := 0; !tt.ends(&a) && i < len(tt.tries); i++ {
 			at := start.Add(time.Duration(i) * tryEvery)

@@ -85,9 +85,9 @@ func runWith(
 func (j *job) run(ctx context.Context) error {
 	switch j.task.Action {
 	case Reach:
-		return j.reach(ctx, reachEnds)
+		return j.reach(ctx, attempts{tolerant: true}, reachEnds)
 	case Isolation:
-		return j.reach(ctx, isolationEnds)
+		return j.reach(ctx, attempts{}, isolationEnds)
 	}
 	if !safeName(j.task.Name) {
 		return fail(Failed, nil, "%q is not a name of a backup", printable(j.task.Name))

@@ -66,9 +66,13 @@ func (r *Reconciler) newIsolationJob(
 	pod.NodeSelector, pod.Tolerations, pod.Affinity = vault.Pod.NodeSelector, vault.Pod.Tolerations, vault.Pod.Affinity
 	if machine != "" {
 		pod.Affinity = OnMachine(machine)
+	} else if resources := vault.Pod.Resources; len(resources.Requests)+len(resources.Limits) > 0 {
+		// It finds a machine where the node of the Vault has room.
+		pod.Containers[0].Resources = *resources.DeepCopy()
 	}
 	job := jobFor(object, pod)
 	job.Spec.ActiveDeadlineSeconds = new(int64(isolationDeadline))
+	job.Spec.BackoffLimit = new(int32(0)) // another pod may be on another machine
 	return job
 }
 

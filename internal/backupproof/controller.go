@@ -11,6 +11,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -42,6 +44,8 @@ const (
 	concurrency = 4
 	// pageSize is how many NetworkPolicies of a namespace are in memory at once.
 	pageSize = 25
+	// refusedLong is for how long the API server has to refuse something until the proof ends.
+	refusedLong = time.Minute
 
 	eventBegun     = "ProofBegun"
 	eventSucceeded = "ProofSucceeded"
@@ -62,6 +66,10 @@ type Reconciler struct {
 	Clock    clock.PassiveClock
 
 	started backupschedule.Start
+
+	mu sync.Mutex
+	// refused is since when the API server has refused what the proof of a schedule needs, by its UID.
+	refused map[types.UID]time.Time
 }
 
 // SetupWithManager adds the reconciler to the manager.
@@ -339,10 +347,30 @@ func (r *Reconciler) act(ctx context.Context, f *facts, d decision) error {
 		return nil
 	}
 	err := r.create(ctx, f, d)
-	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) { // it would be refused again
+	if r.refusedFor(s, err, f.Now) >= refusedLong {
+		r.refusedFor(s, nil, f.Now) // the next proof begins anew
 		return errors.Join(err, r.tell(ctx, s, failed(f, v1alpha1.ReasonProofRefused, "%v", err)))
 	}
 	return err
+}
+
+// refusedFor is for how long the API server has refused what a proof needs. A webhook whose response has no reason is
+// a bad request. What it refuses while it starts, it takes soon after.
+func (r *Reconciler) refusedFor(s *v1alpha1.VaultBackupSchedule, err error, now time.Time) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) {
+		delete(r.refused, s.UID)
+		return 0
+	}
+	since, before := r.refused[s.UID]
+	if !before {
+		if r.refused == nil {
+			r.refused = map[types.UID]time.Time{}
+		}
+		since, r.refused[s.UID] = now, now
+	}
+	return now.Sub(since)
 }
 
 func (r *Reconciler) patch(ctx context.Context, s, before *v1alpha1.VaultBackupSchedule) error {

@@ -14,6 +14,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,6 +22,7 @@ import (
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backupschedule"
 	"github.com/vault-operator/vault-operator/internal/testing/fakevault"
+	"github.com/vault-operator/vault-operator/test/internal/shell"
 )
 
 const proofName = "nightly-proof"
@@ -293,6 +295,44 @@ func TestBackupProof(t *testing.T) {
 	eventually(t, "the schedule is gone", func() error {
 		if exists(t, namespace, s.Name, s) {
 			return fmt.Errorf("it has the finalizers %v", s.Finalizers)
+		}
+		return nil
+	})
+}
+
+// A proof whose Jobs are refused ends, and says why.
+func TestBackupProofThatIsRefused(t *testing.T) {
+	t.Setenv("OPERATOR_IMAGE", "example.com/operator:1")
+	namespace := newNamespace(t)
+	startOperator(t).mayBeRefused = true
+	vault := awaitDeployed(t, createVault(t, namespace, "spec: {nodes: 1, unseal: {keysSecretName: keys}}"))
+	startPod(t, vault, "a", fakevault.Active)
+	quota := &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "no-jobs"},
+		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"count/jobs.batch": resource.MustParse("0")}},
+	}
+	if err := admin.Create(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+	quota.Status.Hard, quota.Status.Used = quota.Spec.Hard, quota.Spec.Hard
+	if err := admin.Status().Update(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := startProof(t, namespace)
+	begun := time.Now()
+	for time.Since(begun) < 50*time.Second { // what is refused once may not be again
+		s = get(t, namespace, s.Name, s)
+		if c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ProvenCondition); c != nil &&
+			c.Status == metav1.ConditionFalse {
+			t.Fatalf("after %s: %+v", time.Since(begun), c)
+		}
+		time.Sleep(time.Second)
+	}
+	shell.Eventually(t, "the proof ends", 2*time.Minute, func() error {
+		s = get(t, namespace, s.Name, s)
+		c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ProvenCondition)
+		if c == nil || c.Reason != v1alpha1.ReasonProofRefused || !strings.Contains(c.Message, "exceeded quota: no-jobs") {
+			return fmt.Errorf("status %+v", s.Status)
 		}
 		return nil
 	})
