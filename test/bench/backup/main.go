@@ -214,7 +214,7 @@ func (b *bench) byHand(saved cost, file string, files *backup.Files) cost {
 		if err != nil {
 			b.Fatalf("%v", err)
 		}
-		return string(content)
+		return strings.TrimSpace(string(content))
 	}
 	s3 := b.s3.Location().S3
 	put := b.process(exec.Command(own), asUpload+"="+file, "S3_HOST="+b.s3.URL.Host, "S3_BUCKET="+s3.Bucket,
