@@ -59,10 +59,10 @@ func requireConfined(t *testing.T, from, other vaulttest.Vault) {
 			t.Errorf("the storage of another Vault does not accept its own certificate either: %s", out)
 		}
 	})
-	t.Run("NetworkPolicies let others in where clients and metrics are served", func(t *testing.T) {
+	t.Run("NetworkPolicies keep others out", func(t *testing.T) {
 		_, pid := podOf(t, from, "server")
 		for component, ports := range map[string]map[int]bool{
-			"server": {v1alpha1.ClientPort: true, 8201: false}, "etcd": {2379: false, 2380: false, 2381: true},
+			"server": {v1alpha1.ClientPort: true, 8201: false}, "etcd": {2379: false, 2380: true, 2381: true},
 		} {
 			pod, _ := podOf(t, other, component)
 			ip := shell.Run(t, other.Kubectl("get pod %s -o jsonpath='{.status.podIP}'", pod))
