@@ -33,11 +33,24 @@ type attempts struct {
 	// began.
 	tolerant bool
 	missed   time.Time
+	// ended says that no more are to be made.
+	ended func(*attempts) bool
+}
+
+// reachAttempts and isolationAttempts are what a Reach and an Isolation begin with.
+func reachAttempts() *attempts {
+	return &attempts{tolerant: true, ended: func(a *attempts) bool { return a.made == reachTries }}
+}
+
+func isolationAttempts() *attempts {
+	return &attempts{ended: func(a *attempts) bool {
+		return a.connected == settleTries || !a.reached && a.row == enough
+	}}
 }
 
 // reach tries to connect to the API server, whose address each pod has in its environment, and needs no rights there.
 // https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
-func (j *job) reach(ctx context.Context, a attempts, ended func(*attempts) bool) error {
+func (j *job) reach(ctx context.Context, a *attempts) error {
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
 		return fail(Failed, nil, "The environment does not tell where the API server is")
@@ -52,7 +65,7 @@ func (j *job) reach(ctx context.Context, a attempts, ended func(*attempts) bool)
 			j.log.Info("Not connected", "reason", err.Error())
 		}
 		a.add(err == nil, start, time.Now())
-		if ended(&a) {
+		if a.ended(a) {
 			break
 		}
 		select {
@@ -85,10 +98,4 @@ func (a *attempts) add(connected bool, from, to time.Time) {
 	}
 	a.missed = time.Time{}
 	a.row, a.until = a.row+1, to
-}
-
-func reachEnds(a *attempts) bool { return a.made == reachTries }
-
-func isolationEnds(a *attempts) bool {
-	return a.connected == settleTries || !a.reached && a.row == enough
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/go-logr/logr/testr"
 )
 
-// reachAt tries to connect to an address that is in the environment as that of the API server.
-func reachAt(t *testing.T, address string, ended func(*attempts) bool) (Result, error) {
+// reachAt does what needs the address of the API server, with another one.
+func reachAt(t *testing.T, address string, do func(context.Context, *job) error) (Result, error) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -19,9 +19,12 @@ func reachAt(t *testing.T, address string, ended func(*attempts) bool) (Result, 
 	}
 	t.Setenv("KUBERNETES_SERVICE_HOST", host)
 	t.Setenv("KUBERNETES_SERVICE_PORT", port)
-	return runWith(t.Context(), &Task{}, &Files{}, testr.New(t), func(ctx context.Context, j *job) error {
-		return j.reach(ctx, attempts{}, ended)
-	})
+	return runWith(t.Context(), &Task{Action: Isolation}, &Files{}, testr.New(t), do)
+}
+
+// until makes attempts until they have ended.
+func until(ended func(*attempts) bool) func(context.Context, *job) error {
+	return func(ctx context.Context, j *job) error { return j.reach(ctx, &attempts{ended: ended}) }
 }
 
 func listen(t *testing.T, address string) net.Listener {
@@ -38,7 +41,7 @@ func TestReach(t *testing.T) {
 	listener := listen(t, "127.0.0.1:0")
 	defer func() { _ = listener.Close() }()
 	before := time.Now()
-	result, err := reachAt(t, listener.Addr().String(), func(a *attempts) bool { return a.made == 2 })
+	result, err := reachAt(t, listener.Addr().String(), until(func(a *attempts) bool { return a.made == 2 }))
 	if err != nil || result.Reached == nil || !*result.Reached || result.Late {
 		t.Fatalf("%+v, %v", result, err)
 	}
@@ -55,7 +58,7 @@ func TestReachEnds(t *testing.T) {
 		_ = listener.Close()
 		closed <- time.Now()
 	})
-	result, err := reachAt(t, listener.Addr().String(), func(a *attempts) bool { return !a.reached && a.row == 2 })
+	result, err := reachAt(t, listener.Addr().String(), until(func(a *attempts) bool { return !a.reached && a.row == 2 }))
 	if err != nil || result.Reached == nil || *result.Reached || !result.Late || result.Since.Before(<-closed) {
 		t.Errorf("%+v, %v", result, err)
 	}
@@ -67,13 +70,10 @@ func TestIsolation(t *testing.T) {
 		t.Skip("it takes ten seconds")
 	}
 	listener := listen(t, "127.0.0.1:0")
-	host, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil || listener.Close() != nil {
+	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("KUBERNETES_SERVICE_HOST", host)
-	t.Setenv("KUBERNETES_SERVICE_PORT", port)
-	result, err := Run(t.Context(), &Task{Action: Isolation}, &Files{}, testr.New(t))
+	result, err := reachAt(t, listener.Addr().String(), func(ctx context.Context, j *job) error { return j.run(ctx) })
 	if err != nil || result.Reached == nil || *result.Reached || result.Late {
 		t.Fatalf("%+v, %v", result, err)
 	}
@@ -98,35 +98,34 @@ func TestAttempts(t *testing.T) {
 	const tenPlus, tenMinus = "++++++++++", "----------"
 	for name, tt := range map[string]struct {
 		tries   string
-		ends    func(*attempts) bool
+		begin   func() *attempts
 		after   int
 		reached bool
 		// since is the number of the try since when.
 		since int
 	}{
-		"isolated at once":                 {tenMinus, isolationEnds, 10, false, 0},
-		"isolated after a moment":          {"+++" + tenMinus, isolationEnds, 13, false, 3},
-		"a failure is none":                {"+--+" + tenMinus, isolationEnds, 14, false, 4},
-		"not isolated":                     {tenPlus + tenPlus + tenPlus + "+", isolationEnds, 30, true, 0},
-		"not isolated, with failures":      {tenPlus + tenMinus[1:] + tenPlus + tenPlus, isolationEnds, 39, true, 19},
-		"reached":                          {strings.Repeat("+", 80), reachEnds, 75, true, 0},
-		"reached, but for a failure":       {tenPlus + "-" + strings.Repeat("+", 70), reachEnds, 75, true, 0},
-		"reached, but for two failures":    {tenPlus + "--" + strings.Repeat("+", 70), reachEnds, 75, true, 12},
-		"reached, but for two by turns":    {tenPlus + "-+-" + strings.Repeat("+", 70), reachEnds, 75, true, 0},
-		"not reached any more":             {strings.Repeat("+", 73) + "--", reachEnds, 75, false, 73},
-		"an Isolation ends before a Reach": {strings.Repeat("+", 29) + tenMinus, isolationEnds, 39, false, 29},
+		"isolated at once":                 {tenMinus, isolationAttempts, 10, false, 0},
+		"isolated after a moment":          {"+++" + tenMinus, isolationAttempts, 13, false, 3},
+		"a failure is none":                {"+--+" + tenMinus, isolationAttempts, 14, false, 4},
+		"not isolated":                     {tenPlus + tenPlus + tenPlus + "+", isolationAttempts, 30, true, 0},
+		"not isolated, with failures":      {tenPlus + tenMinus[1:] + tenPlus + tenPlus, isolationAttempts, 39, true, 19},
+		"reached":                          {strings.Repeat("+", 80), reachAttempts, 75, true, 0},
+		"reached, but for a failure":       {tenPlus + "-" + strings.Repeat("+", 70), reachAttempts, 75, true, 0},
+		"reached, but for two failures":    {tenPlus + "--" + strings.Repeat("+", 70), reachAttempts, 75, true, 12},
+		"reached, but for two by turns":    {tenPlus + "-+-" + strings.Repeat("+", 70), reachAttempts, 75, true, 0},
+		"not reached any more":             {strings.Repeat("+", 73) + "--", reachAttempts, 75, false, 73},
+		"an Isolation ends before a Reach": {strings.Repeat("+", 29) + tenMinus, isolationAttempts, 39, false, 29},
 	} {
-		isReach := strings.HasPrefix(name, "reached") || strings.HasPrefix(name, "not reached")
-		a := attempts{tolerant: isReach}
+		a := tt.begin()
 		start := time.Date(2026, 1, 4, 12, 0, 0, 0, time.UTC)
-		for i := 0; !tt.ends(&a) && i < len(tt.tries); i++ {
+		for i := 0; !a.ended(a) && i < len(tt.tries); i++ {
 			at := start.Add(time.Duration(i) * tryEvery)
 			a.add(tt.tries[i] == '+', at, at.Add(tryEvery))
 		}
-		if a.made != tt.after || !tt.ends(&a) || a.reached != tt.reached ||
+		if a.made != tt.after || !a.ended(a) || a.reached != tt.reached ||
 			!a.since.Equal(start.Add(time.Duration(tt.since)*tryEvery)) ||
 			!a.until.Equal(start.Add(time.Duration(a.made)*tryEvery)) {
-			t.Errorf("%s: %+v", name, a)
+			t.Errorf("%s: %+v", name, *a)
 		}
 	}
 }

@@ -85,9 +85,9 @@ func runWith(
 func (j *job) run(ctx context.Context) error {
 	switch j.task.Action {
 	case Reach:
-		return j.reach(ctx, attempts{tolerant: true}, reachEnds)
+		return j.reach(ctx, reachAttempts())
 	case Isolation:
-		return j.reach(ctx, attempts{}, isolationEnds)
+		return j.reach(ctx, isolationAttempts())
 	}
 	if !safeName(j.task.Name) {
 		return fail(Failed, nil, "%q is not a name of a backup", printable(j.task.Name))

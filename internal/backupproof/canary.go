@@ -42,14 +42,14 @@ type canary struct {
 
 // canary reads the canary from what was restored, once that is active. It is nil where none is wanted. The token is
 // sent to nobody but the Vault of the proof, after that has told that it is the one that was backed up.
-func (r *Reconciler) canary(ctx context.Context, f *facts) (*canary, error) {
+func (r *Reconciler) canary(ctx context.Context, f *facts, node *vaultclient.Client) *canary {
 	s := f.Schedule
 	if s.Spec.Proof.Canary == nil {
-		return nil, nil
+		return nil
 	}
 	c := &canary{spec: *s.Spec.Proof.Canary}
 	if !s.IsOf(f.Vault) || !f.unsealed() || !f.sameCluster() {
-		return c, nil
+		return c
 	}
 	var secret corev1.Secret
 	name := types.NamespacedName{Namespace: s.Namespace, Name: string(c.spec.SecretName)}
@@ -61,15 +61,10 @@ func (r *Reconciler) canary(ctx context.Context, f *facts) (*canary, error) {
 	default:
 		c.take(&secret)
 	}
-	if c.token == "" {
-		return c, nil
+	if c.token != "" {
+		c.readFrom(ctx, node)
 	}
-	node, active, err := r.node(ctx, f.Vault)
-	if node == nil || !active || err != nil {
-		return c, err
-	}
-	c.readFrom(ctx, node)
-	return c, nil
+	return c
 }
 
 // take takes over what is in the Secret, if it is usable. Files tend to end with a newline, so white space at the

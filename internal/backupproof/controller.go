@@ -138,28 +138,32 @@ func (r *Reconciler) facts(ctx context.Context, s *v1alpha1.VaultBackupSchedule)
 }
 
 // readNodes reads what the nodes tell, once the backup is restored.
-func (r *Reconciler) readNodes(ctx context.Context, f *facts) (err error) {
+func (r *Reconciler) readNodes(ctx context.Context, f *facts) error {
 	if f.Vault == nil || f.Restore == nil || !f.Restore.Completed() {
 		return nil
 	}
-	if f.Seal, f.Active, err = r.seal(ctx, f.Vault); err != nil || !f.Active {
+	node, active, err := r.node(ctx, f.Vault)
+	if node == nil || err != nil {
 		return err
 	}
-	if f.Mounts, err = r.mounts(ctx, f.Vault); err != nil {
-		return err
+	if f.Seal = sealOf(ctx, node); f.Seal == nil || !active {
+		return nil
 	}
+	f.Active, f.Mounts = true, node.Mounts(ctx) == nil
 	// What the Vault of this name is now is nothing to compare with if it is another one.
 	if f.ofOrigin() {
-		seal, _, err := r.seal(ctx, f.Origin)
+		origin, _, err := r.node(ctx, f.Origin)
 		if err != nil {
 			return err
 		}
-		if seal != nil {
-			f.ClusterID = seal.ClusterID
+		if origin != nil {
+			if seal := sealOf(ctx, origin); seal != nil {
+				f.ClusterID = seal.ClusterID
+			}
 		}
 	}
-	f.Canary, err = r.canary(ctx, f)
-	return err
+	f.Canary = r.canary(ctx, f, node)
+	return nil
 }
 
 // read returns an object of the cache, or nil.
@@ -257,29 +261,13 @@ func (r *Reconciler) letsOut(ctx context.Context, f *facts) (string, error) {
 	}
 }
 
-// seal is what a node of a Vault says of its seal now, an active one if there is one, and whether it is active.
-// It is nil when none says anything.
-func (r *Reconciler) seal(ctx context.Context, vault *v1alpha1.Vault) (*vaultclient.SealStatus, bool, error) {
-	node, active, err := r.node(ctx, vault)
-	if node == nil || err != nil {
-		return nil, false, err
-	}
+// sealOf is what a node says of its seal now, or nil when it does not say: it is asked again.
+func sealOf(ctx context.Context, node *vaultclient.Client) *vaultclient.SealStatus {
 	status, err := node.SealStatus(ctx)
-	if err != nil { // it is asked again
-		return nil, false, nil //nolint:nilerr // a node that does not respond is nothing to back off from
+	if err != nil {
+		return nil
 	}
-	return status, active, nil
-}
-
-// mounts says whether the active node of a Vault reads what is mounted in it.
-func (r *Reconciler) mounts(ctx context.Context, vault *v1alpha1.Vault) (bool, error) {
-	node, active, err := r.node(ctx, vault)
-	if node == nil || !active || err != nil {
-		return false, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, canaryTimeout)
-	defer cancel()
-	return node.Mounts(ctx) == nil, nil
+	return status
 }
 
 // node is a client of a node of the Vault that responds, the active one if there is one, and whether it is that.
@@ -347,30 +335,30 @@ func (r *Reconciler) act(ctx context.Context, f *facts, d decision) error {
 		return nil
 	}
 	err := r.create(ctx, f, d)
-	if r.refusedFor(s, err, f.Now) >= refusedLong {
-		r.refusedFor(s, nil, f.Now) // the next proof begins anew
+	if r.isRefused(s, err, f.Now) {
 		return errors.Join(err, r.tell(ctx, s, failed(f, v1alpha1.ReasonProofRefused, "%v", err)))
 	}
 	return err
 }
 
-// refusedFor is for how long the API server has refused what a proof needs. A webhook whose response has no reason is
-// a bad request. What it refuses while it starts, it takes soon after.
-func (r *Reconciler) refusedFor(s *v1alpha1.VaultBackupSchedule, err error, now time.Time) time.Duration {
+// isRefused says that the API server has refused for a while what a proof needs. What it refuses while it starts, it
+// takes soon after.
+func (r *Reconciler) isRefused(s *v1alpha1.VaultBackupSchedule, err error, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) {
-		delete(r.refused, s.UID)
-		return 0
-	}
 	since, before := r.refused[s.UID]
-	if !before {
+	switch {
+	case backupschedule.Refused(err) && !before:
 		if r.refused == nil {
 			r.refused = map[types.UID]time.Time{}
 		}
-		since, r.refused[s.UID] = now, now
+		r.refused[s.UID] = now
+		return false
+	case backupschedule.Refused(err) && now.Sub(since) < refusedLong:
+		return false
 	}
-	return now.Sub(since)
+	delete(r.refused, s.UID) // the next refusal, or proof, begins anew
+	return backupschedule.Refused(err)
 }
 
 func (r *Reconciler) patch(ctx context.Context, s, before *v1alpha1.VaultBackupSchedule) error {

@@ -60,8 +60,7 @@ func fill(v reflect.Value, depth int) {
 
 // What is taken of a Vault whose spec is set in full, and nothing else.
 func TestNewVault(t *testing.T) {
-	for storage, want := range map[string]string{
-		"raft": `
+	const common = `
 nodes: 1
 version: set
 baseImage: set
@@ -76,23 +75,12 @@ pod:
   - {name: room, mountPath: /vault/audit}
   - {name: room, mountPath: /var/log/vault}
 service: {}
+`
+	for storage, want := range map[string]string{
+		"raft": `
 storage: {raft: {volumeSize: 3Gi, storageClassName: set, whenDeleted: Delete}}
 `,
 		"etcd": `
-nodes: 1
-version: set
-baseImage: set
-imageDigest: set
-imagePullSecrets: [{name: set}]
-unseal: {keysSecretName: set}
-pod:
-  env: [{name: VAULT_LICENSE, value: key}]
-  serviceAccountAnnotations: {set: set}
-  volumes: [{name: room, emptyDir: {}}]
-  volumeMounts:
-  - {name: room, mountPath: /vault/audit}
-  - {name: room, mountPath: /var/log/vault}
-service: {}
 storage:
   etcd:
     nodes: 1
@@ -146,7 +134,7 @@ storage:
 			etcd.Resources, etcd.Pod = corev1.ResourceRequirements{}, &v1alpha1.EtcdPodPolicy{}
 		}
 		var wanted v1alpha1.VaultSpec
-		if err := yaml.UnmarshalStrict([]byte(want), &wanted); err != nil {
+		if err := yaml.UnmarshalStrict([]byte(common+want), &wanted); err != nil {
 			t.Fatal(err)
 		}
 		a, b := asYAML(t, got.Spec), asYAML(t, wanted)

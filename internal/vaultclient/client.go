@@ -297,9 +297,12 @@ func (c *Client) RemovePeer(ctx context.Context, token, id string) error {
 	return c.Write(ctx, token, "sys/storage/raft/remove-peer", map[string]string{"server_id": id})
 }
 
-// Mounts reads what Vault tells of its mounts without a token, and fails when that cannot be read.
+// Mounts reads what Vault tells of its mounts without a token, for which the node has readTimeout, and fails when that
+// cannot be read.
 // https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
 func (c *Client) Mounts(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	return c.do(ctx, http.MethodGet, "/v1/sys/internal/ui/mounts", "", nil, nil)
 }
 

@@ -64,19 +64,14 @@ func (c *console) Fatalf(format string, args ...any) {
 }
 
 func main() {
-	if files := os.Getenv(asJob); files != "" {
-		if err := job(files); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for as, do := range map[string]func(string) error{asJob: job, asUpload: upload} {
+		if of := os.Getenv(as); of != "" {
+			if err := do(of); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
-	}
-	if file := os.Getenv(asUpload); file != "" {
-		if err := upload(file); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
 	}
 	mib := flag.Int("mib", 10, "MiB of data")
 	repetitions := flag.Int("n", 3, "how often everything is measured")
@@ -168,18 +163,23 @@ func (b *bench) process(cmd *exec.Cmd, env ...string) cost {
 	return c
 }
 
-// run does a task.
-func (b *bench) run(task *backup.Task, files *backup.Files) cost {
-	own, err := os.Executable()
+// own is this program.
+func (b *bench) own() *exec.Cmd {
+	path, err := os.Executable()
 	if err != nil {
 		b.Fatalf("%v", err)
 	}
+	return exec.Command(path)
+}
+
+// run does a task.
+func (b *bench) run(task *backup.Task, files *backup.Files) cost {
 	encodedTask, errTask := json.Marshal(task)
 	encodedFiles, errFiles := json.Marshal(files)
 	if err := errors.Join(errTask, errFiles); err != nil {
 		b.Fatalf("%v", err)
 	}
-	return b.process(exec.Command(own), backup.TaskVariable+"="+string(encodedTask), asJob+"="+string(encodedFiles))
+	return b.process(b.own(), backup.TaskVariable+"="+string(encodedTask), asJob+"="+string(encodedFiles))
 }
 
 // row prints the median, and how much faster the program is that it is compared with.
@@ -205,21 +205,10 @@ func medianOf(costs []cost) time.Duration {
 
 // byHand is what an administrator does without the operator: the other program, and then the upload of its file.
 func (b *bench) byHand(saved cost, file string, files *backup.Files) cost {
-	own, err := os.Executable()
-	if err != nil {
-		b.Fatalf("%v", err)
-	}
-	secret := func(name string) string {
-		content, err := os.ReadFile(filepath.Join(files.S3, name))
-		if err != nil {
-			b.Fatalf("%v", err)
-		}
-		return strings.TrimSpace(string(content))
-	}
 	s3 := b.s3.Location().S3
-	put := b.process(exec.Command(own), asUpload+"="+file, "S3_HOST="+b.s3.URL.Host, "S3_BUCKET="+s3.Bucket,
-		"AWS_REGION="+s3.Region, "AWS_ACCESS_KEY_ID="+secret("accessKeyID"),
-		"AWS_SECRET_ACCESS_KEY="+secret("secretAccessKey"), "SSL_CERT_FILE="+filepath.Join(files.S3CA, "ca.crt"))
+	put := b.process(b.own(), asUpload+"="+file, "S3_HOST="+b.s3.URL.Host, "S3_BUCKET="+s3.Bucket,
+		"AWS_REGION="+s3.Region, "AWS_ACCESS_KEY_ID="+backuptest.AccessKeyID,
+		"AWS_SECRET_ACCESS_KEY="+backuptest.SecretAccessKey, "SSL_CERT_FILE="+filepath.Join(files.S3CA, "ca.crt"))
 	return cost{took: saved.took + put.took, peak: max(saved.peak, put.peak)}
 }
 
