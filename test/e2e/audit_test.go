@@ -53,8 +53,8 @@ func TestAudit(t *testing.T) {
 	t.Run("files are rotated", func(t *testing.T) {
 		rotateAudit(t, v, pod, keys)
 		// Until the next request, nothing is in a file that has just been rotated.
-		shell.Run(t, v.Kubectl(`exec %s -- sh -c 'cd /vault/audit && mv audit.log audit.log.$(date -u +%%Y%%m%%dT%%H%%M%%SZ) &&
-			kill -HUP $(pidof vault)'`, pod))
+		shell.Run(t, v.Kubectl(`exec %s -- sh -c 'cd /vault/audit &&
+			mv audit.log audit.log.$(date -u +%%Y%%m%%dT%%H%%M%%SZ) && kill -HUP $(pidof vault)'`, pod))
 		if said := shell.Run(t, inContext+look[0]); !strings.Contains(said, "/vault/audit/audit.log") ||
 			!strings.Contains(said, `"type":"`) {
 			t.Errorf("the files are %.1000s", said)
