@@ -353,7 +353,7 @@ func (r *Reconciler) previous(vault *v1alpha1.Vault) v1alpha1.VaultStatus {
 func owned(status v1alpha1.VaultStatus) v1alpha1.VaultStatus {
 	result := *status.DeepCopy()
 	result.DeployedRelease, result.Initialization, result.Unseal, result.OperatorLogin = nil, nil, nil, nil
-	result.Conditions = nil
+	result.Raft, result.Conditions = nil, nil
 	types := map[string]bool{}
 	for _, t := range v1alpha1.VaultConditions {
 		types[t] = true
