@@ -290,6 +290,16 @@ func TestStatus(t *testing.T) {
 		t.Error("it says more than it should")
 	}
 	h.vault.Spec.Unseal = nil
+	h.vault.Status.Conditions = []metav1.Condition{
+		condition(v1alpha1.ResizedCondition, metav1.ConditionFalse, v1alpha1.ReasonRemovalRefused, "not authorized"),
+	}
+	h.run("", "status", "example").expect(t, exitNotReady, "Resized (RemovalRefused) waits for an administrator of Vault",
+		"  kubectl describe vault example -n default\n")
+	h.vault.Spec.OperatorLogin = &v1alpha1.OperatorLoginPolicy{Enabled: true}
+	h.run("", "status", "example").expect(t, exitNotReady, "  kubectl vault authorize example -n default\n")
+	h.vault.Spec.OperatorLogin = nil
+	h.vault.Status.Conditions[0].Reason = v1alpha1.ReasonResizing
+	h.run("", "status", "example").expect(t, exitNotReady, "Resized (Resizing) waits for the operator")
 	h.vault.Status.Conditions = []metav1.Condition{condition(v1alpha1.ReadyCondition, metav1.ConditionTrue,
 		v1alpha1.ReasonReady, "")}
 	h.run("", "status", "example").expect(t, 0, "Nothing waits for anybody")

@@ -207,9 +207,11 @@ func expiry(at *metav1.Time, now time.Time) string {
 // negative are conditions that are bad when they are True.
 var negative = []string{v1alpha1.ReleaseFailedCondition, v1alpha1.IrreconcilableCondition}
 
-// ofKeys are the conditions that are there when the operator handles keys or tokens.
-var ofKeys = []string{
+// optional are the conditions of Vaults whose spec asks for something: for an operator that handles
+// keys or tokens, or for other nodes with integrated storage.
+var optional = []string{
 	v1alpha1.InitializationSucceededCondition, v1alpha1.UnsealKeysValidCondition, v1alpha1.AuthorizedCondition,
+	v1alpha1.ResizedCondition,
 }
 
 // waitsOf lists the conditions that are not as they should be, each that says the same once.
@@ -222,7 +224,7 @@ func waitsOf(vault *v1alpha1.Vault) []waiting {
 			Command: "kubectl get pods -A -l app.kubernetes.io/name=vault-operator",
 		})
 	}
-	for _, kind := range slices.Concat(v1alpha1.VaultConditions, ofKeys, negative) {
+	for _, kind := range slices.Concat(v1alpha1.VaultConditions, optional, negative) {
 		condition := meta.FindStatusCondition(vault.Status.Conditions, kind)
 		if condition == nil || kind == v1alpha1.ReadyCondition || kind == v1alpha1.StalledCondition {
 			continue // these two sum up the others
@@ -289,6 +291,10 @@ func byPlugin(vault *v1alpha1.Vault, reason string) (verb, flags string) {
 		return "unseal", ""
 	case v1alpha1.ReasonNotAuthorized, v1alpha1.ReasonLoginRefused, v1alpha1.ReasonPolicyMissing:
 		return "authorize", ""
+	case v1alpha1.ReasonRemovalRefused:
+		if vault.HasOperatorLogin() {
+			return "authorize", ""
+		}
 	case v1alpha1.ReasonAwaitingSealMigration, v1alpha1.ReasonMigrating:
 		return "unseal", " --migrate"
 	case v1alpha1.ReasonVolumesLost:
@@ -333,7 +339,7 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	case v1alpha1.ReasonNotInService, v1alpha1.ReasonNotObserved:
 		return operator, "kubectl vault logs " + vault.Name + in
 	case v1alpha1.ReasonReleasePending, v1alpha1.ReasonRollingOut, v1alpha1.ReasonSecretsPending,
-		v1alpha1.ReasonCertificatePending:
+		v1alpha1.ReasonCertificatePending, v1alpha1.ReasonResizing:
 		return operator, ""
 	case v1alpha1.ReasonNoQuorum, v1alpha1.ReasonMembersNotReady, v1alpha1.ReasonMembersFailing:
 		if vault.HasRaft() {
