@@ -60,12 +60,6 @@ path "sys/step-down" {
 path "sys/storage/raft/configuration" {
   capabilities = ["read"]
 }
-path "sys/storage/raft/autopilot/state" {
-  capabilities = ["read"]
-}
-path "sys/storage/raft/autopilot/configuration" {
-  capabilities = ["read", "update"]
-}
 path "sys/storage/raft/remove-peer" {
   capabilities = ["update"]
 }

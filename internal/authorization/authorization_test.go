@@ -24,8 +24,8 @@ func TestPolicyIsNarrow(t *testing.T) {
 		got = append(got, path[1])
 	}
 	want := []string{
-		"sys/step-down", "sys/storage/raft/configuration", "sys/storage/raft/autopilot/state",
-		"sys/storage/raft/autopilot/configuration", "sys/storage/raft/remove-peer", ConfigPath, "sys/capabilities-self",
+		"sys/step-down", "sys/storage/raft/configuration", "sys/storage/raft/remove-peer", ConfigPath,
+		"sys/capabilities-self",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the policy is about %q, want %q", got, want)
