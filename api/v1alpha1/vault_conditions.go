@@ -1,6 +1,6 @@
 package v1alpha1
 
-// Types of the conditions that the Vault controller writes.
+// Types of the conditions that the controller of the status writes.
 const (
 	// ReadyCondition sums the others up, for tools that wait for one: it is True when
 	// the spec is deployed, all nodes are unsealed and up to date, one is active and in
@@ -73,13 +73,13 @@ const (
 	IrreconcilableCondition = "Irreconcilable"
 )
 
-// VaultConditions are all condition types that the Vault controller writes.
+// VaultConditions are all condition types that the controller of the status writes.
 var VaultConditions = []string{
 	ReadyCondition, StalledCondition, AvailableCondition, InitializedCondition, UnsealedCondition, UpdatedCondition,
 	TLSReadyCondition, ConfigValidCondition, SealReadyCondition, StorageReadyCondition, SealMigratedCondition,
 }
 
-// Reasons of the conditions that the Vault controller writes.
+// Reasons of the conditions that the controller of the status writes.
 const (
 	// ReasonReady: all is as the spec wants it.
 	ReasonReady = "Ready"

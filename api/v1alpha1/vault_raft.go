@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// ResizedCondition is there once the number of nodes of a Vault with storage.raft was lowered.
+// ResizedCondition is there once another number of nodes of a Vault with storage.raft was wanted.
 // It is False while nodes beyond spec.nodes are taken out of the cluster, or cannot be (the
 // message says what is waited for, or what to do), and True when spec.nodes run.
 const ResizedCondition = "Resized"

@@ -149,7 +149,7 @@ type VaultSpec struct {
 	// configMapName is the name of a ConfigMap in the namespace of the Vault
 	// whose key "vault.hcl" holds more Vault configuration, for example ui,
 	// telemetry or max_lease_ttl. What the operator owns must not be in it:
-	// storage, ha_storage, listener, api_addr, cluster_addr, disable_mlock and
+	// storage, ha_storage, listener, api_addr, cluster_addr, disable_clustering, disable_mlock and
 	// service_registration. It may have at most 64 KiB and 32 levels of nesting. A
 	// ConfigMap that is missing or wrong is reported by the condition ConfigValid and
 	// changes nothing that runs; a changed one is rolled out as an upgrade is. Secrets,
@@ -253,7 +253,7 @@ type VaultSpec struct {
 	// sealMigration moves the data of an initialized Vault from the seal that it names to that
 	// of seal, or to Shamir's keys when seal is not set. Administrators have to run "vault
 	// operator unseal -migrate" on each new node, as the condition SealMigrated says; remove
-	// it when that is True. Meanwhile version, images, nodes and storage cannot be changed.
+	// it when that is True. Meanwhile version, nodes, and the images of Vault and etcd cannot be changed.
 	// See docs/seal-migration.md.
 	// https://developer.hashicorp.com/vault/docs/concepts/seal#seal-migration
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Seal migration",order=53,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
@@ -384,7 +384,7 @@ type PodPolicy struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:XValidation:rule="self.all(e, !e.name.startsWith('ETCD_') && !(e.name in ['HOME', 'PATH', 'POD_IP', 'VAULT_ADDR', 'VAULT_API_ADDR', 'VAULT_CACERT', 'VAULT_CLUSTER_ADDR', 'VAULT_DISABLE_MLOCK', 'VAULT_REDIRECT_ADDR', 'VAULT_TLS_SERVER_NAME', 'stopping']))",message="ETCD_*, HOME, PATH, POD_IP, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT, VAULT_CLUSTER_ADDR, VAULT_DISABLE_MLOCK, VAULT_REDIRECT_ADDR and VAULT_TLS_SERVER_NAME are set by the operator, or would replace its configuration"
+	// +kubebuilder:validation:XValidation:rule="self.all(e, !e.name.startsWith('ETCD_') && !(e.name in ['HOME', 'PATH', 'POD_IP', 'VAULT_ADDR', 'VAULT_API_ADDR', 'VAULT_CACERT', 'VAULT_CLUSTER_ADDR', 'VAULT_DISABLE_MLOCK', 'VAULT_REDIRECT_ADDR', 'VAULT_TLS_SERVER_NAME', 'stopping']))",message="ETCD_*, HOME, PATH, POD_IP, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT, VAULT_CLUSTER_ADDR, VAULT_DISABLE_MLOCK, VAULT_REDIRECT_ADDR, VAULT_TLS_SERVER_NAME and stopping are set by the operator, or would replace its configuration"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Environment",order=43,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Env []corev1.EnvVar `json:"env,omitempty"`
@@ -1016,8 +1016,8 @@ type VaultStatus struct {
 	// conditions of the Vault. Ready, Stalled, Available, VaultInitialized, Unsealed, Updated,
 	// TLSReady, ConfigValid, SealReady and StorageReady are about Vault, and so are
 	// InitializationSucceeded and UnsealKeysValid, which are there when the operator initializes
-	// and unseals it, SealMigrated, while its seal is migrated, and Resized, where nodes with
-	// storage.raft were taken away; Initialized, Deployed,
+	// and unseals it, SealMigrated, while its seal is migrated, Authorized, where the operator logs
+	// in, and Resized, once another number of nodes with storage.raft was wanted; Initialized, Deployed,
 	// ReleaseFailed and Irreconcilable are about the Helm release
 	// that renders its objects.
 	// +listType=map

@@ -168,7 +168,7 @@ func (in *input) clusterServiceVersion(kinds map[string]description) (*v1alpha1.
 	return csv, nil
 }
 
-// examples are what consoles begin with, the smallest first.
+// examples are what consoles begin with, by name.
 func (in *input) examples() (string, error) {
 	slices.SortFunc(in.samples, func(a, b *unstructured.Unstructured) int {
 		return strings.Compare(a.GetName(), b.GetName())

@@ -1,5 +1,6 @@
-// Package backupjob makes the backups that VaultBackups ask for, each by a Job with the operator's
-// own image, and deletes what is stored of those that are deleted.
+// Package backupjob makes the backups that VaultBackups ask for and the restores that VaultRestores
+// ask for, each by a Job with the operator's own image that runs package backup, and deletes what is
+// stored of backups that are deleted. Into which Vault a backup can be restored is in package restore.
 package backupjob
 
 import (

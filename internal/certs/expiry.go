@@ -31,7 +31,7 @@ type Expiries []Expiry
 func (e Expiries) First() time.Time {
 	var first time.Time
 	for _, expiry := range e {
-		first = earlier(first, expiry.NotAfter)
+		first = Earlier(first, expiry.NotAfter)
 	}
 	return first
 }
@@ -53,16 +53,16 @@ func (e Expiries) Next(now time.Time) time.Time {
 	for _, expiry := range e {
 		for _, at := range []time.Time{expiry.Notice, expiry.NotAfter} {
 			if at.After(now) {
-				next = earlier(next, at)
+				next = Earlier(next, at)
 			}
 		}
 	}
 	return next
 }
 
-// earlier returns the earlier one; the zero time means never.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || b.Before(a) {
+// Earlier returns the earlier one; the zero time means never.
+func Earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
 	}
 	return a

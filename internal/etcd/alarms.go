@@ -1,6 +1,7 @@
-// Package etcd reads from the etcd of each Vault what the readiness of its pods
+// Package etcd asks the etcd of each Vault what the readiness of its pods
 // does not tell: whether it has raised an alarm, and so refuses to write, and
-// whether its members are of one cluster.
+// whether its members are of one cluster. It also makes the requests by which package members
+// defragments members.
 package etcd
 
 import (
@@ -41,7 +42,7 @@ const (
 )
 
 // Alarms knows the alarms that the etcd clusters of all Vaults have raised. An
-// alarm lasts until an administrator disarms it, so it is enough to look now and then.
+// alarm lasts until it is disarmed, so it is enough to look now and then.
 type Alarms struct {
 	// pods are read from a cache.
 	pods client.Reader

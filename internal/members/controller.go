@@ -1,4 +1,5 @@
-// Package members replaces the pods of etcd, one by one, when their template has changed. The
+// Package members replaces the pods of etcd, one by one, when their template has changed, and
+// defragments its members. The
 // StatefulSet controller could not: it begins with the member of the highest number, ready or
 // not, and could take the quorum away.
 // https://github.com/kubernetes/kubernetes/issues/67250

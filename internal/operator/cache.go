@@ -32,13 +32,11 @@ const (
 )
 
 // keptAnnotations are the prefixes of the annotations that are used: the
-// operator's, the revision of Deployments, the Helm reconciler's options, and what keeps
-// Argo CD from deleting volume claims. Others may hold whole objects, such as that of kubectl apply.
+// operator's, the revision of Deployments, and what keeps Argo CD from deleting volume claims. Others may hold whole objects, such as that of kubectl apply.
 var keptAnnotations = []string{
 	"vault.security.coreos.com/",
 	"deployment.kubernetes.io/revision",
 	corev1.PodDeletionCost,
-	"helm.sdk.operatorframework.io/",
 	storage.KeepAnnotation,
 }
 

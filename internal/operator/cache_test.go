@@ -63,10 +63,9 @@ func TestSlimAnnotations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := map[string]string{
-				v1alpha1.GenerationAnnotation:                 "1",
-				corev1.PodDeletionCost:                        "100",
-				"deployment.kubernetes.io/revision":           "2",
-				"helm.sdk.operatorframework.io/upgrade-force": "true",
+				v1alpha1.GenerationAnnotation:       "1",
+				corev1.PodDeletionCost:              "100",
+				"deployment.kubernetes.io/revision": "2",
 			}
 			annotations := map[string]string{corev1.LastAppliedConfigAnnotation: large, "example.com/tool": "x"}
 			for key, value := range want {

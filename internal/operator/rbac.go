@@ -2,8 +2,8 @@ package operator
 
 // What the operator may do in the namespaces that it serves, from which
 // config/rbac/role.yaml is generated. What it may do in its own namespace alone is
-// in config/rbac/leader_election_role.yaml, config/rbac/release_records_role.yaml and
-// config/rbac/login_role.yaml.
+// in config/rbac/leader_election_role.yaml, config/rbac/release_records_role.yaml,
+// config/rbac/login_role.yaml and config/rbac/own_image_role.yaml.
 //
 // The resource itself, whose finalizer is added and removed; its status, which is
 // applied; its finalizers subresource, so that what belongs to it may block its

@@ -1,5 +1,5 @@
-// Package seal checks spec.seal and the Secrets that it names, and tells why nodes cannot
-// unseal themselves by a key service.
+// Package seal checks spec.seal and the Secrets that it names, tells why nodes cannot
+// unseal themselves by a key service, and says when the data may be migrated to another seal.
 package seal
 
 import (

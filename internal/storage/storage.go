@@ -2,7 +2,8 @@
 // it from being made, changed or founded where that would harm the data on them.
 //
 // Check is the gate before a release, ApplyRetention the last step before an uninstall, and
-// Reconciler keeps empty members from founding a second cluster.
+// Reconciler keeps empty members from founding a second cluster, makes volumes larger, and makes
+// StatefulSets anew whose template of claims has changed.
 package storage
 
 import (

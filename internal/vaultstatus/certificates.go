@@ -93,9 +93,9 @@ func servingOf(f *facts) servedCertificates {
 		if served == nil || !pods.Running(pod) || pods.Terminating(pod) || f.certificates.leaf == "" {
 			continue
 		}
-		s.first = earlier(s.first, served.NotAfter)
+		s.first = certs.Earlier(s.first, served.NotAfter)
 		if served.NotAfter.After(f.now) {
-			s.next = earlier(s.next, served.NotAfter)
+			s.next = certs.Earlier(s.next, served.NotAfter)
 		}
 		switch {
 		case f.now.After(served.NotAfter):
@@ -118,13 +118,6 @@ func serverSecret(pod *corev1.Pod) string {
 		}
 	}
 	return ""
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // tlsValid is the condition TLSReady when what the Secrets hold is valid.
@@ -162,9 +155,9 @@ func tlsValid(f *facts) metav1.Condition {
 // the certificates; zero if never.
 func nextCertificateCheck(f *facts) time.Duration {
 	s := servingOf(f)
-	next := earlier(f.certificates.expiries.Next(f.now), s.next)
+	next := certs.Earlier(f.certificates.expiries.Next(f.now), s.next)
 	if deadline := f.certificates.since.Add(serveWithin); len(s.late) > 0 && deadline.After(f.now) {
-		next = earlier(next, deadline)
+		next = certs.Earlier(next, deadline)
 	}
 	if next.IsZero() {
 		return 0
@@ -183,7 +176,7 @@ func certificateStatus(served *probe.Certificate) *v1alpha1.NodeCertificate {
 // measureCertificates sets the metric to the first end of what is served, or is to be.
 func measureCertificates(f *facts) {
 	labels := []string{f.vault.Namespace, f.vault.Name}
-	if first := earlier(servingOf(f).first, f.certificates.end); !first.IsZero() {
+	if first := certs.Earlier(servingOf(f).first, f.certificates.end); !first.IsZero() {
 		certificateExpiry.WithLabelValues(labels...).Set(float64(first.Unix()))
 	}
 }

@@ -55,7 +55,7 @@ func (d *demo) run() {
 	if found := shell.Run(d, getVault+" --ignore-not-found"); found != "" {
 		d.say("A Vault of an earlier demo is there; it is removed, with its data.")
 		d.show(`kubectl -n default delete vault example`)
-		d.show(`kubectl -n default delete pvc -l app.kubernetes.io/instance=example`)
+		d.show(`kubectl -n default delete pvc -l app.kubernetes.io/name=vault,app.kubernetes.io/instance=example`)
 	}
 	d.say("One resource makes a Vault.")
 	d.show("cat config/samples/vault.yaml")

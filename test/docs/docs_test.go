@@ -163,3 +163,27 @@ func TestMapIsWhole(t *testing.T) {
 		}
 	}
 }
+
+// Applications share the label of the instance: without the name of this one, a command would
+// delete what is theirs.
+func TestDeletedIsWhatIsOfAVault(t *testing.T) {
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	found := 0
+	for _, page := range pages {
+		for line := range strings.Lines(read(t, strings.TrimPrefix(page, root+"/"))) {
+			if !strings.Contains(line, " delete ") || !strings.Contains(line, "app.kubernetes.io/instance=") {
+				continue
+			}
+			found++
+			if !strings.Contains(line, "app.kubernetes.io/name=vault,") {
+				t.Errorf("%s deletes what may be of another application: %s", page, line)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no page deletes by label")
+	}
+}
