@@ -156,7 +156,7 @@ func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
 	for _, pod := range pods {
 		f.awaitServed(t, pod, serial)
 	}
-	shell.Eventually(t, "the status tells which certificate is served", time.Minute, func() error {
+	shell.Eventually(t, "the status tells which certificate is served", renewal, func() error {
 		out, err := shell.Try(f.Kubectl(`get vault %s -o jsonpath='{range `+
 			`.status.nodeStatuses[*]}{.certificate.serial}{"\n"}{end}'`, f.Name))
 		for line := range strings.Lines(out) {
@@ -173,7 +173,8 @@ func (f *fixture) renewCertificate(t *testing.T, ca *userCA) {
 	for _, pod := range pods {
 		f.awaitServed(t, pod, serial)
 	}
-	awaitReported(t, f.Vault, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid, "")
+	// The operator keeps a connection for a minute, which shows the certificate of its beginning.
+	awaitCondition(t, f.Vault, renewal, v1alpha1.TLSReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSecretsValid)
 	f.AwaitHA(t, f.nodes-1)
 	if now := running(t, f.Vault); now != before {
 		t.Errorf("a renewed certificate is no reason to restart: the pods are\n%s\nand were\n%s", now, before)

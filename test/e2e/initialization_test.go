@@ -144,7 +144,7 @@ func initializePlain(t *testing.T, v vaulttest.Vault) {
 	// What starts is unsealed.
 	standby := v.AwaitHA(t, several-1).VaultStatus.Standby
 	if anyStorage != smallEtcd {
-		time.Sleep(15 * time.Second) // a node votes ten after it has joined, and no token is left to ask
+		time.Sleep(45 * time.Second) // until nodes vote that have just joined: no token is left to ask
 	}
 	shell.Run(t, v.Kubectl("delete pod %s", active))
 	v.Await(t, "is highly available again", func(s v1alpha1.VaultStatus) bool {

@@ -100,7 +100,7 @@ func requireStepDown(t *testing.T, v vaulttest.Vault) {
 		active := v.AwaitHA(t, several-1).VaultStatus.Active
 		since := time.Now()
 		setSpec(t, v, change)
-		shell.Run(t, v.Kubectl("wait --for=delete --timeout=1m pod/%s", active))
+		shell.Run(t, v.Kubectl("wait --for=delete --timeout=170s pod/%s", active))
 		awaitUpdated(t, v, "1.21.1", several)
 		if err := findEvent(v, "SteppedDown", active, since); err == nil {
 			return

@@ -74,7 +74,10 @@ func TestBackupProof(t *testing.T) {
 	})
 	t.Run("the operator is killed", func(t *testing.T) {
 		onlyInAll(t, "an integration test kills it at each step")
-		before := raft.status(t).Status.Proof
+		before, err := raft.get()
+		if err != nil {
+			t.Fatal(err)
+		}
 		raft.suspend(t, false)
 		for _, kind := range []string{"job " + raft.vault() + "-isolation", "vault " + raft.vault(),
 			"job " + raft.vault() + "-restore"} {
@@ -86,9 +89,13 @@ func TestBackupProof(t *testing.T) {
 			killOperator(t)
 		}
 		shell.Eventually(t, "the proof ends", 8*time.Minute, func() error {
-			after := raft.status(t).Status.Proof
-			if after.Phase != v1alpha1.ProofSucceeded || !before.CompletionTime.Before(after.CompletionTime) {
-				return fmt.Errorf("it is %+v", after)
+			after, err := raft.get()
+			if err != nil {
+				return err
+			}
+			old, now := before.Status.Proof, after.Status.Proof
+			if now.Phase != v1alpha1.ProofSucceeded || !old.CompletionTime.Before(now.CompletionTime) {
+				return fmt.Errorf("it is %+v", now)
 			}
 			return nil
 		})
@@ -233,13 +240,9 @@ func (p proven) schedule() string { return "of-" + p.of.Name }
 // vault is the name of the Vault that is restored into.
 func (p proven) vault() string { return p.schedule() + "-proof" }
 
-func (p proven) status(t *testing.T) *v1alpha1.VaultBackupSchedule {
-	t.Helper()
+func (p proven) get() (*v1alpha1.VaultBackupSchedule, error) {
 	s := &v1alpha1.VaultBackupSchedule{}
-	if err := vaulttest.Get(p.Namespace, p.schedule(), s); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return s, vaulttest.Get(p.Namespace, p.schedule(), s)
 }
 
 func (p proven) suspend(t *testing.T, suspend bool) {
@@ -251,7 +254,10 @@ func (p proven) suspend(t *testing.T, suspend bool) {
 func (p proven) await(t *testing.T, is metav1.ConditionStatus, reason, text string) {
 	t.Helper()
 	shell.Eventually(t, p.of.Name+" is proven "+reason, 8*time.Minute, func() error {
-		s := p.status(t)
+		s, err := p.get()
+		if err != nil {
+			return err
+		}
 		c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ProvenCondition)
 		if c == nil || c.Status != is || c.Reason != reason || !strings.Contains(c.Message, text) {
 			return fmt.Errorf("status %+v", s.Status)
@@ -264,13 +270,16 @@ func (p proven) await(t *testing.T, is metav1.ConditionStatus, reason, text stri
 func (p proven) requireTidy(t *testing.T) {
 	t.Helper()
 	shell.Eventually(t, "nothing is left of the proof of "+p.of.Name, 5*time.Minute, func() error {
-		out := shell.Run(t, p.Kubectl("get vaults,vaultrestores,networkpolicies,jobs,pods,pvc,secrets,serviceaccounts,"+
+		left, failed := shell.Try(p.Kubectl("get vaults,vaultrestores,networkpolicies,jobs,pods,pvc,secrets,serviceaccounts,"+
 			"services,deployments,statefulsets -o name -l app.kubernetes.io/instance=%s", p.vault()))
-		out += shell.Run(t, p.Kubectl("get vaults,vaultrestores,networkpolicies,jobs,pods,serviceaccounts -o name "+
+		also, err := shell.Try(p.Kubectl("get vaults,vaultrestores,networkpolicies,jobs,pods,serviceaccounts -o name "+
 			"-l vault.security.coreos.com/proof-of=%s", p.schedule()))
-		s := p.status(t)
-		if out != "" || len(s.Finalizers) > 0 {
-			return errors.New(out + strings.Join(s.Finalizers, " "))
+		s, missing := p.get()
+		if err := errors.Join(failed, err, missing); err != nil {
+			return err
+		}
+		if left+also != "" || len(s.Finalizers) > 0 {
+			return errors.New(left + also + strings.Join(s.Finalizers, " "))
 		}
 		return nil
 	})

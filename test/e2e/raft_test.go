@@ -48,7 +48,9 @@ func (f *fixture) awaitRaft(t *testing.T) {
 // leader. Without a login of the operator only Vault tells.
 func awaitPeersVote(t *testing.T, v vaulttest.Vault, token string) {
 	t.Helper()
-	shell.Eventually(t, "all nodes vote", time.Minute, func() error {
+	v.AwaitHA(t, 2)
+	// Vault waits ten seconds before it lets a node vote, and then does so when it looks the next time.
+	shell.Eventually(t, "all nodes vote", 2*time.Minute, func() error {
 		peers := v.Do(t, v.AwaitHA(t, 2).VaultStatus.Active, token, "vault operator raft list-peers")
 		if voters := strings.Count(peers, " true"); voters != 3 {
 			return fmt.Errorf("%d do", voters)

@@ -146,6 +146,7 @@ func (m *migrated) giveUp(t *testing.T, begin string) {
 
 // move runs the commands of the page that begin a migration, and those that administrators run in it.
 func (m *migrated) move(t *testing.T, begin, kind, key string) {
+	began := time.Now()
 	r := m.underLoad(t, func(active string) {
 		shell.Run(t, m.variables+begin)
 		m.awaitNamed(t)
@@ -164,7 +165,7 @@ func (m *migrated) move(t *testing.T, begin, kind, key string) {
 	})
 	requireOutage(t, r, outageBesideOthers)
 	awaitSeal(t, m.Vault, kind, key)
-	awaitEvent(t, m.Vault, v1alpha1.ReasonMigrated, "remove spec.sealMigration", time.Time{})
+	awaitEvent(t, m.Vault, v1alpha1.ReasonMigrated, "remove spec.sealMigration", began)
 	m.requireSecret(t)
 }
 

@@ -101,7 +101,9 @@ func madeAgain(t *testing.T, v vaulttest.Vault) {
 // rollOutEtcd changes etcd to a version that does not exist, and back.
 func rollOutEtcd(t *testing.T, v vaulttest.Vault) {
 	setSpec(t, v, `{"storage": {"etcd": {"version": "3.6.99"}}}`)
-	awaitReported(t, v, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing, "kept-etcd-0")
+	// How long it takes to find no image is the registry's affair.
+	awaitCondition(t, v, 3*time.Minute, v1alpha1.UpdatedCondition, metav1.ConditionFalse, v1alpha1.ReasonNodeFailing,
+		"kept-etcd-0")
 	if out, err := shell.Try(v.Kubectl("wait --for=condition=Updated --timeout=3s vault/kept")); err == nil {
 		t.Errorf("kubectl wait does not wait for etcd: %s", out)
 	}

@@ -52,6 +52,27 @@ func watchInvariants(t *testing.T, v vaulttest.Vault) {
 func watch(t *testing.T, v vaulttest.Vault, what string, each func(event string, object map[string]any)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// An API server ends each watch after a while.
+		for ctx.Err() == nil {
+			if err := watchOnce(ctx, v, what, each); err != nil && ctx.Err() == nil {
+				t.Log(err)
+				time.Sleep(time.Second)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+// watchOnce is one watch, until it ends.
+func watchOnce(
+	ctx context.Context, v vaulttest.Vault, what string, each func(event string, object map[string]any),
+) error {
 	cmd := exec.CommandContext(ctx, "bash", "-c", "exec "+v.Kubectl("get --watch --output-watch-events -o json %s", what))
 	cmd.Env = os.Environ()
 	out, err := cmd.StdoutPipe()
@@ -59,30 +80,21 @@ func watch(t *testing.T, v vaulttest.Vault, what string, each func(event string,
 		err = cmd.Start()
 	}
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for decoder := json.NewDecoder(bufio.NewReader(out)); ; {
-			var event struct {
-				Type   string
-				Object map[string]any
-			}
-			if err := decoder.Decode(&event); err != nil {
-				return // the watch was ended
-			}
-			if event.Type == "ERROR" {
-				continue // of an API server that hangs: the object is none
-			}
-			each(event.Type, event.Object)
+	for decoder := json.NewDecoder(bufio.NewReader(out)); ; {
+		var event struct {
+			Type   string
+			Object map[string]any
 		}
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-		_ = cmd.Wait() // it was killed
-	})
+		if err := decoder.Decode(&event); err != nil {
+			return cmd.Wait()
+		}
+		if event.Type == "ERROR" {
+			continue // of an API server that hangs: the object is none
+		}
+		each(event.Type, event.Object)
+	}
 }
 
 // labelWatch watches which pods of a Vault have the active label.

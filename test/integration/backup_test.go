@@ -220,7 +220,7 @@ func readyToRestore(t *testing.T, keys int) (
 // TestRestoreThatWasCut ends a restore in the middle, and starts it again.
 func TestRestoreThatWasCut(t *testing.T) {
 	t.Parallel()
-	task, files, into, want := readyToRestore(t, 5000)
+	task, files, into, want := readyToRestore(t, 20_000)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var watching sync.WaitGroup
@@ -255,7 +255,7 @@ func TestRestoreThatWasCut(t *testing.T) {
 // TestRestoreIsNotMixed initializes Vault while it is restored.
 func TestRestoreIsNotMixed(t *testing.T) {
 	t.Parallel()
-	task, files, into, _ := readyToRestore(t, 5000)
+	task, files, into, _ := readyToRestore(t, 20_000)
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
 	watching.Go(func() {

@@ -237,6 +237,9 @@ func TestDefragmentation(t *testing.T) {
 		}
 	}
 	step()
+	if len(recorder.Events) != 1 {
+		t.Fatalf("%d events", len(recorder.Events))
+	}
 	if event := <-recorder.Events; !strings.HasPrefix(event, "Normal AlarmDisarmed ") {
 		t.Errorf("event %q", event)
 	}

@@ -79,7 +79,8 @@ func TestConfigurationIsLimited(t *testing.T) {
 		nodes[active].Set(fakevault.Standby)
 		nodes[standby].Set(fakevault.Active)
 		awaitLabel(t, others, standby)
-		if took := time.Since(begin); took > 3*time.Second {
+		// A parser that hangs takes longer. Probes of an operator that is late come seldom.
+		if took := time.Since(begin); took > 10*time.Second {
 			t.Errorf("%s: a failover of another Vault took %s", test.what, took)
 		}
 		active, standby = standby, active
@@ -278,7 +279,7 @@ func removeAll(t *testing.T, namespace string) {
 // What a new Vault costs the API server: 42 to 46 requests, by which controller comes first. Reconciling the
 // release once more costs 14.
 func TestRequestsOfACreation(t *testing.T) {
-	const most = 50
+	const most = 55
 	namespace := newNamespace(t)
 	operator := startOperator(t)
 	deployVault(t, newNamespace(t)) // requests that are made once are left out

@@ -20,8 +20,8 @@ type T interface {
 	Cleanup(fn func())
 }
 
-// commandTimeout is how long one command may take.
-const commandTimeout = 3 * time.Minute
+// commandTimeout is how long one command may take. The plugin waits for nodes for five minutes.
+const commandTimeout = 6 * time.Minute
 
 // Try runs a command line and returns what it printed to both outputs.
 func Try(command string, env ...string) (string, error) {
