@@ -126,7 +126,7 @@ func (r *Reconciler) facts(ctx context.Context, s *v1alpha1.VaultBackupSchedule)
 	if err := r.around(ctx, f); err != nil {
 		return nil, err
 	}
-	if !s.Proving() || f.Origin == nil {
+	if !wanted(s) || !s.Proving() || f.Origin == nil {
 		return f, nil
 	}
 	if unseals(f.Origin) || f.Vault != nil && unseals(f.Vault) {

@@ -100,18 +100,20 @@ func told(is metav1.ConditionStatus, reason, format string, args ...any) *metav1
 // process that was killed does what that one would have done.
 func decide(f *facts) decision {
 	s := f.Schedule
-	wanted := s.Spec.Proof != nil && s.DeletionTimestamp == nil
-	if wanted && s.Proving() {
+	if wanted(s) && s.Proving() {
 		return goOn(f)
 	}
 	if d := tidy(f); len(d.Delete) > 0 || d.Again > 0 || d.Release {
 		return d
 	}
-	if !wanted {
+	if !wanted(s) {
 		return decision{Forget: s.DeletionTimestamp == nil}
 	}
 	return next(f)
 }
+
+// wanted says that backups of the schedule are to be proven.
+func wanted(s *v1alpha1.VaultBackupSchedule) bool { return s.Spec.Proof != nil && s.DeletionTimestamp == nil }
 
 // tidy deletes what is left of a proof: at last what isolates it, when no pod is left, and then the
 // finalizer.

@@ -289,6 +289,42 @@ func TestBackupProof(t *testing.T) {
 	}
 	awaitTidy(t, namespace)
 
+	// Proofs are given up while the copy is active, and its canary cannot be read.
+	proveIsolated()
+	node = startPod(t, awaitDeployed(t, scratch), "r", fakevault.Uninitialized)
+	read := make(chan struct{}, 1)
+	node.Handle(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/v1/secret/data/canary" {
+			return tellSeal(node, w, r)
+		}
+		select {
+		case read <- struct{}{}:
+		default:
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+		return true
+	})
+	endJob(t, namespace, proofName+"-restore", restoredMessage)
+	node.Set(fakevault.Active)
+	select {
+	case <-read:
+	case <-time.After(time.Minute):
+		t.Fatal("the canary is not read")
+	}
+	spec := s.Spec.DeepCopy().Proof
+	change(t, s, `{"spec": {"proof": null}}`)
+	awaitTidy(t, namespace)
+	eventually(t, "the proof is forgotten", func() error {
+		if s = get(t, namespace, s.Name, s); s.Status.Proof != nil || len(s.Finalizers) > 0 {
+			return fmt.Errorf("status %+v, finalizers %v", s.Status.Proof, s.Finalizers)
+		}
+		return nil
+	})
+	s.Spec.Proof = spec
+	if err := admin.Update(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+
 	// The schedule is deleted when the copy may be unsealed.
 	proveIsolated()
 	if scratch.Spec.Unseal == nil || scratch.Spec.Unseal.KeysSecretName != "keys" {
