@@ -156,7 +156,8 @@ const (
 	ReasonInitializesItself = "InitializesItself"
 	// ReasonOriginUnsealed: a node with the data of a Vault that is active would follow that one.
 	ReasonOriginUnsealed = "OriginUnsealed"
-	// ReasonVaultReplaced: the Vault was deleted while it was restored, or another one has its name.
+	// ReasonVaultReplaced: the Vault was deleted while it was restored, or another one has its name; or it was made anew
+	// while it was backed up.
 	ReasonVaultReplaced = "VaultReplaced"
 	// ReasonStorageDiffers: the Vault has another kind of storage than the one that was backed up.
 	ReasonStorageDiffers = "StorageDiffers"

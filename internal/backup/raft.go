@@ -161,6 +161,14 @@ func (s *raftSource) found(ctx context.Context, version string) (*vaultclient.In
 	}
 }
 
+// keyOf is the key of a Vault that was made. One that a key service unseals has none.
+func keyOf(made *vaultclient.InitResponse) (string, error) {
+	if len(made.Keys) == 0 {
+		return "", fail(Failed, nil, "Vault gave no key when it was initialized, and asks for one")
+	}
+	return made.Keys[0], nil
+}
+
 // activate unseals the node if it is sealed, and fails while it is not active.
 func (s *raftSource) activate(ctx context.Context, made *vaultclient.InitResponse) error {
 	status, err := s.client.SealStatus(ctx)
@@ -168,7 +176,11 @@ func (s *raftSource) activate(ctx context.Context, made *vaultclient.InitRespons
 		return err
 	}
 	if status.Sealed && !status.RecoverySeal {
-		if _, err := s.client.Unseal(ctx, made.Keys[0]); err != nil {
+		key, err := keyOf(made)
+		if err == nil {
+			_, err = s.client.Unseal(ctx, key)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -212,7 +224,11 @@ func (s *raftSource) taken(
 	if !status.Sealed || before.RecoverySeal {
 		return !status.Sealed && status.ClusterID != "" && status.ClusterID != before.ClusterID, nil
 	}
-	after, err := s.client.Unseal(ctx, made.Keys[0])
+	key, err := keyOf(made)
+	if err != nil {
+		return false, err
+	}
+	after, err := s.client.Unseal(ctx, key)
 	switch code := vaultclient.StatusOf(err); {
 	case err == nil && !after.Sealed:
 		return false, fail("", nil, "Vault took the snapshot and could not use it; its log says why, such as a volume "+

@@ -109,7 +109,7 @@ func (j *job) run(ctx context.Context) error {
 	return fail(Failed, nil, "There is no action %q", printable(string(j.task.Action)))
 }
 
-func (j *job) snapshotName() string { return j.task.Name + snapshotSuffix }
+func (j *job) snapshotName() string { return j.task.Name + SnapshotSuffix }
 func (j *job) recordName() string   { return j.task.Name + recordSuffix }
 func (j *job) owner() string        { return j.task.Vault.UID }
 

@@ -343,7 +343,7 @@ func TestChangedBackup(t *testing.T) {
 			vault := newFakeVault(t, raftSnapshot(t, raftFiles(strings.Repeat("state ", 100_000))))
 			task, files := setup(t, vault)
 			do(t, task, files, Backup)
-			path := filepath.Join(task.Location.Directory, task.Location.Prefix, task.Name+snapshotSuffix)
+			path := filepath.Join(task.Location.Directory, task.Location.Prefix, task.Name+SnapshotSuffix)
 			content, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
@@ -372,7 +372,8 @@ func TestRecordOfOthers(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	for _, content := range []string{"", "{}", "[]", `{"vault": {"uid": "1-2-3"}}`} {
+	for _, content := range []string{"", "{}", "[]", `{"vault": {"uid": "1-2-3"}}`, // The termination message of a Job has 4 KiB.
+		`{"vault": {"uid": "1-2-3", "name": "` + strings.Repeat("x", 5000) + `"}, "result": {"sha256": "1"}}`} {
 		if err := os.WriteFile(filepath.Join(dir, task.Name+recordSuffix), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -13,7 +13,7 @@ import (
 
 // What the names of a backup's two objects end with.
 const (
-	snapshotSuffix = ".snapshot"
+	SnapshotSuffix = ".snapshot"
 	recordSuffix   = ".json"
 )
 
@@ -86,7 +86,8 @@ func readRecord(ctx context.Context, s store, name string) (*Record, error) {
 		return nil, err
 	}
 	var record Record
-	if err := json.Unmarshal(content, &record); err != nil || record.Vault.UID == "" || record.Result.SHA256 == "" {
+	if err := json.Unmarshal(content, &record); err != nil || record.Vault.UID == "" || record.Result.SHA256 == "" ||
+		!record.Vault.Plausible() {
 		return nil, fail(Refused, nil, "%s is not of a backup of this operator", name+recordSuffix)
 	}
 	return &record, nil

@@ -2,7 +2,13 @@
 // runs it. It streams the data, and trusts neither the storage nor the store.
 package backup
 
-import "time"
+import (
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/vault-operator/vault-operator/internal/vaultversion"
+)
 
 // Action is what a Job does.
 type Action string
@@ -134,6 +140,28 @@ type Description struct {
 	Shares    int    `json:"shares,omitempty"`
 	Threshold int    `json:"threshold,omitempty"`
 	ClusterID string `json:"clusterID,omitempty"`
+}
+
+const (
+	// maxShares is how many shares a key can have, by Shamir's algorithm as Vault has it.
+	maxShares = 255
+	// maxVersion is how long the version of Vault may be.
+	maxVersion = 64
+	// maxName is how long a name may be, and maxID an identifier.
+	maxName, maxID = 253, 64
+)
+
+// sealType is a type of seals, as Vault names them.
+var sealType = regexp.MustCompile(`^[a-z]{1,32}$`)
+
+// Plausible says that what is told of a Vault could be so. A store, or who may write the status of pods, can tell
+// anything.
+func (d *Description) Plausible() bool {
+	return (d.Version == "" || len(d.Version) <= maxVersion && vaultversion.Valid(d.Version)) &&
+		(d.SealType == "" || sealType.MatchString(d.SealType)) &&
+		slices.Contains([]string{"", formatEtcd, formatRaft}, d.Storage) &&
+		0 <= d.Threshold && d.Threshold <= d.Shares && d.Shares <= maxShares &&
+		len(d.Namespace) <= maxName && len(d.Name) <= maxName && len(d.UID) <= maxID && len(d.ClusterID) <= maxID
 }
 
 // Result is what a Job says in its termination message, below 3 KB.

@@ -27,6 +27,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backup"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 )
@@ -54,13 +55,13 @@ type Reconciler struct {
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("backup").
 		For(&v1alpha1.VaultBackup{}).
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(namedBy(v1alpha1.BackupLabel))).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.SlowRetries()}).
-		Complete(r)
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.SlowRetries()}),
+		concurrency/2, r)
 }
 
 // namedBy maps the pod of a Job to what a label of it names.
@@ -175,7 +176,7 @@ func (r *Reconciler) keepFinalizer(ctx context.Context, b *v1alpha1.VaultBackup)
 
 // facts reads what is known of a backup, and the key of the Secret that has the CA of Vault.
 func (r *Reconciler) facts(ctx context.Context, b *v1alpha1.VaultBackup) (f *facts, caKey string, err error) {
-	f = &facts{Backup: b, Now: r.Clock.Now()}
+	f = &facts{Backup: b, Began: b.Status.StartTime, Now: r.Clock.Now()}
 	deleting := b.DeletionTimestamp != nil
 	if b.Completed() && !deleting {
 		return f, "", nil
@@ -308,6 +309,10 @@ func (r *Reconciler) missingClaim(ctx context.Context, namespace, name string) (
 	if !slices.ContainsFunc(list.Items, func(c corev1.PersistentVolumeClaim) bool { return c.DeletionTimestamp == nil }) {
 		return fmt.Sprintf("There is no PersistentVolumeClaim %s", name), nil
 	}
+	// The pod of a Job would give the files of that to its own group.
+	if list.Items[0].Labels[v1alpha1.NameLabel] == v1alpha1.AppName {
+		return fmt.Sprintf("The PersistentVolumeClaim %s has the data of a Vault, and no backups", name), nil
+	}
 	return "", nil
 }
 
@@ -316,6 +321,12 @@ func (r *Reconciler) act(ctx context.Context, f *facts, d decision, job *batchv1
 	b := f.Backup
 	if d.Release {
 		return r.release(ctx, b, b.Spec.DeletionPolicy == v1alpha1.DeleteData && b.Status.Attempts > 0)
+	}
+	// Once the status tells that it is over, nothing looks at the Job any more.
+	for _, job := range d.Remove {
+		if err := r.remove(ctx, job); err != nil {
+			return err
+		}
 	}
 	before := b.DeepCopy()
 	r.tell(f, d)
@@ -327,15 +338,17 @@ func (r *Reconciler) act(ctx context.Context, f *facts, d decision, job *batchv1
 		}
 		r.event(before, b)
 	}
-	for _, job := range d.Remove {
-		err := r.Delete(ctx, job, client.PropagationPolicy(metav1.DeletePropagationBackground),
-			client.Preconditions{UID: &job.UID})
-		if client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("deleting Job %s: %w", job.Name, err)
-		}
-	}
 	if d.Create != "" {
 		return r.create(ctx, job)
+	}
+	return nil
+}
+
+func (r *Reconciler) remove(ctx context.Context, job *batchv1.Job) error {
+	err := r.Delete(ctx, job, client.PropagationPolicy(metav1.DeletePropagationBackground),
+		client.Preconditions{UID: &job.UID})
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting Job %s: %w", job.Name, err)
 	}
 	return nil
 }

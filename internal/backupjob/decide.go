@@ -8,6 +8,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backup"
@@ -23,6 +24,10 @@ const (
 	settle = 15 * time.Second
 	// refusedAgain is when a Job is tried again that the API server has refused to make.
 	refusedAgain = 30 * time.Second
+	// leaveTime is how long the Job of an object may take to go that was deleted and made again.
+	leaveTime = time.Minute
+	// giveUp is when a Job does not end that has had its deadline: its node may be lost.
+	giveUp = (deadline+grace)*time.Second + 10*time.Minute
 	// deleteAgain is when a Job that could not delete what is stored is followed by another one.
 	deleteAgain = 10 * time.Minute
 )
@@ -38,7 +43,9 @@ type facts struct {
 	Job, Remover *batchv1.Job
 	// Pods are those of both Jobs.
 	Pods []corev1.Pod
-	Now  time.Time
+	// Began is when the first Job was made, by the clock of the operator.
+	Began *metav1.Time
+	Now   time.Time
 }
 
 // decision is what to do next, and what to tell.
@@ -70,11 +77,21 @@ func decide(f *facts) decision {
 		return decision{}
 	case f.Job == nil:
 		return begin(f)
+	case !metav1.IsControlledBy(f.Job, b) && leaves(f.Job, b, f.Now):
+		return decision{
+			Phase: v1alpha1.BackupPending, Reason: v1alpha1.ReasonJobPending, Again: time.Second,
+			Message: fmt.Sprintf("The Job %s of the VaultBackup that had this name is being deleted", f.Job.Name),
+		}
 	case !metav1.IsControlledBy(f.Job, b):
 		return failed(v1alpha1.ReasonJobConflict, "There is a Job %s that is not of this backup: delete it, and make "+
 			"another VaultBackup", f.Job.Name)
 	case f.Job.DeletionTimestamp != nil:
 		return decision{}
+	case replaced(f.Job, f.Vault):
+		d := failed(v1alpha1.ReasonVaultReplaced, "The Vault %s was made anew meanwhile. Do not restore what may be stored "+
+			"at %s, and make another VaultBackup", f.Vault.Name, b.Status.Location)
+		d.Remove = []*batchv1.Job{f.Job}
+		return d
 	case awaitsResult(f):
 		return decision{Again: time.Second}
 	case ended(f.Job, batchv1.JobComplete):
@@ -83,7 +100,32 @@ func decide(f *facts) decision {
 		reason, message := whyFailed(f.Job, f.Pods, f.Now)
 		return failed(reason, "%s", message)
 	}
+	if pod := unended(f); pod != "" && f.Now.Sub(f.Job.CreationTimestamp.Time) > giveUp {
+		d := failed(v1alpha1.ReasonJobFailed, "The pod %[1]s does not end: if its Kubernetes node is gone for good, "+
+			"delete it there, or 'kubectl delete pod %[1]s --force'. Then make another VaultBackup", pod)
+		d.Remove = []*batchv1.Job{f.Job}
+		return d
+	}
 	return underWay(f)
+}
+
+// replaced says that the Vault was made anew before the Job had ended, whose pod may have read from that.
+func replaced(job *batchv1.Job, vault *v1alpha1.Vault) bool {
+	if vault == nil || ofVault(job, vault) {
+		return false
+	}
+	complete := condition(job, batchv1.JobComplete)
+	return complete == nil || !complete.LastTransitionTime.Before(&vault.CreationTimestamp)
+}
+
+// leaves says that a Job is about to go: it is being deleted, or has lost an object that had the name of this one.
+func leaves(job *batchv1.Job, owner client.Object, now time.Time) bool {
+	if now.Sub(owner.GetCreationTimestamp().Time) > leaveTime {
+		return false
+	}
+	of := metav1.GetControllerOf(job)
+	return job.DeletionTimestamp != nil || of != nil && of.APIVersion == v1alpha1.GroupVersion.String() &&
+		of.Name == owner.GetName() && of.UID != owner.GetUID()
 }
 
 // begin says whether a Job is made.
@@ -186,33 +228,49 @@ func whyFailed(job *batchv1.Job, pods []corev1.Pod, now time.Time) (reason, mess
 	return v1alpha1.ReasonJobFailed, fmt.Sprintf("%s: kubectl logs -l %s=%s", message, batchv1.JobNameLabel, job.Name)
 }
 
-// underWay tells of a Job that has not ended.
-func underWay(f *facts) decision {
-	why := "The pod of the Job is not there yet"
+// progress is how far a Job is that has not ended: its pod that runs, or what it waits for, and how many pods have
+// failed.
+func progress(job *batchv1.Job, pods []corev1.Pod) (runs, why string, failures int32) {
+	why = fmt.Sprintf("The pod of the Job is not there yet; if that lasts: kubectl describe job %s", job.Name)
 	// The Job counts a pod that has failed later than the pod is seen.
-	failures := f.Job.Status.Failed
-	if uncounted := f.Job.Status.UncountedTerminatedPods; uncounted != nil {
+	failures = job.Status.Failed
+	if uncounted := job.Status.UncountedTerminatedPods; uncounted != nil {
 		failures += int32(len(uncounted.Failed))
 	}
-	for i := range f.Pods {
-		pod := &f.Pods[i]
-		if !controlledBy(pod, f.Job) {
+	for i := range pods {
+		pod := &pods[i]
+		if !controlledBy(pod, job) {
 			continue
 		}
-		if pod.Status.Phase == corev1.PodFailed {
+		switch pod.Status.Phase {
+		case corev1.PodFailed:
 			failures = max(failures, 1)
-			continue
+		case corev1.PodRunning, corev1.PodSucceeded:
+			return pod.Name, "", failures
+		default:
+			why = waits(pod)
 		}
-		if pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded {
-			return decision{
-				Phase: v1alpha1.BackupRunning, Reason: v1alpha1.ReasonJobRunning,
-				Message: "The Job copies the data: pod " + pod.Name,
-			}
+	}
+	if failures > 0 {
+		why = fmt.Sprintf("The Job tries again, and has failed %d times", failures)
+	}
+	return "", why, failures
+}
+
+// underWay tells of a Job that has not ended.
+func underWay(f *facts) decision {
+	pod, why, failures := progress(f.Job, f.Pods)
+	if pod != "" {
+		return decision{
+			Phase: v1alpha1.BackupRunning, Reason: v1alpha1.ReasonJobRunning, Message: "The Job copies the data: pod " + pod,
 		}
-		why = waits(pod)
 	}
 	// One that had begun is tried again by its Job.
-	late := f.Job.CreationTimestamp.Add(startTime).Sub(f.Now)
+	began := f.Job.CreationTimestamp.Time
+	if f.Began != nil && f.Began.After(began) { // by another clock, which may be ahead
+		began = f.Began.Time
+	}
+	late := began.Add(startTime).Sub(f.Now)
 	if late <= 0 && failures == 0 {
 		d := failed(v1alpha1.ReasonJobNotStarted, "The Job could not begin within %s: %s", startTime, why)
 		d.Remove = []*batchv1.Job{f.Job}
@@ -221,7 +279,6 @@ func underWay(f *facts) decision {
 	phase := v1alpha1.BackupPending
 	if failures > 0 {
 		phase = v1alpha1.BackupRunning
-		why = fmt.Sprintf("The Job tries again, and has failed %d times", failures)
 	}
 	return decision{
 		Phase: phase, Reason: v1alpha1.ReasonJobPending, Message: why, Again: max(late, time.Second),
@@ -256,8 +313,11 @@ func decideDeletion(f *facts) decision {
 		}
 		return decision{Phase: v1alpha1.BackupDeleting, Remove: []*batchv1.Job{f.Job}, Again: time.Second}
 	}
-	if unended(f) != "" {
-		return decision{Phase: v1alpha1.BackupDeleting, Again: time.Second}
+	if pod := unended(f); pod != "" {
+		return decision{
+			Phase: v1alpha1.BackupDeleting, Reason: v1alpha1.ReasonJobPending, Again: time.Second,
+			Message: fmt.Sprintf("The pod %s has to end before: it may still store something", pod),
+		}
 	}
 	return decideRemoval(f)
 }
@@ -302,6 +362,11 @@ func decideRemoval(f *facts) decision {
 		deleting.Reason, deleting.Message = reason, message+goOn
 		if deleting.Again = f.Remover.CreationTimestamp.Add(deleteAgain).Sub(f.Now); deleting.Again <= 0 {
 			deleting.Remove, deleting.Again = []*batchv1.Job{f.Remover}, time.Second
+		}
+	default:
+		deleting.Message = "A Job deletes what is stored"
+		if runs, why, _ := progress(f.Remover, f.Pods); runs == "" {
+			deleting.Message = why + goOn
 		}
 	}
 	return deleting

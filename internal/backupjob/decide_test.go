@@ -1,6 +1,7 @@
 package backupjob
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -9,7 +10,12 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backup"
@@ -89,7 +95,23 @@ func TestDecide(t *testing.T) {
 	old.CreationTimestamp = metav1.NewTime(now.Add(-startTime))
 	uncounted := old.DeepCopy()
 	uncounted.Status.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{Failed: []types.UID{"p"}}
+	lost := newJob(b, "")
+	lost.CreationTimestamp = metav1.NewTime(now.Add(-giveUp - time.Second))
 	tried := func(b *v1alpha1.VaultBackup) { b.Status.Attempts = maxAttempts }
+	ofAnother := func(job *batchv1.Job) *batchv1.Job {
+		job = job.DeepCopy()
+		job.Annotations = map[string]string{vaultAnnotation: "before"}
+		return job
+	}
+	madeAgo := func(ago time.Duration) func(*v1alpha1.Vault) {
+		return func(v *v1alpha1.Vault) { v.CreationTimestamp = metav1.NewTime(now.Add(-ago)) }
+	}
+	again := newBackup(func(b *v1alpha1.VaultBackup) { b.UID, b.CreationTimestamp = "6-7", metav1.NewTime(now) })
+	longAgain := again.DeepCopy()
+	longAgain.CreationTimestamp = metav1.NewTime(now.Add(-leaveTime - time.Second))
+	going := newJob(nil, "")
+	going.DeletionTimestamp = &metav1.Time{Time: now}
+	begun := newBackup(func(b *v1alpha1.VaultBackup) { b.Status.StartTime = &metav1.Time{Time: now} })
 	done := func(b *v1alpha1.VaultBackup) { b.Status.CompletionTime = &metav1.Time{Time: now} }
 	for name, tt := range map[string]struct {
 		facts  facts
@@ -120,6 +142,23 @@ func TestDecide(t *testing.T) {
 			v1alpha1.BackupFailed, v1alpha1.ReasonJobFailed, false, 0},
 		"foreign Job": {facts{Backup: b, Vault: newVault(nil), Job: newJob(nil, "")},
 			v1alpha1.BackupFailed, v1alpha1.ReasonJobConflict, false, 0},
+		"Job of one that had its name": {facts{Backup: again, Vault: newVault(nil), Job: running},
+			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, false, 0},
+		"Job that stays": {facts{Backup: longAgain, Vault: newVault(nil), Job: running},
+			v1alpha1.BackupFailed, v1alpha1.ReasonJobConflict, false, 0},
+		"foreign Job that goes": {facts{Backup: again, Vault: newVault(nil), Job: going},
+			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, false, 0},
+		"the Vault was made anew": {facts{Backup: b, Vault: newVault(nil), Job: ofAnother(running)},
+			v1alpha1.BackupFailed, v1alpha1.ReasonVaultReplaced, false, 1},
+		"the Vault was made anew before its end": {facts{Backup: b, Vault: newVault(madeAgo(time.Hour)),
+			Job: ofAnother(complete)}, v1alpha1.BackupFailed, v1alpha1.ReasonVaultReplaced, false, 1},
+		"the Vault was made anew after its end": {facts{Backup: b, Vault: newVault(madeAgo(time.Second)),
+			Job: ofAnother(complete), Pods: []corev1.Pod{podOf(complete, corev1.PodSucceeded, stored)}},
+			v1alpha1.BackupSucceeded, v1alpha1.ReasonBackupStored, false, 0},
+		"the machine is lost": {facts{Backup: b, Job: lost, Pods: []corev1.Pod{podOf(lost, corev1.PodRunning, "")}},
+			v1alpha1.BackupFailed, v1alpha1.ReasonJobFailed, false, 1},
+		"the clock is ahead": {facts{Backup: begun, Job: old, Began: begun.Status.StartTime},
+			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, false, 0},
 		"runs": {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodRunning, "")}},
 			v1alpha1.BackupRunning, v1alpha1.ReasonJobRunning, false, 0},
 		"waits": {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodPending, "")}},
@@ -194,29 +233,83 @@ func TestDecideDeletion(t *testing.T) {
 	made, broken := newJob(b, batchv1.JobComplete), newJob(b, batchv1.JobFailed)
 	old := newJob(b, batchv1.JobFailed)
 	old.CreationTimestamp = metav1.NewTime(now.Add(-deleteAgain))
+	remover := newJob(b, "")
+	remover.Name = "b-delete"
 	fresh := newBackup(func(b *v1alpha1.VaultBackup) { deleted(b); b.Status.Attempts = 0 })
 	kept := newBackup(func(b *v1alpha1.VaultBackup) { b.Status.Attempts = 1 })
 	for name, tt := range map[string]struct {
 		facts           facts
 		release, create bool
 		remove          int
+		says            string
 	}{
-		"is kept": {facts{Backup: kept}, true, false, 0},
-		"was never begun": {facts{Backup: fresh},
-			true, false, 0},
-		"the Job goes first": {facts{Backup: b, Job: newJob(b, "")}, false, false, 1},
+		"is kept":            {facts{Backup: kept}, true, false, 0, ""},
+		"was never begun":    {facts{Backup: fresh}, true, false, 0, ""},
+		"the Job goes first": {facts{Backup: b, Job: newJob(b, "")}, false, false, 1, ""},
 		"its pod as well": {facts{Backup: b, Pods: []corev1.Pod{podOf(newJob(b, ""), corev1.PodRunning, "")}},
-			false, false, 0},
-		"is deleted":          {facts{Backup: b}, false, true, 0},
-		"has no Secret":       {facts{Backup: b, Missing: "m"}, false, false, 0},
-		"is gone":             {facts{Backup: b, Remover: made}, true, false, 0},
-		"fails":               {facts{Backup: b, Remover: broken}, false, false, 0},
-		"is tried once again": {facts{Backup: b, Remover: old}, false, false, 1},
+			false, false, 0, "The pod p has to end"},
+		"is deleted":    {facts{Backup: b}, false, true, 0, "A Job deletes"},
+		"has no Secret": {facts{Backup: b, Missing: "m"}, false, false, 0, "Retain"},
+		"is gone":       {facts{Backup: b, Remover: made}, true, false, 0, ""},
+		"does not start": {facts{Backup: b, Remover: remover, Pods: []corev1.Pod{podOf(remover,
+			corev1.PodPending, "")}}, false, false, 0, "pod p is being started"},
+		"has no pod": {facts{Backup: b, Remover: remover}, false, false, 0, "kubectl describe job b-delete"},
+		"runs": {facts{Backup: b, Remover: remover, Pods: []corev1.Pod{podOf(remover,
+			corev1.PodRunning, "")}}, false, false, 0, "A Job deletes"},
+		"fails":               {facts{Backup: b, Remover: broken}, false, false, 0, "Retain"},
+		"is tried once again": {facts{Backup: b, Remover: old}, false, false, 1, ""},
 	} {
 		tt.facts.Now = now
 		d := decideDeletion(&tt.facts)
-		if d.Release != tt.release || (d.Create == backup.Delete) != tt.create || len(d.Remove) != tt.remove {
+		if d.Release != tt.release || (d.Create == backup.Delete) != tt.create || len(d.Remove) != tt.remove ||
+			!strings.Contains(d.Message, tt.says) {
 			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+// TestJobEndsBefore has the Job deleted before the status tells that it is over: nothing looks at it afterwards.
+func TestJobEndsBefore(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(v1alpha1.AddToScheme(scheme), batchv1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	b, x := newBackup(nil), newRestore(nil)
+	b.Namespace, x.Namespace = "default", "default"
+	job := newJob(b, "")
+	job.Namespace = b.Namespace
+	refuse := true
+	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(b, x, job).WithStatusSubresource(b, x).
+		WithInterceptorFuncs(interceptor.Funcs{Delete: func(
+			ctx context.Context, c client.WithWatch, obj client.Object, options ...client.DeleteOption,
+		) error {
+			if refuse {
+				return errors.New("away")
+			}
+			return c.Delete(ctx, obj, options...)
+		}}).Build()
+	r := &Reconciler{Client: c, Recorder: record.NewFakeRecorder(10)}
+	over := failed(v1alpha1.ReasonJobNotStarted, "late")
+	over.Remove = []*batchv1.Job{job}
+	restoreOver := restoreFailed(v1alpha1.ReasonJobNotStarted, "late")
+	restoreOver.Remove = true
+	for _, refuse = range []bool{true, false} {
+		err := r.act(t.Context(), &facts{Backup: b, Now: now}, over, nil)
+		var got v1alpha1.VaultBackup
+		if failed := c.Get(t.Context(), client.ObjectKeyFromObject(b), &got); failed != nil {
+			t.Fatal(failed)
+		}
+		if (err != nil) != refuse || got.Completed() == refuse {
+			t.Errorf("refused %t: error %v, status %+v", refuse, err, got.Status)
+		}
+		restorer := &Restorer{Reconciler: r}
+		err = restorer.act(t.Context(), &restoreFacts{Restore: x, Job: job, Now: now}, restoreOver, nil)
+		var restore v1alpha1.VaultRestore
+		if failed := c.Get(t.Context(), client.ObjectKeyFromObject(x), &restore); failed != nil {
+			t.Fatal(failed)
+		}
+		if (err != nil) != refuse || restore.Completed() == refuse {
+			t.Errorf("refused %t: error %v, status %+v", refuse, err, restore.Status)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func urlOf(destination *v1alpha1.BackupDestination, at backup.Location, name str
 	} else if claim := destination.PersistentVolumeClaim; claim != nil {
 		host = string(claim.ClaimName)
 	}
-	return fmt.Sprintf("%s://%s/%s.snapshot", scheme, host, path.Join(at.Prefix, name))
+	return fmt.Sprintf("%s://%s/%s", scheme, host, path.Join(at.Prefix, name)+backup.SnapshotSuffix)
 }
 
 // source is the storage of a Vault as a Job reaches it, or nil if the operator does not run it.
@@ -158,6 +158,9 @@ func (r *Reconciler) newJob(
 			*metav1.NewControllerRef(b, v1alpha1.GroupVersion.WithKind("VaultBackup")),
 		},
 	}, pod)
+	if action == backup.Backup {
+		job.Annotations = map[string]string{vaultAnnotation: string(vault.UID)}
+	}
 	// Two pods at a time would clean up what the other one has stored.
 	job.Spec.PodReplacementPolicy = new(batchv1.Failed)
 	return job, nil

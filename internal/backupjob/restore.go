@@ -24,6 +24,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backup"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/probe"
@@ -43,13 +44,13 @@ type Restorer struct {
 
 // SetupWithManager adds the controller to the manager.
 func (r *Restorer) SetupWithManager(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("restore").
 		For(&v1alpha1.VaultRestore{}).
 		Owns(&batchv1.Job{}).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(namedBy(v1alpha1.RestoreLabel))).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.SlowRetries()}).
-		Complete(r)
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.SlowRetries()}),
+		concurrency/2, r)
 }
 
 // Reconcile does the next step of one restore.
@@ -199,8 +200,8 @@ func restoreJobName(x *v1alpha1.VaultRestore) string {
 	return x.Name + "-" + strings.ToLower(string(backup.Restore))
 }
 
-// vaultAnnotation of the Job of a restore is the UID of the Vault that it was made for. It must not write into
-// another one of this name.
+// vaultAnnotation of a Job is the UID of the Vault that it was made for. It must not write into another one of this
+// name, nor back that up.
 const vaultAnnotation = "vault.security.coreos.com/vault-uid"
 
 // storedBackup is where what is restored is stored.
@@ -231,6 +232,12 @@ func storedAt(f *restoreFacts) *storedBackup {
 // act does what was decided, and tells of it. The Job is the one to make, if one is.
 func (r *Restorer) act(ctx context.Context, f *restoreFacts, d restoreDecision, job *batchv1.Job) error {
 	x := f.Restore
+	// Once the status tells that it is over, nothing looks at the Job any more.
+	if d.Remove {
+		if err := r.remove(ctx, f.Job); err != nil {
+			return err
+		}
+	}
 	before := x.DeepCopy()
 	tellRestore(f, d)
 	if !equality.Semantic.DeepEqual(before.Status, x.Status) {
@@ -239,13 +246,6 @@ func (r *Restorer) act(ctx context.Context, f *restoreFacts, d restoreDecision, 
 			return err
 		}
 		r.tellEvent(x)
-	}
-	if d.Remove {
-		err := r.Delete(ctx, f.Job, client.PropagationPolicy(metav1.DeletePropagationBackground),
-			client.Preconditions{UID: &f.Job.UID})
-		if client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("deleting Job %s: %w", f.Job.Name, err)
-		}
 	}
 	for _, n := range d.Restart {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: x.Namespace, Name: n.Name}}

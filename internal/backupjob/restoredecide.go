@@ -91,6 +91,11 @@ func decideRestore(f *restoreFacts) restoreDecision {
 			"read.%s", afterwards(f))
 	case f.Job == nil:
 		return beginRestore(f)
+	case !metav1.IsControlledBy(f.Job, r) && leaves(f.Job, r, f.Now):
+		return restoreDecision{
+			Phase: v1alpha1.RestorePending, Reason: v1alpha1.ReasonJobPending, Again: time.Second,
+			Message: fmt.Sprintf("The Job %s of the VaultRestore that had this name is being deleted", f.Job.Name),
+		}
 	case !metav1.IsControlledBy(f.Job, r):
 		return restoreFailed(v1alpha1.ReasonJobConflict, "There is a Job %s that is not of this restore: delete it, and "+
 			"make another VaultRestore", f.Job.Name)
@@ -252,7 +257,7 @@ func refusedRestore(f *restoreFacts, why string) restoreDecision {
 
 // restoring tells of a Job that has not ended.
 func restoring(f *restoreFacts) restoreDecision {
-	d := underWay(&facts{Job: f.Job, Pods: f.Pods, Now: f.Now})
+	d := underWay(&facts{Job: f.Job, Pods: f.Pods, Began: f.Restore.Status.StartTime, Now: f.Now})
 	result := restoreDecision{
 		Phase: v1alpha1.RestoreRunning, Reason: d.Reason, Message: d.Message, Again: max(d.Again, look),
 	}
@@ -276,6 +281,10 @@ func restored(f *restoreFacts) restoreDecision {
 		return *failed
 	}
 	ended := condition(f.Job, batchv1.JobComplete).LastTransitionTime.Time
+	// It is of another clock than the time of pods, which may be behind.
+	if made := f.Job.CreationTimestamp.Time; ended.Before(made) {
+		ended = made
+	}
 	d := restoreDecision{Phase: v1alpha1.RestoreRunning, Reason: v1alpha1.ReasonAwaitingNodes, Again: look, Result: result}
 	var told bool
 	var since time.Time

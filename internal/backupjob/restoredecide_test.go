@@ -185,11 +185,14 @@ func TestDecideRestore(t *testing.T) {
 	}
 	done := said(complete, restoredResult)
 	endedLongAgo := newRestoreJob(x, batchv1.JobComplete)
+	endedLongAgo.CreationTimestamp = metav1.NewTime(now.Add(-time.Hour))
 	endedLongAgo.Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(-tellWithin - time.Minute))
 	long := newRestoreJob(x, "")
 	long.CreationTimestamp = metav1.NewTime(now.Add(-startTime))
 	none, sealed := probe.Uninitialized, probe.Sealed
 	const nonsense = `{"restoredTime": "2026-01-02T03:04:00Z", "vault": {"threshold": 3, "shares": 2}}`
+	behind := newRestoreJob(x, batchv1.JobComplete) // the clock of the controller of Jobs
+	behind.Status.Conditions[0].LastTransitionTime = metav1.NewTime(behind.CreationTimestamp.Add(-time.Hour))
 	for name, tt := range map[string]struct {
 		change  func(*v1alpha1.Vault)
 		job     *batchv1.Job
@@ -227,6 +230,8 @@ func TestDecideRestore(t *testing.T) {
 			phase: succeeds, reason: v1alpha1.ReasonRestored, says: "by the key service"},
 		"raft starts again": {change: raftVault, job: complete, pods: done, nodes: nodesOf(false, sealed, sealed, none),
 			phase: runs, reason: v1alpha1.ReasonAwaitingNodes, restart: threeNode},
+		"raft starts again, by another clock": {change: raftVault, job: behind, pods: said(behind, restoredResult),
+			nodes: nodesOf(false, sealed), phase: runs, reason: v1alpha1.ReasonAwaitingNodes, restart: 1},
 		"raft has started again": {change: raftVault, job: complete, pods: done,
 			nodes: nodesOf(true, sealed, none, probe.Unreachable), phase: succeeds, reason: v1alpha1.ReasonRestored},
 		"raft starts again, late": {change: raftVault, job: endedLongAgo, nodes: nodesOf(false, sealed, none),

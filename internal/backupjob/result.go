@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
-	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -14,21 +13,11 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backup"
-	"github.com/vault-operator/vault-operator/internal/vaultversion"
-)
-
-const (
-	// maxShares is how many shares a key can have, by Shamir's algorithm as Vault has it.
-	maxShares = 255
-	// maxVersion is how long the version of Vault may be.
-	maxVersion = 64
 )
 
 var (
 	digest = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	// sealType is a type of seals, as Vault names them.
-	sealType = regexp.MustCompile(`^[a-z]{1,32}$`)
-	word     = regexp.MustCompile(`^[A-Z][A-Za-z]{0,63}$`)
+	word   = regexp.MustCompile(`^[A-Z][A-Za-z]{0,63}$`)
 )
 
 // resultOf is what the newest pod of a Job that has ended said. Whoever may write the status of
@@ -52,14 +41,6 @@ func resultOf(job *batchv1.Job, pods []corev1.Pod, now time.Time) (*backup.Resul
 		return nil, nil
 	}
 	return parse(newest.Message, now)
-}
-
-// plausible says that what is told of a Vault could be so.
-func plausible(v *backup.Description) bool {
-	return (v.Version == "" || len(v.Version) <= maxVersion && vaultversion.Valid(v.Version)) &&
-		(v.SealType == "" || sealType.MatchString(v.SealType)) &&
-		slices.Contains([]string{"", "etcd", "raft"}, v.Storage) &&
-		0 <= v.Threshold && v.Threshold <= v.Shares && v.Shares <= maxShares
 }
 
 // told is what a Job has told of the Vault that a backup is of, beside what is known.
@@ -103,7 +84,7 @@ func parse(text string, now time.Time) (*backup.Result, error) {
 		return nil, fmt.Errorf("its digest is not a SHA-256")
 	case result.Reason != "" && !word.MatchString(string(result.Reason)):
 		return nil, fmt.Errorf("its reason is not a word")
-	case result.Vault != nil && !plausible(result.Vault):
+	case result.Vault != nil && !result.Vault.Plausible():
 		return nil, fmt.Errorf("it tells of a Vault that cannot be")
 	}
 	return &result, nil

@@ -113,7 +113,9 @@ func decide(f *facts) decision {
 }
 
 // wanted says that backups of the schedule are to be proven.
-func wanted(s *v1alpha1.VaultBackupSchedule) bool { return s.Spec.Proof != nil && s.DeletionTimestamp == nil }
+func wanted(s *v1alpha1.VaultBackupSchedule) bool {
+	return s.Spec.Proof != nil && s.DeletionTimestamp == nil
+}
 
 // tidy deletes what is left of a proof: at last what isolates it, when no pod is left, and then the
 // finalizer.

@@ -5,6 +5,7 @@ package backupschedule
 import (
 	"context"
 	"fmt"
+	"path"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backup"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 )
@@ -51,12 +54,12 @@ type Reconciler struct {
 
 // SetupWithManager adds the reconciler to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("backupschedule").
 		For(&v1alpha1.VaultBackupSchedule{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.VaultBackup{}, handler.EnqueueRequestsFromMapFunc(ofSchedule)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.SlowRetries()}).
-		Complete(r)
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: pods.SlowRetries()}),
+		concurrency/2, r)
 }
 
 // ofSchedule maps a backup to its schedule.
@@ -91,9 +94,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	before := s.DeepCopy()
+	// A quota may refuse a backup because none has been deleted.
+	retained := r.retain(ctx, &s, backups)
 	again, err := r.follow(ctx, &s, backups)
 	if err == nil {
-		err = r.retain(ctx, &s, backups)
+		err = retained
 	}
 	if Refused(err) {
 		r.condition(&s, metav1.ConditionFalse, v1alpha1.ReasonBackupRefused, err.Error())
@@ -133,12 +138,15 @@ func (r *Reconciler) retain(
 		return fmt.Errorf("listing VaultRestores: %w", err)
 	}
 	for i := range restores.Items {
-		if !restores.Items[i].Completed() {
-			inUse[string(restores.Items[i].Spec.Backup)] = true
+		if x := &restores.Items[i]; !x.Completed() {
+			inUse[string(x.Spec.Backup)] = true
+			if x.Spec.From != nil {
+				inUse[path.Base(x.Spec.From.Name)+backup.SnapshotSuffix] = true
+			}
 		}
 	}
 	for _, b := range gone {
-		if inUse[b.Name] {
+		if inUse[b.Name] || inUse[path.Base(b.Status.Location)] {
 			continue
 		}
 		if err := r.expire(ctx, s, b); client.IgnoreNotFound(err) != nil {

@@ -63,16 +63,37 @@ func TestFirstBackupWaitsForData(t *testing.T) {
 	}
 }
 
-// TestBackupsThatAreRefused checks that a schedule says when the API server refuses its backups.
+// TestBackupsThatAreRefused checks that a schedule says when the API server refuses its backups, and makes room
+// nevertheless: a quota may be why. What is restored from is kept.
 func TestBackupsThatAreRefused(t *testing.T) {
 	now := at(t, "2026-01-02T10:20:30Z")
 	schedule := &v1alpha1.VaultBackupSchedule{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "minutely", UID: "uid",
 			CreationTimestamp: metav1.NewTime(now.Add(-time.Hour))},
-		Spec: v1alpha1.VaultBackupScheduleSpec{Vault: "example", Schedule: "* * * * *"},
+		Spec: v1alpha1.VaultBackupScheduleSpec{
+			Vault: "example", Schedule: "* * * * *", Retention: &v1alpha1.BackupRetention{Count: new(int32(1))},
+		},
 	}
+	objects := []client.Object{schedule}
+	for i, name := range []string{"by-name", "by-path", "old", "new"} {
+		made := metav1.NewTime(now.Add(time.Duration(i-10) * time.Minute))
+		b := &v1alpha1.VaultBackup{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "ns", Name: name, CreationTimestamp: made, Labels: map[string]string{v1alpha1.ScheduleLabel: schedule.Name},
+		}}
+		b.Spec.Vault = "example"
+		b.Status.Phase, b.Status.CompletionTime = v1alpha1.BackupSucceeded, &made
+		b.Status.Location = "s3://bucket/ns/example/" + name + "-1234.snapshot"
+		objects = append(objects, b)
+	}
+	restore := func(name string) *v1alpha1.VaultRestore {
+		return &v1alpha1.VaultRestore{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}}
+	}
+	byName, byPath := restore("by-name"), restore("by-path")
+	byName.Spec.Backup = "by-name"
+	byPath.Spec.From = &v1alpha1.StoredBackup{Name: "ns/example/by-path-1234"}
+	objects = append(objects, byName, byPath)
 	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "vaultbackups"}, "x", errors.New("exceeded quota"))
-	c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(schedule).WithStatusSubresource(schedule).
+	c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(objects...).WithStatusSubresource(schedule).
 		WithInterceptorFuncs(interceptor.Funcs{
 			Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return refused },
 		}).Build()
@@ -90,5 +111,14 @@ func TestBackupsThatAreRefused(t *testing.T) {
 	if ready == nil || ready.Status != metav1.ConditionFalse || ready.Reason != v1alpha1.ReasonBackupRefused ||
 		!strings.Contains(ready.Message, "exceeded quota") || schedule.Status.LastScheduleTime != nil {
 		t.Errorf("Ready is %+v", ready)
+	}
+	var backups v1alpha1.VaultBackupList
+	if err := c.List(t.Context(), &backups); err != nil {
+		t.Fatal(err)
+	}
+	for i := range backups.Items {
+		if b := &backups.Items[i]; (b.DeletionTimestamp != nil) != (b.Name == "old") {
+			t.Errorf("%s is deleted at %v", b.Name, b.DeletionTimestamp)
+		}
 	}
 }
