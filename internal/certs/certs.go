@@ -6,7 +6,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -70,7 +69,7 @@ func create(template *x509.Certificate, ca *KeyPair, now time.Time) (KeyPair, er
 
 	parent, signer := template, any(key)
 	if ca != nil {
-		pair, err := tls.X509KeyPair(ca.Cert, ca.Key)
+		pair, err := keyPair(ca.Cert, ca.Key)
 		if err != nil {
 			return KeyPair{}, fmt.Errorf("certificate authority: %w", err)
 		}
@@ -89,7 +88,7 @@ func create(template *x509.Certificate, ca *KeyPair, now time.Time) (KeyPair, er
 		return KeyPair{}, err
 	}
 	return KeyPair{
-		Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		Cert: pem.EncodeToMemory(&pem.Block{Type: certificateType, Bytes: der}),
 		Key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
 	}, nil
 }

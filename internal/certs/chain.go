@@ -1,9 +1,7 @@
 package certs
 
 import (
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -38,7 +36,7 @@ type chain struct {
 // newChain parses a certificate with its intermediates, and the CAs. The
 // private key is compared with the certificate and not kept.
 func newChain(pair KeyPair, ca []byte) (*chain, error) {
-	if len(ca) > MaxPEM || len(pair.Cert) > MaxPEM {
+	if len(ca) > MaxPEM {
 		return nil, fmt.Errorf("more than %d KiB of certificates", MaxPEM>>10)
 	}
 	c := &chain{
@@ -48,7 +46,7 @@ func newChain(pair KeyPair, ca []byte) (*chain, error) {
 	if len(c.cas) == 0 {
 		return nil, errors.New("the certificate authority holds no PEM certificate")
 	}
-	parsed, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	parsed, err := keyPair(pair.Cert, pair.Key)
 	if err != nil {
 		// The text of crypto/tls never quotes key material.
 		return nil, fmt.Errorf("the certificate and key: %w", err)
@@ -77,28 +75,6 @@ func (c *chain) keepCandidates() {
 	}
 	others := func(certificate *x509.Certificate) bool { return !names[string(certificate.RawSubject)] }
 	c.cas, c.intermediates = slices.DeleteFunc(c.cas, others), slices.DeleteFunc(c.intermediates, others)
-}
-
-// parsePEM returns the certificates of a bundle. Like crypto/x509 it leaves out
-// what it does not understand.
-func parsePEM(bundle []byte) []*x509.Certificate {
-	var blocks [][]byte
-	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "CERTIFICATE" && len(block.Headers) == 0 {
-			blocks = append(blocks, block.Bytes)
-		}
-	}
-	return parseAll(blocks)
-}
-
-func parseAll(all [][]byte) []*x509.Certificate {
-	var result []*x509.Certificate
-	for _, der := range all {
-		if certificate, err := x509.ParseCertificate(der); err == nil {
-			result = append(result, certificate)
-		}
-	}
-	return result
 }
 
 // verify returns the certificates that prove the leaf, itself first, or why none

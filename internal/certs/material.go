@@ -148,12 +148,12 @@ func EtcdClient(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault
 	if err != nil {
 		return nil, err
 	}
-	pair, err := tls.X509KeyPair(secret.Data[clientCertKey], secret.Data[clientKeyKey])
+	pair, err := keyPair(secret.Data[clientCertKey], secret.Data[clientKeyKey])
 	if err != nil {
 		return nil, refused(v1alpha1.ReasonSecretInvalid, "the certificate in Secret %q cannot be used", name)
 	}
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(secret.Data[caCertKey]) // without any nothing can be verified
+	roots.AppendCertsFromPEM(UsableCAs(secret.Data[caCertKey])) // without any nothing can be verified
 	return &tls.Config{
 		Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: etcdServerName(vault),
 		MinVersion: tls.VersionTLS12,

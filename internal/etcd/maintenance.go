@@ -45,6 +45,7 @@ func NewMember(pod *corev1.Pod, config *tls.Config) (*Member, error) {
 			// Pods are reached directly, whatever the operator's environment says of proxies.
 			Transport: &http.Transport{
 				TLSClientConfig: config, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 16 << 10,
+				TLSHandshakeTimeout: timeout, // it goes on when nobody waits for it any more
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},

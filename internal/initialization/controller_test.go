@@ -1003,6 +1003,8 @@ func TestHolders(t *testing.T) {
 			reason: v1alpha1.ReasonPGPKeysInvalid, says: "ElGamal key of 4097 bits"},
 		"a large RSA key": {shares: 1, binary: map[string][]byte{"x": publicKeyPacket(packet.PubKeyAlgoRSA, 65000, 17)},
 			reason: v1alpha1.ReasonPGPKeysInvalid, says: "RSA key of 65000 bits"},
+		"many signatures": {shares: 1, binary: map[string][]byte{"x": manySignatures(t, binary.Bytes())},
+			reason: v1alpha1.ReasonPGPKeysInvalid, says: "export-minimal"},
 		"empty": {shares: 1, data: map[string]string{"x": ""}, reason: v1alpha1.ReasonPGPKeysInvalid,
 			says: "not a public PGP key"},
 	} {
@@ -1076,4 +1078,29 @@ func TestNodesWithStorageOfTheirOwn(t *testing.T) {
 	if f.allUninitialized(all, observations) {
 		t.Error("one that does not answer is taken for one without data")
 	}
+}
+
+// manySignatures repeats the last signature of a key.
+func manySignatures(t *testing.T, key []byte) []byte {
+	t.Helper()
+	var last *packet.Signature
+	for packets := packet.NewReader(bytes.NewReader(key)); ; {
+		next, err := packets.Next()
+		if err != nil {
+			break
+		}
+		if signature, is := next.(*packet.Signature); is {
+			last = signature
+		}
+	}
+	if last == nil {
+		t.Fatal("the key has no signature")
+	}
+	all := bytes.NewBuffer(bytes.Clone(key))
+	for range maxSignatures {
+		if err := last.Serialize(all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all.Bytes()
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -46,7 +47,12 @@ const (
 	maxPublicKey = 64 << 10
 	maxRSA       = 8192
 	maxElGamal   = 4096
+	// maxSignatures is how many signatures a key has at most: those of some curves take 20 ms each.
+	maxSignatures = 64
 )
+
+// reading lets the public keys of one ConfigMap be read at a time, so that they take one CPU at most.
+var reading sync.Mutex
 
 func notUsable(reason, format string, args ...any) error {
 	return problem.New(v1alpha1.InitializationSucceededCondition, reason, format, args...)
@@ -120,6 +126,8 @@ func holdersIn(configMap *corev1.ConfigMap, policy *v1alpha1.InitializationPolic
 	if count := len(contents); count != int(policy.WantedShares()) && count != int(policy.WantedShares())+1 {
 		return holders{}, wrongNumber(name, count, policy)
 	}
+	reading.Lock()
+	defer reading.Unlock()
 	var result holders
 	for _, key := range slices.Sorted(maps.Keys(contents)) {
 		public, err := parse(contents[key])
@@ -204,7 +212,7 @@ func parse(content []byte) (*publicKey, error) {
 
 // checkPackets refuses keys that are too costly to work with, before any signature is verified.
 func checkPackets(content []byte) error {
-	packets := packet.NewReader(bytes.NewReader(content))
+	packets, signatures := packet.NewReader(bytes.NewReader(content)), 0
 	for {
 		next, err := packets.Next()
 		if errors.Is(err, io.EOF) {
@@ -216,6 +224,10 @@ func checkPackets(content []byte) error {
 		switch key := next.(type) {
 		case *packet.PrivateKey:
 			return errPrivate
+		case *packet.Signature:
+			if signatures++; signatures > maxSignatures {
+				return fmt.Errorf("it has more than %d signatures: export it with --export-options export-minimal", maxSignatures)
+			}
 		case *packet.PublicKey:
 			if err := checkAlgorithm(key); err != nil {
 				return err

@@ -2,7 +2,6 @@ package routing
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -130,8 +129,9 @@ func refresh(
 
 // with returns the entry after another version of the Secret was read. A CA that
 // is not usable takes the place of none, and the earlier ones together are no larger than one may be.
-func (e caEntry) with(version, pem string) caEntry {
-	if len(pem) > certs.MaxPEM || !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
+func (e caEntry) with(version, bundle string) caEntry {
+	pem := string(certs.UsableCAs([]byte(bundle)))
+	if pem == "" {
 		e.version = version
 		return e
 	}

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/certs"
 	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
@@ -116,7 +117,7 @@ func (s one) cas(
 			continue
 		}
 		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(value) {
+		if !pool.AppendCertsFromPEM(certs.UsableCAs(value)) {
 			return "", nil, badSecret("Secret %q, key %q holds no certificate", name, key)
 		}
 		return key, pool, nil

@@ -64,6 +64,8 @@ func New(target probe.Target) *Client {
 		DisableKeepAlives:  true,
 		DisableCompression: true,
 
+		// A handshake goes on when nobody waits for it any more.
+		TLSHandshakeTimeout:    readTimeout,
 		MaxResponseHeaderBytes: maxHeader,
 	}}
 }
