@@ -180,7 +180,8 @@ func (r *Restorer) nodes(ctx context.Context, vault *v1alpha1.Vault) ([]restoreN
 // before is the name of another restore into the same Vault that has begun, or was made earlier.
 func (r *Restorer) before(ctx context.Context, x *v1alpha1.VaultRestore) (string, error) {
 	var list v1alpha1.VaultRestoreList
-	if err := r.List(ctx, &list, client.InNamespace(x.Namespace)); err != nil {
+	// Nothing of them is changed, and there may be many.
+	if err := r.List(ctx, &list, client.InNamespace(x.Namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return "", fmt.Errorf("listing VaultRestores: %w", err)
 	}
 	for i := range list.Items {

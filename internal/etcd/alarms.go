@@ -39,6 +39,8 @@ const (
 	timeout = 2 * time.Second
 	// concurrency is how many Vaults are looked at at the same time.
 	concurrency = 16
+	// lookFor is how long one Vault is looked at: pods without a response must not make others wait.
+	lookFor = 10 * time.Second
 )
 
 // Alarms knows the alarms that the etcd clusters of all Vaults have raised. An
@@ -127,6 +129,9 @@ func (a *Alarms) round(ctx context.Context) error {
 		turns <- struct{}{}
 		looks.Go(func() {
 			defer func() { <-turns }()
+			ctx, cancel := context.WithTimeout(ctx, lookFor)
+			defer cancel()
+			pods = pods[:min(len(pods), maxMembers)]
 			alarm := a.alarmOf(ctx, vault, pods)
 			view := a.viewsOf(ctx, vault, pods)
 			mu.Lock()

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -58,6 +59,27 @@ func member(namespace, name, ip string, phase corev1.PodPhase) *corev1.Pod {
 			v1alpha1.ComponentLabel: v1alpha1.EtcdComponent,
 		}},
 		Status: corev1.PodStatus{PodIP: ip, Phase: phase},
+	}
+}
+
+// TestManySilentPods has a tenant who gives pods the labels of etcd, which respond to nothing.
+func TestManySilentPods(t *testing.T) {
+	builder := fake.NewClientBuilder()
+	for i := range 100 {
+		builder.WithObjects(member("a", fmt.Sprint("vault-etcd-", i), fmt.Sprint("10.0.1.", i), corev1.PodRunning))
+	}
+	alarms := NewAlarms(builder.Build())
+	asked, hurried := 0, true
+	ask := func(ctx context.Context) error {
+		asked++
+		end, limited := ctx.Deadline()
+		hurried = hurried && limited && time.Until(end) <= lookFor
+		return errors.New("no answer")
+	}
+	alarms.alarm = func(ctx context.Context, _ string) (string, error) { return "", ask(ctx) }
+	alarms.report = func(ctx context.Context, _ string) (Report, error) { return Report{}, ask(ctx) }
+	if err := alarms.round(t.Context()); err != nil || asked > 2*maxMembers || !hurried {
+		t.Errorf("%d requests, each with a deadline: %t, error %v", asked, hurried, err)
 	}
 }
 

@@ -35,6 +35,7 @@ import (
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
 	"github.com/vault-operator/vault-operator/internal/backupschedule"
+	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
 	"github.com/vault-operator/vault-operator/internal/references"
@@ -83,13 +84,15 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 	if err != nil {
 		return err
 	}
-	options := controller.Options{}
+	options := controller.Options{MaxConcurrentReconciles: 1}
 	if watch.MaxConcurrentReconciles != nil {
 		options.MaxConcurrentReconciles = *watch.MaxConcurrentReconciles
 	}
+	// An uninstallation waits for what is of a tenant.
+	ofNamespace := max(options.MaxConcurrentReconciles-1, 1)
 	owned := builder.WithPredicates(dependentChanged())
 	reader := mgr.GetClient()
-	return ctrl.NewControllerManagedBy(mgr).
+	return fairness.Complete(ctrl.NewControllerManagedBy(mgr).
 		Named("helm").
 		// The generation also changes when deletion begins. No annotation of a Vault
 		// means anything to the reconciler, and tools set theirs as they like.
@@ -114,8 +117,8 @@ func SetupWithManager(mgr ctrl.Manager, watchesFile, namespace string, openshift
 		Watches(&v1alpha1.VaultBackup{}, handler.EnqueueRequestsFromMapFunc(backupschedule.ToVault)).
 		Watches(&v1alpha1.VaultBackupSchedule{}, handler.EnqueueRequestsFromMapFunc(backupschedule.ToVault),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WithOptions(options).
-		Complete(yielding{r, yield})
+		WithOptions(options),
+		ofNamespace, yielding{r, yield})
 }
 
 // yieldFor is how long a reconcile waits for more urgent work at most, so that

@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/tools/pager"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backupschedule"
 	"github.com/vault-operator/vault-operator/internal/storage"
 )
 
@@ -55,12 +57,32 @@ func slim(object any) (any, error) {
 		obj.SetFinalizers(nil)
 	case *corev1.Pod:
 		slimPod(obj)
+	case *v1alpha1.VaultBackup, *v1alpha1.VaultBackupSchedule, *v1alpha1.VaultRestore:
+		// They are patched and not updated, so that the others stay.
+		obj.SetLabels(usedLabels(obj.GetLabels()))
 	}
 	// A Vault has no size, and what is used of it is its spec.
 	if sized, ok := obj.(interface{ Size() int }); ok && sized.Size() > limit {
 		nameOnly(obj)
 	}
 	return obj, nil
+}
+
+// usedLabels are those by which backups and restores are found.
+func usedLabels(labels map[string]string) map[string]string {
+	var used map[string]string
+	for _, key := range []string{
+		v1alpha1.NameLabel, v1alpha1.InstanceLabel, v1alpha1.ComponentLabel, v1alpha1.ScheduleLabel, v1alpha1.ProofLabel,
+		backupschedule.UpgradeLabel,
+	} {
+		if value, has := labels[key]; has {
+			if used == nil {
+				used = map[string]string{}
+			}
+			used[key] = value
+		}
+	}
+	return used
 }
 
 func usedAnnotations(annotations map[string]string) map[string]string {

@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/internal/backupschedule"
 )
 
 // large is as much as an annotation may hold.
@@ -76,6 +78,24 @@ func TestSlimAnnotations(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 		})
+	}
+}
+
+// Labels of tenants could have a megabyte in each object.
+func TestSlimLabels(t *testing.T) {
+	want := map[string]string{
+		v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "example", v1alpha1.ScheduleLabel: "nightly",
+		v1alpha1.ProofLabel: "nightly", backupschedule.UpgradeLabel: "true",
+	}
+	for _, obj := range []client.Object{&v1alpha1.VaultBackup{}, &v1alpha1.VaultBackupSchedule{}, &v1alpha1.VaultRestore{}} {
+		labels := maps.Clone(want)
+		for i := range 1000 {
+			labels[fmt.Sprint("example.com/", i)] = "x"
+		}
+		obj.SetLabels(labels)
+		if got := slimmed(t, obj).GetLabels(); !maps.Equal(got, want) {
+			t.Errorf("%T has %v", obj, got)
+		}
 	}
 }
 

@@ -68,11 +68,12 @@ type group struct {
 
 // worker probes one node until it is stopped.
 type worker struct {
-	uid    types.UID
-	prober *prober
-	load   *load
-	stop   context.CancelFunc
-	kick   chan struct{}
+	uid       types.UID
+	namespace string
+	prober    *prober
+	load      *load
+	stop      context.CancelFunc
+	kick      chan struct{}
 
 	mu sync.Mutex
 	// target is the node; the worker follows changes of InService only.
@@ -148,7 +149,7 @@ func (e *Engine) startWorker(vault types.NamespacedName, g *group, target Target
 		}
 	}
 	w := &worker{
-		uid: target.UID, prober: newProber(target, roots), load: e.load, target: target,
+		uid: target.UID, namespace: vault.Namespace, prober: newProber(target, roots), load: e.load, target: target,
 		stop: cancel, kick: make(chan struct{}, 1), burst: expectChange,
 	}
 	g.workers[target.UID] = w
@@ -403,10 +404,14 @@ func (w *worker) run(ctx context.Context, record func(Observation), recordSeal f
 		return
 	}
 	var failed, refused, inconclusive int
-	for w.load.acquire(ctx) {
+	for {
+		release := w.load.acquire(ctx, w.namespace)
+		if release == nil {
+			return
+		}
 		begin := time.Now()
 		o := w.prober.probe(ctx, timeout)
-		w.load.release()
+		release()
 		if ctx.Err() != nil {
 			return
 		}

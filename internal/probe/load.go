@@ -37,8 +37,10 @@ const (
 	// TLS handshake for each, and connectSize how many at once.
 	connectRate = 300
 	connectSize = 100
-	// inFlight is how many probes may be under way at once.
-	inFlight = 256
+	// inFlight is how many probes may be under way at once, and ofNamespace how many of one namespace: a node that
+	// gives no answer takes all the time that a probe may take.
+	inFlight    = 256
+	ofNamespace = inFlight / 2
 )
 
 // load is what the process bears: whether it is late, how far the pace of the
@@ -47,6 +49,8 @@ type load struct {
 	bursts   *rate.Limiter
 	connects *rate.Limiter
 	slots    chan struct{}
+	// namespaces are those of each namespace: a name to a chan struct{}.
+	namespaces sync.Map
 	// seals are the turns of the nodes that are asked for their seal.
 	seals chan struct{}
 
@@ -132,15 +136,24 @@ func (l *load) pause(inService bool) time.Duration {
 	return time.Duration(factor * float64(steady))
 }
 
-// acquire waits until a probe may be made. It returns false when the context has
-// ended before.
-func (l *load) acquire(ctx context.Context) bool {
+// acquire waits until a probe of a node in the namespace may be made, and returns what says that it is over. It is
+// nil when the context has ended before.
+func (l *load) acquire(ctx context.Context, namespace string) (release func()) {
+	value, known := l.namespaces.Load(namespace)
+	if !known {
+		value, _ = l.namespaces.LoadOrStore(namespace, make(chan struct{}, ofNamespace))
+	}
+	own := value.(chan struct{})
+	select {
+	case own <- struct{}{}:
+	case <-ctx.Done():
+		return nil
+	}
 	select {
 	case l.slots <- struct{}{}:
-		return true
+		return func() { <-l.slots; <-own }
 	case <-ctx.Done():
-		return false
+		<-own
+		return nil
 	}
 }
-
-func (l *load) release() { <-l.slots }

@@ -68,6 +68,34 @@ func TestMeasuresItsOwnTimers(t *testing.T) {
 	}
 }
 
+// Nodes of one namespace that give no answer leave room for those of others.
+func TestSlotsOfANamespace(t *testing.T) {
+	l := newLoad()
+	var releases []func()
+	for range ofNamespace {
+		releases = append(releases, l.acquire(t.Context(), "full"))
+	}
+	ended, end := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer end()
+	if release := l.acquire(ended, "full"); release != nil {
+		t.Error("a namespace has more than its part")
+	}
+	other := l.acquire(t.Context(), "other")
+	if other == nil {
+		t.Fatal("another namespace has none")
+	}
+	other()
+	for _, release := range releases {
+		release()
+	}
+	if len(l.slots) != 0 {
+		t.Errorf("%d are still taken", len(l.slots))
+	}
+	if release := l.acquire(t.Context(), "full"); release == nil {
+		t.Error("none is free again")
+	}
+}
+
 // makeLate makes the engine believe that its process is late.
 func makeLate(e *Engine) {
 	e.load.mu.Lock()

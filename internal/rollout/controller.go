@@ -319,7 +319,7 @@ func (r *Reconciler) look(ctx context.Context, vault *v1alpha1.Vault, known *clu
 		return d, nil
 	}
 	// A node that takes the snapshot has keys that nobody else has.
-	if into, err := restore.Into(ctx, r, &live); err != nil {
+	if into, err := restore.Into(ctx, r.APIReader, &live); err != nil {
 		return decision{}, err
 	} else if into != "" {
 		return decision{Why: "VaultRestore " + into + " restores a backup into it"}, nil

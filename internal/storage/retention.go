@@ -95,13 +95,17 @@ func hasRetention(set *appsv1.StatefulSet, wanted appsv1.PersistentVolumeClaimRe
 }
 
 // notFollowed are the claims that would not do as the policy says when the
-// StatefulSet is deleted: those that it owns are deleted with it.
+// StatefulSet is deleted: those that it owns are deleted with it. Its controller looks at no
+// claim without a replica.
 func notFollowed(
 	claims map[int]*corev1.PersistentVolumeClaim, set *appsv1.StatefulSet,
 	wanted appsv1.PersistentVolumeClaimRetentionPolicyType,
 ) []string {
 	var differ []string
-	for _, claim := range claims {
+	for ordinal, claim := range claims {
+		if set.Spec.Replicas != nil && ordinal >= int(*set.Spec.Replicas) {
+			continue
+		}
 		owned := slices.ContainsFunc(claim.OwnerReferences, func(owner metav1.OwnerReference) bool {
 			return owner.UID == set.UID
 		})

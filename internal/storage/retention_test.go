@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -104,6 +105,18 @@ func TestApplyRetention(t *testing.T) {
 	api := newAPI(t)
 	if err := ApplyRetention(t.Context(), api, api, vault); err != nil {
 		t.Errorf("without a StatefulSet: %v", err)
+	}
+}
+
+// Nobody takes the policy over for a claim that has no replica.
+func TestRetentionOfOtherClaims(t *testing.T) {
+	vault := newVault(1)
+	set := newSet(vault, nil)
+	set.Spec.Replicas = new(int32(1))
+	claims := map[int]*corev1.PersistentVolumeClaim{0: claim(vault, 0, "bound", "2Gi", "fast"),
+		1: claim(vault, 1, "bound", "2Gi", "fast")}
+	if got := notFollowed(claims, set, "Delete"); !slices.Equal(got, []string{claims[0].Name}) {
+		t.Errorf("it is waited for %q", got)
 	}
 }
 

@@ -204,7 +204,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		if wait := r.writes.wait(vault.UID, f.now); wait > 0 {
 			return reconcile.Result{RequeueAfter: wait}, nil
 		}
-		if err := r.write(ctx, &vault, status); err != nil {
+		err := r.write(ctx, &vault, status)
+		if apierrors.IsConflict(err) && r.standsIn() {
+			return reconcile.Result{RequeueAfter: recheckInterval}, nil
+		}
+		if err != nil {
 			// A Vault that was deleted meanwhile has no status.
 			return reconcile.Result{}, client.IgnoreNotFound(err)
 		}
@@ -272,14 +276,19 @@ func unsettled(status *v1alpha1.VaultStatus) bool {
 
 // mayWrite says that this replica leads, or that the one that does is silent.
 func (r *Reconciler) mayWrite(now time.Time) bool {
-	if r.LeaderAlive == nil || !r.LeaderAlive(now) {
-		return true
+	return !r.standsIn() || !r.LeaderAlive(now)
+}
+
+// standsIn says that another replica may lead.
+func (r *Reconciler) standsIn() bool {
+	if r.LeaderAlive == nil {
+		return false
 	}
 	select {
 	case <-r.Elected:
-		return true
-	default:
 		return false
+	default:
+		return true
 	}
 }
 
@@ -377,6 +386,10 @@ func (r *Reconciler) write(ctx context.Context, vault *v1alpha1.Vault, status v1
 	applied.SetNamespace(vault.Namespace)
 	applied.SetName(vault.Name)
 	applied.SetUID(vault.UID)
+	if r.standsIn() {
+		// What it knows may be old: the leader may have written since, such as the version of the data.
+		applied.SetResourceVersion(vault.ResourceVersion)
+	}
 	configuration := client.ApplyConfigurationFromUnstructured(applied)
 	if err := r.Status().Apply(ctx, configuration, fieldOwner, client.ForceOwnership); err != nil {
 		return fmt.Errorf("writing the status: %w", err)

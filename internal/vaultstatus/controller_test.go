@@ -301,6 +301,34 @@ func TestReconcileStandsInForASilentLeader(t *testing.T) {
 	}
 }
 
+// What the one knows that stands in may be older than what the leader wrote before it was lost: it must not take
+// back which version the data is of.
+func TestReconcileTakesNothingBackFromTheLeader(t *testing.T) {
+	f := newFixture(t)
+	f.run(t, "a", fakevault.Active)
+	f.Elected = make(chan struct{})
+	f.LeaderAlive = func(time.Time) bool { return false }
+	f.stale = &v1alpha1.Vault{}
+	if err := f.api.Get(t.Context(), client.ObjectKeyFromObject(f.vault), f.stale); err != nil {
+		t.Fatal(err)
+	}
+	written := f.stale.DeepCopy()
+	written.Status.DataVersion = "1.22.0"
+	if err := f.api.Status().Update(t.Context(), written); err != nil {
+		t.Fatal(err)
+	}
+	if result, events, err := f.reconcile(t); err != nil || len(events) != 0 || result.RequeueAfter != recheckInterval {
+		t.Errorf("result %+v, events %q, error %v", result, events, err)
+	}
+	if status := f.status(t); status.DataVersion != "1.22.0" {
+		t.Errorf("the data is of version %s", status.DataVersion)
+	}
+	f.stale = nil
+	if f.mustReconcile(t); f.status(t).VaultStatus.Active != "a" {
+		t.Errorf("status %+v", f.status(t))
+	}
+}
+
 // Clients wait for labels, and not for the status.
 func TestStatusWaitsWhileManyFailOver(t *testing.T) {
 	f := newFixture(t)
