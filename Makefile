@@ -3,7 +3,7 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-VERSION ?= 0.1.0
+VERSION ?= 0.2.0
 IMAGE_NAME := quay.io/vault-operator/vault-operator
 # IMG is the operator image to deploy. When it is given, together with a
 # KUBECONFIG, that cluster is used instead of the local one.

@@ -187,3 +187,28 @@ func TestDeletedIsWhatIsOfAVault(t *testing.T) {
 		t.Error("no page deletes by label")
 	}
 }
+
+// A version that is told in one place alone would be deployed as another one.
+func TestVersionIsOne(t *testing.T) {
+	version := ""
+	for file, pattern := range map[string]string{
+		"Makefile":                          `(?m)^VERSION \?= (\S+)$`,
+		"helm-charts/vault/Chart.yaml":      `(?m)^version: (\S+)$`,
+		"config/manager/kustomization.yaml": `(?m)^  newTag: v(\S+)$`,
+		"docs/kubectl-plugin.md":            `kubectl-vault_([0-9.]+)_linux`,
+		"docs/upgrading.md":                 `(?m)^## From \S+ to (\S+)$`,
+		"config/manifests/bases/vault-operator.clusterserviceversion.yaml": `(?m)^  version: (\S+)$`,
+	} {
+		found := regexp.MustCompile(pattern).FindStringSubmatch(read(t, file))
+		if found == nil {
+			t.Errorf("%s tells no version", file)
+			continue
+		}
+		if version == "" {
+			version = found[1]
+		}
+		if found[1] != version {
+			t.Errorf("%s is of version %s, and others are of %s", file, found[1], version)
+		}
+	}
+}

@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	firstCSV  = "vault-operator.v0.1.0"
-	secondCSV = "vault-operator.v0.1.1"
+	beforeCSV = "vault-operator.v0.1.0"
+	firstCSV  = "vault-operator.v0.2.0"
+	secondCSV = "vault-operator.v0.2.1"
 )
 
 // TestOLM installs the operator as OperatorHub does: from a catalog, by the Operator
@@ -162,10 +163,11 @@ func (o *olm) bundle(name, replaces string) bundle {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	changed := strings.NewReplacer(firstCSV, name, "version: 0.1.0", "version: "+version,
-		"quay.io/vault-operator/vault-operator:v0.1.0", strings.TrimSpace(string(operator))).Replace(string(text))
+	changed := strings.NewReplacer(firstCSV, name, "version: 0.2.0", "version: "+version,
+		"quay.io/vault-operator/vault-operator:v0.2.0", strings.TrimSpace(string(operator))).Replace(string(text))
+	// The catalog has no version before the first one, as that of OperatorHub has not where one was skipped.
 	if replaces != "" {
-		changed += "  replaces: " + replaces + "\n"
+		changed = strings.Replace(changed, "replaces: "+beforeCSV, "replaces: "+replaces, 1)
 	}
 	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
 		o.t.Fatal(err)
