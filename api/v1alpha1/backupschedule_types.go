@@ -322,8 +322,8 @@ type BackupProofStatus struct {
 const ProvenCondition = "Proven"
 
 // Reasons of the condition Proven. One that a VaultRestore has failed for is there as well, and
-// ReasonBackupVaultNotFound, ReasonStorageNotSupported, ReasonScheduleInvalid, ReasonSuspended,
-// ReasonBackupNotUsable and ReasonSealDiffers.
+// ReasonBackupVaultNotFound, ReasonStorageNotSupported, ReasonScheduleInvalid, ReasonBackupNotUsable
+// and ReasonSealDiffers.
 const (
 	// ReasonProvenRestored: the backup was restored, and was not unsealed; the message says why.
 	ReasonProvenRestored = "Restored"
