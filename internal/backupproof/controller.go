@@ -36,6 +36,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
 )
@@ -348,17 +349,17 @@ func (r *Reconciler) isRefused(s *v1alpha1.VaultBackupSchedule, err error, now t
 	defer r.mu.Unlock()
 	since, before := r.refused[s.UID]
 	switch {
-	case backupschedule.Refused(err) && !before:
+	case problem.Refused(err) && !before:
 		if r.refused == nil {
 			r.refused = map[types.UID]time.Time{}
 		}
 		r.refused[s.UID] = now
 		return false
-	case backupschedule.Refused(err) && now.Sub(since) < refusedLong:
+	case problem.Refused(err) && now.Sub(since) < refusedLong:
 		return false
 	}
 	delete(r.refused, s.UID) // the next refusal, or proof, begins anew
-	return backupschedule.Refused(err)
+	return problem.Refused(err)
 }
 
 func (r *Reconciler) patch(ctx context.Context, s, before *v1alpha1.VaultBackupSchedule) error {

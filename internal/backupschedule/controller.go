@@ -30,6 +30,7 @@ import (
 	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
+	"github.com/vault-operator/vault-operator/internal/problem"
 )
 
 const (
@@ -71,12 +72,6 @@ func ofSchedule(_ context.Context, object client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: object.GetNamespace(), Name: name}}}
 }
 
-// Refused says that the API server refuses an object, as a quota or a webhook does. That of a webhook without a reason
-// is a bad request.
-func Refused(err error) bool {
-	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
-}
-
 // Reconcile has a backup of one schedule made if one is due, and deletes those that have expired.
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var s v1alpha1.VaultBackupSchedule
@@ -100,7 +95,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err == nil {
 		err = retained
 	}
-	if Refused(err) {
+	if problem.Refused(err) {
 		r.condition(&s, metav1.ConditionFalse, v1alpha1.ReasonBackupRefused, err.Error())
 		again, err = waitAgain, nil
 	}

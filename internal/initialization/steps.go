@@ -125,7 +125,7 @@ func (r *Reconciler) check(ctx context.Context, vault *v1alpha1.Vault, m *memory
 	switch {
 	case err == nil, apierrors.IsAlreadyExists(err): // that it exists is told elsewhere
 		return nil, nil
-	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsNotFound(err):
+	case problem.Refused(err), apierrors.IsNotFound(err): // its namespace may be gone
 		return problem.In(notUsable(v1alpha1.ReasonSecretRefused,
 			"The Secret %q with the keys could not be made: %v", vault.KeysSecretName(), err)), nil
 	}

@@ -4,6 +4,8 @@ package problem
 import (
 	"errors"
 	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // Error is something that a user has to fix: the spec, or an object that it names.
@@ -30,4 +32,10 @@ func In(err error) *Error {
 	var problem *Error
 	errors.As(err, &problem)
 	return problem
+}
+
+// Refused says that the API server refuses an object, as a quota or a webhook does. That of a webhook without a reason
+// is a bad request.
+func Refused(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -141,7 +140,7 @@ func (r *Reconciler) grow(ctx context.Context, s *State) (reconcile.Result, erro
 			claim.UID, wanted.String())
 		err := r.Patch(ctx, claim.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
 		switch {
-		case apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
+		case problem.Refused(err):
 			r.noteRefused(s.Vault, err.Error())
 			return reconcile.Result{RequeueAfter: growCheck}, nil
 		case client.IgnoreNotFound(err) != nil:
