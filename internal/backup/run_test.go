@@ -372,7 +372,8 @@ func TestRecordOfOthers(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	for _, content := range []string{"", "{}", "[]", `{"vault": {"uid": "1-2-3"}}`, // The termination message of a Job has 4 KiB.
+	for _, content := range []string{"", "{}", "[]", `{"vault": {"uid": "1-2-3"}}`,
+		// The termination message of a Job has 4 KiB.
 		`{"vault": {"uid": "1-2-3", "name": "` + strings.Repeat("x", 5000) + `"}, "result": {"sha256": "1"}}`} {
 		if err := os.WriteFile(filepath.Join(dir, task.Name+recordSuffix), []byte(content), 0o600); err != nil {
 			t.Fatal(err)

@@ -36,8 +36,8 @@ import (
 	"github.com/vault-operator/vault-operator/internal/fairness"
 	"github.com/vault-operator/vault-operator/internal/message"
 	"github.com/vault-operator/vault-operator/internal/pods"
-	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/probe"
+	"github.com/vault-operator/vault-operator/internal/problem"
 	"github.com/vault-operator/vault-operator/internal/vaultclient"
 )
 

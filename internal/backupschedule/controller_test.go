@@ -78,7 +78,8 @@ func TestBackupsThatAreRefused(t *testing.T) {
 	for i, name := range []string{"by-name", "by-path", "old", "new"} {
 		made := metav1.NewTime(now.Add(time.Duration(i-10) * time.Minute))
 		b := &v1alpha1.VaultBackup{ObjectMeta: metav1.ObjectMeta{
-			Namespace: "ns", Name: name, CreationTimestamp: made, Labels: map[string]string{v1alpha1.ScheduleLabel: schedule.Name},
+			Namespace: "ns", Name: name, CreationTimestamp: made,
+			Labels: map[string]string{v1alpha1.ScheduleLabel: schedule.Name},
 		}}
 		b.Spec.Vault = "example"
 		b.Status.Phase, b.Status.CompletionTime = v1alpha1.BackupSucceeded, &made

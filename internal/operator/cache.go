@@ -34,7 +34,8 @@ const (
 )
 
 // keptAnnotations are the prefixes of the annotations that are used: the
-// operator's, the revision of Deployments, and what keeps Argo CD from deleting volume claims. Others may hold whole objects, such as that of kubectl apply.
+// operator's, the revision of Deployments, and what keeps Argo CD from deleting volume
+// claims. Others may hold whole objects, such as that of kubectl apply.
 var keptAnnotations = []string{
 	"vault.security.coreos.com/",
 	"deployment.kubernetes.io/revision",

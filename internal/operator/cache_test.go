@@ -87,7 +87,9 @@ func TestSlimLabels(t *testing.T) {
 		v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "example", v1alpha1.ScheduleLabel: "nightly",
 		v1alpha1.ProofLabel: "nightly", backupschedule.UpgradeLabel: "true",
 	}
-	for _, obj := range []client.Object{&v1alpha1.VaultBackup{}, &v1alpha1.VaultBackupSchedule{}, &v1alpha1.VaultRestore{}} {
+	for _, obj := range []client.Object{
+		&v1alpha1.VaultBackup{}, &v1alpha1.VaultBackupSchedule{}, &v1alpha1.VaultRestore{},
+	} {
 		labels := maps.Clone(want)
 		for i := range 1000 {
 			labels[fmt.Sprint("example.com/", i)] = "x"

@@ -296,8 +296,8 @@ func (t *Tokens) read(ctx context.Context, vault *v1alpha1.Vault) (life, error) 
 		dial = (&net.Dialer{Control: keepOffThisMachine}).DialContext
 	}
 	return lookUp(ctx, &http.Transport{
-		DialContext:            dial,
-		TLSClientConfig:        &tls.Config{RootCAs: pool, ServerName: transit.TLSServerName, MinVersion: tls.VersionTLS12},
+		DialContext:     dial,
+		TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: transit.TLSServerName, MinVersion: tls.VersionTLS12},
 		// A handshake goes on when nobody waits for it any more.
 		TLSHandshakeTimeout:    lookTimeout,
 		DisableKeepAlives:      true,

@@ -204,22 +204,30 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		if wait := r.writes.wait(vault.UID, f.now); wait > 0 {
 			return reconcile.Result{RequeueAfter: wait}, nil
 		}
-		err := r.write(ctx, &vault, status)
-		if apierrors.IsConflict(err) && r.standsIn() {
-			return reconcile.Result{RequeueAfter: recheckInterval}, nil
-		}
-		if err != nil {
+		if again, err := r.tell(ctx, f, status); again > 0 || err != nil {
 			// A Vault that was deleted meanwhile has no status.
-			return reconcile.Result{}, client.IgnoreNotFound(err)
-		}
-		for _, e := range transitions(&f.previous, &status) {
-			r.Recorder.Event(&vault, e.kind, e.reason, e.message)
+			return reconcile.Result{RequeueAfter: again}, client.IgnoreNotFound(err)
 		}
 	}
 	if err := f.unread(); err != nil {
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: f.nextCheck(&status)}, nil
+}
+
+// tell writes the status, and events of what is new in it. It returns when to try again.
+func (r *Reconciler) tell(ctx context.Context, f *facts, status v1alpha1.VaultStatus) (time.Duration, error) {
+	err := r.write(ctx, f.vault, status)
+	if apierrors.IsConflict(err) && r.standsIn() {
+		return recheckInterval, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range transitions(&f.previous, &status) {
+		r.Recorder.Event(f.vault, e.kind, e.reason, e.message)
+	}
+	return 0, nil
 }
 
 // postpone says that routing goes first, because many Vaults fail over at once.

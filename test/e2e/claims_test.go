@@ -37,7 +37,8 @@ func TestActiveNodeThatIsNotFollowed(t *testing.T) {
 	}
 	for range 30 {
 		// Both replicas decide, and one may know of the other node a moment later.
-		if pods, err := v.Endpoints(); err == nil && slices.ContainsFunc(pods, func(pod string) bool { return pod != leads }) {
+		pods, err := v.Endpoints()
+		if err == nil && slices.ContainsFunc(pods, func(pod string) bool { return pod != leads }) {
 			t.Fatalf("the Service leads to %v, want %s", pods, leads)
 		}
 		time.Sleep(500 * time.Millisecond)
