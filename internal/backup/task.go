@@ -3,10 +3,10 @@
 package backup
 
 import (
-	"regexp"
 	"slices"
 	"time"
 
+	"github.com/vault-operator/vault-operator/internal/probe"
 	"github.com/vault-operator/vault-operator/internal/vaultversion"
 )
 
@@ -151,14 +151,11 @@ const (
 	maxName, maxID = 253, 64
 )
 
-// sealType is a type of seals, as Vault names them.
-var sealType = regexp.MustCompile(`^[a-z]{1,32}$`)
-
 // Plausible says that what is told of a Vault could be so. A store, or who may write the status of pods, can tell
 // anything.
 func (d *Description) Plausible() bool {
 	return (d.Version == "" || len(d.Version) <= maxVersion && vaultversion.Valid(d.Version)) &&
-		(d.SealType == "" || sealType.MatchString(d.SealType)) &&
+		(d.SealType == "" || probe.SealType.MatchString(d.SealType)) &&
 		slices.Contains([]string{"", formatEtcd, formatRaft}, d.Storage) &&
 		0 <= d.Threshold && d.Threshold <= d.Shares && d.Shares <= maxShares &&
 		len(d.Namespace) <= maxName && len(d.Name) <= maxName && len(d.UID) <= maxID && len(d.ClusterID) <= maxID

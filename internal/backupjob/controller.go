@@ -245,7 +245,7 @@ func (r *Reconciler) missing(
 		}
 	}
 	if claim := b.Spec.Destination.PersistentVolumeClaim; claim != nil {
-		if missing, err = r.missingClaim(ctx, b.Namespace, string(claim.ClaimName)); missing != "" || err != nil {
+		if missing, err = r.missingClaim(ctx, b.Namespace, string(claim.ClaimName), !deleting); missing != "" || err != nil {
 			return "", missing, err
 		}
 	}
@@ -299,7 +299,7 @@ func (r *Reconciler) missingKeys(ctx context.Context, namespace, name string, ke
 	return "", nil
 }
 
-func (r *Reconciler) missingClaim(ctx context.Context, namespace, name string) (string, error) {
+func (r *Reconciler) missingClaim(ctx context.Context, namespace, name string, write bool) (string, error) {
 	var list corev1.PersistentVolumeClaimList
 	// Another than those of Vaults is not cached, and the operator may not get one.
 	err := r.APIReader.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{"metadata.name": name})
@@ -310,8 +310,11 @@ func (r *Reconciler) missingClaim(ctx context.Context, namespace, name string) (
 		return fmt.Sprintf("There is no PersistentVolumeClaim %s", name), nil
 	}
 	// The pod of a Job would give the files of that to its own group.
-	if list.Items[0].Labels[v1alpha1.NameLabel] == v1alpha1.AppName {
-		return fmt.Sprintf("The PersistentVolumeClaim %s has the data of a Vault, and no backups", name), nil
+	labels := list.Items[0].Labels
+	component := labels[v1alpha1.ComponentLabel]
+	if write && labels[v1alpha1.NameLabel] == v1alpha1.AppName &&
+		(component == v1alpha1.ServerComponent || component == v1alpha1.EtcdComponent) {
+		return fmt.Sprintf("The PersistentVolumeClaim %s is of a Vault itself, and there is none for backups", name), nil
 	}
 	return "", nil
 }

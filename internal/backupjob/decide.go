@@ -101,12 +101,22 @@ func decide(f *facts) decision {
 		return failed(reason, "%s", message)
 	}
 	if pod := unended(f); pod != "" && f.Now.Sub(f.Job.CreationTimestamp.Time) > giveUp {
-		d := failed(v1alpha1.ReasonJobFailed, "The pod %[1]s does not end: if its Kubernetes node is gone for good, "+
-			"delete it there, or 'kubectl delete pod %[1]s --force'. Then make another VaultBackup", pod)
+		d := neverEnds(pod)
 		d.Remove = []*batchv1.Job{f.Job}
 		return d
 	}
 	return underWay(f)
+}
+
+// neverEnds tells of a pod that runs long after its Job has had its deadline.
+func neverEnds(pod string) decision {
+	return failed(v1alpha1.ReasonJobFailed, "%s. Then make another VaultBackup", lostPod(pod))
+}
+
+// lostPod is what to do about a pod that does not end.
+func lostPod(pod string) string {
+	return fmt.Sprintf("The pod %[1]s does not end. If its Kubernetes node is gone for good: "+
+		"kubectl delete pod %[1]s --force", pod)
 }
 
 // replaced says that the Vault was made anew before the Job had ended, whose pod may have read from that.
@@ -114,8 +124,11 @@ func replaced(job *batchv1.Job, vault *v1alpha1.Vault) bool {
 	if vault == nil || ofVault(job, vault) {
 		return false
 	}
-	complete := condition(job, batchv1.JobComplete)
-	return complete == nil || !complete.LastTransitionTime.Before(&vault.CreationTimestamp)
+	end := condition(job, batchv1.JobComplete)
+	if end == nil {
+		end = condition(job, batchv1.JobFailed)
+	}
+	return end == nil || !end.LastTransitionTime.Before(&vault.CreationTimestamp)
 }
 
 // leaves says that a Job is about to go: it is being deleted, or has lost an object that had the name of this one.
@@ -138,8 +151,11 @@ func begin(f *facts) decision {
 		return failed(reason, "%s", message)
 	}
 	if pod := unended(f); pod != "" {
+		if f.Began != nil && f.Now.Sub(f.Began.Time) > giveUp {
+			return neverEnds(pod)
+		}
 		return decision{
-			Phase: v1alpha1.BackupPending, Reason: v1alpha1.ReasonJobPending,
+			Phase: v1alpha1.BackupPending, Reason: v1alpha1.ReasonJobPending, Again: time.Minute,
 			Message: fmt.Sprintf("The pod %s of a Job that was deleted has not ended", pod),
 		}
 	}
@@ -365,8 +381,12 @@ func decideRemoval(f *facts) decision {
 		}
 	default:
 		deleting.Message = "A Job deletes what is stored"
-		if runs, why, _ := progress(f.Remover, f.Pods); runs == "" {
+		runs, why, _ := progress(f.Remover, f.Pods)
+		switch {
+		case runs == "":
 			deleting.Message = why + goOn
+		case f.Now.Sub(f.Remover.CreationTimestamp.Time) > giveUp:
+			deleting.Message = lostPod(runs) + goOn
 		}
 	}
 	return deleting

@@ -157,6 +157,12 @@ func TestDecide(t *testing.T) {
 			v1alpha1.BackupSucceeded, v1alpha1.ReasonBackupStored, false, 0},
 		"the machine is lost": {facts{Backup: b, Job: lost, Pods: []corev1.Pod{podOf(lost, corev1.PodRunning, "")}},
 			v1alpha1.BackupFailed, v1alpha1.ReasonJobFailed, false, 1},
+		"the machine is lost, and the Job was deleted": {facts{Backup: b, Vault: newVault(nil),
+			Began: &lost.CreationTimestamp, Pods: []corev1.Pod{podOf(newJob(b, ""), corev1.PodRunning, "")}},
+			v1alpha1.BackupFailed, v1alpha1.ReasonJobFailed, false, 0},
+		"the Vault was made anew after it had failed": {facts{Backup: b, Vault: newVault(madeAgo(time.Second)),
+			Job: ofAnother(broken), Pods: []corev1.Pod{podOf(broken, corev1.PodFailed, `{"reason": "Denied"}`)}},
+			v1alpha1.BackupFailed, "Denied", false, 0},
 		"the clock is ahead": {facts{Backup: begun, Job: old, Began: begun.Status.StartTime},
 			v1alpha1.BackupPending, v1alpha1.ReasonJobPending, false, 0},
 		"runs": {facts{Backup: b, Job: running, Pods: []corev1.Pod{podOf(running, corev1.PodRunning, "")}},
@@ -233,6 +239,8 @@ func TestDecideDeletion(t *testing.T) {
 	made, broken := newJob(b, batchv1.JobComplete), newJob(b, batchv1.JobFailed)
 	old := newJob(b, batchv1.JobFailed)
 	old.CreationTimestamp = metav1.NewTime(now.Add(-deleteAgain))
+	lost := newJob(b, "")
+	lost.Name, lost.CreationTimestamp = "b-delete", metav1.NewTime(now.Add(-giveUp-time.Second))
 	remover := newJob(b, "")
 	remover.Name = "b-delete"
 	fresh := newBackup(func(b *v1alpha1.VaultBackup) { deleted(b); b.Status.Attempts = 0 })
@@ -256,6 +264,8 @@ func TestDecideDeletion(t *testing.T) {
 		"has no pod": {facts{Backup: b, Remover: remover}, false, false, 0, "kubectl describe job b-delete"},
 		"runs": {facts{Backup: b, Remover: remover, Pods: []corev1.Pod{podOf(remover,
 			corev1.PodRunning, "")}}, false, false, 0, "A Job deletes"},
+		"is on a machine that is lost": {facts{Backup: b, Remover: lost, Pods: []corev1.Pod{podOf(lost,
+			corev1.PodRunning, "")}}, false, false, 0, "kubectl delete pod p --force"},
 		"fails":               {facts{Backup: b, Remover: broken}, false, false, 0, "Retain"},
 		"is tried once again": {facts{Backup: b, Remover: old}, false, false, 1, ""},
 	} {

@@ -268,6 +268,10 @@ func restoring(f *restoreFacts) restoreDecision {
 	case v1alpha1.BackupRunning:
 		if d.Reason == v1alpha1.ReasonJobRunning {
 			result.Message = "The Job restores the data; do not initialize Vault meanwhile"
+			// It may still write, so that nothing else begins.
+			if pod, _, _ := progress(f.Job, f.Pods); f.Now.Sub(f.Job.CreationTimestamp.Time) > giveUp {
+				result.Message = lostPod(pod)
+			}
 		}
 	}
 	return result

@@ -191,6 +191,8 @@ func TestDecideRestore(t *testing.T) {
 	long.CreationTimestamp = metav1.NewTime(now.Add(-startTime))
 	none, sealed := probe.Uninitialized, probe.Sealed
 	const nonsense = `{"restoredTime": "2026-01-02T03:04:00Z", "vault": {"threshold": 3, "shares": 2}}`
+	lost := newRestoreJob(x, "")
+	lost.CreationTimestamp = metav1.NewTime(now.Add(-giveUp - time.Second))
 	behind := newRestoreJob(x, batchv1.JobComplete) // the clock of the controller of Jobs
 	behind.Status.Conditions[0].LastTransitionTime = metav1.NewTime(behind.CreationTimestamp.Add(-time.Hour))
 	for name, tt := range map[string]struct {
@@ -213,6 +215,8 @@ func TestDecideRestore(t *testing.T) {
 		"a Job of others": {job: newRestoreJob(nil, ""), phase: refused, reason: v1alpha1.ReasonJobConflict},
 		"runs": {job: running, pods: []corev1.Pod{podOf(running, corev1.PodRunning, "")},
 			phase: runs, reason: v1alpha1.ReasonJobRunning, says: "do not initialize"},
+		"the machine is lost": {job: lost, pods: []corev1.Pod{podOf(lost, corev1.PodRunning, "")},
+			phase: runs, reason: v1alpha1.ReasonJobRunning, says: "kubectl delete pod p --force"},
 		"fails": {job: broken, pods: said(broken, `{"reason": "DigestMismatch", "message": "m"}`),
 			phase: refused, reason: "DigestMismatch", says: "m. What"},
 		"says nothing of it": {job: complete, pods: said(complete, "{}"),

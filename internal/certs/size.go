@@ -7,8 +7,8 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
-	"errors"
 	"fmt"
+	"strings"
 )
 
 const (
@@ -17,8 +17,8 @@ const (
 	// maxRSABits is how large an RSA key may be. crypto/tls refuses larger ones of whoever it connects to, and
 	// crypto/x509 none: with one of megabits, one signature takes minutes to verify.
 	maxRSABits = 8192
-	// maxKeyPEM is how many bytes a private key may have: twice what the largest one of RSA has.
-	maxKeyPEM = 16 << 10
+	// maxKey is how many bytes a private key may have: twice what the largest one of RSA has.
+	maxKey = 10 << 10
 )
 
 // keyPair parses a certificate, with its intermediates, and its private key, of whatever size they are.
@@ -35,13 +35,12 @@ func keyPair(cert, key []byte) (tls.Certificate, error) {
 // checkKeySize refuses a key that takes long to parse: crypto/x509 computes with its primes before it compares their
 // size with that of the key.
 func checkKeySize(key []byte) error {
-	tooLarge := errors.New("the private key is larger than one of RSA with 8192 bits")
-	if len(key) > maxKeyPEM {
-		return tooLarge
+	if len(key) > MaxPEM {
+		return fmt.Errorf("the file with the private key has more than %d KiB", MaxPEM>>10)
 	}
 	for block, rest := pem.Decode(key); block != nil; block, rest = pem.Decode(rest) {
-		if !smallIntegers(block.Bytes) {
-			return tooLarge
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") && (len(block.Bytes) > maxKey || !smallIntegers(block.Bytes)) {
+			return fmt.Errorf("the private key is larger than one of RSA with %d bits", maxRSABits)
 		}
 	}
 	return nil

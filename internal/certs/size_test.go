@@ -48,7 +48,9 @@ func TestLargePrimes(t *testing.T) {
 		"PKCS #8":     pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: wrapped}),
 		"another":     append(params, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: key})...),
 		"of one type": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
-		"many bytes":  bytes.Repeat([]byte("x"), maxKeyPEM+1),
+		"many bytes": pem.EncodeToMemory(&pem.Block{
+			Type: "PRIVATE KEY", Bytes: bytes.Repeat([]byte{0}, maxKey+1),
+		}),
 	} {
 		begin := time.Now()
 		if _, err := keyPair(pair.Cert, text); err == nil || !strings.Contains(err.Error(), "8192 bits") {
@@ -77,8 +79,19 @@ func TestKeySizes(t *testing.T) {
 			t.Errorf("%s: %v", block.Type, err)
 		}
 	}
-	if err := checkKeySize(newCA(t).Key); err != nil {
-		t.Errorf("a generated key: %v", err)
+	pair := newCA(t)
+	parameters, err := asn1.Marshal(struct{ P, G *big.Int }{ofBits(8192), big.NewInt(2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside := pem.EncodeToMemory(&pem.Block{Type: "DH PARAMETERS", Bytes: parameters})
+	for name, file := range map[string][]byte{
+		"alone": pair.Key, "beside certificates": append(bytes.Repeat(pair.Cert, 50), pair.Key...),
+		"beside parameters": append(beside, pair.Key...),
+	} {
+		if _, err := keyPair(pair.Cert, file); err != nil {
+			t.Errorf("a generated key %s: %v", name, err)
+		}
 	}
 }
 

@@ -51,7 +51,8 @@ const (
 	maxSignatures = 64
 )
 
-// reading lets the public keys of one ConfigMap be read at a time, so that they take one CPU at most.
+// reading lets one public key be read at a time, so that all of them take one CPU at most, and nobody waits for
+// those of one Vault.
 var reading sync.Mutex
 
 func notUsable(reason, format string, args ...any) error {
@@ -126,8 +127,6 @@ func holdersIn(configMap *corev1.ConfigMap, policy *v1alpha1.InitializationPolic
 	if count := len(contents); count != int(policy.WantedShares()) && count != int(policy.WantedShares())+1 {
 		return holders{}, wrongNumber(name, count, policy)
 	}
-	reading.Lock()
-	defer reading.Unlock()
 	var result holders
 	for _, key := range slices.Sorted(maps.Keys(contents)) {
 		public, err := parse(contents[key])
@@ -185,6 +184,8 @@ func parse(content []byte) (*publicKey, error) {
 	if err := checkPackets(content); err != nil {
 		return nil, err
 	}
+	reading.Lock()
+	defer reading.Unlock()
 	keys, err := openpgp.ReadKeyRing(bytes.NewReader(content))
 	switch {
 	case err != nil || len(keys) == 0:

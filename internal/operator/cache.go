@@ -59,7 +59,8 @@ func slim(object any) (any, error) {
 	case *corev1.Pod:
 		slimPod(obj)
 	case *v1alpha1.VaultBackup, *v1alpha1.VaultBackupSchedule, *v1alpha1.VaultRestore:
-		// They are patched and not updated, so that the others stay.
+		// They are patched and not updated, so that the others stay. No annotation is used.
+		obj.SetAnnotations(nil)
 		obj.SetLabels(usedLabels(obj.GetLabels()))
 	}
 	// A Vault has no size, and what is used of it is its spec.

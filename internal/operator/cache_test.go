@@ -81,7 +81,7 @@ func TestSlimAnnotations(t *testing.T) {
 	}
 }
 
-// Labels of tenants could have a megabyte in each object.
+// Labels and annotations of tenants could have a megabyte in each object.
 func TestSlimLabels(t *testing.T) {
 	want := map[string]string{
 		v1alpha1.NameLabel: v1alpha1.AppName, v1alpha1.InstanceLabel: "example", v1alpha1.ScheduleLabel: "nightly",
@@ -95,6 +95,10 @@ func TestSlimLabels(t *testing.T) {
 			labels[fmt.Sprint("example.com/", i)] = "x"
 		}
 		obj.SetLabels(labels)
+		obj.SetAnnotations(map[string]string{v1alpha1.GenerationAnnotation: large})
+		if slimmed := slimmed(t, obj.DeepCopyObject().(client.Object)); len(slimmed.GetAnnotations()) > 0 {
+			t.Errorf("%T has annotations", obj)
+		}
 		if got := slimmed(t, obj).GetLabels(); !maps.Equal(got, want) {
 			t.Errorf("%T has %v", obj, got)
 		}

@@ -49,8 +49,9 @@ type load struct {
 	bursts   *rate.Limiter
 	connects *rate.Limiter
 	slots    chan struct{}
-	// namespaces are those of each namespace: a name to a chan struct{}.
-	namespaces sync.Map
+	// parts are the slots of each namespace that has probes under way, or waits for them.
+	parts   map[string]*part
+	partsMu sync.Mutex
 	// seals are the turns of the nodes that are asked for their seal.
 	seals chan struct{}
 
@@ -70,6 +71,7 @@ func newLoad() *load {
 		connects: rate.NewLimiter(connectRate, connectSize),
 		slots:    make(chan struct{}, inFlight),
 		seals:    make(chan struct{}, sealsInFlight),
+		parts:    map[string]*part{},
 		slowdown: 1,
 	}
 }
@@ -136,24 +138,53 @@ func (l *load) pause(inService bool) time.Duration {
 	return time.Duration(factor * float64(steady))
 }
 
+// part are the slots of a namespace.
+type part struct {
+	slots chan struct{}
+	// users are the probes that are under way, or wait.
+	users int
+}
+
+// enter returns the part of a namespace, and leave gives it back.
+func (l *load) enter(namespace string) *part {
+	l.partsMu.Lock()
+	defer l.partsMu.Unlock()
+	p := l.parts[namespace]
+	if p == nil {
+		p = &part{slots: make(chan struct{}, ofNamespace)}
+		l.parts[namespace] = p
+	}
+	p.users++
+	return p
+}
+
+func (l *load) leave(namespace string, p *part) {
+	l.partsMu.Lock()
+	defer l.partsMu.Unlock()
+	if p.users--; p.users == 0 {
+		delete(l.parts, namespace)
+	}
+}
+
 // acquire waits until a probe of a node in the namespace may be made, and returns what says that it is over. It is
 // nil when the context has ended before.
 func (l *load) acquire(ctx context.Context, namespace string) (release func()) {
-	value, known := l.namespaces.Load(namespace)
-	if !known {
-		value, _ = l.namespaces.LoadOrStore(namespace, make(chan struct{}, ofNamespace))
-	}
-	own := value.(chan struct{})
+	own := l.enter(namespace)
 	select {
-	case own <- struct{}{}:
+	case own.slots <- struct{}{}:
 	case <-ctx.Done():
+		l.leave(namespace, own)
 		return nil
+	}
+	free := func() {
+		<-own.slots
+		l.leave(namespace, own)
 	}
 	select {
 	case l.slots <- struct{}{}:
-		return func() { <-l.slots; <-own }
+		return func() { <-l.slots; free() }
 	case <-ctx.Done():
-		<-own
+		free()
 		return nil
 	}
 }

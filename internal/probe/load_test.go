@@ -88,8 +88,8 @@ func TestSlotsOfANamespace(t *testing.T) {
 	for _, release := range releases {
 		release()
 	}
-	if len(l.slots) != 0 {
-		t.Errorf("%d are still taken", len(l.slots))
+	if len(l.slots) != 0 || len(l.parts) != 0 {
+		t.Errorf("%d are still taken, by %d namespaces", len(l.slots), len(l.parts))
 	}
 	if release := l.acquire(t.Context(), "full"); release == nil {
 		t.Error("none is free again")

@@ -59,8 +59,8 @@ type Seal struct {
 	Migration bool
 }
 
-// sealType is what a type of a seal may look like.
-var sealType = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
+// SealType is what a type of a seal may look like.
+var SealType = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 
 // seal reads the seal of the node. These requests need no token.
 // https://developer.hashicorp.com/vault/api-docs/system/seal-status
@@ -74,7 +74,7 @@ func (a *prober) seal(ctx context.Context) Seal {
 		Type      string
 		Migration bool
 	}
-	if a.get(ctx, transport, "/v1/sys/seal-status", &status) != nil || !sealType.MatchString(status.Type) {
+	if a.get(ctx, transport, "/v1/sys/seal-status", &status) != nil || !SealType.MatchString(status.Type) {
 		return seal
 	}
 	seal.Type, seal.Migration = status.Type, status.Migration

@@ -118,7 +118,7 @@ func (s one) cas(
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(certs.UsableCAs(value)) {
-			return "", nil, badSecret("Secret %q, key %q holds no certificate", name, key)
+			return "", nil, badSecret("Secret %q, key %q holds no certificate that can be verified with", name, key)
 		}
 		return key, pool, nil
 	}

@@ -31,7 +31,7 @@ func TestActiveNodeThatIsNotFollowed(t *testing.T) {
 	awaitReported(t, v, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, stale)
 	leadsThere := func() error {
 		if pods, err := v.Endpoints(); err != nil || !slices.Equal(pods, []string{leads}) {
-			return fmt.Errorf("the Service leads to %v, want %s, error %w", pods, leads, err)
+			return fmt.Errorf("the Service leads to %v, want %s (%v)", pods, leads, err)
 		}
 		return nil
 	}

@@ -103,7 +103,7 @@ func silent(v vaulttest.Vault) error {
 	}
 	for pod := range strings.FieldsSeq(pods) {
 		if log, err := shell.Try(v.Kubectl("logs %s --since=12s", pod)); err != nil || log != "" {
-			return fmt.Errorf("%s logs at rest (error %w):\n%s", pod, err, log)
+			return fmt.Errorf("%s logs at rest (%v):\n%s", pod, err, log)
 		}
 	}
 	return nil

@@ -24,7 +24,10 @@ func watchInvariants(t *testing.T, v vaulttest.Vault) {
 	t.Helper()
 	var once sync.Once
 	seen := false
-	watch(t, v, "vaults --field-selector=metadata.name="+v.Name, func(_ string, object map[string]any) {
+	watch(t, v, "vaults --field-selector=metadata.name="+v.Name, func(event string, object map[string]any) {
+		if event == watchBegins {
+			return
+		}
 		status, _ := object["status"].(map[string]any)
 		_, has := status["vaultStatus"]
 		if seen && !has {
@@ -47,8 +50,11 @@ func watchInvariants(t *testing.T, v vaulttest.Vault) {
 	})
 }
 
+// watchBegins is the event at which a watch begins, be it again: what has been deleted meanwhile is not told.
+const watchBegins = "BEGINS"
+
 // watch calls each for every event that kubectl prints until the test ends: ADDED,
-// MODIFIED or DELETED, and the object.
+// MODIFIED or DELETED, and the object; and before the first one.
 func watch(t *testing.T, v vaulttest.Vault, what string, each func(event string, object map[string]any)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -73,6 +79,9 @@ func watch(t *testing.T, v vaulttest.Vault, what string, each func(event string,
 func watchOnce(
 	ctx context.Context, v vaulttest.Vault, what string, each func(event string, object map[string]any),
 ) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	each(watchBegins, nil)
 	cmd := exec.CommandContext(ctx, "bash", "-c", "exec "+v.Kubectl("get --watch --output-watch-events -o json %s", what))
 	cmd.Env = os.Environ()
 	out, err := cmd.StdoutPipe()
@@ -88,7 +97,9 @@ func watchOnce(
 			Object map[string]any
 		}
 		if err := decoder.Decode(&event); err != nil {
-			return cmd.Wait()
+			cancel()
+			_ = cmd.Wait() // it was killed
+			return fmt.Errorf("the watch of %s has ended: %w", what, err)
 		}
 		if event.Type == "ERROR" {
 			continue // of an API server that hangs: the object is none
@@ -115,12 +126,23 @@ func (f *fixture) watchLabel(t *testing.T) *labelWatch {
 	w := &labelWatch{labelled: map[string]bool{}}
 	selector := fmt.Sprintf("pods -l app.kubernetes.io/instance=%s,app.kubernetes.io/component=server", f.Name)
 	watch(t, f.Vault, selector, func(event string, object map[string]any) {
+		if event == watchBegins {
+			w.forget()
+			return
+		}
 		metadata, _ := object["metadata"].(map[string]any)
 		name, _ := metadata["name"].(string)
 		labels, _ := metadata["labels"].(map[string]any)
 		w.observe(name, event != "DELETED" && labels[v1alpha1.ActiveLabel] == v1alpha1.ActiveLabelValue, event == "MODIFIED")
 	})
 	return w
+}
+
+// forget has the next events tell anew who has the label.
+func (w *labelWatch) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.labelled, w.since = map[string]bool{}, time.Time{}
 }
 
 // observe notes whether a pod has the label. It counts as a change only if it was

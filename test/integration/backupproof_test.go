@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -320,10 +321,11 @@ func TestBackupProof(t *testing.T) {
 		}
 		return nil
 	})
-	s.Spec.Proof = spec
-	if err := admin.Update(t.Context(), s); err != nil {
+	again, err := json.Marshal(map[string]any{"spec": map[string]any{"proof": spec}})
+	if err != nil {
 		t.Fatal(err)
 	}
+	change(t, s, string(again))
 
 	// The schedule is deleted when the copy may be unsealed.
 	proveIsolated()

@@ -276,8 +276,8 @@ func removeAll(t *testing.T, namespace string) {
 	}
 }
 
-// What a new Vault costs the API server: 42 to 46 requests, by which controller comes first. Reconciling the
-// release once more costs 14.
+// What a new Vault costs the API server: 42 to 46 requests, by which controller comes first, and more on a busy
+// machine. Reconciling the release once more costs 14.
 func TestRequestsOfACreation(t *testing.T) {
 	const most = 55
 	namespace := newNamespace(t)
