@@ -10,7 +10,7 @@ import (
 //
 // +operator-sdk:csv:customresourcedefinitions:displayName="Vault backup",order=2,resources={{Job,v1},{ServiceAccount,v1},{Pod,v1}}
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:path=vaultbackups,singular=vaultbackup,scope=Namespaced,shortName=vltb,categories=all
+// +kubebuilder:resource:path=vaultbackups,singular=vaultbackup,scope=Namespaced,shortName=vltb
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Vault",type=string,JSONPath=`.spec.vault`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`

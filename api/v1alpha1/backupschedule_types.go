@@ -12,7 +12,7 @@ import (
 //
 // +operator-sdk:csv:customresourcedefinitions:displayName="Vault backup schedule",order=3,resources={{VaultBackup,v1alpha1},{Vault,v1alpha1},{VaultRestore,v1alpha1},{NetworkPolicy,v1}}
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:path=vaultbackupschedules,singular=vaultbackupschedule,scope=Namespaced,shortName=vltbs,categories=all
+// +kubebuilder:resource:path=vaultbackupschedules,singular=vaultbackupschedule,scope=Namespaced,shortName=vltbs
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Vault",type=string,JSONPath=`.spec.vault`
 // +kubebuilder:printcolumn:name="Schedule",type=string,JSONPath=`.spec.schedule`

@@ -9,7 +9,7 @@ import (
 //
 // +operator-sdk:csv:customresourcedefinitions:displayName="Vault restore",order=4,resources={{Job,v1},{ServiceAccount,v1},{Pod,v1}}
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:path=vaultrestores,singular=vaultrestore,scope=Namespaced,shortName=vltr,categories=all
+// +kubebuilder:resource:path=vaultrestores,singular=vaultrestore,scope=Namespaced,shortName=vltr
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Vault",type=string,JSONPath=`.spec.vault`
 // +kubebuilder:printcolumn:name="Backup",type=string,JSONPath=`.spec.backup`

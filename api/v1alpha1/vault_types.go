@@ -375,16 +375,16 @@ type PodPolicy struct {
 	// set NO_PROXY to ".svc,.cluster.local" as well: Vault's connection to etcd would go
 	// through the proxy, too. Variables that the operator sets, or that Vault takes
 	// instead of the operator's configuration, are refused: those that begin with ETCD_,
-	// and HOME, PATH, POD_IP, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT,
+	// and HOME, PATH, POD_IP, POD_NAME, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT,
 	// VAULT_CLUSTER_ADDR, VAULT_DISABLE_MLOCK, VAULT_REDIRECT_ADDR and
-	// VAULT_TLS_SERVER_NAME. In envFrom they have no effect.
+	// VAULT_TLS_SERVER_NAME. In envFrom they have no effect, but for PATH, which must not be in it.
 	// A change restarts the nodes one by one, and each has to be unsealed; a change of
 	// a Secret or ConfigMap is read by the nodes that start after it.
 	// https://developer.hashicorp.com/vault/docs/commands#configure-environment-variables
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:XValidation:rule="self.all(e, !e.name.startsWith('ETCD_') && !(e.name in ['HOME', 'PATH', 'POD_IP', 'VAULT_ADDR', 'VAULT_API_ADDR', 'VAULT_CACERT', 'VAULT_CLUSTER_ADDR', 'VAULT_DISABLE_MLOCK', 'VAULT_REDIRECT_ADDR', 'VAULT_TLS_SERVER_NAME', 'stopping']))",message="ETCD_*, HOME, PATH, POD_IP, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT, VAULT_CLUSTER_ADDR, VAULT_DISABLE_MLOCK, VAULT_REDIRECT_ADDR, VAULT_TLS_SERVER_NAME and stopping are set by the operator, or would replace its configuration"
+	// +kubebuilder:validation:XValidation:rule="self.all(e, !e.name.startsWith('ETCD_') && !(e.name in ['HOME', 'PATH', 'POD_IP', 'POD_NAME', 'VAULT_ADDR', 'VAULT_API_ADDR', 'VAULT_CACERT', 'VAULT_CLUSTER_ADDR', 'VAULT_DISABLE_MLOCK', 'VAULT_REDIRECT_ADDR', 'VAULT_TLS_SERVER_NAME', 'stopping']))",message="ETCD_*, HOME, PATH, POD_IP, POD_NAME, VAULT_ADDR, VAULT_API_ADDR, VAULT_CACERT, VAULT_CLUSTER_ADDR, VAULT_DISABLE_MLOCK, VAULT_REDIRECT_ADDR, VAULT_TLS_SERVER_NAME and stopping are set by the operator, or would replace its configuration"
 	// +operator-sdk:csv:customresourcedefinitions:type=spec,displayName="Environment",order=43,xDescriptors={"urn:alm:descriptor:com.tectonic.ui:advanced"}
 	// +optional
 	Env []corev1.EnvVar `json:"env,omitempty"`

@@ -63,14 +63,17 @@ type release struct {
 	kubernetes string
 	// unchecked renders what the schema of the values refuses.
 	unchecked bool
-	// existing are the Secrets that are there already.
+	// existing are the Secrets and StatefulSets that are there already.
 	existing []runtime.Object
 }
 
 // lookup is what templates look up.
 type lookup struct{ dynamic.Interface }
 
-func (l lookup) GetClientFor(_, _ string) (dynamic.NamespaceableResourceInterface, bool, error) {
+func (l lookup) GetClientFor(_, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {
+	if kind == "StatefulSet" {
+		return l.Resource(appsv1.SchemeGroupVersion.WithResource("statefulsets")), true, nil
+	}
 	return l.Resource(corev1.SchemeGroupVersion.WithResource("secrets")), true, nil
 }
 
@@ -448,6 +451,35 @@ func TestHalfOfTheCertificatesIsLeft(t *testing.T) {
 		_, err := release{existing: []runtime.Object{existing}}.manifests(t)
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("with %s alone: %v", secret, err)
+		}
+	}
+}
+
+// Without an operator nobody else refuses what the API server refuses of a Vault.
+func TestWhatIsRefusedWithoutAnOperator(t *testing.T) {
+	set := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apps/v1", "kind": "StatefulSet",
+		"metadata": map[string]any{"name": "example-etcd", "namespace": "default"},
+		"spec":     map[string]any{"replicas": int64(1)},
+	}}
+	const external = `nodes: 2, storage: {external: {type: s3, configSecretName: x`
+	for name, tt := range map[string]struct {
+		release release
+		says    string
+	}{
+		"two nodes without a lock":  {release{values: `{` + external + `}}}`}, "nodes: must be 1"},
+		"two nodes with a lock":     {release{values: `{` + external + `, highAvailability: true}}}`}, ""},
+		"a long name":               {release{name: strings.Repeat("x", 41)}, "at most 40 characters"},
+		"the longest name":          {release{name: strings.Repeat("x", 40)}, ""},
+		"a name that is no label":   {release{name: "my.vault"}, "lower case letters"},
+		"other members of etcd":     {release{existing: []runtime.Object{set}}, "storage.etcd.nodes: must stay 1"},
+		"as many members of etcd":   {release{values: `{storage: {etcd: {nodes: 1}}}`, existing: []runtime.Object{set}}, ""},
+		"an operator that looks":    {release{values: `{operated: true}`, existing: []runtime.Object{set}}, ""},
+		"an operator that has read": {release{values: `{operated: true, ` + external + `}}}`}, ""},
+	} {
+		_, err := tt.release.manifests(t)
+		if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
+			t.Errorf("%s: error %v", name, err)
 		}
 	}
 }

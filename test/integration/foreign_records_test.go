@@ -421,6 +421,11 @@ func TestAdmissionPolicies(t *testing.T) {
 		}
 		return s
 	}
+	withToken := func(s *corev1.Secret) *corev1.Secret {
+		s.Type = corev1.SecretTypeServiceAccountToken
+		s.Annotations = map[string]string{corev1.ServiceAccountNameKey: "default"}
+		return s
+	}
 	theirs := secret("theirs", "")
 	if err := admin.Create(t.Context(), theirs); err != nil {
 		t.Fatal(err)
@@ -561,6 +566,14 @@ func TestAdmissionPolicies(t *testing.T) {
 			return operator.Create(t.Context(), secret("of-a-vault", v1alpha1.AppName))
 		}, false},
 		{"another Secret", func() error { return operator.Create(t.Context(), secret("another", "")) }, true},
+		{"a Secret with a token", func() error {
+			return operator.Create(t.Context(), withToken(secret("token", v1alpha1.AppName)))
+		}, true},
+		{"a Secret with a token in its own namespace", func() error {
+			s := withToken(secret("token", ""))
+			s.Namespace = operatorNamespace
+			return operator.Create(t.Context(), s)
+		}, true},
 		{"a Secret of a user", func() error { return operator.Delete(t.Context(), secret("theirs", "")) }, true},
 		{"a Secret of a user with the label", patch(theirs, `{"metadata": {"labels": {"app.kubernetes.io/name": "vault"}}}`),
 			true},
@@ -593,6 +606,15 @@ func TestAdmissionPolicies(t *testing.T) {
 		}), true},
 		{"a privileged Job", pod(func(p *corev1.PodSpec) {
 			p.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: new(true)}
+		}), true},
+		{"a Job as root", pod(func(p *corev1.PodSpec) { p.Containers[0].SecurityContext.RunAsUser = new(int64(0)) }), true},
+		{"a Job without seccomp", pod(func(p *corev1.PodSpec) {
+			p.Containers[0].SecurityContext.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}
+		}), true},
+		{"a Job with a command at its start", pod(func(p *corev1.PodSpec) {
+			p.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
+				Exec: &corev1.ExecAction{Command: []string{"sh"}},
+			}}
 		}), true},
 		{"a Job of a proof", job(isolationJob), false},
 		{"the other Job of a proof", job(func(j *batchv1.Job) {
