@@ -97,7 +97,12 @@ func requireVolumes(t *testing.T, v vaulttest.Vault, size string) {
 
 // resizeRaft takes nodes away from a Vault, its active node last, and adds them again.
 func resizeRaft(t *testing.T, v vaulttest.Vault, root string) {
-	shell.Run(t, v.Kubectl("scale vault resized --replicas=1"))
+	// As one who has the ClusterRole edit in the namespace.
+	shell.Run(t, v.Kubectl("create rolebinding editor --clusterrole=edit --serviceaccount=%s:editor", v.Namespace))
+	scale := func(nodes int) {
+		shell.Run(t, v.Kubectl("scale vault resized --replicas=%d --as=system:serviceaccount:%s:editor", nodes, v.Namespace))
+	}
+	scale(1)
 	awaitCondition(t, v, 5*time.Minute, v1alpha1.ResizedCondition, metav1.ConditionTrue, v1alpha1.ReasonResized)
 	shell.Eventually(t, "the volumes are gone", time.Minute, func() error {
 		claims := strings.TrimSpace(shell.Run(t, v.Kubectl("get pvc -o name")))
@@ -108,7 +113,7 @@ func resizeRaft(t *testing.T, v vaulttest.Vault, root string) {
 	})
 	awaitVoters(t, v, 2*time.Minute, "resized-0")
 	requireValue(t, v, "resized-0", root)
-	shell.Run(t, v.Kubectl("scale vault resized --replicas=3"))
+	scale(3)
 	awaitPeersVote(t, v, root)
 	lookNow(t, v)
 	awaitVoters(t, v, 2*time.Minute, "resized-0", "resized-1", "resized-2")
