@@ -116,16 +116,22 @@ func TestEndpointThatHangs(t *testing.T) {
 		_, err = j.store.put(ctx, "b.snapshot", "u", sent)
 		return err
 	}
-	verify := func(ctx context.Context, j *job) error { return j.verify(ctx) }
+	readBack := func(ctx context.Context, j *job) error {
+		record, stored, err := j.wanted(ctx)
+		if err != nil {
+			return err
+		}
+		return j.prove(ctx, stored, record.Format, record.Result.Size, record.Result.SHA256)
+	}
 	for at, tt := range map[string]struct {
 		do      func(context.Context, *job) error
 		content string
 		// within is how long it may take, with what is tried to clean up.
 		within time.Duration
 	}{
-		"connection": {verify, snapshot, stallAfter},
-		"record":     {verify, snapshot, stallAfter},
-		"content":    {verify, snapshot, stallAfter},
+		"connection": {readBack, snapshot, stallAfter},
+		"record":     {readBack, snapshot, stallAfter},
+		"content":    {readBack, snapshot, stallAfter},
 		"removal":    {func(ctx context.Context, j *job) error { return j.delete(ctx) }, snapshot, stallAfter},
 		"upload":     {upload, "", stallAfter + cleanTimeout},
 		"part":       {upload, "", stallAfter + takeTimeout + cleanTimeout},

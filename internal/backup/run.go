@@ -99,8 +99,6 @@ func (j *job) run(ctx context.Context) error {
 	switch j.task.Action {
 	case Backup:
 		return j.backup(ctx)
-	case Verify:
-		return j.verify(ctx)
 	case Restore:
 		return j.restore(ctx)
 	case Delete:
@@ -318,14 +316,6 @@ func (j *job) wanted(ctx context.Context) (*Record, object, error) {
 	j.result.Vault = &record.Vault
 	stored, err := j.store.find(ctx, j.snapshotName())
 	return record, stored, err
-}
-
-func (j *job) verify(ctx context.Context) error {
-	record, stored, err := j.wanted(ctx)
-	if err != nil {
-		return err
-	}
-	return j.prove(ctx, stored, record.Format, record.Result.Size, record.Result.SHA256)
 }
 
 // delete removes the snapshot first: as long as there is NAME.json it is known whose it is.

@@ -17,8 +17,6 @@ type Action string
 const (
 	// Backup copies the data of the Source to the Location, and reads it back.
 	Backup Action = "Backup"
-	// Verify reads a backup, and checks it as Backup does.
-	Verify Action = "Verify"
 	// Restore writes a backup into the Source, after it was checked.
 	Restore Action = "Restore"
 	// Delete removes a backup. It is not an error that there is none.
@@ -64,7 +62,7 @@ const (
 type Task struct {
 	// Action is what is done.
 	Action Action `json:"action"`
-	// Source is the storage that is backed up, or restored into. Not used by Verify and Delete.
+	// Source is the storage that is backed up, or restored into. Not used by Delete.
 	Source *Storage `json:"source,omitempty"`
 	// Location is where the backup is.
 	Location Location `json:"location"`
@@ -74,7 +72,7 @@ type Task struct {
 	// Vault is what is written into NAME.json beside the result. Of a Restore it is the Vault that is
 	// restored into.
 	Vault Description `json:"vault"`
-	// Want is the digest that Verify and Restore expect, SHA-256 in hex. They refuse another.
+	// Want is the digest that Restore expects, SHA-256 in hex. It refuses another.
 	Want string `json:"want,omitempty"`
 }
 
