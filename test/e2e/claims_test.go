@@ -30,10 +30,11 @@ func TestActiveNodeThatIsNotFollowed(t *testing.T) {
 	keys, stale, leads := startWithStaleNode(t, v)
 	awaitReported(t, v, v1alpha1.AvailableCondition, metav1.ConditionTrue, v1alpha1.ReasonActive, stale)
 	leadsThere := func() error {
-		if pods, err := v.Endpoints(); err != nil || !slices.Equal(pods, []string{leads}) {
-			return fmt.Errorf("the Service leads to %v, want %s (%v)", pods, leads, err)
+		pods, err := v.Endpoints()
+		if err == nil && !slices.Equal(pods, []string{leads}) {
+			err = fmt.Errorf("the Service leads to %v, want %s", pods, leads)
 		}
-		return nil
+		return err
 	}
 	for range 30 {
 		// Both replicas decide, and one may know of the other node a moment later.

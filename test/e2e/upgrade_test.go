@@ -102,8 +102,12 @@ func silent(v vaulttest.Vault) error {
 		return err
 	}
 	for pod := range strings.FieldsSeq(pods) {
-		if log, err := shell.Try(v.Kubectl("logs %s --since=12s", pod)); err != nil || log != "" {
-			return fmt.Errorf("%s logs at rest (%v):\n%s", pod, err, log)
+		log, err := shell.Try(v.Kubectl("logs %s --since=12s", pod))
+		if err == nil && log != "" {
+			err = fmt.Errorf("%s logs at rest:\n%s", pod, log)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
