@@ -225,9 +225,12 @@ func succeeded(f *facts) decision {
 		return failed(v1alpha1.ReasonResultInvalid, "The Job %s ended without an error, and did not say that it had stored "+
 			"anything", f.Job.Name)
 	}
+	text := "The backup was stored, read back and found to be as it was sent"
+	if f.Backup.Spec.Destination.PersistentVolumeClaim != nil {
+		text += ". It is on a volume of this cluster, and is lost with it"
+	}
 	return decision{
-		Phase: v1alpha1.BackupSucceeded, Reason: v1alpha1.ReasonBackupStored,
-		Message: "The backup was stored, read back and found to be as it was sent", Result: result,
+		Phase: v1alpha1.BackupSucceeded, Reason: v1alpha1.ReasonBackupStored, Message: text, Result: result,
 	}
 }
 

@@ -62,8 +62,8 @@ func (r *Reconciler) newIsolationJob(
 	object metav1.ObjectMeta, task, image string, vault *v1alpha1.VaultSpec, machine string,
 ) *batchv1.Job {
 	pod := r.podSpec(task, image, v1alpha1.BackupAccountName(object.Labels[v1alpha1.InstanceLabel]))
-	pod.ImagePullSecrets = vault.ImagePullSecrets
-	pod.NodeSelector, pod.Tolerations, pod.Affinity = vault.Pod.NodeSelector, vault.Pod.Tolerations, vault.Pod.Affinity
+	asVault(&pod, vault)
+	pod.NodeSelector, pod.Affinity = vault.Pod.NodeSelector, vault.Pod.Affinity
 	if machine != "" {
 		pod.Affinity = OnMachine(machine)
 	} else if resources := vault.Pod.Resources; len(resources.Requests)+len(resources.Limits) > 0 {

@@ -147,7 +147,7 @@ func (r *Reconciler) newJob(
 	pod := r.podSpec(string(text), image, v1alpha1.BackupAccountName(string(b.Spec.Vault)))
 	mountDestination(&pod, &b.Spec.Destination)
 	if vault != nil {
-		pod.ImagePullSecrets = vault.Spec.ImagePullSecrets
+		asVault(&pod, &vault.Spec)
 	}
 	if task.Source != nil {
 		mountSource(&pod, b, vault, task.Source, caKey)
@@ -208,6 +208,21 @@ func (r *Reconciler) podSpec(task, image, account string) corev1.PodSpec {
 				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 			},
 		}},
+	}
+}
+
+// asVault gives a pod what the Vault's own are given to be admitted: where registries want credentials, all nodes of
+// the cluster are tainted, or a quota wants limits.
+func asVault(pod *corev1.PodSpec, vault *v1alpha1.VaultSpec) {
+	pod.ImagePullSecrets, pod.Tolerations = vault.ImagePullSecrets, vault.Pod.Tolerations
+	resources := &pod.Containers[0].Resources
+	limit, has := vault.Pod.Resources.Limits[corev1.ResourceCPU]
+	if !has {
+		return
+	}
+	resources.Limits[corev1.ResourceCPU] = limit
+	if request := resources.Requests[corev1.ResourceCPU]; limit.Cmp(request) < 0 {
+		resources.Requests[corev1.ResourceCPU] = limit
 	}
 }
 

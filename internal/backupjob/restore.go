@@ -344,7 +344,7 @@ func (r *Restorer) newRestoreJob(f *restoreFacts, image, caKey string) (*batchv1
 		Action: backup.Restore, Source: target(vault), Location: at.location, Name: at.name, Want: at.digest,
 		Vault: backup.Description{
 			Namespace: vault.Namespace, Name: vault.Name, UID: string(vault.UID), Version: vault.Spec.Version,
-			SealType: vault.Spec.Seal.Type(), Storage: restore.StorageOf(vault),
+			SealType: restore.SealOf(vault), Storage: restore.StorageOf(vault),
 		},
 	}
 	text, err := json.Marshal(task)
@@ -354,7 +354,7 @@ func (r *Restorer) newRestoreJob(f *restoreFacts, image, caKey string) (*batchv1
 	labels := v1alpha1.BackupLabels(vault.Name)
 	labels[v1alpha1.RestoreLabel] = x.Name
 	pod := r.podSpec(string(text), image, v1alpha1.BackupAccountName(vault.Name))
-	pod.ImagePullSecrets = vault.Spec.ImagePullSecrets
+	asVault(&pod, &vault.Spec)
 	mountDestination(&pod, at.destination)
 	mountStorage(&pod, vault, task.Source, caKey)
 	if task.Source.Etcd != nil { // the snapshot has to be unpacked

@@ -347,7 +347,7 @@ func restoreResult(f *restoreFacts) (*backup.Result, *restoreDecision) {
 
 // unsealText is what is told of a Vault that was restored.
 func unsealText(f *restoreFacts, result *backup.Result) string {
-	if f.Vault.Spec.Seal != nil {
+	if seal := restore.SealOf(f.Vault); seal != "" && seal != v1alpha1.ShamirSeal {
 		return "The Vault has the data of the backup, and unseals itself by the key service. Its recovery keys, tokens and " +
 			"users are those of the Vault that was backed up"
 	}

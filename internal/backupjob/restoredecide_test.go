@@ -7,6 +7,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -149,6 +150,19 @@ func TestBeginRestore(t *testing.T) {
 		"another seal": {into(func(v *v1alpha1.Vault) {
 			v.Spec.Seal = &v1alpha1.SealPolicy{Transit: &v1alpha1.TransitSeal{}}
 		}), refused, v1alpha1.ReasonSealDiffers, "shamir"},
+		"a seal of its own configuration": {func(f *restoreFacts) {
+			f.Backup.Status.Vault.SealType, f.Vault.Spec.ConfigSecretName = "awskms", "mine"
+			f.Vault.Status.Seal = &v1alpha1.SealStatus{Type: "awskms"}
+		}, pending, v1alpha1.ReasonJobPending, ""},
+		"another seal of its own configuration": {func(f *restoreFacts) {
+			f.Backup.Status.Vault.SealType, f.Vault.Spec.ConfigSecretName = "awskms", "mine"
+			f.Vault.Status.Seal = &v1alpha1.SealStatus{Type: "transit"}
+		}, refused, v1alpha1.ReasonSealDiffers, "has the seal transit"},
+		"a seal that is not known": {func(f *restoreFacts) {
+			f.Backup.Status.Vault.SealType, f.Vault.Spec.ConfigMapName = "awskms", "mine"
+		}, pending, v1alpha1.ReasonJobPending, ""},
+		"no configuration of its own": {func(f *restoreFacts) { f.Backup.Status.Vault.SealType = "awskms" },
+			refused, v1alpha1.ReasonSealDiffers, "has the seal shamir"},
 		"after another": {func(f *restoreFacts) { f.Before = "other" }, pending, v1alpha1.ReasonAwaitingVault, "other"},
 		"a node of a lower version": {func(f *restoreFacts) { f.Nodes[0].Version = "1.20.9" },
 			pending, v1alpha1.ReasonAwaitingVault, "delete the pod"},
@@ -306,11 +320,21 @@ func TestRestoreJob(t *testing.T) {
 	if task := job.Spec.Template.Spec.Containers[0].Env[0].Value; !strings.Contains(task, `"etcd"`) {
 		t.Errorf("the task is %s", task)
 	}
-	f.Vault = emptyVault(func(v *v1alpha1.Vault) { v.Spec.Storage = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}} })
+	f.Vault = emptyVault(func(v *v1alpha1.Vault) {
+		v.Spec.Storage = v1alpha1.StorageSpec{Raft: &v1alpha1.RaftStorage{}}
+		v.Spec.Pod.Tolerations = []corev1.Toleration{{Key: "dedicated"}}
+		v.Spec.Pod.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20m")}
+	})
 	job, err = r.newRestoreJob(&f, "image", "ca.crt")
 	const want = `"raft":{"address":"https://example-0.example-nodes.default.svc:8200","serverName":"example.default.svc"`
 	if task := job.Spec.Template.Spec.Containers[0].Env[0].Value; err != nil || !strings.Contains(task, want) ||
 		!strings.Contains(task, string(backup.Restore)) {
 		t.Errorf("the task is %s, %v", task, err)
+	}
+	// A quota may want a limit, and the nodes of the cluster may be for Vault alone.
+	pod := job.Spec.Template.Spec
+	if resources := pod.Containers[0].Resources; len(pod.Tolerations) != 1 || resources.Limits.Cpu().String() != "20m" ||
+		resources.Requests.Cpu().String() != "20m" || resources.Limits.Memory().String() != "128Mi" {
+		t.Errorf("the pod is %+v", pod)
 	}
 }

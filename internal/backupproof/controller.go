@@ -400,7 +400,8 @@ func (r *Reconciler) prove(ctx context.Context, f *facts, d decision) error {
 	if b.Status.Proven == nil {
 		b.Status.Proven = &v1alpha1.BackupProof{}
 	}
-	b.Status.Proven.Restored = now(f)
+	// The Job that restored it has read it again, compared its digest and checked that it is complete.
+	b.Status.Proven.Stored, b.Status.Proven.Intact, b.Status.Proven.Restored = now(f), now(f), now(f)
 	if d.Unsealed {
 		b.Status.Proven.Unsealed = now(f)
 	}

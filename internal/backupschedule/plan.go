@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	_ "time/tzdata" // the image may have no zones
 
 	"github.com/robfig/cron/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"

@@ -38,6 +38,20 @@ func Follows(origin, into *v1alpha1.Vault) string {
 		"and end as removed from its cluster: seal %[1]s or delete it", origin.Name)
 }
 
+// SealOf is the type of the seal of a Vault, or nothing while that is not known: one in configuration of its own is
+// told by its nodes.
+func SealOf(vault *v1alpha1.Vault) string {
+	switch {
+	case vault.Spec.Seal != nil:
+		return vault.Spec.Seal.Type()
+	case vault.Status.Seal != nil && vault.Status.Seal.Type != "":
+		return vault.Status.Seal.Type
+	case vault.Spec.ConfigMapName != "" || vault.Spec.ConfigSecretName != "":
+		return ""
+	}
+	return vault.Spec.Seal.Type() // Shamir's
+}
+
 // Refusal is why a backup cannot be restored into a Vault before somebody changes that, or nothing. What
 // is not known of the Vault that was backed up, which is nil if nothing is, is not compared: the Job reads
 // it beside the backup, and compares it before it writes.
@@ -45,7 +59,7 @@ func Refusal(of *v1alpha1.BackedUpVault, into *v1alpha1.Vault) (reason, message 
 	if of == nil {
 		of = &v1alpha1.BackedUpVault{}
 	}
-	storage, seal := StorageOf(into), into.Spec.Seal.Type()
+	storage, seal := StorageOf(into), SealOf(into)
 	switch {
 	case into.HasExternal():
 		return v1alpha1.ReasonStorageNotSupported, "The storage of the Vault is not run by the operator: restore it with " +
@@ -62,7 +76,7 @@ func Refusal(of *v1alpha1.BackedUpVault, into *v1alpha1.Vault) (reason, message 
 	case of.Version != "" && vaultversion.Lower(into.Spec.Version, of.Version):
 		return v1alpha1.ReasonVersionLower, fmt.Sprintf("The data is of Vault %s, which the version %s may not be able to "+
 			"read: set spec.version of the Vault to %[1]s or a higher one", of.Version, into.Spec.Version)
-	case of.SealType != "" && of.SealType != seal:
+	case of.SealType != "" && seal != "" && of.SealType != seal:
 		return v1alpha1.ReasonSealDiffers, fmt.Sprintf("The data is sealed by %s, and the Vault has the seal %s: set its "+
 			"spec.seal to the key service of the Vault that was backed up, or leave it out for Shamir's keys", of.SealType, seal)
 	}

@@ -43,7 +43,8 @@ func TestBackup(t *testing.T) {
 	shell.Apply(t, manifest(raft, `{storage: {raft: {volumeSize: 1Gi, whenDeleted: Delete}}`+unattended+
 		`local-vault-keys}}`))
 	// It waits until there is something to back up.
-	shell.Apply(t, s3.schedule("every-minute", etcd.Name, `schedule: "* * * * *", immediate: true, retention: {count: 1}`))
+	shell.Apply(t, s3.schedule("every-minute", etcd.Name, `schedule: "* * * * *", timeZone: Europe/Berlin, `+
+		`immediate: true, retention: {count: 1}`))
 	shell.Apply(t, s3.schedule("never", raft.Name, `schedule: "0 3 * * *", suspend: true`))
 	root := ""
 	for _, v := range []vaulttest.Vault{etcd, raft} {
