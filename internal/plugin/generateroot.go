@@ -61,6 +61,9 @@ func (p *plugin) generateRoot(ctx context.Context, name string, o generateRootOp
 		return err
 	}
 	defer t.close()
+	if err := refuseCopy(t.vault); err != nil {
+		return err
+	}
 	active, err := t.active(ctx)
 	if err != nil {
 		return err

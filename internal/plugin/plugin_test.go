@@ -492,6 +492,24 @@ func TestGenerateRoot(t *testing.T) {
 
 // TestGenerateRootFails: no attempt of this run is left, none of somebody else is cancelled,
 // and nobody overlooks a token that was made.
+// A copy of a Vault that somebody unseals would revoke the leases of the Vault.
+func TestCopiesAreLeftAlone(t *testing.T) {
+	h := newHarness(t)
+	h.vault.Labels = map[string]string{v1alpha1.ProofLabel: "nightly"}
+	h.vault.OwnerReferences = []metav1.OwnerReference{{APIVersion: v1alpha1.GroupVersion.String(),
+		Kind: "VaultBackupSchedule", Name: "nightly", Controller: new(true)}}
+	h.vault.Status.Conditions = []metav1.Condition{{Type: v1alpha1.UnsealedCondition, Status: metav1.ConditionFalse,
+		Reason: v1alpha1.ReasonAwaitingUnseal}}
+	h.api.set("vaults", h.vault)
+	h.pods(map[string]string{"a": h.serve(&fakeNode{initialized: true, sealed: true})})
+	for _, command := range []string{"unseal", "generate-root"} {
+		h.run(lines(good...), command, "example").expect(t, exitRefused, "to prove a backup")
+	}
+	if out := h.run("", "status", "example").out; strings.Contains(out, "kubectl vault unseal") {
+		t.Errorf("it advises to unseal it:\n%s", out)
+	}
+}
+
 func TestGenerateRootFails(t *testing.T) {
 	const attempt, update = "generate-root/attempt", "generate-root/update"
 	const mayExist = "A root token may exist"

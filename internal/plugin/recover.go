@@ -20,6 +20,7 @@ import (
 type recoverOptions struct {
 	survivor    string
 	yes, dryRun bool
+	giveUp      []string
 	gpg         []string
 	timeout     time.Duration
 	output      string
@@ -57,6 +58,8 @@ rest is "kubectl vault unseal". When it was interrupted run it again.`,
 	cmd.Flags().StringVar(&o.survivor, "survivor", "", "Pod of the node whose data is kept: by default the one "+
 		"with the newest")
 	addYes(cmd, &o.yes)
+	cmd.Flags().StringSliceVar(&o.giveUp, "give-up", nil, "Pods that only do not run, and whose volumes are deleted "+
+		"although they are there: --yes alone does not answer for them")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "Say what would be done, and do nothing")
 	addGPG(cmd, &o.gpg)
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute,
@@ -87,6 +90,9 @@ func (p *plugin) recoverRaft(ctx context.Context, name string, o recoverOptions)
 	if o.dryRun {
 		return p.recovered(plan, o.output)
 	}
+	if err := o.check(plan); err != nil {
+		return err
+	}
 	if err := p.confirm(ctx, name, o.yes); err != nil {
 		return err
 	}
@@ -98,6 +104,9 @@ func (p *plugin) recoverRaft(ctx context.Context, name string, o recoverOptions)
 	if !o.yes && again.String() != plan.String() {
 		return exit(exitRefused, "the nodes have changed meanwhile, and nothing was changed: run it again")
 	}
+	if err := o.check(again); err != nil {
+		return err
+	}
 	r := &recovering{plugin: p, target: t, options: o, plan: again}
 	if err := r.prepare(ctx); err != nil {
 		return err
@@ -107,6 +116,17 @@ func (p *plugin) recoverRaft(ctx context.Context, name string, o recoverOptions)
 	}
 	r.awaitStatus(ctx)
 	return p.recovered(r.plan, o.output)
+}
+
+// check refuses to delete volumes without a question that are there.
+func (o *recoverOptions) check(plan *recoveryPlan) error {
+	for _, name := range plan.GivenUp {
+		if o.yes && !slices.Contains(o.giveUp, name) {
+			return exit(exitRefused, "the volume of %[1]s is there, and only its pod does not run. Have it run, or add "+
+				"--give-up=%[1]s if that cannot be. Nothing was changed", name)
+		}
+	}
+	return nil
 }
 
 // recovered prints what was done, or would be.
@@ -361,6 +381,11 @@ func (plan *recoveryPlan) String() string {
 		"since if it was sealed or down before.", plan.Survivor)
 	for _, n := range plan.replaced {
 		if n.claim == nil {
+			continue
+		}
+		if slices.Contains(plan.GivenUp, n.name) {
+			write("  - the volume of %s, WHICH IS THERE: its claim %s is deleted. Only the pod does not run: %s. "+
+				"Stop here, and have it run, unless that cannot be.", n.name, n.claim.Name, line(n.whyDown()))
 			continue
 		}
 		write("  - the volume of %s: its claim %s is deleted. If the volume may come back stop here, and bring it back.",

@@ -68,6 +68,31 @@ func (n *raftNode) contents(vault *v1alpha1.Vault) contents {
 	return data
 }
 
+// keepsVolume says that a node only does not run, and that its volume is there with the data that it had.
+func (n *raftNode) keepsVolume(vault *v1alpha1.Vault) bool {
+	volumes := vault.StorageVolumes()
+	return n.contents(vault) == down && n.claim.Status.Phase != corev1.ClaimLost &&
+		(len(volumes) == 0 || slices.Contains(volumes, v1alpha1.StorageVolume{Claim: n.claim.Name, UID: n.claim.UID}))
+}
+
+// whyDown is why a node does not run, as Kubernetes tells.
+func (n *raftNode) whyDown() string {
+	if n.pod == nil {
+		return "it has no pod"
+	}
+	for _, c := range n.pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Message != "" {
+			return c.Message
+		}
+	}
+	for _, c := range slices.Concat(n.pod.Status.InitContainerStatuses, n.pod.Status.ContainerStatuses) {
+		if w := c.State.Waiting; w != nil && w.Reason != "" {
+			return strings.TrimSpace(w.Reason + " " + w.Message)
+		}
+	}
+	return "its pod is " + string(n.pod.Status.Phase)
+}
+
 // index is how far the data of a node goes, as it says; 0 when it does not tell.
 func (n *raftNode) index() uint64 {
 	if n.leader == nil {
@@ -92,6 +117,8 @@ type recoveryPlan struct {
 	AppliedIndex uint64 `json:"appliedIndex,omitempty"`
 	// Replaced are the nodes whose volume claims are deleted.
 	Replaced []string `json:"replaced"`
+	// GivenUp are those of them whose volume is there: they only do not run.
+	GivenUp []string `json:"givenUp,omitempty"`
 	// SetAside are those whose data is kept aside, on their volumes.
 	SetAside []string `json:"setAside"`
 
@@ -119,6 +146,9 @@ func planRecovery(vault *v1alpha1.Vault, nodes []raftNode, survivor string) (*re
 		case nothing, down:
 			plan.replaced = append(plan.replaced, n)
 			plan.Replaced = append(plan.Replaced, n.name)
+			if n.keepsVolume(vault) {
+				plan.GivenUp = append(plan.GivenUp, n.name)
+			}
 		case empty:
 			plan.empty = append(plan.empty, n)
 		case joining:

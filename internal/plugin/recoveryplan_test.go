@@ -46,6 +46,13 @@ func raftNodesOf(words ...string) (*v1alpha1.Vault, []raftNode) {
 				State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 		case "gone":
 			n.pod, n.claim = nil, nil
+		case "lost":
+			n.claim.Status.Phase = corev1.ClaimLost
+		case "new":
+			n.claim.UID = "new"
+		case "down":
+			n.pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse,
+				Message: "0/3 nodes are available"}}
 		}
 		nodes = append(nodes, n)
 	}
@@ -91,6 +98,37 @@ func TestPlanRecovery(t *testing.T) {
 				t.Errorf("it is %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// A node that only does not run, with its volume there, is not given up without somebody who says so.
+func TestVolumesThatAreThere(t *testing.T) {
+	for _, tt := range []struct {
+		nodes  string
+		giveUp []string
+		yes    bool
+		want   string
+	}{
+		{"sealed down down", nil, true, "the volume of example-1 is there"},
+		{"sealed down down", []string{"example-1"}, true, "the volume of example-2 is there"},
+		{"sealed down down", []string{"example-1", "example-2"}, true, ""},
+		{"sealed down down", nil, false, ""},
+		{"sealed lost gone", nil, true, ""},
+		{"sealed new new", nil, true, ""},
+	} {
+		vault, nodes := raftNodesOf(strings.Fields(tt.nodes)...)
+		plan, err := planRecovery(vault, nodes, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = (&recoverOptions{yes: tt.yes, giveUp: tt.giveUp}).check(plan)
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s, %q: error %v", tt.nodes, tt.giveUp, err)
+		}
+		if strings.Contains(tt.nodes, "down") && !strings.Contains(plan.String(), "WHICH IS THERE: its claim data-example-1 "+
+			"is deleted. Only the pod does not run: 0/3 nodes are available") {
+			t.Errorf("the plan is %s", plan)
+		}
 	}
 }
 

@@ -57,13 +57,17 @@ func redactText(text string) string {
 // isAudit says whether a line of a log is a record of an audit device. Its values are
 // hashed, but not if "log_raw" is set.
 func isAudit(text string) bool {
+	if strings.Contains(text, "<json:object") { // of the format jsonx
+		return true
+	}
 	start := strings.IndexByte(text, '{')
 	if start < 0 {
 		return false
 	}
 	text = text[start:]
-	return strings.Contains(text, `"type":"re`) && (strings.Contains(text, `"request":`) || strings.Contains(text,
-		`"auth":`))
+	// Its type is the last field, and is missing where a record was cut.
+	return strings.Contains(text, `"request":{`) || strings.Contains(text, `"auth":{`) ||
+		strings.Contains(text, `"type":"re`) && (strings.Contains(text, `"request":`) || strings.Contains(text, `"auth":`))
 }
 
 // redactObject takes out of an object of Kubernetes what may be a secret: values of

@@ -235,13 +235,13 @@ func (r *report) addLogs(ctx context.Context) error {
 }
 
 func (r *report) addLog(ctx context.Context, pod, container string, previous bool) error {
-	lines, size := int64(reportLogLines), int64(reportLogBytes)
+	lines := int64(reportLogLines)
 	name := "logs/" + pod + "/" + container + ".log"
 	if previous {
 		name = "logs/" + pod + "/" + container + ".previous.log"
 	}
 	stream, err := r.core.Pods(r.namespace).GetLogs(pod, &corev1.PodLogOptions{
-		Container: container, Previous: previous, TailLines: &lines, LimitBytes: &size, Timestamps: true,
+		Container: container, Previous: previous, TailLines: &lines, Timestamps: true,
 	}).Stream(ctx)
 	if err != nil {
 		r.note(name, err)
@@ -249,17 +249,22 @@ func (r *report) addLog(ctx context.Context, pod, container string, previous boo
 	}
 	defer stream.Close()
 	var kept []string
-	err = eachLine(io.LimitReader(stream, reportLogBytes), func(one string) error {
+	size, cut := 0, false
+	err = eachLine(stream, func(one string) error {
 		if isAudit(one) {
 			one = "(a record of an audit device was left out)"
 		}
-		kept = append(kept, one)
+		kept, size = append(kept, one), size+len(one)+1
+		for ; size > reportLogBytes; cut = true { // the newest lines are what a report is for
+			size -= len(kept[0]) + 1
+			kept = kept[1:]
+		}
 		return nil
 	})
 	if err != nil {
 		r.note(name, err)
 	}
-	if len(kept) >= reportLogLines {
+	if len(kept) > 0 && (cut || len(kept) >= reportLogLines) {
 		kept[0] = "(what is before this was left out)" // it may be the end of a line with a secret
 	}
 	// At once, since keys are of more lines than one.

@@ -91,6 +91,8 @@ func TestReportHoldsNoSecrets(t *testing.T) {
 		"token " + planted["token"] + " and " + planted["batch token"] + ", old " + planted["old token"],
 		"Unseal Key 1: " + planted["unseal key"],
 		"2026-01-01T00:00:00Z " + string(audit),
+		`{"auth":{"policies":["root"]},"request":{"data":"` + planted["audited"], // the kubelet has cut it
+		`<json:object name="auth"><json:string name="data">` + planted["audited"] + `</json:string>`,
 		"dial https://user:" + planted["proxy's"] + "@proxy.example.com:3128 failed",
 		`client_secret = "` + planted["cloud"] + `"`,
 		`{"password":"` + planted["password"] + `"}`,
@@ -101,6 +103,9 @@ func TestReportHoldsNoSecrets(t *testing.T) {
 	}, "\n")
 	pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "long"})
 	h.api.logs["example-a/long"] = "the end of a secret\n" + strings.Repeat("x\n", reportLogLines-1)
+	pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "wide"})
+	h.api.logs["example-a/wide"] = "an old line\n" + strings.Repeat(strings.Repeat("x", 1<<16-10)+"\n", 1+reportLogBytes>>16) +
+		"the newest line\n"
 
 	file := filepath.Join(t.TempDir(), "report.zip")
 	h.run("", "report", "example", "--file", file).expect(t, 0, file)
@@ -137,6 +142,9 @@ func TestReportHoldsNoSecrets(t *testing.T) {
 	}
 	if strings.Contains(all, "stranger") {
 		t.Error("something else is in the report")
+	}
+	if strings.Contains(all, "an old line") || !strings.Contains(all, "the newest line") {
+		t.Error("of a long log the oldest lines are in the report, or not the newest")
 	}
 	if strings.Contains(all, "the end of a secret") || !strings.Contains(all, "(what is before this was left out)") {
 		t.Error("a line that may have been cut is in the report")

@@ -310,7 +310,7 @@ func help(vault *v1alpha1.Vault, reason string) (who, command string) {
 	const administrator, operator, cluster = "an administrator of Vault", "the operator", "Kubernetes"
 	in := " -n " + vault.Namespace
 	selector := in + " -l " + v1alpha1.InstanceLabel + "=" + vault.Name + "," + v1alpha1.ComponentLabel + "="
-	if byOperator(vault, reason) {
+	if byOperator(vault, reason) || vault.OfProof() {
 		return operator, "kubectl describe vault " + vault.Name + in
 	}
 	if verb, flags := byPlugin(vault, reason); verb != "" {

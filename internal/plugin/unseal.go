@@ -80,10 +80,23 @@ func (p *plugin) unseal(ctx context.Context, name string, o unsealOptions) error
 		return err
 	}
 	defer t.close()
+	if err := refuseCopy(t.vault); err != nil {
+		return err
+	}
 	u := &unsealing{plugin: p, target: t, options: o, secrets: p.secrets(o.gpg), told: map[types.UID]*told{},
 		moved: time.Now()}
 	defer u.secrets.close()
 	return u.run(ctx)
+}
+
+// refuseCopy refuses to do something with what was restored to prove a backup: once unsealed by hand it would revoke
+// the leases of the Vault that was backed up.
+func refuseCopy(vault *v1alpha1.Vault) error {
+	if !vault.OfProof() {
+		return nil
+	}
+	return exit(exitRefused, "Vault %s was restored to prove a backup, and is deleted soon: the operator unseals it, if "+
+		"anybody does", vault.Name)
 }
 
 // told is what a node was told.

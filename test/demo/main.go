@@ -43,6 +43,9 @@ type demo struct {
 	env   []string
 }
 
+// demoAnnotation is on the Vault of a demo, which the next one may delete.
+const demoAnnotation = "vault.security.coreos.com/demo"
+
 func main() {
 	d := &demo{console: &console{}, vault: vaulttest.Vault{Namespace: "default", Name: "example"},
 		env: []string{"VAULT_ADDR=https://localhost:8200", "VAULT_SKIP_VERIFY=true"}}
@@ -53,13 +56,18 @@ func main() {
 
 func (d *demo) run() {
 	if found := shell.Run(d, getVault+" --ignore-not-found"); found != "" {
+		if !strings.Contains(shell.Run(d, getVault+" -o jsonpath='{.metadata.annotations}'"), demoAnnotation) {
+			d.Fatalf("there is a Vault example in the namespace default that no demo has made: use another cluster, or delete it")
+		}
 		d.say("A Vault of an earlier demo is there; it is removed, with its data.")
 		d.show(`kubectl -n default delete vault example`)
-		d.show(`kubectl -n default delete pvc -l app.kubernetes.io/name=vault,app.kubernetes.io/instance=example`)
+		d.show(`kubectl -n default delete pvc -l 'app.kubernetes.io/name=vault,app.kubernetes.io/instance=example,` +
+			`app.kubernetes.io/component in (server,etcd)'`)
 	}
 	d.say("One resource makes a Vault.")
 	d.show("cat config/samples/vault.yaml")
 	d.show("kubectl apply -f config/samples/vault.yaml")
+	shell.Run(d, "kubectl -n default annotate vault example "+demoAnnotation+"=true")
 	d.vault.AwaitSealed(d, 2)
 	d.show(getVault)
 	d.show("kubectl -n default get pods,services")
