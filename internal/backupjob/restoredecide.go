@@ -138,7 +138,8 @@ func afterwards(f *restoreFacts) string {
 	}
 	return fmt.Sprintf(" If pod %[1]s is initialized now, try to unseal it with the keys of the Vault that was backed "+
 		"up: it has the data if they are right. If they are not it has keys that nobody has, and no data: "+
-		"kubectl delete pvc data-%[1]s --wait=false, kubectl delete pod %[1]s, and make another VaultRestore", node)
+		"'kubectl delete pvc data-%[1]s -n %[2]s --wait=false && kubectl delete pod %[1]s -n %[2]s', and make another "+
+		"VaultRestore", node, f.Vault.Namespace)
 }
 
 // beginRestore says whether the Job is made.
@@ -298,7 +299,7 @@ func restored(f *restoreFacts) restoreDecision {
 		d.Phase, d.Reason, d.Message, d.Again = v1alpha1.RestoreSucceeded, v1alpha1.ReasonRestored, unsealText(f, result), 0
 	case len(d.Restart) == 0 && f.Now.Sub(since) > tellWithin:
 		return restoreFailed(v1alpha1.ReasonAwaitingNodes, "The data is restored, and no node tells that it has it: see "+
-			"'kubectl vault logs %s'", f.Vault.Name)
+			"'kubectl vault logs %s -n %s'", f.Vault.Name, f.Vault.Namespace)
 	default:
 		d.Message = "The data is restored; the nodes have not told yet that they have it"
 	}
@@ -356,5 +357,6 @@ func unsealText(f *restoreFacts, result *backup.Result) string {
 		keys = fmt.Sprintf("%d of the %d unseal keys", v.Threshold, v.Shares)
 	}
 	return fmt.Sprintf("The Vault has the data of the backup, and is sealed: unseal it with %s of the Vault that was "+
-		"backed up, by 'kubectl vault unseal %s'. Its tokens and users are those of that Vault as well", keys, f.Vault.Name)
+		"backed up, by 'kubectl vault unseal %s -n %s'. Its tokens and users are those of that Vault as well", keys, f.Vault.Name,
+		f.Vault.Namespace)
 }
