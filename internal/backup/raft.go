@@ -193,7 +193,9 @@ func (s *raftSource) take(ctx context.Context, made *vaultclient.InitResponse, c
 	if err != nil {
 		return fail(Unreachable, err, "Vault does not respond")
 	}
-	if err := s.client.RestoreSnapshot(ctx, made.RootToken, content); err != nil {
+	// With a key service Vault checks that its key has sealed the snapshot: with another one it would be sealed for
+	// good. Shamir's keys of a Vault that was just made are others in any case.
+	if err := s.client.RestoreSnapshot(ctx, made.RootToken, content, !before.RecoverySeal); err != nil {
 		return s.explain(err, "Vault did not take the snapshot")
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)

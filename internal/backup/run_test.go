@@ -44,8 +44,10 @@ type fakeVault struct {
 	unused int
 	// keyService says that it unseals itself, and has recovery keys.
 	keyService bool
-	version    string
-	logins     int
+	// otherKey says that the key service seals with another key than that of the snapshot.
+	otherKey bool
+	version  string
+	logins   int
 }
 
 const clientToken = "hvs.not-a-token-of-anything"
@@ -97,7 +99,11 @@ func (v *fakeVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
 	case r.URL.Path == "/v1/sys/storage/raft/snapshot" && r.Method == http.MethodGet:
 		_, _ = w.Write(v.snapshot)
-	case r.URL.Path == "/v1/sys/storage/raft/snapshot-force" && r.Method == http.MethodPut:
+	case r.URL.Path == "/v1/sys/storage/raft/snapshot" && r.Method == http.MethodPut && v.otherKey:
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = fmt.Fprint(w, `{"errors": ["could not verify hash file, possibly the snapshot is using a different autoseal key"]}`)
+	case v.keyService && r.URL.Path == "/v1/sys/storage/raft/snapshot" && r.Method == http.MethodPut,
+		!v.keyService && r.URL.Path == "/v1/sys/storage/raft/snapshot-force" && r.Method == http.MethodPut:
 		w.WriteHeader(http.StatusNoContent)
 		v.sealed = !v.keyService
 		if v.unused == 0 {
@@ -293,17 +299,18 @@ func TestRestoreIntoRaft(t *testing.T) {
 		want   Reason
 		empty  bool
 	}{
-		"empty":                     {func(*fakeVault, *Task) {}, "", false},
-		"after a second try":        {func(v *fakeVault, _ *Task) { v.fails = 1 }, "", false},
-		"not at all":                {func(v *fakeVault, _ *Task) { v.fails = maxTakes }, Unreachable, false},
-		"it could not be used once": {func(v *fakeVault, _ *Task) { v.unused = 1 }, "", false},
-		"it cannot be used":         {func(v *fakeVault, _ *Task) { v.unused = maxTakes }, Failed, false},
-		"with a key service":        {func(v *fakeVault, _ *Task) { v.keyService = true }, "", false},
-		"a node of a lower version": {func(v *fakeVault, _ *Task) { v.version = "1.20.9" }, Refused, true},
-		"initialized":               {func(v *fakeVault, _ *Task) { v.empty = false }, Refused, false},
-		"a lower version":           {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.20.9" }, Refused, true},
-		"a higher version":          {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.21.1" }, "", false},
-		"another seal":              {func(_ *fakeVault, task *Task) { task.Vault.SealType = "transit" }, Refused, true},
+		"empty":                           {func(*fakeVault, *Task) {}, "", false},
+		"after a second try":              {func(v *fakeVault, _ *Task) { v.fails = 1 }, "", false},
+		"not at all":                      {func(v *fakeVault, _ *Task) { v.fails = maxTakes }, Unreachable, false},
+		"it could not be used once":       {func(v *fakeVault, _ *Task) { v.unused = 1 }, "", false},
+		"it cannot be used":               {func(v *fakeVault, _ *Task) { v.unused = maxTakes }, Failed, false},
+		"with a key service":              {func(v *fakeVault, _ *Task) { v.keyService = true }, "", false},
+		"with another key of the service": {func(v *fakeVault, _ *Task) { v.keyService, v.otherKey = true, true }, Failed, false},
+		"a node of a lower version":       {func(v *fakeVault, _ *Task) { v.version = "1.20.9" }, Refused, true},
+		"initialized":                     {func(v *fakeVault, _ *Task) { v.empty = false }, Refused, false},
+		"a lower version":                 {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.20.9" }, Refused, true},
+		"a higher version":                {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.21.1" }, "", false},
+		"another seal":                    {func(_ *fakeVault, task *Task) { task.Vault.SealType = "transit" }, Refused, true},
 		"another storage": {func(_ *fakeVault, task *Task) {
 			task.Source = &Storage{Etcd: &EtcdStorage{Endpoints: []string{"https://127.0.0.1:1"}, Prefix: "vault/"}}
 		}, Failed, true}, // it has no certificate for etcd

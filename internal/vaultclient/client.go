@@ -337,11 +337,16 @@ func (c *Client) SaveSnapshot(ctx context.Context, token string) (io.ReadCloser,
 	return response.Body, nil
 }
 
-// RestoreSnapshot has the node take a snapshot of integrated storage, whatever keys seal it. The
-// node must be active. It responds before it uses the snapshot.
+// RestoreSnapshot has the node take a snapshot of integrated storage; with force, whatever keys seal
+// it. The node must be active. It responds before it uses the snapshot.
+// https://developer.hashicorp.com/vault/api-docs/system/storage/raft#restore-raft-using-a-snapshot
 // https://developer.hashicorp.com/vault/api-docs/system/storage/raft#force-restore-raft-using-a-snapshot
-func (c *Client) RestoreSnapshot(ctx context.Context, token string, snapshot io.Reader) error {
-	response, err := c.send(ctx, http.MethodPut, "/v1/sys/storage/raft/snapshot-force", token, snapshot, -1)
+func (c *Client) RestoreSnapshot(ctx context.Context, token string, snapshot io.Reader, force bool) error {
+	path := "/v1/sys/storage/raft/snapshot"
+	if force {
+		path += "-force"
+	}
+	response, err := c.send(ctx, http.MethodPut, path, token, snapshot, -1)
 	if err != nil {
 		return err
 	}
