@@ -3,6 +3,7 @@ package backupschedule
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,7 +99,8 @@ func TestBackupsThatAreRefused(t *testing.T) {
 		WithInterceptorFuncs(interceptor.Funcs{
 			Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return refused },
 		}).Build()
-	r := &Reconciler{Client: c, Recorder: record.NewFakeRecorder(10), Clock: testclock.NewFakePassiveClock(now)}
+	recorder := record.NewFakeRecorder(10)
+	r := &Reconciler{Client: c, Recorder: recorder, Clock: testclock.NewFakePassiveClock(now)}
 	r.started.At(now.Add(-time.Hour))
 	req := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(schedule)}
 	result, err := r.Reconcile(t.Context(), req)
@@ -112,6 +114,14 @@ func TestBackupsThatAreRefused(t *testing.T) {
 	if ready == nil || ready.Status != metav1.ConditionFalse || ready.Reason != v1alpha1.ReasonBackupRefused ||
 		!strings.Contains(ready.Message, "exceeded quota") || schedule.Status.LastScheduleTime != nil {
 		t.Errorf("Ready is %+v", ready)
+	}
+	close(recorder.Events)
+	var events []string
+	for event := range recorder.Events {
+		events = append(events, event)
+	}
+	if !slices.ContainsFunc(events, func(e string) bool { return strings.HasPrefix(e, "Normal BackupExpired Backup old ") }) {
+		t.Errorf("the events are %q", events)
 	}
 	var backups v1alpha1.VaultBackupList
 	if err := c.List(t.Context(), &backups); err != nil {
