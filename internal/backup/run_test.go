@@ -101,7 +101,7 @@ func (v *fakeVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(v.snapshot)
 	case r.URL.Path == "/v1/sys/storage/raft/snapshot" && r.Method == http.MethodPut && v.otherKey:
 		w.WriteHeader(http.StatusBadRequest)
-		_, _ = fmt.Fprint(w, `{"errors": ["could not verify hash file, possibly the snapshot is using a different autoseal key"]}`)
+		_, _ = fmt.Fprint(w, `{"errors": ["could not verify hash file, possibly the snapshot is using another key"]}`)
 	case v.keyService && r.URL.Path == "/v1/sys/storage/raft/snapshot" && r.Method == http.MethodPut,
 		!v.keyService && r.URL.Path == "/v1/sys/storage/raft/snapshot-force" && r.Method == http.MethodPut:
 		w.WriteHeader(http.StatusNoContent)
@@ -299,18 +299,18 @@ func TestRestoreIntoRaft(t *testing.T) {
 		want   Reason
 		empty  bool
 	}{
-		"empty":                           {func(*fakeVault, *Task) {}, "", false},
-		"after a second try":              {func(v *fakeVault, _ *Task) { v.fails = 1 }, "", false},
-		"not at all":                      {func(v *fakeVault, _ *Task) { v.fails = maxTakes }, Unreachable, false},
-		"it could not be used once":       {func(v *fakeVault, _ *Task) { v.unused = 1 }, "", false},
-		"it cannot be used":               {func(v *fakeVault, _ *Task) { v.unused = maxTakes }, Failed, false},
-		"with a key service":              {func(v *fakeVault, _ *Task) { v.keyService = true }, "", false},
-		"with another key of the service": {func(v *fakeVault, _ *Task) { v.keyService, v.otherKey = true, true }, Failed, false},
-		"a node of a lower version":       {func(v *fakeVault, _ *Task) { v.version = "1.20.9" }, Refused, true},
-		"initialized":                     {func(v *fakeVault, _ *Task) { v.empty = false }, Refused, false},
-		"a lower version":                 {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.20.9" }, Refused, true},
-		"a higher version":                {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.21.1" }, "", false},
-		"another seal":                    {func(_ *fakeVault, task *Task) { task.Vault.SealType = "transit" }, Refused, true},
+		"empty":                     {func(*fakeVault, *Task) {}, "", false},
+		"after a second try":        {func(v *fakeVault, _ *Task) { v.fails = 1 }, "", false},
+		"not at all":                {func(v *fakeVault, _ *Task) { v.fails = maxTakes }, Unreachable, false},
+		"it could not be used once": {func(v *fakeVault, _ *Task) { v.unused = 1 }, "", false},
+		"it cannot be used":         {func(v *fakeVault, _ *Task) { v.unused = maxTakes }, Failed, false},
+		"with a key service":        {func(v *fakeVault, _ *Task) { v.keyService = true }, "", false},
+		"with another key":          {func(v *fakeVault, _ *Task) { v.keyService, v.otherKey = true, true }, Failed, false},
+		"a node of a lower version": {func(v *fakeVault, _ *Task) { v.version = "1.20.9" }, Refused, true},
+		"initialized":               {func(v *fakeVault, _ *Task) { v.empty = false }, Refused, false},
+		"a lower version":           {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.20.9" }, Refused, true},
+		"a higher version":          {func(_ *fakeVault, task *Task) { task.Vault.Version = "1.21.1" }, "", false},
+		"another seal":              {func(_ *fakeVault, task *Task) { task.Vault.SealType = "transit" }, Refused, true},
 		"another storage": {func(_ *fakeVault, task *Task) {
 			task.Source = &Storage{Etcd: &EtcdStorage{Endpoints: []string{"https://127.0.0.1:1"}, Prefix: "vault/"}}
 		}, Failed, true}, // it has no certificate for etcd

@@ -357,6 +357,6 @@ func unsealText(f *restoreFacts, result *backup.Result) string {
 		keys = fmt.Sprintf("%d of the %d unseal keys", v.Threshold, v.Shares)
 	}
 	return fmt.Sprintf("The Vault has the data of the backup, and is sealed: unseal it with %s of the Vault that was "+
-		"backed up, by 'kubectl vault unseal %s -n %s'. Its tokens and users are those of that Vault as well", keys, f.Vault.Name,
-		f.Vault.Namespace)
+		"backed up, by 'kubectl vault unseal %s -n %s'. Its tokens and users are those of that Vault as well", keys,
+		f.Vault.Name, f.Vault.Namespace)
 }

@@ -120,7 +120,8 @@ func TestBackupsThatAreRefused(t *testing.T) {
 	for event := range recorder.Events {
 		events = append(events, event)
 	}
-	if !slices.ContainsFunc(events, func(e string) bool { return strings.HasPrefix(e, "Normal BackupExpired Backup old ") }) {
+	told := func(e string) bool { return strings.HasPrefix(e, "Normal BackupExpired Backup old ") }
+	if !slices.ContainsFunc(events, told) {
 		t.Errorf("the events are %q", events)
 	}
 	var backups v1alpha1.VaultBackupList

@@ -104,8 +104,8 @@ func TestReportHoldsNoSecrets(t *testing.T) {
 	pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "long"})
 	h.api.logs["example-a/long"] = "the end of a secret\n" + strings.Repeat("x\n", reportLogLines-1)
 	pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "wide"})
-	h.api.logs["example-a/wide"] = "an old line\n" + strings.Repeat(strings.Repeat("x", 1<<16-10)+"\n", 1+reportLogBytes>>16) +
-		"the newest line\n"
+	wide := strings.Repeat("x", 1<<16-10) + "\n"
+	h.api.logs["example-a/wide"] = "an old line\n" + strings.Repeat(wide, 1+reportLogBytes>>16) + "the newest line\n"
 
 	file := filepath.Join(t.TempDir(), "report.zip")
 	h.run("", "report", "example", "--file", file).expect(t, 0, file)

@@ -57,7 +57,7 @@ func main() {
 func (d *demo) run() {
 	if found := shell.Run(d, getVault+" --ignore-not-found"); found != "" {
 		if !strings.Contains(shell.Run(d, getVault+" -o jsonpath='{.metadata.annotations}'"), demoAnnotation) {
-			d.Fatalf("there is a Vault example in the namespace default that no demo has made: use another cluster, or delete it")
+			d.Fatalf("there is a Vault example in the namespace default that is of no demo: use another cluster, or delete it")
 		}
 		d.say("A Vault of an earlier demo is there; it is removed, with its data.")
 		d.show(`kubectl -n default delete vault example`)
