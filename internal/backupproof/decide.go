@@ -22,8 +22,11 @@ import (
 )
 
 const (
-	// proveWithin is how long a proof may take. Afterwards all of it is deleted.
+	// proveWithin is how long a proof may take, and perMiB how much longer for each MiB of the backup, up to
+	// proveAtMost. Afterwards all of it is deleted.
 	proveWithin = 30 * time.Minute
+	perMiB      = time.Second
+	proveAtMost = 6 * time.Hour
 	// look is how often what a proof waits for is looked at.
 	look = 2 * time.Second
 	// lookAgain is how often it is looked whether a proof is due, so that a clock that was set is noticed, and
@@ -115,6 +118,15 @@ func decide(f *facts) decision {
 // wanted says that backups of the schedule are to be proven.
 func wanted(s *v1alpha1.VaultBackupSchedule) bool {
 	return s.Spec.Proof != nil && s.DeletionTimestamp == nil
+}
+
+// within is how long the proof may take.
+func (f *facts) within() time.Duration {
+	if f.Backup == nil {
+		return proveWithin
+	}
+	more := perMiB * time.Duration(min(f.Backup.Status.Size>>20, int64(proveAtMost/perMiB)))
+	return min(proveWithin+more, proveAtMost)
 }
 
 // tidy deletes what is left of a proof: at last what isolates it, when no pod is left, and then the
@@ -351,9 +363,9 @@ func goOn(f *facts) decision {
 		d.Proof.StartTime = now(f)
 		return d
 	}
-	if begun == nil || f.Now.Sub(begun.Time) > proveWithin {
+	if within := f.within(); begun == nil || f.Now.Sub(begun.Time) > within {
 		late := failed(f, v1alpha1.ReasonProofTimedOut, "The backup %s was not proven within %s: %s. Try it by hand, "+
-			"as docs/restore.md says", s.Status.Proof.Backup, proveWithin, awaited(f))
+			"as docs/restore.md says", s.Status.Proof.Backup, within.Round(time.Minute), awaited(f))
 		// Only what was waited for at last is missing.
 		_, late.Restored = sealed(f)
 		late.Unsealed = late.Restored && f.unsealed() && f.sameCluster()

@@ -2,6 +2,7 @@ package backupproof
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -364,6 +365,12 @@ func TestGoOn(t *testing.T) {
 			f.Restore, f.Seal = newRestore(f.Schedule, "nightly-1"), nil
 			f.Schedule.Status.Proof.StartTime = at(-time.Hour)
 		}), "=Failed False TimedOut"},
+		"late, and large": {withKeys(func(f *facts) {
+			f.Schedule.Status.Proof.StartTime, f.Backup.Status.Size = at(-time.Hour), 2<<30
+		}), ""},
+		"too late, and large": {withKeys(func(f *facts) {
+			f.Schedule.Status.Proof.StartTime, f.Backup.Status.Size = at(-proveAtMost-time.Second), math.MaxInt64
+		}), "=Failed restored False TimedOut"},
 		"too late, not unsealed": {withKeys(func(f *facts) {
 			f.Schedule.Status.Proof.StartTime = at(-time.Hour)
 		}), "=Failed restored False TimedOut"},
