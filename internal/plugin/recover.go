@@ -216,6 +216,12 @@ type recovering struct {
 // step can be repeated. The old volumes are gone before: together they could be a majority of
 // the old cluster, beside the new one.
 func (r *recovering) prepare(ctx context.Context) error {
+	// A right that is missing, or a volume that cannot be written, must not be found when others are deleted.
+	for _, n := range append(slices.Clone(r.plan.setAside), r.plan.survivor) {
+		if _, err := r.inPod(ctx, n.name, v1alpha1.VaultContainer, "", "/bin/sh", "-c", isWritable); err != nil {
+			return fmt.Errorf("%s: its volume cannot be written, and nothing was changed: %w", n.name, err)
+		}
+	}
 	for _, n := range r.plan.replaced {
 		fmt.Fprintf(r.errOut, "%s: gets an empty volume\n", n.name)
 		if err := r.remove(ctx, r.cluster, n.claim, n.pod); err != nil {
@@ -256,6 +262,7 @@ for file in raft node-id vault.db; do
   if [ -e "$file" ]; then mv "$file" "$folder/"; fi
 done
 `
+	isWritable = `test -w ` + dataFolder
 	readPeers  = `cat ` + peersFile + ` 2>/dev/null || true`
 	writePeers = `set -e
 umask 077

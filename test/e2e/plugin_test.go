@@ -63,13 +63,19 @@ func (a administrator) kubectlVault(command string, args ...string) string {
 // printed to both outputs.
 func (a administrator) run(t *testing.T, code int, input, command string, args ...string) string {
 	t.Helper()
-	out, err := shell.TryInput(input, a.kubectlVault(command, args...))
+	return requireCode(t, code, input, a.kubectlVault(command, args...))
+}
+
+// requireCode runs a command line that has to end with the code, and returns what it printed to both outputs.
+func requireCode(t *testing.T, code int, input, command string, env ...string) string {
+	t.Helper()
+	out, err := shell.TryInput(input, command, env...)
 	got := 0
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		got = exit.ExitCode()
 	}
 	if got != code {
-		t.Fatalf("kubectl vault %s ended with %d, want %d:\n%s", command, got, code, out)
+		t.Fatalf("%s\nended with %d, want %d:\n%s", command, got, code, out)
 	}
 	return out
 }

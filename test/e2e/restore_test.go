@@ -5,11 +5,14 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vault-operator/vault-operator/api/v1alpha1"
+	"github.com/vault-operator/vault-operator/test/internal/docs"
 	"github.com/vault-operator/vault-operator/test/internal/shell"
 	"github.com/vault-operator/vault-operator/test/internal/vaulttest"
 )
@@ -33,6 +36,7 @@ func TestRestore(t *testing.T) {
 	path := newAdministrator(t, etcd.Vault).path
 	for _, l := range both {
 		l.backUp(t, s3)
+		shell.Apply(t, s3.schedule(l.Name+"-nightly", l.Name, `schedule: "0 3 * * *"`))
 	}
 	restore := func(t *testing.T, l *lost, code int, input string, flags ...string) string {
 		t.Helper()
@@ -45,21 +49,12 @@ func TestRestore(t *testing.T) {
 	if out := restore(t, etcd, 3, ""); !strings.Contains(out, "never replaces") {
 		t.Errorf("into a Vault with data it says\n%s", out)
 	}
+	page := docs.Commands(t, "../../docs/restore.md")["From the alert to the last read"]
+	if len(page) != 6 {
+		t.Fatalf("docs/restore.md has other blocks of commands: %q", page)
+	}
 	for _, l := range both {
-		t.Run(l.Name, func(t *testing.T) {
-			l.delete(t)
-			shell.Apply(t, manifest(l.Vault, l.spec))
-			l.AwaitSealed(t, l.nodes)
-			if out := restore(t, l, 3, "other\n"); !strings.Contains(out, "3 of the 5 keys") {
-				t.Errorf("before it asks it says\n%s", out)
-			}
-			out := restore(t, l, 0, l.Name+"\n")
-			if !strings.Contains(out, "is restored from "+l.at) {
-				t.Errorf("it says\n%s", out)
-			}
-			t.Log(out)
-			l.read(t)
-		})
+		t.Run(l.Name, func(t *testing.T) { l.follow(t, path, page) })
 	}
 
 	// The namespace was lost with its VaultBackups; what is stored is known from the bucket. The restore is
@@ -85,6 +80,9 @@ spec: {vault: %s, from: {name: %q, location: %s}}`, s3.Namespace, etcd.Name, nam
 		}
 		return err
 	})
+	if _, err := etcd.Plugin(shares(etcd.keys.UnsealKeys[:3]...), "unseal"); err != nil {
+		t.Fatal(err)
+	}
 	etcd.read(t)
 }
 
@@ -119,10 +117,60 @@ spec: {vault: %s, destination: %s, tokenSecretName: token-%[3]s}`, l.backup(), l
 	}
 }
 
+// follow deletes the Vault and restores it, by the commands of the page.
+func (l *lost) follow(t *testing.T, path string, page []string) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, l.Name+".yaml")
+	if err := os.WriteFile(file, []byte(manifest(l.Vault, l.spec)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(code int, input, block string) string {
+		t.Helper()
+		block = strings.NewReplacer("example-nightly-29412345", l.backup(), "example", l.Name).Replace(block)
+		return requireCode(t, code, input, fmt.Sprintf(`set -e
+kubectl() {
+	if [ "$1" = vault ]; then
+		shift
+		command kubectl vault "$@" -n %[1]s --as=system:serviceaccount:%[1]s:administrator
+	else
+		command kubectl --namespace=%[1]s "$@"
+	fi
+}
+cd %[2]s
+%[3]s`, l.Namespace, dir, block), "PATH="+path)
+	}
+	list, plan, remove, again, restore, unseal := page[0], page[1], page[2], page[3], page[4], page[5]
+	if out := run(0, "", list); !strings.Contains(out, l.backup()) {
+		t.Errorf("the backups are\n%s", out)
+	}
+	if out := run(0, "", plan); !strings.Contains(out, "3 of the 5 keys") {
+		t.Errorf("before anything is deleted it says\n%s", out)
+	}
+	t.Log(run(0, "", remove))
+	l.awaitGone(t)
+	run(0, "", again)
+	l.AwaitSealed(t, l.nodes)
+	if out := run(3, "other\n", restore); !strings.Contains(out, "3 of the 5 keys") {
+		t.Errorf("before it asks it says\n%s", out)
+	}
+	out := run(0, l.Name+"\n", restore)
+	if !strings.Contains(out, "is restored from "+l.at) {
+		t.Errorf("it says\n%s", out)
+	}
+	t.Log(out)
+	run(0, shares(l.keys.UnsealKeys[:3]...), unseal)
+	l.read(t)
+}
+
 // delete deletes the Vault with its volumes.
 func (l *lost) delete(t *testing.T) {
 	t.Helper()
 	shell.Run(t, l.Kubectl("delete vault %s --timeout=2m", l.Name))
+	l.awaitGone(t)
+}
+
+func (l *lost) awaitGone(t *testing.T) {
+	t.Helper()
 	shell.Eventually(t, l.Name+" is gone with its volumes", 2*time.Minute, func() error {
 		out, err := shell.Try(l.Kubectl("get pods,pvc,secrets -l app.kubernetes.io/instance=%s -o name | "+
 			"grep -v -e -backup -e -restore", l.Name))
@@ -134,12 +182,9 @@ func (l *lost) delete(t *testing.T) {
 	})
 }
 
-// read unseals the Vault with the keys that it had, and reads what it had.
+// read reads what the Vault had.
 func (l *lost) read(t *testing.T) {
 	t.Helper()
-	if _, err := l.Plugin(strings.Join(l.keys.UnsealKeys[:3], "\n")+"\n", "unseal"); err != nil {
-		t.Fatal(err)
-	}
 	active := l.AwaitHA(t, l.nodes-1).VaultStatus.Active
 	if got := l.Do(t, active, l.keys.RootToken, "vault read -field=value secret/foo"); got != "bar" {
 		t.Errorf("the secret is %q", got)
