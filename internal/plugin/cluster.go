@@ -63,11 +63,15 @@ func newCluster(flags *genericclioptions.ConfigFlags) (*cluster, error) {
 		return nil, err
 	}
 	config.QPS, config.Burst = 50, 100
-	objects, err := dynamic.NewForConfig(config)
+	reads := rest.CopyConfig(config)
+	reads.Wrap(func(transport http.RoundTripper) http.RoundTripper {
+		return &retrying{RoundTripper: transport, every: retryEvery}
+	})
+	objects, err := dynamic.NewForConfig(reads)
 	if err != nil {
 		return nil, err
 	}
-	core, err := corev1client.NewForConfig(config)
+	core, err := corev1client.NewForConfig(reads)
 	if err != nil {
 		return nil, err
 	}
