@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,6 +46,7 @@ Vault says, or on a volume. Nothing deletes it but you.`,
 	cmd.Flags().StringVar(&claim, "claim", "", "name of a PersistentVolumeClaim to store it on")
 	cmd.Flags().StringVar(&path, "path", "", "directory in that volume")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Hour, "for how long to wait")
+	cmd.MarkFlagsMutuallyExclusive("schedule", "claim")
 	return cmd
 }
 
@@ -52,6 +54,9 @@ func (p *plugin) backup(ctx context.Context, name, schedule, claim, path string)
 	cluster, err := p.connect()
 	if err != nil {
 		return err
+	}
+	if path != "" && claim == "" {
+		return errors.New("--path is a directory in the volume of --claim, which is not given")
 	}
 	if _, err := cluster.vault(ctx, name); err != nil {
 		return err

@@ -116,10 +116,11 @@ func (p *plugin) run(ctx context.Context, args []string) int {
 
 const rootHelp = `Initialize, unseal and examine Vaults that the Vault Operator runs.
 
-The plugin uses your kubeconfig and needs no rights beyond reading Vaults, pods and the
-Secret with Vault's CA, and forwarding ports to pods. Keys and tokens are read from the
-terminal without echo, from standard input, one a line, or from files that gpg decrypts;
-they are never written anywhere.`
+The plugin uses your kubeconfig. Most commands need no rights beyond reading Vaults, pods and
+the Secret with Vault's CA, and forwarding ports to pods; docs/kubectl-plugin.md has those of
+the others. Keys and tokens are read from the terminal without echo, from standard input, one
+a line, or from files that gpg decrypts. They are written nowhere, but for what init and
+generate-root print.`
 
 func (p *plugin) command() *cobra.Command {
 	root := &cobra.Command{

@@ -121,3 +121,10 @@ func TestManyBackups(t *testing.T) {
 	h.api.set("vaultbackups", all...)
 	h.run("", "backups", "example").expect(t, 0, "b-0000", fmt.Sprintf("b-%04d", pageLimit+1))
 }
+
+// A flag that has no effect would store a backup elsewhere than somebody believes.
+func TestBackupFlagsThatExcludeEachOther(t *testing.T) {
+	h := newHarness(t)
+	h.run("", "backup", "example", "--path", "here").expect(t, exitError, "--claim")
+	h.run("", "backup", "example", "--claim", "backups", "--schedule", "nightly").expect(t, exitError, "schedule")
+}
