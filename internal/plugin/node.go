@@ -185,11 +185,16 @@ func status(err error) int {
 	return 0
 }
 
-// denied turns an answer that refuses a token into an exit code.
+// denied turns an answer that refuses a token into an exit code. Without an answer nobody knows what was done.
 func denied(err error, format string, args ...any) error {
 	text := fmt.Sprintf(format, args...)
-	if status(err) == http.StatusForbidden {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case status(err) == http.StatusForbidden:
 		return exit(exitDenied, "%s", text)
+	case status(err) == 0:
+		return errors.New(text + "; it is not known whether that was done")
 	}
 	return errors.New(text)
 }

@@ -3,11 +3,13 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"errors"
 	"crypto/tls"
 	"encoding/base64"
 	"io"
 	"log"
 	"net/http"
+	"net/url"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -456,7 +458,7 @@ func TestSealAndStepDown(t *testing.T) {
 	h := newHarness(t)
 	standby, active := &fakeNode{initialized: true}, &fakeNode{initialized: true, active: true}
 	h.pods(map[string]string{"a": h.serve(standby), "b": h.serve(active)})
-	h.run("hvs.bad\n", "step-down", "example").expect(t, exitDenied, "b refused: permission denied")
+	h.run("hvs.bad\n", "step-down", "example").expect(t, exitDenied, "b: permission denied")
 	h.run("", "step-down", "example").expect(t, exitDenied, "no token was given")
 	h.run("hvs.good\n", "step-down", "example").expect(t, 0, "b has stepped down")
 	if len(standby.tokens) > 0 {
@@ -492,6 +494,16 @@ func TestGenerateRoot(t *testing.T) {
 
 // TestGenerateRootFails: no attempt of this run is left, none of somebody else is cancelled,
 // and nobody overlooks a token that was made.
+// Who interrupts a request, or gets no answer, is not told that it was refused.
+func TestNoAnswerIsNoRefusal(t *testing.T) {
+	if err := denied(&url.Error{Op: "Put", Err: context.Canceled}, "b: it"); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	if err := denied(&url.Error{Op: "Put", Err: io.EOF}, "b: it"); !strings.Contains(err.Error(), "not known") {
+		t.Errorf("without an answer: %v", err)
+	}
+}
+
 // A copy of a Vault that somebody unseals would revoke the leases of the Vault.
 func TestCopiesAreLeftAlone(t *testing.T) {
 	h := newHarness(t)

@@ -45,7 +45,7 @@ func (p *plugin) tokenCommand(cmd *cobra.Command, done string,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return p.withToken(cmd.Context(), args[0], func(ctx context.Context, _ *v1alpha1.Vault, active *seen) error {
 			if err := do(active.node.api.Sys(), ctx); err != nil {
-				return denied(err, "%s refused: %s", active.pod.Name, reason(err))
+				return denied(err, "%s: %s", active.pod.Name, reason(err))
 			}
 			fmt.Fprintf(p.out, "%s %s\n", active.pod.Name, done)
 			return nil
