@@ -34,6 +34,10 @@ func TestRestore(t *testing.T) {
 		shell.Apply(t, manifest(l.Vault, l.spec))
 	}
 	path := newAdministrator(t, etcd.Vault).path
+	// The documentation names the Secret with the CA of one Vault.
+	shell.Run(t, raft.Kubectl("create role ca --verb=get --resource=secrets --resource-name=%s-default-vault-client-tls",
+		raft.Name))
+	shell.Run(t, raft.Kubectl("create rolebinding ca --role=ca --serviceaccount=%s:administrator", raft.Namespace))
 	for _, l := range both {
 		l.backUp(t, s3)
 		shell.Apply(t, s3.schedule(l.Name+"-nightly", l.Name, `schedule: "0 3 * * *"`))
