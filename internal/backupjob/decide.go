@@ -100,7 +100,7 @@ func decide(f *facts) decision {
 		reason, message := whyFailed(f.Job, f.Pods, f.Now)
 		return failed(reason, "%s", message)
 	}
-	if pod := unended(f); pod != "" && f.Now.Sub(f.Job.CreationTimestamp.Time) > giveUp {
+	if pod := unended(f); pod != "" && overdue(f.Job, f.Now) {
 		d := neverEnds(pod)
 		d.Remove = []*batchv1.Job{f.Job}
 		return d
@@ -111,6 +111,11 @@ func decide(f *facts) decision {
 // neverEnds tells of a pod that runs long after its Job has had its deadline.
 func neverEnds(pod string) decision {
 	return failed(v1alpha1.ReasonJobFailed, "%s. Then make another VaultBackup", lostPod(pod))
+}
+
+// overdue says that a Job should have ended long ago, by its deadline.
+func overdue(job *batchv1.Job, now time.Time) bool {
+	return now.Sub(job.CreationTimestamp.Time) > giveUp
 }
 
 // lostPod is what to do about a pod that does not end.
@@ -124,11 +129,8 @@ func replaced(job *batchv1.Job, vault *v1alpha1.Vault) bool {
 	if vault == nil || ofVault(job, vault) {
 		return false
 	}
-	end := condition(job, batchv1.JobComplete)
-	if end == nil {
-		end = condition(job, batchv1.JobFailed)
-	}
-	return end == nil || !end.LastTransitionTime.Before(&vault.CreationTimestamp)
+	c := end(job)
+	return c == nil || !c.LastTransitionTime.Before(&vault.CreationTimestamp)
 }
 
 // leaves says that a Job is about to go: it is being deleted, or has lost an object that had the name of this one.
@@ -202,10 +204,7 @@ func refusal(b *v1alpha1.VaultBackup, vault *v1alpha1.Vault) (reason, message st
 
 // awaitsResult says that a Job has ended just now, and that what its pod said is not known yet.
 func awaitsResult(f *facts) bool {
-	c := condition(f.Job, batchv1.JobComplete)
-	if c == nil {
-		c = condition(f.Job, batchv1.JobFailed)
-	}
+	c := end(f.Job)
 	if c == nil || f.Now.Sub(c.LastTransitionTime.Time) >= settle {
 		return false
 	}
@@ -388,11 +387,16 @@ func decideRemoval(f *facts) decision {
 		switch {
 		case runs == "":
 			deleting.Message = why + goOn
-		case f.Now.Sub(f.Remover.CreationTimestamp.Time) > giveUp:
+		case overdue(f.Remover, f.Now):
 			deleting.Message = lostPod(runs) + goOn
 		}
 	}
 	return deleting
+}
+
+// end is the condition by which a Job has ended, or nil.
+func end(job *batchv1.Job) *batchv1.JobCondition {
+	return cmp.Or(condition(job, batchv1.JobComplete), condition(job, batchv1.JobFailed))
 }
 
 func ended(job *batchv1.Job, kind batchv1.JobConditionType) bool { return condition(job, kind) != nil }

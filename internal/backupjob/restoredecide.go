@@ -270,7 +270,8 @@ func restoring(f *restoreFacts) restoreDecision {
 		if d.Reason == v1alpha1.ReasonJobRunning {
 			result.Message = "The Job restores the data; do not initialize Vault meanwhile"
 			// It may still write, so that nothing else begins.
-			if pod, _, _ := progress(f.Job, f.Pods); f.Now.Sub(f.Job.CreationTimestamp.Time) > giveUp {
+			if overdue(f.Job, f.Now) {
+				pod, _, _ := progress(f.Job, f.Pods)
 				result.Message = lostPod(pod)
 			}
 		}

@@ -80,17 +80,10 @@ func (c *chain) keepCandidates() {
 // verify returns the certificates that prove the leaf, itself first, or why none
 // do. The error says the same at any time, so that a status with it rests.
 func (c *chain) verify(now time.Time) ([]*x509.Certificate, error) {
-	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	for _, ca := range c.cas {
-		roots.AddCert(ca)
-	}
-	for _, intermediate := range c.intermediates {
-		intermediates.AddCert(intermediate)
-	}
 	proofs, err := c.leaf.Verify(x509.VerifyOptions{
 		DNSName:       c.serverName,
-		Roots:         roots,
-		Intermediates: intermediates,
+		Roots:         poolOf(c.cas),
+		Intermediates: poolOf(c.intermediates),
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{c.usage},
 	})

@@ -152,10 +152,10 @@ func EtcdClient(ctx context.Context, reader client.Reader, vault *v1alpha1.Vault
 	if err != nil {
 		return nil, refused(v1alpha1.ReasonSecretInvalid, "the certificate in Secret %q cannot be used", name)
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(UsableCAs(secret.Data[caCertKey])) // without any nothing can be verified
 	return &tls.Config{
-		Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: etcdServerName(vault),
+		Certificates: []tls.Certificate{pair},
+		// An empty pool, unlike none, is not that of the system: without a CA nothing can be verified.
+		RootCAs: poolOf(usable(secret.Data[caCertKey])), ServerName: etcdServerName(vault),
 		MinVersion: tls.VersionTLS12,
 	}, nil
 }

@@ -98,15 +98,36 @@ func parseAll(all [][]byte) []*x509.Certificate {
 	return result
 }
 
-// UsableCAs is what of a bundle can be verified with, in PEM; empty if nothing can, or it is larger than MaxPEM.
-func UsableCAs(bundle []byte) []byte {
+// usable is what of a bundle can be verified with; empty if nothing can, or it is larger than MaxPEM.
+func usable(bundle []byte) []*x509.Certificate {
 	if len(bundle) > MaxPEM {
 		return nil
 	}
-	var usable bytes.Buffer
-	for _, certificate := range parsePEM(bundle) {
-		// A buffer takes all that is written.
-		_ = pem.Encode(&usable, &pem.Block{Type: certificateType, Bytes: certificate.Raw})
+	return parsePEM(bundle)
+}
+
+// Pool is what of a bundle can be verified with, or nil if nothing can.
+func Pool(bundle []byte) *x509.CertPool {
+	if cas := usable(bundle); len(cas) > 0 {
+		return poolOf(cas)
 	}
-	return usable.Bytes()
+	return nil
+}
+
+func poolOf(certificates []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, certificate := range certificates {
+		pool.AddCert(certificate)
+	}
+	return pool
+}
+
+// UsableCAs is the same in PEM; empty if nothing can be verified with.
+func UsableCAs(bundle []byte) []byte {
+	var usablePEM bytes.Buffer
+	for _, certificate := range usable(bundle) {
+		// A buffer takes all that is written.
+		_ = pem.Encode(&usablePEM, &pem.Block{Type: certificateType, Bytes: certificate.Raw})
+	}
+	return usablePEM.Bytes()
 }

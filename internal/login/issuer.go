@@ -104,8 +104,7 @@ func (a apiServer) PublicKeys(ctx context.Context) ([]string, error) {
 
 // refused says that the API server has refused a request, and will do so again.
 func refused(err error) bool {
-	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err) ||
-		apierrors.IsBadRequest(err) || apierrors.IsMethodNotSupported(err)
+	return problem.Refused(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
 }
 
 // parseKeys turns a JSON Web Key Set into PEM, which is what Vault takes.

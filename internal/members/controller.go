@@ -1,8 +1,9 @@
-// Package members replaces the pods of etcd, one by one, when their template has changed, and
-// defragments its members. The
+// Package members replaces the pods of etcd, one by one, when their template has changed. The
 // StatefulSet controller could not: it begins with the member of the highest number, ready or
 // not, and could take the quorum away.
 // https://github.com/kubernetes/kubernetes/issues/67250
+//
+// It also defragments the members.
 package members
 
 import (

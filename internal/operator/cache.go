@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ func slim(object any) (any, error) {
 		return object, nil
 	}
 	obj.SetManagedFields(nil)
-	obj.SetAnnotations(usedAnnotations(obj.GetAnnotations()))
+	obj.SetAnnotations(only(obj.GetAnnotations(), usedAnnotation))
 	limit := maxObject
 	switch obj := obj.(type) {
 	case *metav1.PartialObjectMetadata:
@@ -61,7 +62,7 @@ func slim(object any) (any, error) {
 	case *v1alpha1.VaultBackup, *v1alpha1.VaultBackupSchedule, *v1alpha1.VaultRestore:
 		// They are patched and not updated, so that the others stay. No annotation is used.
 		obj.SetAnnotations(nil)
-		obj.SetLabels(usedLabels(obj.GetLabels()))
+		obj.SetLabels(only(obj.GetLabels(), usedLabel))
 	}
 	// A Vault has no size, and what is used of it is its spec.
 	if sized, ok := obj.(interface{ Size() int }); ok && sized.Size() > limit {
@@ -70,36 +71,33 @@ func slim(object any) (any, error) {
 	return obj, nil
 }
 
-// usedLabels are those by which backups and restores are found.
-func usedLabels(labels map[string]string) map[string]string {
-	var used map[string]string
-	for _, key := range []string{
-		v1alpha1.NameLabel, v1alpha1.InstanceLabel, v1alpha1.ComponentLabel, v1alpha1.ScheduleLabel, v1alpha1.ProofLabel,
-		backupschedule.UpgradeLabel,
-	} {
-		if value, has := labels[key]; has {
-			if used == nil {
-				used = map[string]string{}
-			}
-			used[key] = value
-		}
+// usedLabel says whether backups and restores are found by a label.
+func usedLabel(key string) bool {
+	switch key {
+	case v1alpha1.NameLabel, v1alpha1.InstanceLabel, v1alpha1.ComponentLabel, v1alpha1.ScheduleLabel, v1alpha1.ProofLabel,
+		backupschedule.UpgradeLabel:
+		return true
 	}
-	return used
+	return false
 }
 
-func usedAnnotations(annotations map[string]string) map[string]string {
-	var used map[string]string
-	for key, value := range annotations {
-		for _, prefix := range keptAnnotations {
-			if strings.HasPrefix(key, prefix) {
-				if used == nil {
-					used = map[string]string{}
-				}
-				used[key] = value
-			}
+func usedAnnotation(key string) bool {
+	return slices.ContainsFunc(keptAnnotations, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+}
+
+// only returns those of the labels or annotations that are used; nil if none is.
+func only(all map[string]string, used func(key string) bool) map[string]string {
+	var kept map[string]string
+	for key, value := range all {
+		if !used(key) {
+			continue
 		}
+		if kept == nil {
+			kept = map[string]string{}
+		}
+		kept[key] = value
 	}
-	return used
+	return kept
 }
 
 // slimPod drops what only the kubelet needs.

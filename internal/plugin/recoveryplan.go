@@ -49,7 +49,7 @@ const (
 // has nothing yet: so one that is sealed has data only on a volume that it was ready with,
 // where the operator has written down which these are.
 func (n *raftNode) contents(vault *v1alpha1.Vault) contents {
-	switch volumes := vault.StorageVolumes(); {
+	switch {
 	case n.seal == nil && n.pod != nil && running(n.pod, v1alpha1.VaultContainer):
 		return unknown
 	case n.seal == nil && n.claim != nil && n.claim.DeletionTimestamp == nil:
@@ -61,8 +61,7 @@ func (n *raftNode) contents(vault *v1alpha1.Vault) contents {
 	case n.seal.RemovedFromCluster != nil && *n.seal.RemovedFromCluster,
 		n.claim == nil || n.claim.DeletionTimestamp != nil:
 		return nothing
-	case n.seal.Sealed && len(volumes) > 0 && !slices.Contains(volumes,
-		v1alpha1.StorageVolume{Claim: n.claim.Name, UID: n.claim.UID}):
+	case n.seal.Sealed && !n.wasReady(vault):
 		return joining
 	}
 	return data
@@ -70,9 +69,15 @@ func (n *raftNode) contents(vault *v1alpha1.Vault) contents {
 
 // keepsVolume says that a node only does not run, and that its volume is there with the data that it had.
 func (n *raftNode) keepsVolume(vault *v1alpha1.Vault) bool {
+	return n.contents(vault) == down && n.claim.Status.Phase != corev1.ClaimLost && n.wasReady(vault)
+}
+
+// wasReady says that the node was ready with the volume that it has; it may have been where the operator has not
+// written down which these are.
+func (n *raftNode) wasReady(vault *v1alpha1.Vault) bool {
 	volumes := vault.StorageVolumes()
-	return n.contents(vault) == down && n.claim.Status.Phase != corev1.ClaimLost &&
-		(len(volumes) == 0 || slices.Contains(volumes, v1alpha1.StorageVolume{Claim: n.claim.Name, UID: n.claim.UID}))
+	return len(volumes) == 0 ||
+		slices.Contains(volumes, v1alpha1.StorageVolume{Claim: n.claim.Name, UID: n.claim.UID})
 }
 
 // whyDown is why a node does not run, as Kubernetes tells.

@@ -116,8 +116,8 @@ func (s one) cas(
 		if !found {
 			continue
 		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(certs.UsableCAs(value)) {
+		pool := certs.Pool(value)
+		if pool == nil {
 			return "", nil, badSecret("Secret %q, key %q holds no certificate that can be verified with", name, key)
 		}
 		return key, pool, nil
